@@ -1,0 +1,1 @@
+"""Reads what users write into the types of wootz.passes."""

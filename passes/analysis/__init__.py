@@ -1,0 +1,1 @@
+"""Facts about a model that passes and the planner ask for; nothing here changes a model."""

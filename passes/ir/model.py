@@ -1,0 +1,182 @@
+"""The IR, and the one place that knows onnx-graphsurgeon.
+
+A `Model` is a graphsurgeon graph, the table of convolution modules and the model's other metadata. Graphsurgeon
+drops `metadata_props`; the table and the metadata travel through them here. In the IR every constant is a
+`Constant` tensor: `Constant` nodes are turned into tensors when a model is read.
+
+Two tensors of graphsurgeon are equal when their names are: compare tensors by `is` or by name, never their values
+by `==`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from wootz.passes.errors import WootzError
+
+OPSET = 18
+"""The one opset of the IR: ONNX Runtime 1.19 refuses newer ones with IR 11."""
+IR_VERSION = 8
+OLDEST_OPSET, NEWEST_OPSET = 13, 21
+
+MODULES_KEY = "wootz.modules"
+
+Graph = gs.Graph
+Node = gs.Node
+Function = gs.Function
+Tensor = gs.Tensor
+Variable = gs.Variable
+Constant = gs.Constant
+
+
+@dataclass(frozen=True)
+class Module:
+    """A convolution module: everything between the tensors `entry` and `exit` (both are names of tensors).
+
+    `exit` is produced by the module, `entry` is not.
+    """
+
+    name: str
+    entry: str
+    exit: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A graph of opset 18 with its modules (in order of data flow) and further `metadata_props`."""
+
+    graph: Graph
+    modules: tuple[Module, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def from_proto(proto: onnx.ModelProto) -> Model:
+        """The IR of an ONNX model of opset 13 to 21. Raises WootzError for other opsets."""
+        proto = _to_pinned_opset(proto)
+        metadata = {p.key: p.value for p in proto.metadata_props}
+        modules = tuple(Module(**row) for row in json.loads(metadata.pop(MODULES_KEY, "[]")))
+        graph = gs.import_onnx(proto)
+        _constants_to_tensors(graph)
+        return Model(graph, modules, metadata)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The ONNX model, opset 18, with the module table in its `metadata_props`."""
+        self.graph.opset = OPSET
+        proto = gs.export_onnx(self.graph, do_type_check=False)
+        proto.ir_version = IR_VERSION
+        proto.producer_name, proto.producer_version = "wootz", ""
+        metadata = dict(self.metadata)
+        if self.modules:
+            metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
+        onnx.helper.set_model_props(proto, metadata)
+        return proto
+
+    def copy(self) -> Model:
+        """The same model with nodes and tensors of its own; weight arrays are shared."""
+        return replace(self, graph=copy_graph(self.graph))
+
+    def module(self, name: str) -> Module:
+        """The module of that name. Raises WootzError, with the names there are."""
+        for module in self.modules:
+            if module.name == name:
+                return module
+        known = ", ".join(m.name for m in self.modules) or "none"
+        raise WootzError(f"no module named {name!r} in the model (modules: {known})")
+
+
+def copy_graph(graph: Graph) -> Graph:
+    """A copy with its own nodes and tensors that shares the arrays of the constants."""
+    copied = graph.copy()
+    copied.producer_name, copied.producer_version = graph.producer_name, graph.producer_version
+    return copied
+
+
+def constants(graph: Graph) -> dict[str, np.ndarray]:
+    """The values of all constant tensors, by name."""
+    return {name: t.values for name, t in graph.tensors().items() if isinstance(t, Constant)}
+
+
+def is_constant(tensor: Tensor) -> bool:
+    return isinstance(tensor, Constant)
+
+
+def producer(tensor: Tensor) -> Node | None:
+    """The node that computes `tensor`; None for graph inputs, constants and omitted operands."""
+    return tensor.inputs[0] if tensor.inputs else None
+
+
+def tensor_shape(tensor: Tensor) -> tuple[int | str, ...] | None:
+    """The shape, with names for symbolic dimensions; None when it is not known."""
+    return None if tensor.shape is None else tuple(tensor.shape)
+
+
+def replace_uses(graph: Graph, old: Tensor, new: Tensor) -> None:
+    """Makes every consumer of `old`, graph outputs included, use `new` instead."""
+    for node in list(old.outputs):
+        node.inputs = [new if t is old else t for t in node.inputs]
+    graph.outputs = [new if t is old else t for t in graph.outputs]
+
+
+def subgraph_nodes(outputs: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> set[int]:
+    """The `id`s of all nodes that `outputs` depend on, not looking behind the tensors in `stop`."""
+    stops = {id(t) for t in stop}
+    seen: set[int] = set()
+    pending = [t for t in outputs if id(t) not in stops]
+    while pending:
+        node = producer(pending.pop())
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        pending.extend(t for t in node.inputs if id(t) not in stops)
+    return seen
+
+
+def module_nodes(model: Model, module: Module) -> Iterator[Node]:
+    """The nodes between the entry and the exit of `module`, in the graph's order."""
+    tensors = model.graph.tensors()
+    inside = subgraph_nodes([tensors[module.exit]], stop=[tensors[module.entry]])
+    return (node for node in model.graph.nodes if id(node) in inside)
+
+
+def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+    versions = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
+    version = versions.get("ai.onnx", OPSET)
+    if version == OPSET:
+        return proto
+    if not OLDEST_OPSET <= version <= NEWEST_OPSET:
+        raise WootzError(
+            f"the model has opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are read: "
+            f"export it again with one of these"
+        )
+    converted = onnx.version_converter.convert_version(proto, OPSET)
+    onnx.helper.set_model_props(converted, {p.key: p.value for p in proto.metadata_props})
+    return converted
+
+
+def _constants_to_tensors(graph: Graph) -> None:
+    for node in [n for n in graph.nodes if n.op == "Constant"]:
+        node.outputs[0].to_constant(_constant_value(node.attrs))
+        node.outputs.clear()
+    graph.nodes = [n for n in graph.nodes if n.op != "Constant"]
+
+
+def _constant_value(attrs: Mapping[str, Any]) -> np.ndarray:
+    (kind, value), *_ = attrs.items()
+    if kind == "value":
+        return np.asarray(value.values if isinstance(value, gs.Constant) else value)
+    dtypes = {
+        "value_int": np.int64,
+        "value_ints": np.int64,
+        "value_float": np.float32,
+        "value_floats": np.float32,
+    }
+    if kind not in dtypes:
+        raise WootzError(f"a Constant node holds {kind}, which the IR has no tensor for")
+    return np.asarray(value, dtype=dtypes[kind])

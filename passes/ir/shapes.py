@@ -1,0 +1,71 @@
+"""Shapes and element types of all tensors, by ONNX's own inference."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import shape_inference
+
+from wootz.passes.errors import VerificationError
+from wootz.passes.ir.model import Constant, Graph, Model, Variable, copy_graph
+
+LARGEST_SHAPE_OPERAND = 1024
+"""Constants with more elements are weights: inference needs their shape only, so their values are not copied."""
+
+
+def infer_shapes(model: Model) -> Model:
+    """The same model with the shape and type of every tensor that can be inferred.
+
+    What was annotated before is inferred anew, except graph inputs. Raises VerificationError where the shapes of
+    the operands of a node contradict each other.
+    """
+    result = model.copy()
+    annotate_shapes(result.graph)
+    return result
+
+
+def annotate_shapes(graph: Graph) -> None:
+    """`infer_shapes` in place."""
+    inferred = _inferred_types(graph)
+    for name, tensor in graph.tensors().items():
+        if isinstance(tensor, Variable) and name in inferred:
+            tensor.dtype, tensor.shape = inferred[name]
+
+
+def _inferred_types(graph: Graph) -> dict[str, tuple[np.dtype, list[int | str] | None]]:
+    try:
+        proto = shape_inference.infer_shapes(_skeleton(graph), strict_mode=True, data_prop=True)
+    except shape_inference.InferenceError as error:
+        raise VerificationError(" ".join(str(error).split())) from error
+    return {
+        info.name: (_dtype(info), _dimensions(info))
+        for info in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+        if info.type.HasField("tensor_type")
+    }
+
+
+def _skeleton(graph: Graph) -> onnx.ModelProto:
+    """The model with its weights as graph inputs, and no annotation but those of the inputs."""
+    skeleton = copy_graph(graph)
+    inputs = {t.name for t in skeleton.inputs}
+    for tensor in skeleton.tensors().values():
+        if isinstance(tensor, Constant) and int(np.prod(tensor.shape)) > LARGEST_SHAPE_OPERAND:
+            tensor.to_variable(tensor.dtype, tensor.shape)
+            skeleton.inputs.append(tensor)
+        elif isinstance(tensor, Variable) and tensor.name not in inputs:
+            tensor.shape = None
+            tensor.dtype = None
+    return Model(skeleton).to_proto()
+
+
+def _dtype(info: onnx.ValueInfoProto) -> np.dtype:
+    return onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
+
+
+def _dimensions(info: onnx.ValueInfoProto) -> list[int | str] | None:
+    if not info.type.tensor_type.HasField("shape"):
+        return None
+    dimensions: list[int | str] = []
+    for i, d in enumerate(info.type.tensor_type.shape.dim):
+        dimensions.append(d.dim_value if d.HasField("dim_value") else d.dim_param or f"{info.name}_{i}")
+    return dimensions

@@ -1,0 +1,53 @@
+"""Tuning blocks and composite vectors (paper, section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wootz.passes.plan.subspace import Rate, format_rate
+
+
+@dataclass(frozen=True, order=True)
+class Symbol:
+    """A module (by its position in the module table) pruned at a rate: one letter of the identifier's alphabet."""
+
+    module: int
+    rate: Rate
+
+    @property
+    def is_pruned(self) -> bool:
+        return any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0
+
+    def __str__(self) -> str:
+        return f"{self.module + 1}({format_rate(self.rate)})"
+
+
+@dataclass(frozen=True, order=True)
+class TuningBlock:
+    """Consecutive modules pruned at certain rates, pre-trained as one unit."""
+
+    symbols: tuple[Symbol, ...]
+
+    @property
+    def is_pruned(self) -> bool:
+        """False when every rate is 0: the block then equals the teacher and needs no training."""
+        return any(s.is_pruned for s in self.symbols)
+
+    @property
+    def modules(self) -> tuple[int, ...]:
+        return tuple(s.module for s in self.symbols)
+
+    def __str__(self) -> str:
+        return " ".join(str(s) for s in self.symbols)
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """The blocks to pre-train, and for each configuration its composite vector.
+
+    A composite vector lists, from input to output, the blocks that the network is assembled from; None stands for
+    a symbol in no block, which starts from the teacher's remaining weights.
+    """
+
+    blocks: tuple[TuningBlock, ...]
+    composites: tuple[tuple[TuningBlock | None, ...], ...]

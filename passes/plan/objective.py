@@ -1,0 +1,71 @@
+"""What the best network is: a metric to minimise or maximise under constraints (paper, Figure 3b)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+
+class Metric(Enum):
+    """What is measured of a network. ModelSize counts parameters, running statistics not among them."""
+
+    MODEL_SIZE = "ModelSize"
+    ACCURACY = "Accuracy"
+    FLOPS = "FLOPs"
+    LATENCY = "Latency"
+
+    @property
+    def needs_training(self) -> bool:
+        """False for metrics that the architecture alone decides."""
+        return self is Metric.ACCURACY
+
+
+Measurements = Mapping[Metric, float]
+
+_COMPARISONS = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """`metric comparison bound`, where bound is `scale * full + offset`: `full` is the unpruned network's value.
+
+    An absolute bound has scale 0: `Accuracy > 0.8` is (ACCURACY, ">", scale=0, offset=0.8).
+    """
+
+    metric: Metric
+    comparison: Literal["<", ">", "<=", ">="]
+    offset: float
+    scale: float = 0.0
+
+    def bound(self, full: Measurements) -> float:
+        return self.scale * full[self.metric] + self.offset if self.scale else self.offset
+
+    def holds(self, measured: Measurements, full: Measurements) -> bool:
+        return bool(_COMPARISONS[self.comparison](measured[self.metric], self.bound(full)))
+
+    def __str__(self) -> str:
+        if not self.scale:
+            return f"{self.metric.value} {self.comparison} {self.offset:g}"
+        scaled = "full" if self.scale == 1 else f"{self.scale:g} * full"
+        shift = f" {'-' if self.offset < 0 else '+'} {abs(self.offset):g}" if self.offset else ""
+        return f"{self.metric.value} {self.comparison} {scaled}{shift}"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`direction metric constraint …`; `str()` gives the text form back."""
+
+    direction: Literal["min", "max"]
+    metric: Metric
+    constraints: tuple[Constraint, ...] = ()
+
+    def better(self, a: Measurements, b: Measurements) -> bool:
+        """Whether `a` is strictly better than `b` in the metric; constraints are not looked at."""
+        sign = 1 if self.direction == "max" else -1
+        return sign * a[self.metric] > sign * b[self.metric]
+
+    def __str__(self) -> str:
+        return " ".join([f"{self.direction} {self.metric.value}", *(f"constraint {c}" for c in self.constraints)])

@@ -1,0 +1,1 @@
+"""Passes that make training graphs: losses, gradients, optimizers, legalisation for a target."""

@@ -1,0 +1,1 @@
+"""Passes from a model to a model, one a module."""

@@ -1,0 +1,1 @@
+"""Executes models with ONNX Runtime: data, training, exploration, the run directory, the report."""

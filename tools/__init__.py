@@ -1,0 +1,1 @@
+"""The command lines wootz and wootz-opt."""

@@ -1,0 +1,73 @@
+"""`wootz`: the command group. Each command is a module of `wootz.tools.commands`, imported when it is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from wootz.passes.errors import WootzError
+
+COMMANDS = {
+    "import": "wootz.tools.commands.import_model:import_model",
+    "subspace": "wootz.tools.commands.subspace:subspace",
+    "blocks": "wootz.tools.commands.blocks:blocks",
+    "run": "wootz.tools.commands.run:run",
+    "report": "wootz.tools.commands.report:report",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, function = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wootz")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def wootz(debug: bool) -> None:
+    """Finds the best pruned version of a trained CNN."""
+
+
+def main() -> None:
+    """Entry point of the console script `wootz`."""
+    run_command(wootz, sys.argv[1:])
+
+
+def run_command(command: click.Command, arguments: Sequence[str]) -> None:
+    """Runs `command` and exits: 0 done, 1 the input is at fault (one line), 2 usage, 130 interrupted."""
+    try:
+        result: Any = command.main(list(arguments), standalone_mode=False)
+        sys.exit(result if isinstance(result, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except WootzError as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"error: {type(error).__name__}: {error} (a fault of wootz: --debug shows where)", err=True)
+        sys.exit(1)

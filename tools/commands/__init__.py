@@ -1,0 +1,1 @@
+"""The commands of `wootz`, one a module."""

@@ -1,0 +1,22 @@
+"""Opens a MODEL argument, whatever its format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wootz.frontend.caffe.importer import ImportedNetwork, import_caffe
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import load
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+
+
+def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:
+    """The network in a `.prototxt` (weights from a caffemodel or fillers), `.onnx` or `.onnxtxt` file, or `-`."""
+    if model.endswith(".prototxt"):
+        return import_caffe(Path(model), Path(weights) if weights else None, seed=seed)
+    if weights:
+        raise WootzError(f"--weights goes with a prototxt; {model} has its weights inside")
+    loaded = load(model)
+    text = loaded.metadata.get(TRANSFORM_KEY)
+    transform = InputTransform.from_json(text) if text else InputTransform()
+    return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
