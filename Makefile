@@ -11,7 +11,7 @@ WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 .PHONY: demo test unit lint types install clean
 
 demo: $(VENV)/.demo
-	$(BIN)/wootz run
+	$(BIN)/wootz run --baseline --overwrite
 
 test: $(VENV)/.test$(EXTRAS) lint types
 	$(BIN)/python -m pytest tests -n auto
@@ -27,7 +27,7 @@ types: build/types/wootz
 build/types/wootz:
 	mkdir -p $@
 	ln -s $(CURDIR)/src/wootz/__init__.py $(CURDIR)/src/wootz/py.typed $(CURDIR)/passes $(CURDIR)/frontend \
-	      $(CURDIR)/runtime $(CURDIR)/tools $@
+	      $(CURDIR)/runtime $(CURDIR)/tools $(CURDIR)/examples $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

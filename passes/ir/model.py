@@ -27,6 +27,10 @@ IR_VERSION = 8
 OLDEST_OPSET, NEWEST_OPSET = 13, 21
 
 MODULES_KEY = "wootz.modules"
+TRAINING_KEY = "wootz.training"
+"""Marks a training graph: its state is inputs with an initializer each; elsewhere such inputs are constants."""
+MULTIPLIERS_KEY = "wootz.multipliers"
+"""Metadata: JSON, parameter -> [lr_mult, decay_mult] where these are not 1 (Caffe's `param`)."""
 
 Graph = gs.Graph
 Node = gs.Node
@@ -63,6 +67,8 @@ class Model:
         metadata = {p.key: p.value for p in proto.metadata_props}
         modules = tuple(Module(**row) for row in json.loads(metadata.pop(MODULES_KEY, "[]")))
         graph = gs.import_onnx(proto)
+        if TRAINING_KEY in metadata:
+            _keep_overridable_inputs(graph, proto)
         _constants_to_tensors(graph)
         return Model(graph, modules, metadata)
 
@@ -158,6 +164,12 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     converted = onnx.version_converter.convert_version(proto, OPSET)
     onnx.helper.set_model_props(converted, {p.key: p.value for p in proto.metadata_props})
     return converted
+
+
+def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:
+    """Graphsurgeon drops inputs that have an initializer."""
+    tensors = graph.tensors()
+    graph.inputs = [tensors[i.name] for i in proto.graph.input if i.name in tensors]
 
 
 def _constants_to_tensors(graph: Graph) -> None:

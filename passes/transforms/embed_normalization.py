@@ -1,0 +1,62 @@
+"""Makes the normalisation of the input a part of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wootz.passes.base import Pass, PassResult
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Graph, Model, Tensor, Variable
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+
+
+@dataclass(frozen=True)
+class EmbedNormalization(Pass):
+    """Puts the `wootz.input` metadata into nodes: afterwards the network takes RGB pixels from 0 to 255 as float32.
+
+    `(pixel - mean) * scale` becomes Sub and Mul, the order BGR a Gather over the channels; a mean of 0 and a scale
+    of 1 add no node. The metadata then says that nothing is left to do. The input keeps its name and shape.
+
+    Leaves a model without that metadata as it is. Refuses a model with several inputs.
+    """
+
+    name = "embed-normalization"
+
+    def apply(self, model: Model) -> PassResult:
+        if TRANSFORM_KEY not in model.metadata:
+            return PassResult(model, modified=False)
+        if len(model.graph.inputs) != 1:
+            raise self.refuse(f"the model has {len(model.graph.inputs)} inputs: which one takes the image is not known")
+        transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
+        result = model.copy()
+        nodes = _prepend(result.graph, transform)
+        identity = InputTransform(crop_size=transform.crop_size, mirror=transform.mirror, channel_order="RGB")
+        metadata = {**model.metadata, TRANSFORM_KEY: identity.to_json()}
+        return PassResult(replace(result, metadata=metadata), modified=nodes > 0, statistics={"nodes": nodes})
+
+
+def _prepend(graph: Graph, transform: InputTransform) -> int:
+    """Gives the number of nodes put before the graph's old input."""
+    old: Variable = graph.inputs[0]
+    new = Variable(old.name, old.dtype, old.shape)
+    old.name += "_normalized"
+    body, graph.nodes = graph.nodes, []
+    build = Builder(graph)
+    value: Tensor = new
+    if transform.channel_order == "BGR" and len(old.shape) == 4 and old.shape[1] == 3:
+        value = build.op("Gather", value, build.constant([2, 1, 0], "bgr"), axis=1, hint="to_bgr")
+    for op, numbers, neutral in (("Sub", transform.mean, 0.0), ("Mul", transform.scale, 1.0)):
+        if any(number != neutral for number in numbers):
+            operand = build.constant(np.array(numbers, np.float32).reshape(-1, 1, 1), "mean" if op == "Sub" else "scale")
+            value = build.op(op, value, operand, hint="centred" if op == "Sub" else "scaled")
+    count = len(graph.nodes)
+    if count:
+        for node in list(old.outputs):
+            node.inputs = [value if t is old else t for t in node.inputs]
+        graph.inputs = [new]
+    else:
+        old.name = new.name
+    graph.nodes = [*graph.nodes, *body]
+    return count

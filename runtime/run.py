@@ -1,0 +1,360 @@
+"""The main job: from a network, a subspace and an objective to the best pruned network."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import onnx
+
+from wootz.passes.analysis.block_groups import group_blocks
+from wootz.passes.analysis.cost import macs, parameters
+from wootz.passes.analysis.pruning import materialize, plan_blocks
+from wootz.passes.analysis.tuning_blocks import identify_blocks
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import save
+from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.blocks import BlockPlan, TuningBlock
+from wootz.passes.plan.objective import Metric, Objective
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.assemble import with_weights
+from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.runtime.cluster import Cluster
+from wootz.runtime.dataset import Dataset
+from wootz.runtime.evaluation import latency
+from wootz.runtime.exploration import (
+    Candidate,
+    Exploration,
+    check_accuracy_bounds,
+    explore,
+    feasible_in_order,
+)
+from wootz.runtime.progress import Progress
+from wootz.runtime.result import (
+    BlockResult,
+    ExplorationResult,
+    FullNetworkResult,
+    NetworkResult,
+    RunResult,
+    measurements,
+)
+from wootz.runtime.run_directory import BEST_FILE, STORE_FOLDER, TEACHER_FILE
+from wootz.runtime.session import CPU, Device, runtime_version
+from wootz.runtime.store import ResultStore
+from wootz.runtime.trainer import TrainedBlock, Trainer, Weights
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Job:
+    """All inputs of a run.
+
+    `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
+    `solver` before it serves as teacher. `title` and `data_title` name the inputs in the report.
+    """
+
+    title: str
+    network: Model
+    modules_source: str
+    untrained: tuple[str, ...]
+    all_untrained: bool
+    train_transform: InputTransform
+    test_transform: InputTransform
+    data_title: str
+    dataset: Dataset
+    subspace: Subspace
+    objective: Objective
+    solver: Solver
+    pretrain_solver: Solver
+    out: Path
+    baseline: bool = False
+    identifier: Literal["paper", "maximal"] = "maximal"
+    groups: Literal["joint", "paper"] = "joint"
+    criterion: str = "l1"
+    target: str = "onnx"
+    device: Device = CPU
+    embed_normalization: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def run(job: Job, cluster: Cluster, progress: Progress) -> RunResult:
+    """Does the whole job and writes `teacher.onnx`, `best.onnx` and `result.json` into `job.out`.
+
+    All processes of `cluster` call this with the same job and get the same result; process 0 writes the files.
+    Raises WootzError, before anything is trained or written, for inputs that don't fit each other.
+    """
+    check(job)
+    return _Run(job, cluster, progress).execute()
+
+
+def check(job: Job) -> None:
+    """Raises WootzError where the inputs of a job don't fit each other."""
+    check_accuracy_bounds(job.objective)
+    classes = len(job.dataset.classes)
+    output = job.network.graph.outputs[0]
+    shape = tensor_shape(output)
+    if shape is not None and shape[1] != classes:
+        raise WootzError(
+            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: change "
+            f"num_output of the last layer, and its name, so that it starts anew"
+        )
+    for name, solver in (("solver", job.solver), ("pre-training solver", job.pretrain_solver)):
+        if solver.batch_size > len(job.dataset.train):
+            raise WootzError(
+                f"the {name}'s batch_size {solver.batch_size} exceeds the {len(job.dataset.train)} training images"
+            )
+
+
+class _Run:
+    """One run: what its stages share."""
+
+    def __init__(self, job: Job, cluster: Cluster, progress: Progress):
+        self.job, self.cluster, self.progress = job, cluster, progress
+        self.trainer = Trainer(
+            dataset=job.dataset,
+            train_transform=job.train_transform,
+            test_transform=job.test_transform,
+            target=job.target,
+            device=job.device,
+            store=ResultStore(job.out / STORE_FOLDER),
+            progress=progress,
+        )
+        self.image_shape = tuple(tensor_shape(job.network.graph.inputs[0]) or ())[1:]
+        self.wants_latency = any(
+            m is Metric.LATENCY for m in (job.objective.metric, *(c.metric for c in job.objective.constraints))
+        )
+        self.notes = list(job.notes)
+
+    def execute(self) -> RunResult:
+        job, begin = self.job, time.perf_counter()
+        teacher, full = self.prepare_teacher()
+        check_accuracy_bounds(job.objective, full.measured)
+        candidates = self.candidates(teacher)
+        order = feasible_in_order(candidates, job.objective, full.measured)
+        tried = replace(
+            job.subspace,
+            configurations=tuple(job.subspace.configurations[c.index] for c in sorted(order, key=lambda c: c.index)),
+        )
+        plan = identify_blocks(tried, job.identifier)
+        composites = dict(zip(tried.configurations, plan.composites, strict=True))
+        blocks, passes, pretraining_seconds = self.pretrain(teacher, plan)
+        usable = {b.block: b for b in blocks if b.diverged_at is None}
+        block_trained, best_model = self.explore(
+            "block-trained", order, full, partial(self.assembled, teacher, composites, usable)
+        )
+        default: ExplorationResult | None = None
+        if job.baseline:
+            default, _ = self.explore("default", order, full, partial(self.inherited, teacher))
+        result = RunResult(
+            model=job.title,
+            data=job.data_title,
+            objective=str(job.objective),
+            classes=job.dataset.classes,
+            modules=job.subspace.modules,
+            modules_source=job.modules_source,
+            subspace_size=len(job.subspace.configurations),
+            feasible=len(order),
+            processes=self.cluster.size,
+            environment=f"{platform.platform()}, Python {platform.python_version()}, {runtime_version()}",
+            full=full,
+            blocks=tuple(self.block_result(b, plan) for b in blocks),
+            teacher_passes=passes,
+            pretraining_seconds=pretraining_seconds,
+            block_trained=block_trained,
+            default=default,
+            seconds=time.perf_counter() - begin,
+            notes=tuple(self.notes),
+        )
+        if self.cluster.rank == 0:
+            if best_model is not None:
+                self.write_model(best_model, BEST_FILE)
+            result.save(job.out)
+        return result
+
+    def prepare_teacher(self) -> tuple[Model, FullNetworkResult]:
+        """The full network, trained first if it has untrained layers, and what was measured of it."""
+        job, model = self.job, self.job.network
+        curve: tuple[tuple[int, float], ...] = ()
+        seconds, origin = 0.0, "weights as given"
+        if job.untrained:
+            origin = (
+                "trained from scratch" if job.all_untrained else f"fine-tuned; new layers: {', '.join(job.untrained)}"
+            )
+            self.progress.message(f"The full network is {origin}.")
+            trained = self.on_process_0(lambda: self.trainer.fine_tune(model, job.solver, "full network"))
+            model, curve, seconds = with_weights(model, trained.weights), trained.curve, trained.seconds
+        accuracy = self.trainer.test_accuracy(model, job.dataset.validation)
+        test = job.dataset.test
+        full = FullNetworkResult(
+            origin=origin,
+            parameters=parameters(model),
+            flops=2 * macs(model),
+            accuracy=accuracy,
+            curve=curve,
+            seconds=seconds,
+            latency_ms=self.latency(model),
+            test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
+        )
+        if self.cluster.rank == 0:
+            self.write_model(model, TEACHER_FILE)
+        self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.parameters:,} parameters.")
+        return model, full
+
+    def candidates(self, teacher: Model) -> list[Candidate]:
+        """What the architecture of each configuration tells before any training."""
+        found = []
+        for index, configuration in enumerate(self.job.subspace.configurations):
+            model = self.pruned(teacher, configuration)
+            found.append(Candidate(index, measurements(parameters(model), 2 * macs(model), None, self.latency(model))))
+        return found
+
+    def pretrain(self, teacher: Model, plan: BlockPlan) -> tuple[list[TrainedBlock], int, float]:
+        """Trains the pruned blocks, group by group, the groups spread over the processes.
+
+        Gives the blocks in the order of the plan, the number of teacher passes a batch took (one a group), and the
+        seconds. Blocks that are in the store are taken from there.
+        """
+        job, begin = self.job, time.perf_counter()
+        wanted = tuple(b for b in plan.blocks if b.is_pruned)
+        trained = self.on_process_0(
+            lambda: self.trainer.stored_blocks(teacher, wanted, job.criterion, job.pretrain_solver)
+        )
+        if trained:
+            self.progress.message(f"{len(trained)} of {len(wanted)} tuning blocks taken from the store.")
+        missing = tuple(b for b in wanted if b not in trained)
+        groups = group_blocks(missing) if job.groups == "paper" else _spread(missing, self.cluster.size)
+        mine: list[TrainedBlock] = []
+        for number in range(self.cluster.rank, len(groups), self.cluster.size):
+            title = f"{len(groups[number])} tuning blocks, group {number + 1} of {len(groups)}"
+            mine += self.trainer.pretrain(teacher, groups[number], job.criterion, job.pretrain_solver, title)
+        for blocks in self.cluster.gather(mine):
+            trained.update({b.block: b for b in blocks})
+        for block in trained.values():
+            if block.diverged_at is not None:
+                self.note(
+                    f"Block {block.block} diverged at step {block.diverged_at}: its modules start from the "
+                    f"teacher's remaining weights. A lower base_lr or clip_gradients may help."
+                )
+        return [trained[b] for b in wanted], len(groups), time.perf_counter() - begin
+
+    def explore(
+        self,
+        kind: str,
+        order: Sequence[Candidate],
+        full: FullNetworkResult,
+        build: Callable[[Candidate], tuple[Model, tuple[str, ...]]],
+    ) -> tuple[ExplorationResult, Model | None]:
+        """Fine-tunes and evaluates networks in order. The best one is tested, and its model given, on all processes."""
+        begin = time.perf_counter()
+        job, weights = self.job, dict[int, Weights]()
+
+        def evaluate(candidate: Candidate) -> NetworkResult:
+            model, blocks = build(candidate)
+            configuration = format_configuration(job.subspace.configurations[candidate.index])
+            position = order.index(candidate) + 1
+            trained = self.trainer.fine_tune(
+                model, job.solver, f"{kind} network {position} of at most {len(order)} {configuration}"
+            )
+            weights[candidate.index] = trained.weights
+            return NetworkResult(
+                index=candidate.index,
+                configuration=configuration,
+                parameters=int(candidate.measured[Metric.MODEL_SIZE]),
+                flops=int(candidate.measured[Metric.FLOPS]),
+                initial_accuracy=trained.initial_accuracy,
+                accuracy=trained.final_accuracy,
+                curve=trained.curve,
+                seconds=trained.seconds,
+                blocks=blocks,
+                latency_ms=candidate.measured.get(Metric.LATENCY),
+                process=self.cluster.rank,
+            )
+
+        found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, evaluate, self.cluster)
+        seconds = time.perf_counter() - begin
+        best = found.best
+        if best is None:
+            return ExplorationResult(found.evaluated, None, seconds), None
+        candidate = next(c for c in order if c.index == best.index)
+        best_weights = self.cluster.broadcast(weights.get(best.index), root=best.process)
+        model = with_weights(build(candidate)[0], best_weights)
+        test = job.dataset.test
+        test_accuracy = None if test is None else self.trainer.test_accuracy(model, test)
+        return ExplorationResult(found.evaluated, best.index, seconds, test_accuracy), model
+
+    def assembled(
+        self,
+        teacher: Model,
+        composites: dict[Configuration, tuple[TuningBlock | None, ...]],
+        trained: dict[TuningBlock, TrainedBlock],
+        candidate: Candidate,
+    ) -> tuple[Model, tuple[str, ...]]:
+        """The block-trained network of a configuration, and its composite vector as text."""
+        configuration = self.job.subspace.configurations[candidate.index]
+        model = self.pruned(teacher, configuration)
+        composite = composites[configuration]
+        for block in composite:
+            if block in trained:
+                model = with_weights(model, trained[block].weights)
+        return model, tuple("-" if block is None else str(block) for block in composite)
+
+    def inherited(self, teacher: Model, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
+        """The default network of a configuration: the teacher's remaining weights."""
+        return self.pruned(teacher, self.job.subspace.configurations[candidate.index]), ()
+
+    def pruned(self, teacher: Model, configuration: Configuration) -> Model:
+        rates = dict(zip(self.job.subspace.modules, configuration, strict=True))
+        return materialize(teacher, plan_blocks(teacher, rates, criterion=self.job.criterion))
+
+    def latency(self, model: Model) -> float | None:
+        """Measured only where the objective asks for it."""
+        return latency(model, self.image_shape, self.job.device) if self.wants_latency else None
+
+    def block_result(self, block: TrainedBlock, plan: BlockPlan) -> BlockResult:
+        return BlockResult(
+            block=str(block.block),
+            networks=sum(block.block in composite for composite in plan.composites),
+            initial_error=block.initial_error,
+            final_error=block.final_error,
+            steps=block.steps,
+            reused=block.reused,
+            diverged_at=block.diverged_at,
+        )
+
+    def write_model(self, model: Model, name: str) -> None:
+        """Writes a finished network with its input transform and class names, after it has been verified."""
+        job = self.job
+        metadata = {
+            **model.metadata,
+            TRANSFORM_KEY: job.test_transform.to_json(),
+            CLASSES_KEY: json.dumps(job.dataset.classes),
+        }
+        model = replace(model, metadata=metadata)
+        if job.embed_normalization:
+            model = EmbedNormalization().apply(model).model
+        verify(model)
+        onnx.checker.check_model(model.to_proto(), full_check=True)
+        save(model, job.out / name)
+
+    def on_process_0(self, compute: Callable[[], T]) -> T:
+        """`compute()` on process 0, its value on all."""
+        return self.cluster.broadcast(compute() if self.cluster.rank == 0 else None)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.progress.message(text)
+
+
+def _spread(blocks: Sequence[TuningBlock], parts: int) -> list[tuple[TuningBlock, ...]]:
+    """At most `parts` groups of about equal size: one graph a process, so that a teacher pass serves many blocks."""
+    return [tuple(blocks[i::parts]) for i in range(min(parts, len(blocks)))]

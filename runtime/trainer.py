@@ -1,0 +1,192 @@
+"""Trains networks and blocks on one data set, or fetches them from the store when they have been trained before."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.teacher_student import (
+    TEACHER,
+    TeacherStudent,
+    student_loss,
+    student_model,
+    student_prefix,
+)
+from wootz.runtime.batches import training_batches
+from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.evaluation import accuracy
+from wootz.runtime.progress import Progress
+from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession, runtime_version
+from wootz.runtime.store import ResultStore, Stored, digest
+from wootz.runtime.training import History, OnStep, train
+
+Weights = Mapping[str, np.ndarray]
+
+BLOCK_ERROR_WINDOW = 20
+"""The first and the last so many losses are averaged for the error of a block before and after."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """Accuracies are on the validation split; `curve` has (steps done, accuracy) pairs, from 0 to the last step."""
+
+    weights: Weights
+    initial_accuracy: float
+    final_accuracy: float
+    curve: tuple[tuple[int, float], ...]
+    seconds: float
+    reused: bool
+
+
+@dataclass(frozen=True)
+class TrainedBlock:
+    """`error` is the loss of the student, averaged over the first and the last steps of pre-training."""
+
+    block: TuningBlock
+    weights: Weights
+    initial_error: float
+    final_error: float
+    steps: int
+    diverged_at: int | None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that training depends on beside the network and the solver."""
+
+    dataset: Dataset
+    train_transform: InputTransform
+    test_transform: InputTransform
+    target: str
+    device: Device
+    store: ResultStore
+    progress: Progress = field(default_factory=Progress)
+
+    def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
+        """Trains all parameters of `model`, a classifier, on the training split."""
+        key = digest("network", model, solver, *self._setting())
+        stored = self.store.get(key)
+        if stored is None:
+            stored = self._fine_tune(model, solver, title)
+            self.store.put(key, stored)
+            reused = False
+        else:
+            self.progress.message(f"{title}: taken from the store")
+            reused = True
+        record = stored.record
+        curve = tuple((int(step), float(value)) for step, value in record["curve"])
+        return TrainedNetwork(stored.weights, curve[0][1], curve[-1][1], curve, record["seconds"], reused)
+
+    def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored:
+        session = TrainingSession(build_training_graph(model, solver, target=self.target), self.device)
+        weights = session.weights()
+        evaluator = WeightedSession(model, weights, self.device)
+
+        def validate(limit: int = 0) -> float:
+            evaluator.set_weights(session.weights())
+            return accuracy(evaluator.run, self.dataset.validation, self.test_transform, limit)
+
+        initial = validate()
+        history = self._train(
+            session,
+            solver,
+            title,
+            measure_accuracy=lambda: validate(solver.test_iter * solver.batch_size),
+        )
+        steps = len(history.losses)
+        between = [(step, value) for step, value in history.accuracies if step < steps]
+        curve = [(0, initial), *between, (steps, validate())]
+        return Stored(session.weights(), {"curve": curve, "seconds": history.seconds})
+
+    def stored_blocks(
+        self, teacher: Model, blocks: Iterable[TuningBlock], criterion: str, solver: Solver
+    ) -> dict[TuningBlock, TrainedBlock]:
+        """Those of `blocks` that have been trained before under the same conditions."""
+        keys = self._block_keys(teacher, blocks, criterion, solver)
+        found = ((block, self.store.get(key)) for block, key in keys.items())
+        return {
+            block: TrainedBlock(block, stored.weights, **stored.record, reused=True)
+            for block, stored in found
+            if stored is not None
+        }
+
+    def pretrain(
+        self, teacher: Model, blocks: Sequence[TuningBlock], criterion: str, solver: Solver, title: str
+    ) -> list[TrainedBlock]:
+        """Trains `blocks` together against `teacher`, the unpruned network, and stores each."""
+        joint = TeacherStudent(criterion=criterion).join(teacher, blocks)
+        losses = tuple(student_loss(i) for i in range(len(blocks)))
+        graph = build_training_graph(joint, solver, loss=None, losses=losses, frozen=TEACHER, target=self.target)
+        session = TrainingSession(graph, self.device)
+        history = self._train(session, solver, title)
+        weights = session.weights()
+        keys = self._block_keys(teacher, blocks, criterion, solver)
+        trained = []
+        for index, block in enumerate(blocks):
+            errors = history.losses[:, session.interface.losses.index(losses[index])]
+            prefix = student_prefix(index)
+            own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+            record = {
+                "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW])),
+                "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:])),
+                "steps": len(errors),
+                "diverged_at": history.diverged.get(losses[index]),
+            }
+            self.store.put(keys[block], Stored(own, record))
+            trained.append(TrainedBlock(block, own, **record))
+        return trained
+
+    def _block_keys(
+        self, teacher: Model, blocks: Iterable[TuningBlock], criterion: str, solver: Solver
+    ) -> dict[TuningBlock, str]:
+        """The key of each block: what it is made from, not which others are trained beside it."""
+        shared = (digest(teacher), solver, *self._setting())
+        return {block: digest("block", student_model(teacher, block, criterion), *shared) for block in blocks}
+
+    def test_accuracy(self, model: Model, split: Split) -> float:
+        """The accuracy of a finished network on `split`."""
+        return accuracy(InferenceSession(model, self.device).run, split, self.test_transform)
+
+    def _train(
+        self,
+        session: TrainingSession,
+        solver: Solver,
+        title: str,
+        measure_accuracy: Callable[[], float] | None = None,
+    ) -> History:
+        batches = training_batches(
+            self.dataset.train, self.train_transform, solver.batch_size, solver.max_iter, solver.random_seed
+        )
+        self.progress.begin(title, solver.max_iter)
+        history = train(session, batches, solver, on_step=self._show_steps(solver), measure_accuracy=measure_accuracy)
+        rate = len(history.losses) / history.seconds
+        self.progress.end(f"{rate:.1f} steps/s")
+        return history
+
+    def _show_steps(self, solver: Solver) -> OnStep:
+        recent: deque[float] = deque(maxlen=max(1, solver.average_loss))
+
+        def on_step(done: int, losses: np.ndarray) -> None:
+            recent.append(float(np.nanmean(losses)))
+            self.progress.advance(done, f"loss {np.mean(recent):.4f}")
+
+        return on_step
+
+    def _setting(self) -> tuple[str, ...]:
+        return (
+            self.dataset.digest,
+            repr(self.train_transform),
+            repr(self.test_transform),
+            self.target,
+            self.device.kind,
+            runtime_version(),
+        )
