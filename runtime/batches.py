@@ -32,7 +32,7 @@ def training_batches(split: Split, transform: InputTransform, size: int, count: 
     return _ahead(_training_batches(split, transform, size, count, seed))
 
 
-def test_batches(split: Split, transform: InputTransform, size: int) -> Iterator[Batch]:
+def ordered_batches(split: Split, transform: InputTransform, size: int) -> Iterator[Batch]:
     """All images once, in order, cropped in the centre; the last batch has what is left."""
     for start in range(0, len(split), size):
         images = split.images[start : start + size]

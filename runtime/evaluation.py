@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.batches import test_batches
+from wootz.runtime.batches import ordered_batches
 from wootz.runtime.dataset import Split
 from wootz.runtime.session import CPU, Device, InferenceSession
 
@@ -27,7 +27,7 @@ def accuracy(
     if limit:
         split = Split(split.images[:limit], split.labels[:limit])
     correct = 0
-    for batch in test_batches(split, transform, EVALUATION_BATCH):
+    for batch in ordered_batches(split, transform, EVALUATION_BATCH):
         scores = predict(batch.data).reshape(len(batch.labels), -1)
         correct += int(np.sum(np.argmax(scores, axis=1) == batch.labels))
     return correct / len(split)
