@@ -7,22 +7,29 @@ from dataclasses import dataclass
 from wootz.passes.plan.subspace import Rate, format_rate
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Symbol:
-    """A module (by its position in the module table) pruned at a rate: one letter of the identifier's alphabet."""
+    """A module (by its position in the module table) pruned at a rate: one letter of the identifier's alphabet.
+
+    `input_rate` is None where the module's input keeps all its channels whatever the module before it loses. In a
+    chain of layers it is the rate at which the module's input is pruned: modules of different input width differ.
+    """
 
     module: int
     rate: Rate
+    input_rate: float | None = None
 
     @property
     def is_pruned(self) -> bool:
-        return any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0
+        """False when the module equals the teacher's."""
+        return bool(self.input_rate) or (any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0)
 
     def __str__(self) -> str:
-        return f"{self.module + 1}({format_rate(self.rate)})"
+        after = "" if self.input_rate is None else f" after {self.input_rate:g}"
+        return f"{self.module + 1}({format_rate(self.rate)}{after})"
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class TuningBlock:
     """Consecutive modules pruned at certain rates, pre-trained as one unit."""
 
@@ -36,6 +43,10 @@ class TuningBlock:
     @property
     def modules(self) -> tuple[int, ...]:
         return tuple(s.module for s in self.symbols)
+
+    def overlaps(self, other: TuningBlock) -> bool:
+        """Whether a module belongs to both blocks."""
+        return not set(self.modules).isdisjoint(other.modules)
 
     def __str__(self) -> str:
         return " ".join(str(s) for s in self.symbols)

@@ -48,9 +48,9 @@ class Constraint:
 
     def __str__(self) -> str:
         if not self.scale:
-            return f"{self.metric.value} {self.comparison} {self.offset:g}"
-        scaled = "full" if self.scale == 1 else f"{self.scale:g} * full"
-        shift = f" {'-' if self.offset < 0 else '+'} {abs(self.offset):g}" if self.offset else ""
+            return f"{self.metric.value} {self.comparison} {_shortest(self.offset)}"
+        scaled = "full" if self.scale == 1 else f"{_shortest(self.scale)} * full"
+        shift = f" {'-' if self.offset < 0 else '+'} {_shortest(abs(self.offset))}" if self.offset else ""
         return f"{self.metric.value} {self.comparison} {scaled}{shift}"
 
 
@@ -69,3 +69,8 @@ class Objective:
 
     def __str__(self) -> str:
         return " ".join([f"{self.direction} {self.metric.value}", *(f"constraint {c}" for c in self.constraints)])
+
+
+def _shortest(value: float) -> str:
+    """The fewest digits that read back as `value`."""
+    return repr(float(value)).removesuffix(".0")

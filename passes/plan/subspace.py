@@ -8,7 +8,24 @@ Rate = float | tuple[float, ...]
 """The fraction of filters removed: one for all prunable convolutions of a module, or one for each of them."""
 
 Configuration = tuple[Rate, ...]
-"""One rate a module, in order of data flow."""
+"""One rate a module, in order of data flow. A module whose convolutions have equal rates has a single one."""
+
+
+@dataclass(frozen=True)
+class PrunableConvolution:
+    """A convolution of the unpruned network, as far as choosing its rate is concerned.
+
+    `module` is the name of its module, None for a convolution outside of all modules. `locked` is the reason why
+    none of its filters can be removed, empty when they can.
+    """
+
+    name: str
+    module: str | None
+    locked: str = ""
+
+    @property
+    def is_prunable(self) -> bool:
+        return self.module is not None and not self.locked
 
 
 @dataclass(frozen=True)
@@ -17,6 +34,11 @@ class Subspace:
 
     modules: tuple[str, ...]
     configurations: tuple[Configuration, ...]
+
+
+def single_rate(rates: tuple[float, ...]) -> Rate:
+    """The rate of a module whose prunable convolutions have `rates`: one number when all are equal."""
+    return rates if len(set(rates)) > 1 else rates[0] if rates else 0.0
 
 
 def format_rate(rate: Rate) -> str:

@@ -1,0 +1,116 @@
+"""Reads pickles of plain data: lists, tuples, numbers, strings and NumPy arrays of numbers, and nothing else.
+
+A pickle is a program that names the functions it wants called. Here it gets none but those of `_ArrayBuilder`, which
+make arrays from checked types, shapes and bytes: NumPy's own unpickling trusts what it is given.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wootz.passes.errors import InputError
+
+
+def load_plain(content: bytes, path: Path) -> Any:
+    """The number, list or array pickled in `content`; arrays may also be the elements of a list.
+
+    Raises InputError for a pickle of anything else; nothing that it asks for has been called then.
+    """
+    try:
+        loaded = _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
+    except _RefusedError as refused:
+        raise InputError(f"refused, because the pickle asks for {refused}: {_ALLOWED}", path) from None
+    except Exception as error:  # a damaged pickle may raise anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"not a pickle of plain data ({reason}): {_ALLOWED}", path) from None
+    if isinstance(loaded, (list, tuple)):
+        return [_finished(element) for element in loaded]
+    return _finished(loaded)
+
+
+_ALLOWED = "only lists, tuples, numbers and NumPy arrays of numbers are read"
+
+
+class _RefusedError(Exception):
+    """Says what the pickle asked for."""
+
+
+class _ElementType:
+    """Stands for a numpy.dtype of integers or floats: nothing but kind, width and byte order come from the pickle."""
+
+    def __init__(self, code: str):
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "iuf":
+            raise _RefusedError(f"an array of {self.dtype.name}")
+
+    def __setstate__(self, state: Any) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for a numpy.ndarray, which a pickle makes empty and fills afterwards."""
+
+    def __init__(self) -> None:
+        self.values = np.empty(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, element_type, is_fortran, content = state
+        flat = np.frombuffer(_bytes(content), element_type.dtype)
+        self.values = flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+class _ArrayBuilder:
+    """What a pickle may call. Methods, not functions, because a pickle can set attributes of what it can reach."""
+
+    __slots__ = ()
+
+    def element_type(self, code: Any, *_: Any) -> _ElementType:
+        return _ElementType(str(code))
+
+    def empty_array(self, *_: Any) -> _Array:
+        return _Array()
+
+    def array(self, content: Any, element_type: _ElementType, shape: Any, order: str) -> _Array:
+        array = _Array()
+        array.__setstate__((1, shape, element_type, order == "F", content))
+        return array
+
+    def scalar(self, element_type: _ElementType, content: Any) -> Any:
+        return np.frombuffer(_bytes(content), element_type.dtype, count=1)[0]
+
+    def encoded(self, text: str, encoding: str) -> bytes:
+        """The protocols below 3 have no bytes: they store text and the call that turns it into bytes."""
+        if encoding not in ("latin1", "latin-1"):
+            raise _RefusedError(f"the encoding {encoding}")
+        return text.encode("latin-1")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        build = _ArrayBuilder()
+        allowed = {
+            "numpy.dtype": build.element_type,
+            "numpy.ndarray": None,  # passed on to _reconstruct, which ignores it
+            "numpy.core.multiarray._reconstruct": build.empty_array,
+            "numpy.core.multiarray.scalar": build.scalar,
+            "numpy.core.numeric._frombuffer": build.array,
+            "_codecs.encode": build.encoded,
+        }
+        qualified = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
+        if qualified not in allowed:
+            raise _RefusedError(f"{module}.{name}")
+        return allowed[qualified]
+
+
+def _finished(loaded: Any) -> Any:
+    return loaded.values if isinstance(loaded, _Array) else loaded
+
+
+def _bytes(content: Any) -> bytes:
+    """The raw bytes of an array; Python 2 wrote them as a string."""
+    return content.encode("latin-1") if isinstance(content, str) else bytes(memoryview(content))

@@ -1,0 +1,147 @@
+"""Which pieces of the networks of a subspace are pre-trained: the tuning blocks (paper, section 5).
+
+The alphabet is (module, rate): a *symbol*. A symbol occurs once at most in a network, so the number of its occurrences
+is the number of networks that contain it.
+
+`paper` is the hierarchical identifier of the paper: Sequitur on the concatenated networks, then a walk over the
+grammar, children first, with freq(v) the occurrences of v in the whole string:
+
+    freq(v) <= 1                             dead end
+    v is a terminal                          mark v
+    a child of v is a dead end               dead end
+    freq(v) == max(freq of its children)     mark v, unmark its children
+    otherwise                                dead end
+
+The marked nodes are the blocks. Which they are depends on the order of the networks, and a run of modules that always
+occur together may come out in pieces.
+
+`maximal` joins those pieces: neighbouring symbols are in one block when exactly the same networks contain them. That
+is decided pair by pair, without a grammar and whatever the order of the networks.
+
+Both ways every symbol that at least two networks contain lies in exactly one block, and a network that contains a part
+of a block contains all of it, so that the blocks of a network never overlap.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from graphlib import TopologicalSorter
+from itertools import groupby, pairwise
+from typing import Literal
+
+from wootz.passes.analysis.sequitur import Grammar, infer_grammar
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.subspace import Configuration, Rate, Subspace
+
+Method = Literal["paper", "maximal"]
+
+Network = tuple[int, ...]
+"""A configuration, each of its symbols replaced by the symbol's number."""
+
+
+def identify_blocks(subspace: Subspace, method: Method = "maximal", chained: Collection[int] = ()) -> BlockPlan:
+    """The tuning blocks of `subspace`, by lowest module and then first use, and each network's composite vector.
+
+    `chained` are the positions of modules whose input loses channels when the module before them is pruned, as in
+    networks that are plain chains of layers: there the rate of the module before is a part of the symbol.
+
+    Raises WootzError for a subspace of a single network, which shares nothing.
+    """
+    if len(subspace.configurations) < 2:
+        raise WootzError(
+            "the subspace has a single configuration: tuning blocks are shared between networks; give at least two"
+        )
+    numbers: dict[Symbol, int] = {}
+    networks = [
+        tuple(numbers.setdefault(symbol, len(numbers)) for symbol in _symbols(configuration, chained))
+        for configuration in subspace.configurations
+    ]
+    runs = _paper_runs(networks) if method == "paper" else _maximal_runs(networks)
+    symbols = list(numbers)
+    block_of: dict[int, TuningBlock] = {}
+    for run in runs:
+        block = TuningBlock(tuple(symbols[number] for number in run))
+        block_of.update(dict.fromkeys(run, block))
+    blocks = sorted(dict.fromkeys(block_of[n] for n in sorted(block_of)), key=lambda block: block.modules[0])
+    return BlockPlan(tuple(blocks), tuple(_composite_vector(network, block_of) for network in networks))
+
+
+def _symbols(configuration: Configuration, chained: Collection[int]) -> Iterable[Symbol]:
+    for module, rate in enumerate(configuration):
+        input_rate = _exit_rate(configuration[module - 1]) if module > 0 and module in chained else None
+        yield Symbol(module, rate, input_rate)
+
+
+def _exit_rate(rate: Rate) -> float:
+    """The rate of a module's last convolution, which decides how many channels leave the module."""
+    return rate[-1] if isinstance(rate, tuple) else rate
+
+
+def _composite_vector(network: Network, block_of: dict[int, TuningBlock]) -> tuple[TuningBlock | None, ...]:
+    found = (block_of.get(number) for number in network)
+    return tuple(block for block, occurrences in groupby(found) for _ in (occurrences if block is None else range(1)))
+
+
+def _maximal_runs(networks: Sequence[Network]) -> list[Network]:
+    frequency = Counter(number for network in networks for number in network)
+    together = Counter(pair for network in networks for pair in pairwise(network))
+    successor = {a: b for (a, b), count in together.items() if count == frequency[a] == frequency[b]}
+    runs = []
+    for first in frequency.keys() - successor.values():
+        run = [first]
+        while run[-1] in successor:
+            run.append(successor[run[-1]])
+        if frequency[first] > 1:
+            runs.append(tuple(run))
+    return runs
+
+
+def _paper_runs(networks: Sequence[Network]) -> list[Network]:
+    grammar = infer_grammar(_with_separators(networks))
+    return [grammar.expand(-node) if node < 0 else (node,) for node in _marked_nodes(grammar)]
+
+
+def _with_separators(networks: Sequence[Network]) -> list[int]:
+    """The networks one after the other, each followed by a symbol that occurs nowhere else."""
+    separator = 1 + max(number for network in networks for number in network)
+    return [number for i, network in enumerate(networks) for number in (*network, separator + i)]
+
+
+def _marked_nodes(grammar: Grammar) -> set[int]:
+    """The marked nodes of the walk described above: terminals, and -k for rule k."""
+    children = {-k: set(body) for k, body in enumerate(grammar.rules) if k > 0}
+    frequency = _frequencies(grammar)
+    marked: set[int] = set()
+    dead_ends: set[int] = set()
+    for node in _children_first(grammar):
+        below = children.get(node, set())
+        if frequency[node] <= 1 or below & dead_ends:
+            dead_ends.add(node)
+        elif not below:
+            marked.add(node)
+        elif frequency[node] == max(frequency[child] for child in below):
+            marked.add(node)
+            marked -= below
+        else:
+            dead_ends.add(node)
+    return marked
+
+
+def _frequencies(grammar: Grammar) -> Counter[int]:
+    """How often each node occurs in the whole string."""
+    frequency = Counter(grammar.rules[0])
+    for node in reversed(_children_first(grammar)):
+        if node < 0:
+            for child in grammar.rules[-node]:
+                frequency[child] += frequency[node]
+    return frequency
+
+
+def _children_first(grammar: Grammar) -> list[int]:
+    """All nodes but the root, each after its children."""
+    sorter = TopologicalSorter({-k: body for k, body in enumerate(grammar.rules) if k > 0})
+    for node in grammar.rules[0]:
+        sorter.add(node)
+    return list(sorter.static_order())
