@@ -1,5 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. Both make .venv and install what they need into it.
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 ORT    ?= training
