@@ -8,7 +8,13 @@ from importlib import import_module
 from wootz.passes.base import Pass
 from wootz.passes.errors import WootzError
 
-PASSES: dict[str, str] = {}
+PASSES: dict[str, str] = {
+    "apply-optimizer": "wootz.passes.training.apply_optimizer:ApplyOptimizer",
+    "attach-loss": "wootz.passes.training.attach_loss:AttachLoss",
+    "build-gradients": "wootz.passes.training.build_gradients:BuildGradients",
+    "legalize": "wootz.passes.training.legalize:Legalize",
+    "training-mode": "wootz.passes.training.training_mode:TrainingMode",
+}
 
 
 def pass_names() -> list[str]:

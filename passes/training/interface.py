@@ -12,9 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model
-
-TRAINING_KEY = "wootz.training"
+from wootz.passes.ir.model import TRAINING_KEY, Model
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ class Tensor:
     def copy(self) -> Any: ...
 
 class Variable(Tensor):
+    type: str
     def __init__(
         self, name: str, dtype: Any = ..., shape: Sequence[int | str] | None = ..., type: str = ...
     ) -> None: ...
@@ -30,6 +31,10 @@ class Constant(Tensor):
     def __init__(self, name: str, values: np.ndarray[Any, Any]) -> None: ...
 
 class Node:
+    class AttributeRef:
+        name: str
+        type: Any
+
     op: str
     name: str
     domain: str | None
@@ -76,6 +81,7 @@ class Graph:
     def toposort(self) -> Graph: ...
 
 class Function(Graph):
+    def copy(self) -> Function: ...
     domain: str
     attrs: dict[str, Any]
     @property

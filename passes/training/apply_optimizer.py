@@ -1,0 +1,243 @@
+"""`apply-optimizer`: from gradients to new parameters, as nodes of the graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import TRAINING_KEY, Constant, Graph, Model, Tensor, Variable, subgraph_nodes
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.interface import Slot, TrainingInterface
+from wootz.passes.training.optimizers import OPTIMIZERS, Optimizer, Step
+from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, loss_outputs, multipliers
+
+ITERATION = "optimizer.iteration"
+LEARNING_RATE = "learning_rate"
+
+
+@dataclass(frozen=True)
+class ApplyOptimizer(Pass):
+    """Turns the gradients `<parameter>.grad` into new parameters `<parameter>.new`, by the formulas of Caffe.
+
+    The order is Caffe's (sgd_solver.cpp, ApplyUpdate): clip, divide by iter-size, add the weight decay, update.
+
+    1. Parameters, running statistics and the optimizer's state become graph inputs with an initializer of the same
+       name; their values after the step are outputs. `learning_rate` is a new scalar input.
+    2. `clip-gradients` bounds the ℓ2 norm of all gradients of one loss; each loss is clipped on its own.
+    3. With `iter-size` n, n runs make one step: the gradients are summed in `<parameter>.accumulated`, and every nth
+       run uses their mean. Losses and running statistics are those of each run.
+    4. Learning rate and weight decay are multiplied by the parameter's lr_mult and decay_mult (`wootz.multipliers`).
+       AdamW decays the parameter itself, w - rate · decay · w, instead of adding decay · w to the gradient.
+    5. The graph's interface is stored in the metadata (`wootz.training`).
+
+    Refuses a graph without gradients. Outputs that are neither loss nor state are dropped.
+    """
+
+    name: ClassVar[str] = "apply-optimizer"
+    type: Literal["SGD", "Nesterov", "Adam", "AdamW", "RMSProp", "AdaGrad", "AdaDelta"] = option(
+        "SGD", "SGD, Nesterov, Adam, AdamW, RMSProp, AdaGrad or AdaDelta"
+    )
+    momentum: float = option(0.0, "momentum; β₁ of Adam, decay of AdaDelta")
+    momentum2: float = option(0.999, "β₂ of Adam")
+    rms_decay: float = option(0.99, "decay of RMSProp")
+    delta: float = option(1e-8, "what keeps a denominator from being zero")
+    weight_decay: float = option(0.0, "factor of the regularisation")
+    regularization_type: Literal["L1", "L2"] = option("L2", "L2 adds decay · w to the gradient, L1 decay · sign(w)")
+    iter_size: int = option(1, "runs that make one step")
+    clip_gradients: float = option(-1.0, "bound on the ℓ2 norm of the gradients of a loss; negative: none")
+    losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
+    labels: str = option("labels", "name of the input with the labels")
+
+    @staticmethod
+    def of(solver: Solver, losses: tuple[str, ...] = ()) -> ApplyOptimizer:
+        """The pass with the settings of `solver`."""
+        shared = {f.name for f in ApplyOptimizer.options()} & {f.name for f in dataclasses.fields(Solver)}
+        settings = {name: getattr(solver, name) for name in shared - {"type"}}
+        return ApplyOptimizer(type=solver.type.value, losses=losses, **settings)
+
+    def solver(self) -> Solver:
+        """The settings as a Solver."""
+        shared = {f.name for f in self.options()} & {f.name for f in dataclasses.fields(Solver)}
+        settings = {name: getattr(self, name) for name in shared - {"type"}}
+        return Solver(type=SolverType(self.type), **settings)
+
+    def apply(self, model: Model) -> PassResult:
+        if self.type not in OPTIMIZERS:
+            raise self.refuse(f"no optimizer {self.type!r}: one of {', '.join(OPTIMIZERS)}")
+        if self.iter_size < 1:
+            raise self.refuse(f"iter-size must be at least 1, not {self.iter_size}")
+        result = model.copy()
+        graph = result.graph
+        annotate_shapes(graph)
+        losses = loss_outputs(graph, self.losses, self)
+        step = _GraphStep(graph, self, multipliers(model))
+        slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
+        graph.outputs = [*losses, *step.outputs]
+        graph.cleanup()
+        interface = TrainingInterface(
+            data=self._data_input(model),
+            labels=self.labels if any(t.name == self.labels for t in graph.inputs) else None,
+            learning_rate=LEARNING_RATE,
+            losses=tuple(loss.name for loss in losses),
+            slots=tuple(slots),
+        )
+        metadata = {**model.metadata, TRAINING_KEY: interface.to_json()}
+        return PassResult(replace(result, metadata=metadata), True, {"slots": len(slots)})
+
+    def _data_input(self, model: Model) -> str:
+        names = [t.name for t in model.graph.inputs if t.name != self.labels]
+        if len(names) != 1:
+            raise self.refuse(f"a training graph has one input beside the labels, this one has: {', '.join(names)}")
+        return names[0]
+
+
+class _GraphStep:
+    """Appends the step to a graph; `outputs` collects the new values of all state."""
+
+    def __init__(self, graph: Graph, options: ApplyOptimizer, mult: Mapping[str, tuple[float, float]]):
+        self.graph, self.options, self.multipliers = graph, options, mult
+        self.solver = options.solver()
+        self.optimizer: Optimizer = OPTIMIZERS[options.type]
+        self.builder = Builder(graph, prefix="optimizer/")
+        self.outputs: list[Tensor] = []
+        self._tensors = graph.tensors()
+
+    def update_parameters(self, losses: list[Tensor]) -> Iterable[Slot]:
+        gradients = self._gradients()
+        rate = Variable(LEARNING_RATE, np.float32, ())
+        if LEARNING_RATE in self._tensors:
+            raise self.options.refuse(f"there is already a tensor named {LEARNING_RATE}")
+        self.graph.inputs.append(rate)
+        self.rate = Expression.of(rate, self.builder)
+        slots = list(self._count_runs())
+        for loss, parameters in self._by_loss(losses, gradients).items():
+            slots += self._update_group(loss, {p: gradients[p] for p in parameters})
+        return slots
+
+    def keep_statistics(self, losses: list[Tensor]) -> Iterable[Slot]:
+        """The running statistics that a loss depends on; the others are of a part that is not trained."""
+        news = {t.name.removesuffix(NEW_SUFFIX): t for t in self.graph.outputs if t.name.endswith(NEW_SUFFIX)}
+        for loss, names in self._by_loss(losses, news).items():
+            for name in names:
+                self.graph.inputs.append(self._tensors[name])
+                self.outputs.append(news[name])
+                yield Slot(name, news[name].name, "statistic", loss)
+
+    def _gradients(self) -> dict[str, Tensor]:
+        gradients = {
+            t.name.removesuffix(GRADIENT_SUFFIX): t for t in self.graph.outputs if t.name.endswith(GRADIENT_SUFFIX)
+        }
+        if not gradients:
+            raise self.options.refuse("there are no gradients: run build-gradients first")
+        return gradients
+
+    def _by_loss(self, losses: list[Tensor], state: Iterable[str]) -> dict[str, list[str]]:
+        """Which of `state` each loss depends on; what two losses share belongs to the first."""
+        left = dict.fromkeys(state)
+        found: dict[str, list[str]] = {}
+        for loss in losses:
+            nodes = subgraph_nodes([loss])
+            mine = [name for name in left if any(id(n) in nodes for n in self._tensors[name].outputs)]
+            found[loss.name] = mine
+            for name in mine:
+                del left[name]
+        return found
+
+    def _count_runs(self) -> Iterable[Slot]:
+        """A counter where the optimizer or iter-size needs it; `self.number` is the number of the step, from 1."""
+        self.number, self.is_step = self.rate, None
+        if not self.optimizer.counts_steps and self.options.iter_size == 1:
+            return
+        count = self._state(ITERATION, np.zeros((), np.int64))
+        now = count + 1
+        self._keep(now, ITERATION)
+        number = now / self.options.iter_size if self.options.iter_size > 1 else now
+        self.number = number.cast(self.rate)
+        if self.options.iter_size > 1:
+            self.is_step = now.op("Mod", self.options.iter_size).equal(0)
+        yield Slot(ITERATION, ITERATION + NEW_SUFFIX, "optimizer", "")
+
+    def _update_group(self, loss: str, gradients: Mapping[str, Tensor]) -> Iterable[Slot]:
+        """The step of all parameters that one loss trains."""
+        slots: list[Slot] = []
+        summed = {name: self._accumulate(name, gradient, loss, slots) for name, gradient in gradients.items()}
+        factor = self._clip_factor(list(summed.values()))
+        for name, gradient in summed.items():
+            w = self._expression(name)
+            self.graph.inputs.append(w.tensor)
+            slots.append(Slot(name, name + NEW_SUFFIX, "parameter", loss))
+            g = gradient if factor is None else gradient * factor.cast(gradient)
+            if self.options.iter_size > 1:
+                g = g * (1.0 / self.options.iter_size)
+            slots += self._update_parameter(name, w, g, loss)
+        return slots
+
+    def _update_parameter(self, name: str, w: Expression, g: Expression, loss: str) -> Iterable[Slot]:
+        rate_multiplier, decay_multiplier = self.multipliers.get(name, (1.0, 1.0))
+        rate = (self.rate if rate_multiplier == 1.0 else self.rate * rate_multiplier).cast(w)
+        decay = self.options.weight_decay * decay_multiplier
+        shrunk = w
+        if decay and self.optimizer.decouples_decay:
+            shrunk = w - w * (rate * decay)
+        elif decay:
+            g = g + (w if self.options.regularization_type == "L2" else w.op("Sign")) * decay
+        names = [f"{name}.{s}" for s in self.optimizer.states]
+        if self.options.type == "SGD" and not self.options.momentum:
+            names = []
+        states = [self._state(n, np.zeros_like(self._tensors[name].values)) for n in names]
+        new, new_states = self.optimizer.update(Step(self.solver, shrunk, g, rate, states, self.number.cast(w)))
+        self._keep(self._if_step(new, w), name)
+        for state_name, old, value in zip(names, states, new_states, strict=True):
+            self._keep(self._if_step(value, old), state_name)
+            yield Slot(state_name, state_name + NEW_SUFFIX, "optimizer", loss)
+
+    def _accumulate(self, name: str, gradient: Tensor, loss: str, slots: list[Slot]) -> Expression:
+        """The sum of the gradients since the last step."""
+        g = Expression.of(gradient, self.builder)
+        if self.is_step is None:
+            return g
+        state = f"{name}.accumulated"
+        total = self._state(state, np.zeros_like(self._tensors[name].values)) + g
+        self._keep(total.constant(0.0).where(self.is_step, total), state)
+        slots.append(Slot(state, state + NEW_SUFFIX, "optimizer", loss))
+        return total
+
+    def _clip_factor(self, gradients: list[Expression]) -> Expression | None:
+        """clip / norm where the norm is larger than clip, else 1."""
+        clip = self.options.clip_gradients
+        if clip < 0 or not gradients:
+            return None
+        squares = [(g * g).sum(keepdims=False) for g in gradients]
+        total = squares[0]
+        for square in squares[1:]:
+            total = total + square
+        return (clip / total.op("Sqrt").op("Max", clip)) if clip > 0 else total * 0.0
+
+    def _if_step(self, new: Expression, old: Expression) -> Expression:
+        """`new` in a run that makes a step, `old` in the runs before it."""
+        return new if self.is_step is None else new.where(self.is_step, old)
+
+    def _expression(self, name: str) -> Expression:
+        return Expression.of(self._tensors[name], self.builder)
+
+    def _state(self, name: str, initial: np.ndarray) -> Expression:
+        if name in self._tensors:
+            raise self.options.refuse("the name of the optimizer's state is taken", name)
+        tensor = Constant(name, initial)
+        self.graph.inputs.append(tensor)
+        return Expression.of(tensor, self.builder)
+
+    def _keep(self, value: Expression, name: str) -> None:
+        """Makes `value` the output `<name>.new`."""
+        old = next(t for t in self.graph.inputs if t.name == name)
+        tensor = value.tensor
+        tensor.name, tensor.dtype, tensor.shape = name + NEW_SUFFIX, old.dtype, list(old.shape)
+        self.outputs.append(tensor)

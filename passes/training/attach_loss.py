@@ -1,0 +1,146 @@
+"""`attach-loss`: puts a loss behind an output of the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Graph, Model, Tensor, Variable, producer
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.expression import Expression
+
+LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
+
+
+@dataclass(frozen=True)
+class AttachLoss(Pass):
+    """Replaces an output of the network by a scalar loss, the mean over the batch.
+
+    1. `softmax-cross-entropy`: against the input `labels` (int64[N], made when it is not there). A Softmax at the end
+       of the network is dropped, its operand are the logits. With `label-smoothing` s, a label stands for
+       probability 1 - s + s/classes, the other classes for s/classes (Szegedy et al. 2016, section 7). With
+       `class-weights`, the mean is weighted: divided by the sum of the labels' weights.
+    2. `mse`: the mean of (output - target)², over all elements; the target is the tensor `target`, or a new input
+       of that name.
+    3. `distillation`: T² · KL(softmax(target / T) ‖ softmax(output / T)) with temperature T, the mean over the batch
+       (Hinton et al. 2015, section 2); `target` names the teacher's logits.
+
+    Refuses an output that is not there, and one that leaves open which is meant.
+    """
+
+    name: ClassVar[str] = "attach-loss"
+    loss: LossKind = option("softmax-cross-entropy", "softmax-cross-entropy, mse or distillation")
+    output: str = option("", "the output that the loss replaces; by default the only one")
+    loss_name: str = option("loss", "name of the scalar output")
+    labels: str = option("labels", "softmax-cross-entropy: name of the input with the labels")
+    label_smoothing: float = option(0.0, "softmax-cross-entropy: probability spread over all classes")
+    class_weights: tuple[float, ...] = option((), "softmax-cross-entropy: one weight a class")
+    target: str = option("target", "mse and distillation: the tensor, or new input, to be reached")
+    temperature: float = option(1.0, "distillation: divides the logits of both networks")
+    scale: float = option(1.0, "factor of the loss")
+
+    def apply(self, model: Model) -> PassResult:
+        result = model.copy()
+        graph = result.graph
+        annotate_shapes(graph)
+        output = self._chosen_output(graph)
+        builder = Builder(graph, prefix=f"{self.loss_name}/")
+        if output.shape is None:
+            raise self.refuse("its shape is not known", output.name)
+        match self.loss:
+            case "softmax-cross-entropy":
+                loss = self._softmax_cross_entropy(output, graph, builder)
+            case "mse":
+                difference = Expression.of(output, builder) - self._target(output, graph, builder)
+                loss = (difference * difference).mean(keepdims=False)
+            case "distillation":
+                loss = self._distillation(output, graph, builder)
+            case _:
+                raise self.refuse(f"no loss {self.loss!r}: softmax-cross-entropy, mse or distillation")
+        tensor = (loss * self.scale if self.scale != 1.0 else loss).tensor
+        tensor.name, tensor.dtype, tensor.shape = self.loss_name, output.dtype, ()
+        graph.outputs = [tensor if t is output else t for t in graph.outputs]
+        graph.cleanup()
+        return PassResult(result, True)
+
+    def _chosen_output(self, graph: Graph) -> Tensor:
+        """The output to replace. What already ends in `.new` is state, not an output of the network."""
+        candidates = [t for t in graph.outputs if not t.name.endswith(".new")]
+        names = ", ".join(t.name for t in candidates)
+        if self.loss_name in graph.tensors():
+            raise self.refuse(f"there is already a tensor named {self.loss_name}: choose another loss-name")
+        if self.output:
+            candidates = [t for t in candidates if t.name == self.output]
+            if not candidates:
+                raise self.refuse(f"no output named {self.output!r} (outputs: {names})")
+        if len(candidates) != 1:
+            raise self.refuse(f"the model has {len(candidates)} outputs ({names}): choose one with output=NAME")
+        return candidates[0]
+
+    def _softmax_cross_entropy(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
+        logits = _logits(output)
+        labels = _input(graph, self.labels, np.int64, [logits.shape[0], *logits.shape[2:]])
+        weights = self._class_weights(logits, builder)
+        loss, log_probability = builder.ops(
+            "SoftmaxCrossEntropyLoss", logits, labels, *weights, count=2, hint="cross_entropy", reduction="mean"
+        )
+        loss.dtype = log_probability.dtype = logits.dtype
+        loss.shape, log_probability.shape = (), logits.shape
+        hard = Expression.of(loss, builder)
+        if not self.label_smoothing:
+            return hard
+        return hard * (1.0 - self.label_smoothing) + self._smooth(logits, labels, weights, builder)
+
+    def _smooth(self, logits: Tensor, labels: Tensor, weights: list[Tensor], builder: Builder) -> Expression:
+        """-s/classes · Σ_class w log p, averaged like the rest of the loss."""
+        log_probability = Expression.of(logits, builder).op("LogSoftmax", axis=1)
+        classes = int(logits.shape[1])
+        if not weights:
+            return log_probability.mean(keepdims=False) * -self.label_smoothing
+        if len(logits.shape) != 2:
+            raise self.refuse("label-smoothing with class-weights needs logits of shape [N, classes]", logits.name)
+        weighted = (log_probability * Expression.of(weights[0], builder)).sum(keepdims=False)
+        total = Expression.of(weights[0], builder).op("Gather", Expression.of(labels, builder)).sum(keepdims=False)
+        return weighted / total * (-self.label_smoothing / classes)
+
+    def _class_weights(self, logits: Tensor, builder: Builder) -> list[Tensor]:
+        if not self.class_weights:
+            return []
+        if len(self.class_weights) != logits.shape[1]:
+            raise self.refuse(f"{len(self.class_weights)} class-weights for {logits.shape[1]} classes", logits.name)
+        return [builder.constant(self.class_weights, "class_weights", dtype=logits.dtype)]
+
+    def _distillation(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
+        student = Expression.of(_logits(output), builder)
+        teacher = self._target(student.tensor, graph, builder)
+        cooled_student, cooled_teacher = student / self.temperature, teacher / self.temperature
+        log_student = cooled_student.op("LogSoftmax", axis=1)
+        log_teacher = cooled_teacher.op("LogSoftmax", axis=1)
+        divergence = (cooled_teacher.op("Softmax", axis=1) * (log_teacher - log_student)).sum([1], keepdims=False)
+        return divergence.mean(keepdims=False) * self.temperature**2
+
+    def _target(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
+        existing = graph.tensors().get(self.target)
+        return Expression.of(existing or _input(graph, self.target, output.dtype, list(output.shape)), builder)
+
+
+def _logits(output: Tensor) -> Tensor:
+    """What a final Softmax over the classes is applied to, or the output itself."""
+    last = producer(output)
+    if last is None or last.op != "Softmax" or last.attrs.get("axis", -1) not in (1, 1 - len(output.shape)):
+        return output
+    return last.inputs[0]
+
+
+def _input(graph: Graph, name: str, dtype: type, shape: list[int | str]) -> Tensor:
+    """The graph input `name`, made where there is none."""
+    for tensor in graph.inputs:
+        if tensor.name == name:
+            return tensor
+    tensor = Variable(name, dtype, shape)
+    graph.inputs.append(tensor)
+    return tensor

@@ -1,0 +1,186 @@
+"""`build-gradients`: the backward pass of the network, as nodes of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.functions import import_used_functions
+from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
+from wootz.passes.training.rules.rule import Backward, NoRule
+from wootz.passes.training.state import GRADIENT_SUFFIX, loss_outputs, multipliers
+
+
+@dataclass(frozen=True)
+class BuildGradients(Pass):
+    """Adds the gradient of the sum of all losses with respect to every parameter, as outputs `<parameter>.grad`.
+
+    A reverse walk over the nodes between parameters and losses; each node's rule is in
+    `wootz.passes.training.gradient_rules`.
+
+    1. Parameters are the constants that an operator uses as weights (convolution, normalisation, slope, …; running
+       statistics and preprocessing constants are not), and that the losses depend on.
+    2. What `frozen` names is not trained: a name, or a prefix that ends in `/` or `*`. Nor is a parameter with
+       lr_mult 0 (metadata `wootz.multipliers`).
+    3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
+
+    Refuses an operator without a rule, naming the node, a loss that is not a scalar, and a graph without parameters.
+    Afterwards the graph calls functions of domain `wootz`; `legalize` replaces them by what a target runs.
+    """
+
+    name: ClassVar[str] = "build-gradients"
+    losses: tuple[str, ...] = option((), "the outputs to minimise; by default every scalar output")
+    frozen: tuple[str, ...] = option((), "parameters that are not trained: names, or prefixes ending in / or *")
+
+    def apply(self, model: Model) -> PassResult:
+        result = model.copy()
+        graph = result.graph
+        annotate_shapes(graph)
+        losses = loss_outputs(graph, self.losses, self)
+        parameters = self._parameters(result, losses)
+        if not parameters:
+            raise self.refuse("there is nothing to train: no loss depends on a parameter that is not frozen")
+        forward_nodes = len(graph.nodes)
+        walk = _ReverseWalk(graph, self)
+        for parameter, gradient in walk.run(losses, parameters):
+            graph.outputs.append(_name_gradient(gradient, parameter, walk.builder))
+        graph.cleanup(remove_unused_node_outputs=False)
+        import_used_functions(graph)
+        annotate_shapes(graph)
+        counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
+        return PassResult(result, True, counts)
+
+    def _parameters(self, model: Model, losses: list[Tensor]) -> list[Constant]:
+        fixed = {name for name, (rate, _) in multipliers(model).items() if rate == 0.0}
+        reachable = _ancestors(losses)
+        weights = [w for n in model.graph.nodes if id(n) in reachable for w in _weights(n)]
+        unique = {id(w): w for w in weights}.values()
+        return [w for w in unique if w.name not in fixed and not self._is_frozen(w.name)]
+
+    def _is_frozen(self, name: str) -> bool:
+        return any(name.startswith(f.rstrip("*")) if f.endswith(("/", "*")) else name == f for f in self.frozen)
+
+
+class _ReverseWalk:
+    """Visits nodes from the losses back to the parameters; keeps for each tensor the gradients that have arrived."""
+
+    def __init__(self, graph: Graph, build: BuildGradients):
+        self.graph, self.build = graph, build
+        self.builder = Builder(graph, prefix="grad/")
+        self._arrived: dict[int, list[Expression]] = {}
+
+    def run(self, losses: list[Tensor], parameters: list[Constant]) -> Iterable[tuple[Constant, Expression]]:
+        depends = _descendants(parameters, self.graph)
+        needed = _ancestors(losses)
+        for loss in losses:
+            one = self.builder.constant(1.0, f"{loss.name}", dtype=loss.dtype)
+            self._arrived[id(loss)] = [Expression(one, self.builder, np.dtype(loss.dtype))]
+        for node in reversed([n for n in self.graph.nodes if id(n) in needed]):
+            if any(id(t) in depends for t in node.outputs) and any(id(t) in self._arrived for t in node.outputs):
+                self._visit(node, depends)
+        for parameter in parameters:
+            gradient = self._gradient(parameter)
+            if gradient is None:
+                raise self.build.refuse("no gradient reaches it: freeze it", parameter.name)
+            yield parameter, gradient
+
+    def _visit(self, node: Node, depends: set[int]) -> None:
+        wanted = tuple(id(t) in depends for t in node.inputs)
+        if not any(wanted) or node.op in WITHOUT_GRADIENT:
+            return
+        rule = RULES.get(node.op) if not node.domain else None
+        if rule is None:
+            operator = f"{node.domain}.{node.op}" if node.domain else node.op
+            raise self.build.refuse(f"there is no gradient rule for {operator}", node.name or node.outputs[0].name)
+        self.builder.prefix = f"grad/{node.name or node.outputs[0].name}/"
+        backward = Backward(
+            node=node,
+            builder=self.builder,
+            x=tuple(self._expression(t) for t in node.inputs),
+            y=tuple(self._expression(t) for t in node.outputs),
+            dy=tuple(self._gradient(t) for t in node.outputs),
+            wanted=wanted,
+        )
+        try:
+            gradients = rule(backward)
+        except NoRule as error:
+            raise self.build.refuse(f"{node.op}: {error}", node.name or node.outputs[0].name) from error
+        for tensor, gradient, is_wanted in zip(node.inputs, gradients, wanted, strict=False):
+            if gradient is not None and is_wanted:
+                self._arrived.setdefault(id(tensor), []).append(gradient)
+
+    def _gradient(self, tensor: Tensor) -> Expression | None:
+        """The sum of what has arrived at `tensor`."""
+        arrived = self._arrived.get(id(tensor), [])
+        if not arrived:
+            return None
+        total, *others = arrived
+        for other in others:
+            total = total + other
+        self._arrived[id(tensor)] = [total]
+        if total.tensor.shape is None:
+            total.tensor.shape, total.tensor.dtype = tensor.shape, tensor.dtype
+        return total
+
+    def _expression(self, tensor: Tensor) -> Expression | None:
+        return None if tensor.is_empty() else Expression.of(tensor, self.builder)
+
+
+def _weights(node: Node) -> Iterable[Constant]:
+    """The constants that `node` uses as parameters, also through a change of layout."""
+    for index in WEIGHT_OPERANDS.get(node.op, ()) if not node.domain else ():
+        if index < len(node.inputs):
+            tensor = _source(node.inputs[index])
+            if isinstance(tensor, Constant) and _is_weight(tensor, node):
+                yield tensor
+
+
+def _is_weight(tensor: Constant, node: Node) -> bool:
+    if np.dtype(tensor.dtype).kind != "f":
+        return False
+    return node.op not in ("Add", "Mul") or int(np.prod(tensor.shape)) > 1
+
+
+def _source(tensor: Tensor) -> Tensor:
+    while tensor.inputs and tensor.inputs[0].op in LAYOUT_OPERATORS:
+        tensor = tensor.inputs[0].inputs[0]
+    return tensor
+
+
+def _ancestors(tensors: Iterable[Tensor]) -> set[int]:
+    """The `id`s of the nodes that `tensors` depend on."""
+    seen: set[int] = set()
+    pending = [n for t in tensors for n in t.inputs]
+    while pending:
+        node = pending.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            pending.extend(n for t in node.inputs for n in t.inputs)
+    return seen
+
+
+def _descendants(tensors: Iterable[Tensor], graph: Graph) -> set[int]:
+    """The `id`s of `tensors` and of all that is computed from them."""
+    found = {id(t) for t in tensors}
+    for node in graph.nodes:
+        if any(id(t) in found for t in node.inputs):
+            found.update(id(t) for t in node.outputs if not t.is_empty())
+    return found
+
+
+def _name_gradient(gradient: Expression, parameter: Constant, builder: Builder) -> Tensor:
+    """The gradient under its public name; a tensor that has another use keeps its own."""
+    tensor = gradient.tensor
+    if not isinstance(tensor, Variable) or tensor.outputs or tensor.name.endswith(GRADIENT_SUFFIX):
+        tensor = gradient.op("Identity").tensor
+    tensor.name = parameter.name + GRADIENT_SUFFIX
+    tensor.dtype, tensor.shape = parameter.dtype, list(parameter.shape)
+    return tensor

@@ -1,0 +1,104 @@
+"""`legalize`: replaces the functions of domain `wootz` by what a target runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Function, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.functions import DOMAIN
+from wootz.passes.training.lowerings import Lowering
+from wootz.passes.training.lowerings.cpu import CPU
+
+Target = Literal["onnx", "onnx-cuda", "ort-training"]
+
+TARGETS: Mapping[str, Mapping[str, Lowering]] = {"onnx": CPU}
+
+
+@dataclass(frozen=True)
+class Legalize(Pass):
+    """Replaces each call of a gradient function by a formulation chosen for `target`, or by the function's body.
+
+    1. `onnx`: standard operators only, formulations for CPUs.
+    2. `onnx-cuda`: standard operators that the CUDA provider has; BatchNormalization in training mode decomposed.
+    3. `ort-training`: the fused gradient kernels of onnxruntime-training (domain com.microsoft).
+
+    Afterwards no node is of domain `wootz`.
+    """
+
+    name: ClassVar[str] = "legalize"
+    target: Target = option("onnx", "onnx, onnx-cuda or ort-training")
+
+    def apply(self, model: Model) -> PassResult:
+        if self.target not in TARGETS:
+            raise self.refuse(f"no target {self.target!r}: one of {', '.join(TARGETS)}")
+        result = model.copy()
+        annotate_shapes(result.graph)
+        lowered = _replace_calls(result.graph, TARGETS[self.target])
+        result.graph.cleanup()
+        return PassResult(result, bool(lowered), {"calls": lowered})
+
+
+def _replace_calls(graph: Graph, lowerings: Mapping[str, Lowering]) -> int:
+    functions = {f.name: f for f in graph.functions if f.domain == DOMAIN}
+    builder = Builder(graph)
+    nodes, graph.nodes = list(graph.nodes), []
+    calls = 0
+    for node in nodes:
+        if node.domain != DOMAIN:
+            graph.nodes.append(node)
+            continue
+        calls += 1
+        builder.prefix = f"{node.name}/"
+        lowering = lowerings.get(node.op)
+        outputs = lowering(node, builder) if lowering else None
+        if outputs is None:
+            outputs = inline(functions[node.op], node, builder)
+        _take_over(node, outputs)
+    graph.functions = [f for f in graph.functions if f.domain != DOMAIN]
+    return calls
+
+
+def inline(function: Function, call: Node, builder: Builder) -> list[Tensor]:
+    """Appends the body of `function` with the operands and attributes of `call`; gives its results."""
+    inner: dict[str, Tensor] = {f.name: t for f, t in zip(function.inputs, call.inputs, strict=False)}
+    attributes = {**function.attrs, **call.attrs}
+
+    def tensor(formal: Tensor) -> Tensor:
+        if formal.is_empty():
+            return Variable.empty()
+        return inner.setdefault(formal.name, builder.variable(formal.name))
+
+    for node in function.nodes:
+        copied = Node(
+            op=node.op,
+            name=builder.fresh(node.outputs[0].name + "_node"),
+            domain=node.domain,
+            attrs={
+                k: attributes[v.name] if isinstance(v, Node.AttributeRef) else v
+                for k, v in node.attrs.items()
+                if not isinstance(v, Node.AttributeRef) or attributes.get(v.name) is not None
+            },
+            inputs=[tensor(t) for t in node.inputs],
+            outputs=[tensor(t) for t in node.outputs],
+        )
+        builder.graph.nodes.append(copied)
+    return [tensor(t) for t in function.outputs]
+
+
+def _take_over(call: Node, results: list[Tensor]) -> None:
+    """Lets `results` be computed under the names of the outputs of `call`."""
+    outputs = list(call.outputs)
+    call.outputs.clear()
+    call.inputs.clear()
+    for old, new in zip(outputs, results, strict=True):
+        if old.is_empty():
+            continue
+        for consumer in list(new.outputs):
+            consumer.inputs = [old if t is new else t for t in consumer.inputs]
+        node = new.inputs[0]
+        node.outputs = [old if t is new else t for t in node.outputs]

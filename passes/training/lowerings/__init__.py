@@ -1,0 +1,11 @@
+"""Formulations of the gradient functions for a target, one module a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Node, Tensor
+
+Lowering = Callable[[Node, Builder], list[Tensor] | None]
+"""Appends nodes that compute what the call does and gives its results; None: the function's body is as good."""

@@ -1,0 +1,1 @@
+"""Gradient rules by family; `wootz.passes.training.gradient_rules` is the table of all of them."""

@@ -1,0 +1,90 @@
+"""Gradients of convolutions and matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.rules.geometry import Window
+from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like, static, sum_to_shape
+
+
+def conv(b: Backward) -> Gradients:
+    """dx is the transposed convolution of dy; dw correlates x with dy; the bias sums dy over batch and space.
+
+    Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", section 4.
+    """
+    dy, x, w = b.gradient(), b.operand(0), b.operand(1)
+    window = Window.of(b.node, x, b.result(), w.shape[2:])
+    geometry: dict[str, Any] = {**window.attributes(), "group": b.attribute("group", 1)}
+    dx = dw = db = None
+    if b.wants(0):
+        (dx,) = dy.call("ConvInputGrad", w, **(geometry | window.transposed()))
+    if b.wants(1):
+        (dw,) = x.call("ConvWeightGrad", dy, kernel_shape=list(window.kernel), **geometry)
+    if b.wants(2):
+        db = dy.sum([0, 2, 3], keepdims=False)
+    return [dx, dw, db]
+
+
+def gemm(b: Backward) -> Gradients:
+    """Y = alpha · A'B' + beta · C, where ' is the transposition that the attributes ask for."""
+    dy, x, w = b.gradient(), b.operand(0), b.operand(1)
+    alpha, beta = b.attribute("alpha", 1.0), b.attribute("beta", 1.0)
+    x_turned, w_turned = b.attribute("transA", 0), b.attribute("transB", 0)
+    dx = dw = dc = None
+    if b.wants(0):
+        dx = (
+            w.op("Gemm", dy, alpha=alpha, transA=w_turned, transB=1)
+            if x_turned
+            else dy.op("Gemm", w, alpha=alpha, transB=1 - w_turned)
+        )
+    if b.wants(1):
+        dw = (
+            dy.op("Gemm", x, alpha=alpha, transA=1, transB=x_turned)
+            if w_turned
+            else x.op("Gemm", dy, alpha=alpha, transA=1 - x_turned)
+        )
+    if b.wants(2):
+        dc = sum_to_shape(dy if beta == 1.0 else dy * beta, b.result(), b.operand(2))
+    return [dx, dw, dc]
+
+
+def matmul(b: Backward) -> Gradients:
+    """dA = dY Bᵀ, dB = Aᵀ dY, summed over the batch axes that were broadcast."""
+    dy, left, right = b.gradient(), b.operand(0), b.operand(1)
+    if left.rank < 2 or right.rank < 2:
+        raise NoRule("a vector as operand is not supported: unsqueeze it")
+    dleft = sum_to_batch(dy @ _turned(right), left, b) if b.wants(0) else None
+    if not b.wants(1):
+        return [dleft, None]
+    if right.rank == 2:  # one product over batch and rows instead of a batch of products to be summed
+        rows = left.reshape([-1, *static(left.shape[-1:], "the rows' length")]) if left.rank > 2 else left
+        columns = dy.reshape([-1, *static(right.shape[-1:], "the rows' length")]) if left.rank > 2 else dy
+        return [dleft, rows.op("Gemm", columns, transA=1)]
+    return [dleft, sum_to_batch(_turned(left) @ dy, right, b)]
+
+
+def sum_to_batch(gradient: Expression, operand: Expression, b: Backward) -> Expression:
+    """Sums over the batch axes along which `operand` was broadcast; its last two axes are its own."""
+    leading = b.result().rank - operand.rank
+    batch = b.result().shape[leading:-2]
+    stretched = [
+        leading + i for i, (d, n) in enumerate(zip(operand.shape[:-2], batch, strict=True)) if d == 1 and n != 1
+    ]
+    if not leading and not stretched:
+        return gradient
+    summed = gradient.sum([*range(leading), *stretched], keepdims=bool(stretched))
+    return summed.reshape(like(operand)) if leading and stretched else summed
+
+
+def _turned(matrix: Expression) -> Expression:
+    axes = list(range(matrix.rank))
+    return matrix.transpose(*axes[:-2], axes[-1], axes[-2])
+
+
+LINEAR: dict[str, Rule] = {
+    "Conv": conv,
+    "Gemm": gemm,
+    "MatMul": matmul,
+}

@@ -1,0 +1,60 @@
+"""Gradients of pooling operators."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wootz.passes.training.rules.geometry import Window
+from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like
+
+
+def max_pool(b: Backward) -> Gradients:
+    """dy goes to the first maximum of each window: the one that the operator's second output points at."""
+    if b.attribute("storage_order", 0):
+        raise NoRule("storage_order=1 is not supported")
+    return b.gradient().call("MaxPoolGrad", b.operand(0), b.extra_result(1, np.int64))
+
+
+def average_pool(b: Backward) -> Gradients:
+    """Each dy, divided by the size of its window, goes to all of the window: a transposed convolution with ones."""
+    dy, x = b.gradient(), b.operand(0)
+    window = Window.of(b.node, x, b.result(), b.attribute("kernel_shape"))
+    counts = _window_counts(window, b)
+    planes = (dy / dy.constant(counts)).reshape([-1, 1, *window.count])
+    ones = dy.constant(np.ones((1, 1, *window.kernel)))
+    spread = planes.op("ConvTranspose", ones, **window.attributes(), **window.transposed())
+    return [spread.reshape(like(x))]
+
+
+def _window_counts(window: Window, b: Backward) -> np.ndarray:
+    """The divisor of each window, of shape [1,1,rows,columns]: elements inside the operand, or inside its pads too.
+
+    Windows that `ceil_mode` lets reach beyond the padding do not count what lies there.
+    """
+    pads = b.attribute("pads") or [0, 0, 0, 0]
+    pads_end = window.pads_end if b.attribute("auto_pad", "NOTSET") != "NOTSET" else tuple(pads[2:])
+    counts = []
+    for axis in range(2):
+        first = window.pads_begin[axis]
+        begin, end = first, first + window.size[axis]
+        if b.attribute("count_include_pad", 0):
+            begin, end = 0, end + pads_end[axis]
+        starts = np.arange(window.count[axis])[:, None] * window.strides[axis]
+        positions = starts + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
+        counts.append(((positions >= begin) & (positions < end)).sum(axis=1))
+    return np.maximum(np.multiply.outer(*counts), 1)[None, None].astype(np.float64)
+
+
+def global_average_pool(b: Backward) -> Gradients:
+    """dy / (height · width), everywhere."""
+    dy, x = b.gradient(), b.operand(0)
+    shape = x.shape_tensor()
+    area = shape.op("Slice", x.integers([2]), x.integers([x.rank])).op("ReduceProd", keepdims=0)
+    return [(dy / area.cast(dy)).op("Expand", shape)]
+
+
+POOLING: dict[str, Rule] = {
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "GlobalAveragePool": global_average_pool,
+}

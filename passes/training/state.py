@@ -1,0 +1,43 @@
+"""Names and tables that the training passes agree on: losses, gradients, state and its multipliers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from wootz.passes.base import Pass
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Tensor
+
+GRADIENT_SUFFIX = ".grad"
+"""`<parameter>.grad` is the graph output with the gradient of `<parameter>`."""
+
+NEW_SUFFIX = ".new"
+"""`<name>.new` is the graph output with the value of the state tensor `<name>` after the step."""
+
+
+def loss_outputs(graph: Graph, names: tuple[str, ...], asking: Pass) -> list[Tensor]:
+    """The outputs called `names`, or all scalar ones that are neither gradient nor state."""
+    outputs = {t.name: t for t in graph.outputs if not t.name.endswith((GRADIENT_SUFFIX, NEW_SUFFIX))}
+    for name in names:
+        if name not in outputs:
+            raise asking.refuse(f"no output named {name!r} (outputs: {', '.join(outputs) or 'none'})")
+    losses = [outputs[n] for n in names] or [t for t in outputs.values() if _is_scalar(t)]
+    if not losses:
+        raise asking.refuse("no scalar output to minimise: run attach-loss first")
+    for loss in losses:
+        if not _is_scalar(loss):
+            raise asking.refuse(f"a loss must be a scalar, this output has shape {loss.shape}", loss.name)
+    return losses
+
+
+def multipliers(model: Model) -> Mapping[str, tuple[float, float]]:
+    """Parameter -> (lr_mult, decay_mult), where these are not 1."""
+    table = json.loads(model.metadata.get(MULTIPLIERS_KEY, "{}"))
+    return {name: (float(rate), float(decay)) for name, (rate, decay) in table.items()}
+
+
+def _is_scalar(tensor: Tensor) -> bool:
+    is_float = tensor.dtype is not None and np.dtype(tensor.dtype).kind == "f"
+    return is_float and tensor.shape is not None and len(tensor.shape) == 0

@@ -1,0 +1,35 @@
+"""From a network to its training graph in one call."""
+
+from __future__ import annotations
+
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.solver import Solver
+from wootz.passes.training.apply_optimizer import ApplyOptimizer
+from wootz.passes.training.attach_loss import AttachLoss, LossKind
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.legalize import Legalize, Target
+from wootz.passes.training.training_mode import TrainingMode
+
+
+def build_training_graph(
+    model: Model,
+    solver: Solver,
+    *,
+    loss: LossKind | None = "softmax-cross-entropy",
+    losses: tuple[str, ...] = (),
+    frozen: str | tuple[str, ...] = (),
+    target: Target = "onnx",
+) -> Model:
+    """The training graph of `model`: `training-mode`, `attach-loss`, `build-gradients`, `apply-optimizer`, `legalize`.
+
+    With loss=None the model has its losses already: the scalar outputs `losses` (none named: all scalar outputs).
+    Parameters that `frozen` names (a name, or a prefix that ends in / or *) are not trained. What a program needs to
+    run the result is `TrainingInterface.of(result)`. Raises PassError for what a pass refuses.
+    """
+    result = TrainingMode(seed=solver.random_seed).apply(model).model
+    if loss is not None:
+        result = AttachLoss(loss=loss).apply(result).model
+    frozen_names = (frozen,) if isinstance(frozen, str) else frozen
+    result = BuildGradients(losses=losses, frozen=frozen_names).apply(result).model
+    result = ApplyOptimizer.of(solver, losses=losses).apply(result).model
+    return Legalize(target=target).apply(result).model

@@ -1,0 +1,72 @@
+"""`training-mode`: from inference to training: batch statistics, running averages, dropout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Variable
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.state import NEW_SUFFIX
+
+
+@dataclass(frozen=True)
+class TrainingMode(Pass):
+    """Lets BatchNormalization use the statistics of the batch, and Dropout drop.
+
+    1. BatchNormalization gets `training_mode=1` and its outputs 2 and 3. Its own momentum becomes 0, so that these
+       are the mean and variance of the batch, which the gradient needs; the running averages are computed beside it:
+       `mean.new = momentum * mean + (1 - momentum) * batch_mean`, a graph output, and so for the variance.
+    2. Dropout gets `training_mode=true` and a seed of its own.
+
+    As ONNX defines it, the batch is normalised with its population variance (divided by n), and the running variance
+    averages that. PyTorch and Caffe normalise alike, but average the sample variance (divided by n - 1).
+
+    Refuses a BatchNormalization whose statistics are not constants of its own. A network whose BatchNormalization is
+    folded stays as it is, and so does a teacher with its BatchNormalization folded.
+    """
+
+    name: ClassVar[str] = "training-mode"
+    momentum: float = option(0.9, "what the running averages keep of their old value each step")
+    seed: int = option(0, "seed of the first Dropout; the next one gets seed + 1, and so on")
+
+    def apply(self, model: Model) -> PassResult:
+        result = model.copy()
+        graph = result.graph
+        annotate_shapes(graph)
+        batch_norms = [n for n in graph.nodes if n.op == "BatchNormalization" and not n.attrs.get("training_mode", 0)]
+        dropouts = [n for n in graph.nodes if n.op == "Dropout"]
+        for node in batch_norms:
+            self._use_batch_statistics(node, graph)
+        for i, node in enumerate(dropouts):
+            _switch_on(node, self.seed + i, Builder(graph))
+        counts = {"batch-normalizations": len(batch_norms), "dropouts": len(dropouts)}
+        return PassResult(result, bool(batch_norms or dropouts), counts)
+
+    def _use_batch_statistics(self, node: Node, graph: Graph) -> None:
+        mean, variance = node.inputs[3:5]
+        taken = {t.name for t in graph.outputs}
+        for statistic in (mean, variance):
+            if not isinstance(statistic, Constant):
+                raise self.refuse(f"the running statistic {statistic.name} is not a constant", node.name)
+            if statistic.name + NEW_SUFFIX in taken:
+                raise self.refuse(f"the running statistic {statistic.name} is shared with another node", node.name)
+        batch = [Variable(f"{node.outputs[0].name}.batch_{kind}", mean.dtype, mean.shape) for kind in ("mean", "var")]
+        node.attrs = {**node.attrs, "training_mode": 1, "momentum": 0.0}
+        node.outputs = [node.outputs[0], *batch]
+        builder = Builder(graph)
+        for old, measured in zip((mean, variance), batch, strict=True):
+            kept = Expression.of(old, builder) * self.momentum
+            new = (kept + Expression.of(measured, builder) * (1.0 - self.momentum)).tensor
+            new.name, new.dtype, new.shape = old.name + NEW_SUFFIX, old.dtype, old.shape
+            graph.outputs.append(new)
+
+
+def _switch_on(node: Node, seed: int, builder: Builder) -> None:
+    data, ratio = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else Variable.empty()
+    on = builder.constant(True, "dropout.training", dtype=bool)
+    node.inputs = [data, ratio, on]
+    node.attrs = {**node.attrs, "seed": seed}
