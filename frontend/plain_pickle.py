@@ -1,6 +1,6 @@
 """Reads pickles of plain data: lists, tuples, numbers, strings and NumPy arrays of numbers, and nothing else.
 
-A pickle is a program that names the functions it wants called. Here it gets none but those of `_ArrayBuilder`, which
+A pickle is a program that names the functions it wants called. Here it gets none but those in `_BUILDERS`, which
 make arrays from checked types, shapes and bytes: NumPy's own unpickling trusts what it is given.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,47 +65,63 @@ class _Array:
         self.values = flat.reshape(shape, order="F" if is_fortran else "C")
 
 
-class _ArrayBuilder:
-    """What a pickle may call. Methods, not functions, because a pickle can set attributes of what it can reach."""
+class _Builder:
+    """One of the functions that a pickle may call.
 
-    __slots__ = ()
+    Every use gets its own, without a `__dict__`: a pickle can set attributes of whatever it gets hold of.
+    """
 
-    def element_type(self, code: Any, *_: Any) -> _ElementType:
-        return _ElementType(str(code))
+    __slots__ = ("build",)
 
-    def empty_array(self, *_: Any) -> _Array:
-        return _Array()
+    def __init__(self, build: Callable[..., Any]):
+        self.build = build
 
-    def array(self, content: Any, element_type: _ElementType, shape: Any, order: str) -> _Array:
-        array = _Array()
-        array.__setstate__((1, shape, element_type, order == "F", content))
-        return array
+    def __call__(self, *arguments: Any) -> Any:
+        return self.build(*arguments)
 
-    def scalar(self, element_type: _ElementType, content: Any) -> Any:
-        return np.frombuffer(_bytes(content), element_type.dtype, count=1)[0]
 
-    def encoded(self, text: str, encoding: str) -> bytes:
-        """The protocols below 3 have no bytes: they store text and the call that turns it into bytes."""
-        if encoding not in ("latin1", "latin-1"):
-            raise _RefusedError(f"the encoding {encoding}")
-        return text.encode("latin-1")
+def _element_type(code: Any, *_: Any) -> _ElementType:
+    return _ElementType(str(code))
+
+
+def _empty_array(*_: Any) -> _Array:
+    return _Array()
+
+
+def _array(content: Any, element_type: _ElementType, shape: Any, order: str) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, element_type, order == "F", content))
+    return array
+
+
+def _scalar(element_type: _ElementType, content: Any) -> Any:
+    return np.frombuffer(_bytes(content), element_type.dtype, count=1)[0]
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """The protocols below 3 have no bytes: they store text and the call that turns it into bytes."""
+    if encoding not in ("latin1", "latin-1"):
+        raise _RefusedError(f"the encoding {encoding}")
+    return text.encode("latin-1")
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "numpy.dtype": _element_type,
+    "numpy.core.multiarray._reconstruct": _empty_array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _array,
+    "_codecs.encode": _encoded,
+}
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        build = _ArrayBuilder()
-        allowed = {
-            "numpy.dtype": build.element_type,
-            "numpy.ndarray": None,  # passed on to _reconstruct, which ignores it
-            "numpy.core.multiarray._reconstruct": build.empty_array,
-            "numpy.core.multiarray.scalar": build.scalar,
-            "numpy.core.numeric._frombuffer": build.array,
-            "_codecs.encode": build.encoded,
-        }
         qualified = f"{module.replace('numpy._core.', 'numpy.core.')}.{name}"
-        if qualified not in allowed:
+        if qualified == "numpy.ndarray":
+            return None  # only passed on to _reconstruct, which ignores it
+        if qualified not in _BUILDERS:
             raise _RefusedError(f"{module}.{name}")
-        return allowed[qualified]
+        return _Builder(_BUILDERS[qualified])
 
 
 def _finished(loaded: Any) -> Any:

@@ -18,19 +18,17 @@ import numpy as np
 
 from wootz.frontend.plain_pickle import load_plain
 from wootz.passes.errors import InputError
-from wootz.passes.plan.subspace import Configuration, PrunableConvolution, Subspace, single_rate
+from wootz.passes.plan.subspace import Configuration, PrunableNetwork, Subspace, single_rate
 
 
-def read_subspace(
-    path: Path, modules: Sequence[str], convolutions: Sequence[PrunableConvolution]
-) -> tuple[Subspace, tuple[str, ...]]:
+def read_subspace(path: Path, network: PrunableNetwork) -> tuple[Subspace, tuple[str, ...]]:
     """The subspace in a `.pickle`/`.pkl`, `.npy`, `.json` or `.csv` file, and warnings (one line each).
 
-    `modules` and `convolutions` are those of the unpruned network, in order of data flow. Equal configurations are
-    reduced to one, with a warning. Raises InputError, with the number of the row (from 1), for a row of another
-    length, a rate outside of [0, 1), a rate other than 0 where nothing can be pruned, and for unreadable files.
+    `network` is the unpruned network. Equal configurations are reduced to one, with a warning. Raises InputError, with
+    the number of the row (from 1), for a row of another length, a rate outside of [0, 1), a rate other than 0 where
+    nothing can be pruned, and for unreadable files.
     """
-    reader = _RowReader(path, tuple(modules), tuple(convolutions))
+    reader = _RowReader(path, network)
     rows = _read_rows(path)
     if not rows:
         raise InputError("the subspace has no configurations: give at least one row of rates", path)
@@ -41,7 +39,7 @@ def read_subspace(
         if first != number:
             repeated.append(f"{number} (as {first})")
     warnings = [f"{path}: left out rows that repeat an earlier one: {_shortened(repeated)}"] if repeated else []
-    return Subspace(tuple(modules), tuple(first_row)), tuple(warnings)
+    return Subspace(network.modules, tuple(first_row)), tuple(warnings)
 
 
 def write_subspace(path: Path, subspace: Subspace) -> None:
@@ -62,9 +60,12 @@ def write_subspace(path: Path, subspace: Subspace) -> None:
 class _RowReader:
     """Turns rows of a file into configurations of one network."""
 
-    def __init__(self, path: Path, modules: tuple[str, ...], convolutions: tuple[PrunableConvolution, ...]):
-        self.path, self.modules, self.convolutions = path, modules, convolutions
-        self.members = {m: [i for i, c in enumerate(convolutions) if c.module == m] for m in modules}
+    def __init__(self, path: Path, network: PrunableNetwork):
+        self.path, self.modules, self.convolutions = path, network.modules, network.convolutions
+        self.prunable = {
+            module: [i for i, c in enumerate(self.convolutions) if c.module == module and c.is_prunable]
+            for module in self.modules
+        }
 
     def configuration(self, number: int, row: Any) -> Configuration:
         rates = self._rates(number, row)
@@ -97,10 +98,10 @@ class _RowReader:
 
     def _of_modules(self, number: int, rates: tuple[float, ...]) -> Configuration:
         for name, rate in zip(self.modules, rates, strict=True):
-            inside = [self.convolutions[i] for i in self.members[name]]
-            if rate > 0 and not any(c.is_prunable for c in inside):
-                reasons = "; ".join(f"{c.name}: {c.locked}" for c in inside) or "it has no convolutions"
-                raise self._error(number, f"rate {rate:g} for module {name}, where nothing can be pruned ({reasons})")
+            if rate > 0 and not self.prunable[name]:
+                locked = "; ".join(f"{c.name}: {c.locked}" for c in self.convolutions if c.module == name)
+                reason = locked or "it has no convolutions"
+                raise self._error(number, f"rate {rate:g} for module {name}, where nothing can be pruned ({reason})")
         return rates
 
     def _of_convolutions(self, number: int, rates: tuple[float, ...]) -> Configuration:
@@ -108,10 +109,7 @@ class _RowReader:
             if rate > 0 and not convolution.is_prunable:
                 reason = convolution.locked or "it lies outside of all modules"
                 raise self._error(number, f"rate {rate:g} for {convolution.name}, which can't be pruned: {reason}")
-        return tuple(
-            single_rate(tuple(rates[i] for i in self.members[name] if self.convolutions[i].is_prunable))
-            for name in self.modules
-        )
+        return tuple(single_rate(tuple(rates[i] for i in self.prunable[name])) for name in self.modules)
 
     def _error(self, number: int, message: str) -> InputError:
         return InputError(f"row {number}: {message}", self.path)

@@ -29,6 +29,21 @@ class PrunableConvolution:
 
 
 @dataclass(frozen=True)
+class PrunableNetwork:
+    """What of the unpruned network rates can be chosen for: names of modules, and all convolutions.
+
+    Both are in order of data flow; convolutions outside of modules and locked ones are among them.
+    """
+
+    modules: tuple[str, ...]
+    convolutions: tuple[PrunableConvolution, ...]
+
+    def prunable(self, module: str) -> tuple[PrunableConvolution, ...]:
+        """The convolutions of `module` that a rate of the module prunes."""
+        return tuple(c for c in self.convolutions if c.module == module and c.is_prunable)
+
+
+@dataclass(frozen=True)
 class Subspace:
     """Configurations of the modules called `modules`; all different, each as long as `modules`."""
 
