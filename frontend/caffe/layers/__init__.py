@@ -1,0 +1,1 @@
+"""One lowering a layer, by family; `table.LAYERS` says which is whose."""

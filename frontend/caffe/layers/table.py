@@ -1,0 +1,95 @@
+"""Which function lowers which type of layer. `docs/caffe-layers.md` says the same in words."""
+
+from __future__ import annotations
+
+from wootz.frontend.caffe.layers import (
+    activation,
+    arithmetic,
+    convolution,
+    inner_product,
+    normalization,
+    pooling,
+    structure,
+)
+from wootz.frontend.caffe.layers.activation import EngineOnly
+from wootz.frontend.caffe.lowering import LayerKind
+
+LAYERS: dict[str, LayerKind] = {
+    "AbsVal": LayerKind(activation.absolute),
+    "ArgMax": LayerKind(arithmetic.arg_max, arithmetic.ArgMaxParameter, ("argmax_param",)),
+    "Axpy": LayerKind(arithmetic.axpy),
+    "BNLL": LayerKind(activation.bnll),
+    "BatchNorm": LayerKind(normalization.batch_norm, normalization.BatchNormParameter, ("batch_norm_param",)),
+    "Bias": LayerKind(normalization.bias, normalization.BiasParameter, ("bias_param",)),
+    "Clip": LayerKind(activation.clip, activation.ClipParameter, ("clip_param",)),
+    "Concat": LayerKind(structure.concat, structure.ConcatParameter, ("concat_param",)),
+    "Convolution": LayerKind(convolution.convolution, convolution.ConvolutionParameter, ("convolution_param",)),
+    "ConvolutionDepthwise": LayerKind(
+        convolution.depthwise_convolution, convolution.ConvolutionParameter, ("convolution_param",)
+    ),
+    "Crop": LayerKind(structure.crop, structure.CropParameter, ("crop_param",)),
+    "Deconvolution": LayerKind(convolution.deconvolution, convolution.ConvolutionParameter, ("convolution_param",)),
+    "DepthwiseConvolution": LayerKind(
+        convolution.depthwise_convolution, convolution.ConvolutionParameter, ("convolution_param",)
+    ),
+    "Dropout": LayerKind(activation.dropout, activation.DropoutParameter, ("dropout_param",)),
+    "ELU": LayerKind(activation.elu, activation.ELUParameter, ("elu_param",)),
+    "Eltwise": LayerKind(arithmetic.eltwise, arithmetic.EltwiseParameter, ("eltwise_param",)),
+    "Embed": LayerKind(inner_product.embed, inner_product.EmbedParameter, ("embed_param",)),
+    "Exp": LayerKind(activation.exponential, activation.ExponentParameter, ("exp_param",)),
+    "Flatten": LayerKind(structure.flatten, structure.FlattenParameter, ("flatten_param",)),
+    "HardSwish": LayerKind(activation.hard_swish),
+    "Im2col": LayerKind(convolution.im2col, convolution.ConvolutionParameter, ("convolution_param",)),
+    "InnerProduct": LayerKind(
+        inner_product.inner_product, inner_product.InnerProductParameter, ("inner_product_param",)
+    ),
+    "LRN": LayerKind(normalization.lrn, normalization.LRNParameter, ("lrn_param",)),
+    "Log": LayerKind(activation.logarithm, activation.ExponentParameter, ("log_param",)),
+    "MVN": LayerKind(normalization.mvn, normalization.MVNParameter, ("mvn_param",)),
+    "Mish": LayerKind(activation.mish),
+    "Normalize": LayerKind(normalization.normalize, normalization.NormalizeParameter, ("norm_param",)),
+    "PReLU": LayerKind(activation.prelu, activation.PReLUParameter, ("prelu_param",)),
+    "Permute": LayerKind(structure.permute, structure.PermuteParameter, ("permute_param",)),
+    "Pooling": LayerKind(pooling.pooling, pooling.PoolingParameter, ("pooling_param",)),
+    "Power": LayerKind(activation.power, activation.PowerParameter, ("power_param",)),
+    "ReLU": LayerKind(activation.relu, activation.ReLUParameter, ("relu_param",)),
+    "ReLU6": LayerKind(activation.relu6, activation.ReLUParameter, ("relu_param",)),
+    "Reduction": LayerKind(arithmetic.reduction, arithmetic.ReductionParameter, ("reduction_param",)),
+    "Reshape": LayerKind(structure.reshape, structure.ReshapeParameter, ("reshape_param",)),
+    "Scale": LayerKind(normalization.scale, normalization.ScaleParameter, ("scale_param",)),
+    "ShuffleChannel": LayerKind(
+        structure.shuffle_channel, structure.ShuffleChannelParameter, ("shuffle_channel_param",)
+    ),
+    "Sigmoid": LayerKind(activation.sigmoid, EngineOnly, ("sigmoid_param",)),
+    "Silence": LayerKind(structure.silence),
+    "Slice": LayerKind(structure.slice_blob, structure.SliceParameter, ("slice_param",)),
+    "Softmax": LayerKind(arithmetic.softmax, arithmetic.SoftmaxParameter, ("softmax_param",)),
+    "Split": LayerKind(structure.split),
+    "Squeeze": LayerKind(structure.squeeze, structure.SqueezeParameter, ("squeeze_param",)),
+    "Swish": LayerKind(activation.swish, activation.SwishParameter, ("swish_param",)),
+    "TanH": LayerKind(activation.tanh, EngineOnly, ("tanh_param",)),
+    "Threshold": LayerKind(activation.threshold, activation.ThresholdParameter, ("threshold_param",)),
+    "Tile": LayerKind(structure.tile, structure.TileParameter, ("tile_param",)),
+    "Transpose": LayerKind(structure.transpose, structure.TransposeParameter, ("transpose_param",)),
+}
+
+TRAINING_ONLY = {"Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss", "HDF5Output"}
+
+KNOWN_FIELDS = {field for kind in LAYERS.values() for field in kind.fields} | {
+    "contrastive_loss_param",
+    "data_param",
+    "dummy_data_param",
+    "hdf5_data_param",
+    "hdf5_output_param",
+    "hinge_loss_param",
+    "image_data_param",
+    "infogain_loss_param",
+    "input_param",
+    "loss_param",
+    "memory_data_param",
+    "parameter_param",
+    "python_param",
+    "transform_param",
+    "window_data_param",
+}
+"""The fields of caffe.proto and of the forks that are read: on a layer of another type they have no effect."""

@@ -1,0 +1,303 @@
+"""A Caffe network as it is written: layers of one form, whichever version of Caffe's format they came in.
+
+Two forms are read: `layer` with types as strings (V2), and `layers` with types as enumerators, `blobs_lr`,
+`weight_decay` and `param` strings (V1); what differs is brought to V2's form, as Caffe's `upgrade_proto.cpp` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from wootz.frontend.caffe.prototxt import Field, Message, Scalar
+from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode, unknown_field
+from wootz.passes.errors import InputError
+
+
+class Phase(Enum):
+    TRAIN = 0
+    TEST = 1
+
+
+class ShareMode(Enum):
+    STRICT = 0
+    PERMISSIVE = 1
+
+
+@dataclass(frozen=True)
+class BlobShape:
+    dim: tuple[int, ...] = ()
+
+
+SCALAR = BlobShape()
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """How one blob of a layer is trained, and the name under which layers share it (Caffe's ParamSpec)."""
+
+    name: str = ""
+    share_mode: ShareMode = ShareMode.STRICT
+    lr_mult: float = 1.0
+    decay_mult: float = 1.0
+
+
+@dataclass(frozen=True)
+class NetStateRule:
+    """Holds for a state with that phase, a level within the bounds, all of `stage` and none of `not_stage`."""
+
+    phase: Phase | None = None
+    min_level: int | None = None
+    max_level: int | None = None
+    stage: tuple[str, ...] = ()
+    not_stage: tuple[str, ...] = ()
+
+    def holds(self, state: NetState) -> bool:
+        return (
+            (self.phase is None or self.phase is state.phase)
+            and (self.min_level is None or state.level >= self.min_level)
+            and (self.max_level is None or state.level <= self.max_level)
+            and set(self.stage) <= set(state.stage)
+            and not set(self.not_stage) & set(state.stage)
+        )
+
+
+@dataclass(frozen=True)
+class NetState:
+    """What layers are chosen by."""
+
+    phase: Phase = Phase.TEST
+    level: int = 0
+    stage: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer. `parameters` are the messages that say what it does; `module` is the mark of this compiler."""
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    specs: tuple[ParameterSpec, ...]
+    include: tuple[NetStateRule, ...]
+    exclude: tuple[NetStateRule, ...]
+    loss_weights: tuple[float, ...]
+    module: str
+    message: Message
+
+    def spec(self, index: int) -> ParameterSpec:
+        return self.specs[index] if index < len(self.specs) else ParameterSpec()
+
+    def is_in(self, state: NetState) -> bool:
+        """Whether Caffe would keep this layer (`Net::FilterNet`)."""
+        if self.include:
+            return any(rule.holds(state) for rule in self.include)
+        return not any(rule.holds(state) for rule in self.exclude)
+
+    def parameter_fields(self) -> Iterator[Field]:
+        """The fields that belong to the layer's type rather than to layers in general."""
+        return (f for f in self.message.fields if f.name not in COMMON_FIELDS)
+
+    def error(self, message: str, field: str | None = None) -> InputError:
+        return self.message.error(f"layer {self.name!r} ({self.type}): {message}", field)
+
+    @property
+    def place(self) -> str:
+        """`file:line` of the layer, for notes."""
+        return f"{self.message.source.file}:{self.message.source.position(self.message.offset)[0]}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """All layers of a file, of every phase, and the inputs that are declared outside layers."""
+
+    name: str
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    layers: tuple[Layer, ...]
+    message: Message
+
+
+@dataclass(frozen=True)
+class _CommonFields:
+    """What any layer may have; V1's fields below `module`."""
+
+    name: str = ""
+    type: str = ""
+    bottom: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
+    phase: Phase | None = None
+    loss_weight: tuple[float, ...] = ()
+    include: tuple[NetStateRule, ...] = ()
+    exclude: tuple[NetStateRule, ...] = ()
+    propagate_down: tuple[bool, ...] = ()
+    module: str = ""
+    blobs_lr: tuple[float, ...] = ()
+    weight_decay: tuple[float, ...] = ()
+    blob_share_mode: tuple[ShareMode, ...] = ()
+
+
+COMMON_FIELDS = {*_CommonFields.__dataclass_fields__, "param"}
+
+_NET_FIELDS = {"name", "input", "input_dim", "input_shape", "layer", "layers", "force_backward", "debug_info", "state"}
+
+
+@dataclass(frozen=True)
+class _NetFields:
+    name: str = ""
+    input: tuple[str, ...] = ()
+    input_dim: tuple[Unsigned, ...] = ()
+    input_shape: tuple[BlobShape, ...] = ()
+    force_backward: NoEffect | None = None
+    debug_info: NoEffect | None = None
+
+
+def read_network(message: Message) -> Network:
+    """The network in a prototxt. Raises InputError for what is not understood outside the layers' own parameters."""
+    for field in message.fields:
+        if field.name not in _NET_FIELDS:
+            raise unknown_field(field, message, _NET_FIELDS, "the network")
+    head = Message(
+        tuple(f for f in message.fields if f.name not in ("layer", "layers", "state")), message.source, message.offset
+    )
+    fields = decode(head, _NetFields, "the network")
+    layers = [_layer(m, V2_TYPES) for m in message.messages("layer")]
+    layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
+    if not layers:
+        raise message.error("no layers: this is not the description of a network")
+    return Network(fields.name, _declared_inputs(fields, message), tuple(layers), message)
+
+
+def stored_state(network: Network) -> NetState:
+    """The `state` that the file asks for; levels and stages of the importer's caller are added to it."""
+    states = [decode(m, NetState, "state") for m in network.message.messages("state")]
+    return states[-1] if states else NetState()
+
+
+def _declared_inputs(fields: _NetFields, message: Message) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    shapes = [shape.dim for shape in fields.input_shape]
+    if not shapes and fields.input_dim:
+        if len(fields.input_dim) % 4:
+            raise message.error(f"{len(fields.input_dim)} input_dim for inputs of 4 dimensions", "input_dim")
+        shapes = [tuple(fields.input_dim[i : i + 4]) for i in range(0, len(fields.input_dim), 4)]
+    if len(shapes) == 1 < len(fields.input):
+        shapes *= len(fields.input)
+    if len(shapes) != len(fields.input):
+        raise message.error(f"{len(fields.input)} inputs but {len(shapes)} shapes of inputs", "input")
+    return tuple(zip(fields.input, shapes, strict=True))
+
+
+def _layer(message: Message, types: dict[str, str]) -> Layer:
+    common = Message(
+        tuple(f for f in message.fields if f.name in COMMON_FIELDS and f.name != "param"),
+        message.source,
+        message.offset,
+    )
+    fields = decode(common, _CommonFields, "layer")
+    if not fields.type:
+        raise message.error(f"layer {fields.name!r} has no type")
+    return Layer(
+        name=fields.name or (fields.top[0] if fields.top else fields.type),
+        type=types.get(fields.type, fields.type),
+        bottoms=fields.bottom,
+        tops=fields.top,
+        specs=_specs(fields, message),
+        include=fields.include,
+        exclude=fields.exclude,
+        loss_weights=fields.loss_weight,
+        module=fields.module,
+        message=message,
+    )
+
+
+def _specs(fields: _CommonFields, message: Message) -> tuple[ParameterSpec, ...]:
+    """The layer's ParamSpecs; V1 spreads them over `param` (names), `blobs_lr` and `weight_decay`."""
+    written = list(message.all("param"))
+    if any(isinstance(f.value, Message) for f in written):
+        return tuple(decode(m, ParameterSpec, "layer.param") for m in message.messages("param"))
+    names = [f.value.text for f in written if isinstance(f.value, Scalar)]
+    count = max(len(names), len(fields.blobs_lr), len(fields.weight_decay))
+
+    def at(values: tuple[float, ...], index: int) -> float:
+        return values[index] if index < len(values) else 1.0
+
+    return tuple(
+        ParameterSpec(
+            name=names[i] if i < len(names) else "",
+            share_mode=fields.blob_share_mode[i] if i < len(fields.blob_share_mode) else ShareMode.STRICT,
+            lr_mult=at(fields.blobs_lr, i),
+            decay_mult=at(fields.weight_decay, i),
+        )
+        for i in range(count)
+    )
+
+
+V2_TYPES: dict[str, str] = {}
+"""V2's types need no translation."""
+
+_V1_ENUMERATORS = {
+    "AbsVal": 35,
+    "Accuracy": 1,
+    "ArgMax": 30,
+    "BNLL": 2,
+    "Concat": 3,
+    "ContrastiveLoss": 37,
+    "Convolution": 4,
+    "Data": 5,
+    "Deconvolution": 39,
+    "Dropout": 6,
+    "DummyData": 32,
+    "EuclideanLoss": 7,
+    "Eltwise": 25,
+    "Exp": 38,
+    "Flatten": 8,
+    "HDF5Data": 9,
+    "HDF5Output": 10,
+    "HingeLoss": 28,
+    "Im2col": 11,
+    "ImageData": 12,
+    "InfogainLoss": 13,
+    "InnerProduct": 14,
+    "LRN": 15,
+    "MemoryData": 29,
+    "MultinomialLogisticLoss": 16,
+    "MVN": 34,
+    "Pooling": 17,
+    "Power": 26,
+    "ReLU": 18,
+    "Sigmoid": 19,
+    "SigmoidCrossEntropyLoss": 27,
+    "Silence": 36,
+    "Softmax": 20,
+    "SoftmaxWithLoss": 21,
+    "Split": 22,
+    "Slice": 33,
+    "TanH": 23,
+    "WindowData": 24,
+    "Threshold": 31,
+}
+_V1_SPELLINGS = {
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "CONTRASTIVE_LOSS": "ContrastiveLoss",
+    "DUMMY_DATA": "DummyData",
+    "EUCLIDEAN_LOSS": "EuclideanLoss",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "HINGE_LOSS": "HingeLoss",
+    "IMAGE_DATA": "ImageData",
+    "INFOGAIN_LOSS": "InfogainLoss",
+    "INNER_PRODUCT": "InnerProduct",
+    "MEMORY_DATA": "MemoryData",
+    "MULTINOMIAL_LOGISTIC_LOSS": "MultinomialLogisticLoss",
+    "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "WINDOW_DATA": "WindowData",
+}
+V1_TYPES = {
+    **{name.upper(): name for name in _V1_ENUMERATORS},
+    **{str(number): name for name, number in _V1_ENUMERATORS.items()},
+    **_V1_SPELLINGS,
+}
+"""V1LayerParameter.LayerType: enumerators (and their numbers, as caffemodels store them) -> V2's types."""

@@ -1,0 +1,56 @@
+"""`wootz import`: a Caffe network becomes an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.ir.files import save
+
+
+class InputShape(click.ParamType):
+    """`NAME=1,3,224,224`."""
+
+    name = "name=dims"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        name, _, dimensions = str(value).partition("=")
+        sizes = [d.strip() for d in dimensions.split(",")]
+        if not name or not all(size.isdigit() for size in sizes):
+            self.fail(f"{value!r} is not of the form data=1,3,224,224", param, ctx)
+        return name, tuple(int(size) for size in sizes)
+
+
+@click.command("import")
+@click.argument("prototxt", metavar="MODEL.prototxt", type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights: .caffemodel or .caffemodel.h5.")
+@click.option("-o", "--output", required=True, help="The ONNX file to write: .onnx, .onnxtxt, or - for text.")
+@click.option("--seed", default=0, show_default=True, help="Of the fillers that layers without weights start from.")
+@click.option("--phase", default="TEST", show_default=True, type=click.Choice(["TEST", "TRAIN"]), help="Which layers.")
+@click.option("--level", default=0, show_default=True, help="Of the rules by which layers are chosen.")
+@click.option("--stage", "stages", multiple=True, help="Of the rules by which layers are chosen.")
+@click.option("--input-shape", "shapes", multiple=True, type=InputShape(), help="Shape of an input fed from data.")
+def import_model(
+    prototxt: Path,
+    weights: Path | None,
+    output: str,
+    seed: int,
+    phase: str,
+    level: int,
+    stages: Sequence[str],
+    shapes: Sequence[tuple[str, tuple[int, ...]]],
+) -> None:
+    """Reads a Caffe network and writes it as an ONNX model."""
+    network = import_caffe(
+        prototxt, weights, seed=seed, phase=phase, level=level, stages=stages, input_shapes=dict(shapes)
+    )
+    for note in network.notes:
+        click.echo(f"note: {note}", err=True)
+    if weights and network.initialised:
+        click.echo(f"note: from fillers, as {weights} lacks them: {', '.join(network.initialised)}", err=True)
+    save(network.model, output)
