@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Constant, Graph, Model
+from wootz.passes.ir.model import Constant, Graph, Model, to_variable
 from wootz.passes.training.interface import TrainingInterface
 
 try:
@@ -143,7 +143,7 @@ def without_initial_values(graph: Model, names: Sequence[str]) -> tuple[Model, A
     for tensor in program.graph.inputs:
         if tensor.name in wanted and isinstance(tensor, Constant):
             initial[tensor.name] = tensor.values
-            tensor.to_variable(tensor.values.dtype, tensor.values.shape)
+            to_variable(tensor)
     return program, initial
 
 

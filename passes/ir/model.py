@@ -113,6 +113,13 @@ def is_constant(tensor: Tensor) -> bool:
     return isinstance(tensor, Constant)
 
 
+def to_variable(tensor: Constant) -> Variable:
+    """Turns a constant into a tensor without a value, of the same type and shape, in place."""
+    variable = tensor.to_variable(tensor.values.dtype, tensor.values.shape)
+    variable.type = "tensor_type"  # graphsurgeon leaves it out
+    return variable
+
+
 def producer(tensor: Tensor) -> Node | None:
     """The node that computes `tensor`; None for graph inputs, constants and omitted operands."""
     return tensor.inputs[0] if tensor.inputs else None

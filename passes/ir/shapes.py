@@ -7,7 +7,7 @@ import onnx
 from onnx import shape_inference
 
 from wootz.passes.errors import VerificationError
-from wootz.passes.ir.model import Constant, Graph, Model, Variable, copy_graph
+from wootz.passes.ir.model import Constant, Graph, Model, Variable, copy_graph, to_variable
 
 LARGEST_SHAPE_OPERAND = 1024
 """Constants with more elements are weights: inference needs their shape only, so their values are not copied."""
@@ -50,8 +50,7 @@ def _skeleton(graph: Graph) -> onnx.ModelProto:
     inputs = {t.name for t in skeleton.inputs}
     for tensor in skeleton.tensors().values():
         if isinstance(tensor, Constant) and int(np.prod(tensor.shape)) > LARGEST_SHAPE_OPERAND:
-            tensor.to_variable(tensor.dtype, tensor.shape)
-            skeleton.inputs.append(tensor)
+            skeleton.inputs.append(to_variable(tensor))
         elif isinstance(tensor, Variable) and tensor.name not in inputs:
             tensor.shape = None
             tensor.dtype = None
