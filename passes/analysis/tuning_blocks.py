@@ -25,15 +25,14 @@ of a block contains all of it, so that the blocks of a network never overlap.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import groupby, pairwise
 from typing import Literal
 
 from wootz.passes.analysis.sequitur import Grammar, infer_grammar
-from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
-from wootz.passes.plan.subspace import Configuration, Rate, Subspace
+from wootz.passes.plan.subspace import Configuration, Subspace, exit_rate
 
 Method = Literal["paper", "maximal"]
 
@@ -41,42 +40,38 @@ Network = tuple[int, ...]
 """A configuration, each of its symbols replaced by the symbol's number."""
 
 
-def identify_blocks(subspace: Subspace, method: Method = "maximal", chained: Collection[int] = ()) -> BlockPlan:
+def identify_blocks(
+    subspace: Subspace, method: Method = "maximal", sources: Mapping[int, Sequence[int]] | None = None
+) -> BlockPlan:
     """The tuning blocks of `subspace`, by lowest module and then first use, and each network's composite vector.
 
-    `chained` are the positions of modules whose input loses channels when the module before them is pruned, as in
-    networks that are plain chains of layers: there the rate of the module before is a part of the symbol.
+    `sources` are for networks that are plain chains of layers: for each module whose input loses channels when modules
+    before it are pruned, the positions of those modules. Their rates are then a part of its symbols.
 
-    Raises WootzError for a subspace of a single network, which shares nothing.
+    A subspace of a single network has no blocks, since nothing is shared.
     """
-    if len(subspace.configurations) < 2:
-        raise WootzError(
-            "the subspace has a single configuration: tuning blocks are shared between networks; give at least two"
-        )
     numbers: dict[Symbol, int] = {}
     networks = [
-        tuple(numbers.setdefault(symbol, len(numbers)) for symbol in _symbols(configuration, chained))
+        tuple(numbers.setdefault(symbol, len(numbers)) for symbol in symbols(configuration, sources))
         for configuration in subspace.configurations
     ]
     runs = _paper_runs(networks) if method == "paper" else _maximal_runs(networks)
-    symbols = list(numbers)
+    letters = list(numbers)
     block_of: dict[int, TuningBlock] = {}
     for run in runs:
-        block = TuningBlock(tuple(symbols[number] for number in run))
+        block = TuningBlock(tuple(letters[number] for number in run))
         block_of.update(dict.fromkeys(run, block))
     blocks = sorted(dict.fromkeys(block_of[n] for n in sorted(block_of)), key=lambda block: block.modules[0])
     return BlockPlan(tuple(blocks), tuple(_composite_vector(network, block_of) for network in networks))
 
 
-def _symbols(configuration: Configuration, chained: Collection[int]) -> Iterable[Symbol]:
-    for module, rate in enumerate(configuration):
-        input_rate = _exit_rate(configuration[module - 1]) if module > 0 and module in chained else None
-        yield Symbol(module, rate, input_rate)
-
-
-def _exit_rate(rate: Rate) -> float:
-    """The rate of a module's last convolution, which decides how many channels leave the module."""
-    return rate[-1] if isinstance(rate, tuple) else rate
+def symbols(configuration: Configuration, sources: Mapping[int, Sequence[int]] | None = None) -> tuple[Symbol, ...]:
+    """The configuration as a string of symbols; for `sources` see `identify_blocks`."""
+    sources = sources or {}
+    return tuple(
+        Symbol(module, rate, tuple(exit_rate(configuration[source]) for source in sources.get(module, ())))
+        for module, rate in enumerate(configuration)
+    )
 
 
 def _composite_vector(network: Network, block_of: dict[int, TuningBlock]) -> tuple[TuningBlock | None, ...]:

@@ -11,21 +11,21 @@ from wootz.passes.plan.subspace import Rate, format_rate
 class Symbol:
     """A module (by its position in the module table) pruned at a rate: one letter of the identifier's alphabet.
 
-    `input_rate` is None where the module's input keeps all its channels whatever the module before it loses. In a
-    chain of layers it is the rate at which the module's input is pruned: modules of different input width differ.
+    `input_rates` is empty where the module's input keeps its channels whatever the modules before it lose. In a chain
+    of layers it has the rates at which the input is pruned: equal modules of different input width differ.
     """
 
     module: int
     rate: Rate
-    input_rate: float | None = None
+    input_rates: tuple[float, ...] = ()
 
     @property
     def is_pruned(self) -> bool:
         """False when the module equals the teacher's."""
-        return bool(self.input_rate) or (any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0)
+        return any(self.input_rates) or (any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0)
 
     def __str__(self) -> str:
-        after = "" if self.input_rate is None else f" after {self.input_rate:g}"
+        after = f" after {format_rate(self.input_rates)}" if self.input_rates else ""
         return f"{self.module + 1}({format_rate(self.rate)}{after})"
 
 

@@ -10,7 +10,11 @@ from typing import Literal
 
 
 class Metric(Enum):
-    """What is measured of a network. ModelSize counts parameters, running statistics not among them."""
+    """What is measured of a network.
+
+    ModelSize counts parameters, running statistics not among them; Accuracy is a fraction; FLOPs count two an image
+    for a multiply-accumulate; Latency is in milliseconds an image.
+    """
 
     MODEL_SIZE = "ModelSize"
     ACCURACY = "Accuracy"

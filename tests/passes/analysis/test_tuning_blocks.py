@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wootz.passes.analysis.tuning_blocks import identify_blocks
-from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 
@@ -126,16 +125,22 @@ def test_maximal_does_not_depend_on_the_order_of_networks(space, random):
 
 
 @pytest.mark.parametrize("method", ["paper", "maximal"])
-def test_chained_modules_differ_by_the_rate_before_them(method):
+def test_in_a_chain_modules_differ_by_the_rate_before_them(method):
     rows = ((0.3, 0.5, 0.0), (0.5, 0.5, 0.0), (0.3, 0.5, 0.3))
-    plan = identify_blocks(subspace(*rows), method, chained=(1, 2))
+    plan = identify_blocks(subspace(*rows), method, sources={1: (0,), 2: (1,)})
     assert texts(plan.blocks) == ["1(0.3) 2(0.5 after 0.3)", "3(0 after 0.5)"]
     assert texts(plan.composites[1]) == ["-", "-", "3(0 after 0.5)"]
 
 
-def test_a_chained_module_after_several_convolutions_sees_the_last_rate():
+def test_an_input_may_have_several_sources_and_not_the_module_before():
+    rows = ((0.3, 0.5, 0.0, 0.7), (0.3, 0.5, 0.3, 0.7), (0.3, 0.3, 0.3, 0.7))
+    plan = identify_blocks(subspace(*rows), sources={3: (0, 1)})
+    assert texts(plan.blocks) == ["1(0.3)", "2(0.5)", "3(0.3)", "4(0.7 after 0.3/0.5)"]
+
+
+def test_in_a_chain_the_last_convolution_of_a_module_decides():
     rows = (((0.3, 0.5), 0.3), ((0.7, 0.5), 0.3))
-    assert texts(identify_blocks(subspace(*rows), chained=(1,)).blocks) == ["2(0.3 after 0.5)"]
+    assert texts(identify_blocks(subspace(*rows), sources={1: (0,)}).blocks) == ["2(0.3 after 0.5)"]
 
 
 def test_blocks_at_rate_0_equal_the_teacher():
@@ -146,10 +151,12 @@ def test_blocks_at_rate_0_equal_the_teacher():
 
 def test_a_module_at_rate_0_behind_a_pruned_one_is_pruned():
     assert not Symbol(1, 0.0).is_pruned
-    assert not Symbol(1, 0.0, input_rate=0.0).is_pruned
-    assert Symbol(1, 0.0, input_rate=0.3).is_pruned
+    assert not Symbol(1, 0.0, input_rates=(0.0,)).is_pruned
+    assert Symbol(1, 0.0, input_rates=(0.0, 0.3)).is_pruned
 
 
-def test_a_single_network_is_refused():
-    with pytest.raises(WootzError, match="single configuration"):
-        identify_blocks(subspace((0.3, 0.5)))
+@pytest.mark.parametrize("method", ["paper", "maximal"])
+def test_a_single_network_shares_nothing(method):
+    plan = identify_blocks(subspace((0.3, 0.5)), method)
+    assert plan.blocks == ()
+    assert plan.composites == ((None, None),)
