@@ -9,6 +9,9 @@ from onnx import shape_inference
 from wootz.passes.errors import VerificationError
 from wootz.passes.ir.model import Constant, Graph, Model, Variable, copy_graph, to_variable
 
+TensorType = tuple[np.dtype, list[int | str] | None]
+"""Element type and shape; None where nothing is known of the shape."""
+
 LARGEST_SHAPE_OPERAND = 1024
 """Constants with more elements are weights: inference needs their shape only, so their values are not copied."""
 
@@ -26,35 +29,39 @@ def infer_shapes(model: Model) -> Model:
 
 def annotate_shapes(graph: Graph) -> None:
     """`infer_shapes` in place."""
-    inferred = _inferred_types(graph)
+    inferred = inferred_types(graph)
     for name, tensor in graph.tensors().items():
         if isinstance(tensor, Variable) and name in inferred:
             tensor.dtype, tensor.shape = inferred[name]
 
 
-def _inferred_types(graph: Graph) -> dict[str, tuple[np.dtype, list[int | str] | None]]:
+def inferred_types(graph: Graph, strict: bool = True) -> dict[str, TensorType]:
+    """What inference finds, by tensor name. Raises VerificationError if `strict` and a node's shapes contradict."""
     try:
-        proto = shape_inference.infer_shapes(_skeleton(graph), strict_mode=True, data_prop=True)
+        proto = shape_inference.infer_shapes(skeleton(graph), strict_mode=strict, data_prop=True)
     except shape_inference.InferenceError as error:
         raise VerificationError(" ".join(str(error).split())) from error
     return {
         info.name: (_dtype(info), _dimensions(info))
         for info in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-        if info.type.HasField("tensor_type")
+        if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type
     }
 
 
-def _skeleton(graph: Graph) -> onnx.ModelProto:
+def skeleton(graph: Graph) -> onnx.ModelProto:
     """The model with its weights as graph inputs, and no annotation but those of the inputs."""
-    skeleton = copy_graph(graph)
-    inputs = {t.name for t in skeleton.inputs}
-    for tensor in skeleton.tensors().values():
+    bare = copy_graph(graph)
+    inputs = {t.name for t in bare.inputs}
+    for node in bare.nodes:
+        if node.op == "GroupNormalization":  # has no inference in opset 18
+            node.op, node.attrs, node.inputs = "Identity", {}, node.inputs[:1]
+    for tensor in bare.tensors().values():
         if isinstance(tensor, Constant) and int(np.prod(tensor.shape)) > LARGEST_SHAPE_OPERAND:
-            skeleton.inputs.append(to_variable(tensor))
+            bare.inputs.append(to_variable(tensor))
         elif isinstance(tensor, Variable) and tensor.name not in inputs:
             tensor.shape = None
             tensor.dtype = None
-    return Model(skeleton).to_proto()
+    return Model(bare).to_proto()
 
 
 def _dtype(info: onnx.ValueInfoProto) -> np.dtype:

@@ -1,0 +1,143 @@
+"""Which channels belong together: the channel analysis.
+
+Every filter of every layer (convolution or fully connected) is an *atom*. The analysis runs the graph on index maps:
+each tensor carries an integer array, broadcastable to its shape, whose entries name the atom that an element belongs
+to. A Transpose transposes the map, a Concat concatenates maps; an Add ties the atoms that meet; a convolution makes
+new atoms, and notes which of its weights are indexed by which. Atoms tied together are one *channel*: kept or removed
+as one. `channel_rules` has the rules, one an operator.
+
+Some channels are locked, with the reason: those of graph outputs, those that an operator couples to others (LRN,
+LayerNorm, a softmax over channels: removal is not zeroing there), and whatever an operator without a rule reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from wootz.passes.analysis.channel_layouts import Permutation, settle_layouts
+from wootz.passes.analysis.channel_rules import walk_node
+from wootz.passes.analysis.channel_walk import ChannelWalk, Layer, ParameterUse, ShapeUse
+from wootz.passes.analysis.index_maps import connected
+from wootz.passes.analysis.static_shapes import static_shapes
+from wootz.passes.ir.model import Graph, Model
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAnalysis:
+    """What the index maps of a model say.
+
+        `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]. `locks` has the reason for each
+        locked channel. `maps` has the index map of each tensor that has one. Every row of a partition (int[groups, n],
+        channels) has to keep equally many; of each set in `never_empty` one atom has to stay. `shapes` and `values` are
+    those of `static_shapes`.
+    """
+
+    layers: tuple[Layer, ...]
+    channel_of: np.ndarray
+    locks: Mapping[int, str]
+    parameters: tuple[ParameterUse, ...]
+    shape_uses: tuple[ShapeUse, ...]
+    permutations: tuple[Permutation, ...]
+    partitions: tuple[np.ndarray, ...]
+    never_empty: tuple[np.ndarray, ...]
+    maps: Mapping[str, np.ndarray]
+    shapes: Mapping[str, tuple[int, ...] | None]
+    values: Mapping[str, np.ndarray]
+
+    @cached_property
+    def locked(self) -> np.ndarray:
+        """bool[atoms]: whether the atom's channel is locked."""
+        flags = np.zeros(len(self.channel_of), bool)
+        flags[list(self.locks)] = True
+        return flags[self.channel_of]
+
+    @cached_property
+    def layer_sets(self) -> Mapping[int, tuple[int, ...]]:
+        """For each channel the positions in `layers` of those with filters in it."""
+        members: dict[int, list[int]] = {}
+        for position, layer in enumerate(self.layers):
+            for channel in np.unique(self.channels(layer)).tolist():
+                members.setdefault(channel, []).append(position)
+        return {channel: tuple(positions) for channel, positions in members.items()}
+
+    def channels(self, layer: Layer) -> np.ndarray:
+        """The channel of each filter of `layer`: int32[filters]."""
+        return self.channel_of[layer.atoms]
+
+    def channels_in(self, tensor: str) -> np.ndarray:
+        """The channels that occur in a tensor, ascending."""
+        labels = self.maps.get(tensor, np.zeros(0, np.int32))
+        return np.unique(self.channel_of[labels[labels >= 0]])
+
+    def lock_reason(self, layer: Layer) -> str | None:
+        """Why no filter of `layer` can be removed; None when some can."""
+        return self.locks[int(self.channels(layer)[0])] if self.locked[layer.atoms].all() else None
+
+    def tied_layers(self, layer: Layer) -> tuple[str, ...]:
+        """The names of the other layers with filters in the channels of `layer`."""
+        together = {p for channel in np.unique(self.channels(layer)).tolist() for p in self.layer_sets[channel]}
+        return tuple(self.layers[p].name for p in sorted(together) if self.layers[p] is not layer)
+
+
+def analyse_channels(model: Model) -> ChannelAnalysis:
+    """The channels of `model`. Raises VerificationError when its shapes contradict each other."""
+    static = static_shapes(model)
+    walk = ChannelWalk(model.graph, static, node_names(model.graph))
+    for node in model.graph.nodes:
+        walk_node(walk, node)
+    for output in model.graph.outputs:
+        if walk.is_labelled(output):
+            walk.lock(walk.map(output), f"output {output.name!r} of the network")
+    _tie_shared_weights(walk)
+    permutations = settle_layouts(walk)
+    channel_of = connected(walk.atoms, walk.ties)
+    return ChannelAnalysis(
+        layers=tuple(walk.layers),
+        channel_of=channel_of,
+        locks=_locked_channels(walk, channel_of),
+        parameters=tuple(walk.parameters),
+        shape_uses=tuple(walk.shape_uses),
+        permutations=permutations,
+        partitions=tuple(channel_of[atoms] for atoms in walk.partitions),
+        never_empty=tuple(walk.never_empty),
+        maps=walk.maps,
+        shapes=static.shapes,
+        values=static.values,
+    )
+
+
+def node_names(graph: Graph) -> dict[int, str]:
+    """A unique name for each node (by position): its own, or its first output's where it has none of its own."""
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        counts[node.name] = counts.get(node.name, 0) + 1
+    return {
+        i: node.name if node.name and counts[node.name] == 1 else next(t.name for t in node.outputs if t.name)
+        for i, node in enumerate(graph.nodes)
+    }
+
+
+def _tie_shared_weights(walk: ChannelWalk) -> None:
+    """Layers that share a weight share filters and inputs. Vectors are copied instead, when they have to differ."""
+    first: dict[str, ParameterUse] = {}
+    for use in walk.parameters:
+        if len(use.maps) == 2:
+            for a, b in zip(first.setdefault(use.constant, use).maps, use.maps, strict=True):
+                if a is not b and a.shape == b.shape:
+                    walk.tie(a, b, f"weight {use.constant!r} is shared with a layer where it can't be pruned")
+                elif a is not b:
+                    for labels in (a, b):
+                        walk.lock(labels, f"weight {use.constant!r} is shared in different layouts")
+
+
+def _locked_channels(walk: ChannelWalk, channel_of: np.ndarray) -> dict[int, str]:
+    """The first reason for each locked channel."""
+    locks: dict[int, str] = {}
+    for atoms, reason in walk.locks:
+        for channel in np.unique(channel_of[atoms]).tolist():
+            locks.setdefault(channel, reason)
+    return locks

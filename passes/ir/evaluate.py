@@ -1,0 +1,44 @@
+"""Computes single nodes on known operands, for constants and shapes; no runtime is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from wootz.passes.ir.model import Constant, Graph, Node
+
+UNRELIABLE = {"LRN", "ConvTranspose"}
+"""`onnx.reference` 1.23 gives wrong results for these."""
+RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+def can_evaluate(node: Node) -> bool:
+    """Whether `evaluate_node` gives the node's result: a deterministic standard operator with one output."""
+    return (
+        node.domain in (None, "", "ai.onnx")
+        and len(node.outputs) == 1
+        and node.op not in UNRELIABLE | RANDOM
+        and not any(isinstance(a, Graph) for a in node.attrs.values())
+    )
+
+
+def evaluate_node(node: Node, operands: Sequence[np.ndarray | None]) -> list[np.ndarray]:
+    """The outputs of `node` on `operands` (None: omitted), by ONNX's reference implementation."""
+    from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it never
+
+    names = [f"x{i}" if o is not None else "" for i, o in enumerate(operands)]
+    attributes = {key: _attribute(value) for key, value in node.attrs.items()}
+    proto = onnx.helper.make_node(node.op, names, [f"y{i}" for i in range(len(node.outputs))], **attributes)
+    feeds = {name: o for name, o in zip(names, operands, strict=True) if o is not None}
+    return [np.asarray(result) for result in ReferenceEvaluator(proto).run(None, feeds)]
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, Constant):
+        return onnx.numpy_helper.from_array(np.asarray(value.values))
+    if isinstance(value, type | np.dtype):
+        return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(value))
+    return value

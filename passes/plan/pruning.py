@@ -1,0 +1,71 @@
+"""What is pruned: the keep-set of every layer, what is tied to what, and what is locked and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from wootz.passes.errors import WootzError
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """The filters that stay in a layer: `keep` are sorted indices from 0 of its `filters` filters.
+
+    `tied` names the layers with filters in the same channels; `locked` says why none of its filters can be removed.
+    """
+
+    layer: str
+    weight: str
+    filters: int
+    keep: tuple[int, ...]
+    tied: tuple[str, ...] = ()
+    locked: str | None = None
+
+    @property
+    def is_pruned(self) -> bool:
+        return len(self.keep) < self.filters
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """One entry a layer (convolutions and fully connected layers), in the order of the graph."""
+
+    layers: tuple[LayerPlan, ...]
+
+    def keep(self, layer: str) -> tuple[int, ...]:
+        """The keep-set of a layer. Raises WootzError for a layer that the plan doesn't have."""
+        for entry in self.layers:
+            if entry.layer == layer:
+                return entry.keep
+        raise WootzError(f"the pruning plan has no layer {layer!r}")
+
+    @property
+    def is_pruned(self) -> bool:
+        return any(entry.is_pruned for entry in self.layers)
+
+    def statistics(self) -> dict[str, int]:
+        pruned = [entry for entry in self.layers if entry.is_pruned]
+        return {
+            "layers pruned": len(pruned),
+            "layers locked": sum(entry.locked is not None for entry in self.layers),
+            "filters removed": sum(entry.filters - len(entry.keep) for entry in pruned),
+        }
+
+    def to_json(self) -> str:
+        """One line a layer."""
+        rows = ",\n  ".join(json.dumps(asdict(entry)) for entry in self.layers)
+        return f'{{"layers": [\n  {rows}\n]}}\n'
+
+    @staticmethod
+    def from_json(text: str) -> PruningPlan:
+        """Raises WootzError for text that is no plan."""
+        try:
+            rows = json.loads(text)["layers"]
+            return PruningPlan(
+                tuple(
+                    LayerPlan(**{**row, "keep": tuple(row["keep"]), "tied": tuple(row.get("tied", ()))}) for row in rows
+                )
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise WootzError(f"not a pruning plan: {error}") from error

@@ -1,0 +1,1 @@
+"""From rates to keep-sets to pruned networks."""

@@ -1,0 +1,101 @@
+"""Turns rates into pruning plans: which filters of which layers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
+from wootz.passes.analysis.importance import channel_scores, kept_count, most_important
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.pruning import LayerPlan, PruningPlan
+from wootz.passes.pruning.cells import Cell, find_cells
+
+CellRates = Mapping[int, float]
+"""The rate of each cell (by position) from which something is removed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planner:
+    """Makes plans for one model. What is chosen once, for a cell and a rate, is kept for the plans that follow.
+
+    `scores` has the importance of each channel, `locks` the reason for each channel that can't be removed.
+    """
+
+    analysis: ChannelAnalysis
+    cells: tuple[Cell, ...]
+    locks: Mapping[int, str]
+    scores: np.ndarray
+    round_to: int = 1
+    min_channels: int = 1
+    _removed: dict[tuple[int, float], np.ndarray] = field(default_factory=dict, repr=False)
+    _entries: dict[tuple[int, tuple[tuple[int, float], ...]], LayerPlan] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(
+        model: Model,
+        criterion: str = "l1",
+        seed: int = 0,
+        round_to: int = 1,
+        min_channels: int = 1,
+        analysis: ChannelAnalysis | None = None,
+    ) -> Planner:
+        """The planner for `model`; `analysis` saves analysing it again."""
+        analysis = analysis or analyse_channels(model)
+        cells, locks = find_cells(analysis)
+        scores = channel_scores(model, analysis, criterion, seed)
+        return Planner(analysis, cells, locks, scores, round_to, min_channels)
+
+    def cells_of(self, layer: int) -> tuple[int, ...]:
+        """The positions of the cells that have filters in the layer at that position of the analysis."""
+        return tuple(i for i, cell in enumerate(self.cells) if layer in cell.layers)
+
+    def lock_reason(self, layer: int) -> str | None:
+        """Why no filter of a layer can be removed; None when some can."""
+        channels = self.analysis.channels(self.analysis.layers[layer]).tolist()
+        return None if any(c not in self.locks for c in channels) else self.locks[channels[0]]
+
+    def removed_from(self, cell: int, rate: float) -> np.ndarray:
+        """The channels that `rate` removes from a cell."""
+        key = (cell, rate)
+        if key not in self._removed:
+            channels = self.cells[cell].channels
+            count = kept_count(len(channels), rate, self.round_to, self.min_channels)
+            self._removed[key] = np.delete(channels, most_important(self.scores[channels], count))
+        return self._removed[key]
+
+    def plan(self, rates: CellRates) -> PruningPlan:
+        """The plan that prunes each cell at its rate. Where a slice of a tensor would be left without channels, its
+        most important one stays. Raises WootzError for a rate outside [0, 1)."""
+        kept = np.ones(len(self.analysis.channel_of), bool)
+        for cell, rate in rates.items():
+            kept[self.removed_from(cell, rate)] = False
+        if self._fill_empty_slices(kept):
+            return PruningPlan(tuple(self._entry(i, kept) for i in range(len(self.analysis.layers))))
+        by_layer: dict[int, list[tuple[int, float]]] = {}
+        for cell, rate in rates.items():
+            for layer in self.cells[cell].layers:
+                by_layer.setdefault(layer, []).append((cell, rate))
+        entries = []
+        for layer in range(len(self.analysis.layers)):
+            key = (layer, tuple(by_layer.get(layer, ())))
+            if key not in self._entries:
+                self._entries[key] = self._entry(layer, kept)
+            entries.append(self._entries[key])
+        return PruningPlan(tuple(entries))
+
+    def _entry(self, position: int, kept: np.ndarray) -> LayerPlan:
+        layer = self.analysis.layers[position]
+        keep = tuple(np.flatnonzero(kept[self.analysis.channels(layer)]).tolist())
+        tied = self.analysis.tied_layers(layer)
+        return LayerPlan(layer.name, layer.weight, layer.size, keep, tied, self.lock_reason(position))
+
+    def _fill_empty_slices(self, kept: np.ndarray) -> bool:
+        was_empty = False
+        for atoms in self.analysis.never_empty:
+            if (atoms >= 0).all() and not kept[channels := self.analysis.channel_of[atoms]].any():
+                kept[channels[np.argmax(self.scores[channels])]] = True
+                was_empty = True
+        return was_empty
