@@ -7,9 +7,10 @@ from wootz.passes.training.rules.linear import LINEAR
 from wootz.passes.training.rules.movement import MOVEMENT
 from wootz.passes.training.rules.normalization import NORMALIZATION
 from wootz.passes.training.rules.pooling import POOLING
+from wootz.passes.training.rules.reduction import REDUCTION
 from wootz.passes.training.rules.rule import Rule
 
-RULES: dict[str, Rule] = ELEMENTWISE | MOVEMENT | LINEAR | POOLING | NORMALIZATION
+RULES: dict[str, Rule] = ELEMENTWISE | REDUCTION | MOVEMENT | LINEAR | POOLING | NORMALIZATION
 
 WITHOUT_GRADIENT = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}

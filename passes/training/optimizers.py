@@ -56,13 +56,25 @@ def nesterov(t: Step) -> Update:
 
 
 def adam(t: Step) -> Update:
-    """rate · √(1-β₂ᵗ)/(1-β₁ᵗ) · m / (√v + delta), m and v the running means of g and g² (Caffe adam_solver)."""
+    """w - rate · √(1-β₂ᵗ)/(1-β₁ᵗ) · m / (√v + delta), m and v the running means of g and g² (Caffe adam_solver)."""
+    return _adam(t, t.number.constant(t.solver.delta))
+
+
+def adamw(t: Step) -> Update:
+    """(1 - rate · decay) · w - rate · m̂ / (√v̂ + delta), m̂ = m/(1-β₁ᵗ), v̂ = v/(1-β₂ᵗ) (Loshchilov & Hutter 2019)."""
+    return _adam(t, _second_correction(t) * t.solver.delta)
+
+
+def _adam(t: Step, delta: Expression) -> Update:
     m = t.h[0] * t.solver.momentum + t.g * (1.0 - t.solver.momentum)
     v = t.h[1] * t.solver.momentum2 + t.g * t.g * (1.0 - t.solver.momentum2)
-    correction = (1.0 - t.number.constant(t.solver.momentum2) ** t.number).op("Sqrt") / (
-        1.0 - t.number.constant(t.solver.momentum) ** t.number
-    )
-    return t.w - m / (v.op("Sqrt") + t.solver.delta) * (t.rate * correction), [m, v]
+    correction = _second_correction(t) / (1.0 - t.number.constant(t.solver.momentum) ** t.number)
+    return t.w - m / (v.op("Sqrt") + delta) * (t.rate * correction), [m, v]
+
+
+def _second_correction(t: Step) -> Expression:
+    """√(1-β₂ᵗ)"""
+    return (1.0 - t.number.constant(t.solver.momentum2) ** t.number).op("Sqrt")
 
 
 def rmsprop(t: Step) -> Update:
@@ -88,7 +100,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "SGD": Optimizer(("momentum",), sgd),
     "Nesterov": Optimizer(("momentum",), nesterov),
     "Adam": Optimizer(("mean", "mean_square"), adam, counts_steps=True),
-    "AdamW": Optimizer(("mean", "mean_square"), adam, counts_steps=True, decouples_decay=True),
+    "AdamW": Optimizer(("mean", "mean_square"), adamw, counts_steps=True, decouples_decay=True),
     "RMSProp": Optimizer(("mean_square",), rmsprop),
     "AdaGrad": Optimizer(("square_sum",), adagrad),
     "AdaDelta": Optimizer(("mean_square", "mean_square_update"), adadelta),

@@ -27,6 +27,24 @@ def conv(b: Backward) -> Gradients:
     return [dx, dw, db]
 
 
+def conv_transpose(b: Backward) -> Gradients:
+    """The transposed convolution is the input gradient of a convolution: dx is that convolution of dy, and in its
+    weight gradient dy is the image and x the gradient."""
+    if b.attribute("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in b.node.attrs:
+        raise NoRule("auto_pad and output_shape are not supported: give pads and output_padding")
+    dy, x, w = b.gradient(), b.operand(0), b.operand(1)
+    window = Window.of(b.node, b.result(), x, w.shape[2:])
+    geometry: dict[str, Any] = {**window.attributes(), "group": b.attribute("group", 1)}
+    dx = dw = db = None
+    if b.wants(0):
+        dx = dy.op("Conv", w, **geometry)
+    if b.wants(1):
+        (dw,) = dy.call("ConvWeightGrad", x, kernel_shape=list(window.kernel), **geometry)
+    if b.wants(2):
+        db = dy.sum([0, 2, 3], keepdims=False)
+    return [dx, dw, db]
+
+
 def gemm(b: Backward) -> Gradients:
     """Y = alpha · A'B' + beta · C, where ' is the transposition that the attributes ask for."""
     dy, x, w = b.gradient(), b.operand(0), b.operand(1)
@@ -85,6 +103,7 @@ def _turned(matrix: Expression) -> Expression:
 
 LINEAR: dict[str, Rule] = {
     "Conv": conv,
+    "ConvTranspose": conv_transpose,
     "Gemm": gemm,
     "MatMul": matmul,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like, static
+from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like, static, sum_to_shape
 
 
 def batch_normalization(b: Backward) -> Gradients:
@@ -30,6 +30,61 @@ def _batch_normalization_training(b: Backward) -> Gradients:
         "vector_shape": [1, -1, *[1] * (rank - 2)],
     }
     return b.gradient().call("BatchNormalizationGrad", b.operand(0), b.operand(1), *statistics, count=3, **attributes)
+
+
+def instance_normalization(b: Backward) -> Gradients:
+    """y = h · scale + bias with h normalised over the space of each image and channel."""
+    dy, x, scale = b.gradient(), b.operand(0), b.operand(1)
+    space, others = list(range(2, x.rank)), [0, *range(2, x.rank)]
+    h, inverse = _normalized(x, space, b.attribute("epsilon", 1e-5))
+    dx = _through_normalization(dy * _channelwise(scale, x), h, inverse, space) if b.wants(0) else None
+    dscale = (dy * h).sum(others, keepdims=False) if b.wants(1) else None
+    dbias = dy.sum(others, keepdims=False) if b.wants(2) else None
+    return [dx, dscale, dbias]
+
+
+def layer_normalization(b: Backward) -> Gradients:
+    """y = h · scale + bias with h normalised over `axis` and all axes behind it (Ba et al. 2016)."""
+    dy, x, scale = b.gradient(), b.operand(0), b.operand(1)
+    axes = list(range(b.attribute("axis", -1) % x.rank, x.rank))
+    h, inverse = _normalized(x, axes, b.attribute("epsilon", 1e-5))
+    dx = _through_normalization(dy * scale, h, inverse, axes) if b.wants(0) else None
+    dscale = sum_to_shape(dy * h, x, scale) if b.wants(1) else None
+    dbias = sum_to_shape(dy, x, b.operand(2)) if b.wants(2) else None
+    return [dx, dscale, dbias]
+
+
+def group_normalization(b: Backward) -> Gradients:
+    """y = h · scale + bias with h normalised over each group of channels; opset 18 has one scale a group."""
+    groups = b.attribute("num_groups")
+    x, scale = b.operand(0), b.operand(1)
+    grouped = [0, groups, -1]
+    dy = b.gradient().reshape(grouped)
+    h, inverse = _normalized(x.reshape(grouped), [2], b.attribute("epsilon", 1e-5))
+    dx = _through_normalization(dy * scale.reshape([1, groups, 1]), h, inverse, [2]) if b.wants(0) else None
+    dscale = (dy * h).sum([0, 2], keepdims=False) if b.wants(1) else None
+    dbias = dy.sum([0, 2], keepdims=False) if b.wants(2) else None
+    return [None if dx is None else dx.reshape(like(x)), dscale, dbias]
+
+
+def mean_variance_normalization(b: Backward) -> Gradients:
+    """y is x normalised over `axes`; ONNX fixes the epsilon at 1e-9, added to the standard deviation."""
+    x, axes = b.operand(0), b.attribute("axes", [0, 2, 3])
+    centred = x - x.mean(axes)
+    inverse = ((centred * centred).mean(axes).op("Sqrt") + 1e-9).op("Reciprocal")
+    return [_through_normalization(b.gradient(), b.result(), inverse, axes)]
+
+
+def _normalized(x: Expression, axes: list[int], epsilon: float) -> tuple[Expression, Expression]:
+    """h = (x - mean) / σ over `axes`, and 1/σ."""
+    centred = x - x.mean(axes)
+    inverse = ((centred * centred).mean(axes) + epsilon).op("Sqrt").op("Reciprocal")
+    return centred * inverse, inverse
+
+
+def _through_normalization(dh: Expression, h: Expression, inverse: Expression, axes: list[int]) -> Expression:
+    """dx = (dh - mean(dh) - h · mean(dh · h)) / σ (Ioffe & Szegedy 2015, section 3)."""
+    return (dh - dh.mean(axes) - h * (dh * h).mean(axes)) * inverse
 
 
 def lrn(b: Backward) -> Gradients:
@@ -87,8 +142,12 @@ def softmax_cross_entropy(b: Backward) -> Gradients:
 
 NORMALIZATION: dict[str, Rule] = {
     "BatchNormalization": batch_normalization,
+    "GroupNormalization": group_normalization,
+    "InstanceNormalization": instance_normalization,
     "LRN": lrn,
+    "LayerNormalization": layer_normalization,
     "Softmax": softmax,
     "LogSoftmax": log_softmax,
+    "MeanVarianceNormalization": mean_variance_normalization,
     "SoftmaxCrossEntropyLoss": softmax_cross_entropy,
 }

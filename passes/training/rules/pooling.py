@@ -45,16 +45,7 @@ def _window_counts(window: Window, b: Backward) -> np.ndarray:
     return np.maximum(np.multiply.outer(*counts), 1)[None, None].astype(np.float64)
 
 
-def global_average_pool(b: Backward) -> Gradients:
-    """dy / (height · width), everywhere."""
-    dy, x = b.gradient(), b.operand(0)
-    shape = x.shape_tensor()
-    area = shape.op("Slice", x.integers([2]), x.integers([x.rank])).op("ReduceProd", keepdims=0)
-    return [(dy / area.cast(dy)).op("Expand", shape)]
-
-
 POOLING: dict[str, Rule] = {
     "MaxPool": max_pool,
     "AveragePool": average_pool,
-    "GlobalAveragePool": global_average_pool,
 }

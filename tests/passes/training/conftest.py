@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto
 from onnx.inliner import inline_local_functions
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -46,7 +47,9 @@ def _run(graph: Model, feeds: Arrays) -> Arrays:
 class ConvTranspose(OpRun):
     """ConvTranspose for the reference evaluator, whose own one mixes up the groups."""
 
-    def _run(self, x, w, bias=None, *, strides, dilations, pads, output_padding, group, **_):
+    def _run(self, x, w, bias=None, *, strides=None, dilations=None, pads=None, output_padding=None, group=1, **_):
+        strides, dilations, pads = strides or [1, 1], dilations or [1, 1], pads or [0, 0, 0, 0]
+        output_padding = output_padding or [0, 0]
         n, _channels, rows, columns = x.shape
         per_group, (height, width) = w.shape[1], w.shape[2:]
         size = [
@@ -107,17 +110,33 @@ class LRN(OpRun):
 
 def _run_reference(graph: Model, feeds: Arrays) -> Arrays:
     inlined = inline_local_functions(graph.to_proto())  # new_ops are not passed on to functions
-    evaluator = ReferenceEvaluator(inlined, new_ops=[Conv, ConvTranspose, LRN])
+    evaluator = ReferenceEvaluator(inlined, new_ops=[Conv, ConvTranspose, LRN, MeanVarianceNormalization])
     return dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
+
+
+class MeanVarianceNormalization(OpRun):
+    """The reference evaluator's own one is a function with float32 constants."""
+
+    def _run(self, x, *, axes=(0, 2, 3)):
+        axes = tuple(axes)
+        return ((x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 1e-9),)
+
+
+def is_scales(tensor: Constant) -> bool:
+    """Resize takes its scales in float32 only."""
+    return any(node.op == "Resize" for node in tensor.outputs)
 
 
 def _in_double_precision(model: Model) -> Model:
     double = model.copy()
     for tensor in double.graph.tensors().values():
-        if isinstance(tensor, Constant) and tensor.dtype == np.float32:
+        if isinstance(tensor, Constant) and tensor.dtype == np.float32 and not is_scales(tensor):
             replace_uses(double.graph, tensor, Constant(tensor.name, tensor.values.astype(np.float64)))
         elif isinstance(tensor, Variable) and tensor.dtype == np.float32:
             tensor.dtype = np.dtype(np.float64)
+    for node in double.graph.nodes:
+        if node.op == "Cast" and node.attrs["to"] == TensorProto.FLOAT:
+            node.attrs["to"] = TensorProto.DOUBLE
     for tensor in double.graph.inputs:
         if tensor.dtype == np.float32:
             tensor.dtype = np.dtype(np.float64)
