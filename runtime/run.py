@@ -14,8 +14,7 @@ from typing import Literal, TypeVar
 import onnx
 
 from wootz.passes.analysis.block_groups import group_blocks
-from wootz.passes.analysis.cost import macs, parameters
-from wootz.passes.analysis.pruning import materialize, plan_blocks
+from wootz.passes.analysis.cost import flops, parameters
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
@@ -28,6 +27,7 @@ from wootz.passes.plan.subspace import Configuration, Subspace, format_configura
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.cluster import Cluster
 from wootz.runtime.dataset import Dataset
 from wootz.runtime.evaluation import latency
@@ -139,7 +139,8 @@ class _Run:
         job, begin = self.job, time.perf_counter()
         teacher, full = self.prepare_teacher()
         check_accuracy_bounds(job.objective, full.measured)
-        candidates = self.candidates(teacher)
+        pruner = BlockPruner.of(teacher, job.criterion)
+        candidates = self.candidates(pruner)
         order = feasible_in_order(candidates, job.objective, full.measured)
         tried = replace(
             job.subspace,
@@ -147,14 +148,14 @@ class _Run:
         )
         plan = identify_blocks(tried, job.identifier)
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
-        blocks, passes, pretraining_seconds = self.pretrain(teacher, plan)
+        blocks, passes, pretraining_seconds = self.pretrain(pruner, plan)
         usable = {b.block: b for b in blocks if b.diverged_at is None}
         block_trained, best_model = self.explore(
-            "block-trained", order, full, partial(self.assembled, teacher, composites, usable)
+            "block-trained", order, full, partial(self.assembled, pruner, composites, usable)
         )
         default: ExplorationResult | None = None
         if job.baseline:
-            default, _ = self.explore("default", order, full, partial(self.inherited, teacher))
+            default, _ = self.explore("default", order, full, partial(self.inherited, pruner))
         result = RunResult(
             model=job.title,
             data=job.data_title,
@@ -198,7 +199,7 @@ class _Run:
         full = FullNetworkResult(
             origin=origin,
             parameters=parameters(model),
-            flops=2 * macs(model),
+            flops=flops(model),
             accuracy=accuracy,
             curve=curve,
             seconds=seconds,
@@ -210,15 +211,15 @@ class _Run:
         self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.parameters:,} parameters.")
         return model, full
 
-    def candidates(self, teacher: Model) -> list[Candidate]:
+    def candidates(self, pruner: BlockPruner) -> list[Candidate]:
         """What the architecture of each configuration tells before any training."""
         found = []
         for index, configuration in enumerate(self.job.subspace.configurations):
-            model = self.pruned(teacher, configuration)
-            found.append(Candidate(index, measurements(parameters(model), 2 * macs(model), None, self.latency(model))))
+            model = self.pruned(pruner, configuration)
+            found.append(Candidate(index, measurements(parameters(model), flops(model), None, self.latency(model))))
         return found
 
-    def pretrain(self, teacher: Model, plan: BlockPlan) -> tuple[list[TrainedBlock], int, float]:
+    def pretrain(self, pruner: BlockPruner, plan: BlockPlan) -> tuple[list[TrainedBlock], int, float]:
         """Trains the pruned blocks, group by group, the groups spread over the processes.
 
         Gives the blocks in the order of the plan, the number of teacher passes a batch took (one a group), and the
@@ -226,9 +227,7 @@ class _Run:
         """
         job, begin = self.job, time.perf_counter()
         wanted = tuple(b for b in plan.blocks if b.is_pruned)
-        trained = self.on_process_0(
-            lambda: self.trainer.stored_blocks(teacher, wanted, job.criterion, job.pretrain_solver)
-        )
+        trained = self.on_process_0(lambda: self.trainer.stored_blocks(pruner, wanted, job.pretrain_solver))
         if trained:
             self.progress.message(f"{len(trained)} of {len(wanted)} tuning blocks taken from the store.")
         missing = tuple(b for b in wanted if b not in trained)
@@ -236,7 +235,7 @@ class _Run:
         mine: list[TrainedBlock] = []
         for number in range(self.cluster.rank, len(groups), self.cluster.size):
             title = f"{len(groups[number])} tuning blocks, group {number + 1} of {len(groups)}"
-            mine += self.trainer.pretrain(teacher, groups[number], job.criterion, job.pretrain_solver, title)
+            mine += self.trainer.pretrain(pruner, groups[number], job.pretrain_solver, title)
         for blocks in self.cluster.gather(mine):
             trained.update({b.block: b for b in blocks})
         for block in trained.values():
@@ -294,27 +293,27 @@ class _Run:
 
     def assembled(
         self,
-        teacher: Model,
+        pruner: BlockPruner,
         composites: dict[Configuration, tuple[TuningBlock | None, ...]],
         trained: dict[TuningBlock, TrainedBlock],
         candidate: Candidate,
     ) -> tuple[Model, tuple[str, ...]]:
         """The block-trained network of a configuration, and its composite vector as text."""
         configuration = self.job.subspace.configurations[candidate.index]
-        model = self.pruned(teacher, configuration)
+        model = self.pruned(pruner, configuration)
         composite = composites[configuration]
         for block in composite:
             if block in trained:
                 model = with_weights(model, trained[block].weights)
         return model, tuple("-" if block is None else str(block) for block in composite)
 
-    def inherited(self, teacher: Model, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
+    def inherited(self, pruner: BlockPruner, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
         """The default network of a configuration: the teacher's remaining weights."""
-        return self.pruned(teacher, self.job.subspace.configurations[candidate.index]), ()
+        return self.pruned(pruner, self.job.subspace.configurations[candidate.index]), ()
 
-    def pruned(self, teacher: Model, configuration: Configuration) -> Model:
+    def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
         rates = dict(zip(self.job.subspace.modules, configuration, strict=True))
-        return materialize(teacher, plan_blocks(teacher, rates, criterion=self.job.criterion))
+        return pruner.materialize(pruner.plan(rates))
 
     def latency(self, model: Model) -> float | None:
         """Measured only where the objective asks for it."""

@@ -13,6 +13,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
@@ -108,10 +109,10 @@ class Trainer:
         return Stored(session.weights(), {"curve": curve, "seconds": history.seconds})
 
     def stored_blocks(
-        self, teacher: Model, blocks: Iterable[TuningBlock], criterion: str, solver: Solver
+        self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver
     ) -> dict[TuningBlock, TrainedBlock]:
         """Those of `blocks` that have been trained before under the same conditions."""
-        keys = self._block_keys(teacher, blocks, criterion, solver)
+        keys = self._block_keys(pruner, blocks, solver)
         found = ((block, self.store.get(key)) for block, key in keys.items())
         return {
             block: TrainedBlock(block, stored.weights, **stored.record, reused=True)
@@ -120,16 +121,16 @@ class Trainer:
         }
 
     def pretrain(
-        self, teacher: Model, blocks: Sequence[TuningBlock], criterion: str, solver: Solver, title: str
+        self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver, title: str
     ) -> list[TrainedBlock]:
-        """Trains `blocks` together against `teacher`, the unpruned network, and stores each."""
-        joint = TeacherStudent(criterion=criterion).join(teacher, blocks)
+        """Trains `blocks` together against the pruner's model, the unpruned network, and stores each."""
+        joint = TeacherStudent().join(pruner, blocks)
         losses = tuple(student_loss(i) for i in range(len(blocks)))
         graph = build_training_graph(joint, solver, loss=None, losses=losses, frozen=TEACHER, target=self.target)
         session = TrainingSession(graph, self.device)
         history = self._train(session, solver, title)
         weights = session.weights()
-        keys = self._block_keys(teacher, blocks, criterion, solver)
+        keys = self._block_keys(pruner, blocks, solver)
         trained = []
         for index, block in enumerate(blocks):
             errors = history.losses[:, session.interface.losses.index(losses[index])]
@@ -145,12 +146,10 @@ class Trainer:
             trained.append(TrainedBlock(block, own, **record))
         return trained
 
-    def _block_keys(
-        self, teacher: Model, blocks: Iterable[TuningBlock], criterion: str, solver: Solver
-    ) -> dict[TuningBlock, str]:
+    def _block_keys(self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: what it is made from, not which others are trained beside it."""
-        shared = (digest(teacher), solver, *self._setting())
-        return {block: digest("block", student_model(teacher, block, criterion), *shared) for block in blocks}
+        shared = (digest(pruner.model), solver, *self._setting())
+        return {block: digest("block", student_model(pruner, block), *shared) for block in blocks}
 
     def test_accuracy(self, model: Model, split: Split) -> float:
         """The accuracy of a finished network on `split`."""

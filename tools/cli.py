@@ -12,6 +12,8 @@ import click
 
 from wootz.passes.errors import WootzError
 
+DEBUG = "--debug"
+
 COMMANDS = {
     "import": "wootz.tools.commands.import_model:import_model",
     "subspace": "wootz.tools.commands.subspace:subspace",
@@ -35,10 +37,13 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"With {DEBUG} anywhere on the command line, an error shows its traceback.",
+)
 @click.version_option(package_name="wootz")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def wootz(debug: bool) -> None:
+def wootz() -> None:
     """Finds the best pruned version of a trained CNN."""
 
 
@@ -49,8 +54,9 @@ def main() -> None:
 
 def run_command(command: click.Command, arguments: Sequence[str]) -> None:
     """Runs `command` and exits: 0 done, 1 the input is at fault (one line), 2 usage, 130 interrupted."""
+    debug = DEBUG in arguments
     try:
-        result: Any = command.main(list(arguments), standalone_mode=False)
+        result: Any = command.main([a for a in arguments if a != DEBUG], standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
     except click.ClickException as error:
         error.show()
@@ -62,12 +68,12 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except WootzError as error:
-        if "--debug" in arguments:
+        if debug:
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except Exception as error:
-        if "--debug" in arguments:
+        if debug:
             raise
-        click.echo(f"error: {type(error).__name__}: {error} (a fault of wootz: --debug shows where)", err=True)
+        click.echo(f"error: {type(error).__name__}: {error} (a fault of wootz: {DEBUG} shows where)", err=True)
         sys.exit(1)

@@ -7,7 +7,9 @@ from pathlib import Path
 from wootz.frontend.caffe.importer import ImportedNetwork, import_caffe
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
+from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.prune_blocks import BlockPruner
 
 
 def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:
@@ -20,3 +22,16 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
     text = loaded.metadata.get(TRANSFORM_KEY)
     transform = InputTransform.from_json(text) if text else InputTransform()
     return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
+
+
+def prunable_network(pruner: BlockPruner) -> PrunableNetwork:
+    """The modules and all convolutions of a network, as the rows of a subspace refer to them."""
+    tables = {name: table for table in pruner.convolutions for name in table.convolutions}
+    convolutions = []
+    for layer in pruner.analysis.layers:
+        if layer.is_convolution:
+            table = tables.get(layer.name)
+            module = None if table is None else table.module
+            locked = "" if table is None else table.locked.get(layer.name, "")
+            convolutions.append(PrunableConvolution(layer.name, module, locked))
+    return PrunableNetwork(tuple(m.name for m in pruner.modules), tuple(convolutions))

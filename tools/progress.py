@@ -22,7 +22,7 @@ class ConsoleProgress(RunProgress):
         self._note = ""
 
     def message(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
     def begin(self, title: str, total: int) -> None:
         self._title, self._begin, self._note = title, time.perf_counter(), ""
@@ -51,4 +51,4 @@ class ConsoleProgress(RunProgress):
             self._bar = None
         seconds = time.perf_counter() - self._begin
         details = ", ".join(part for part in (self._note, note, f"{seconds:.1f} s") if part)
-        self._console.print(f"  {self._title}: {details}", highlight=False)
+        self._console.print(f"  {self._title}: {details}", highlight=False, markup=False, soft_wrap=True)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from wootz.passes.analysis.pruning import materialize, plan_blocks
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
@@ -14,6 +13,7 @@ from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Tensor
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
+from wootz.passes.transforms.prune_blocks import BlockPruner
 
 TEACHER = "teacher/"
 
@@ -50,10 +50,12 @@ class TeacherStudent(Pass):
             blocks = parse_blocks(self.blocks, model)
         except WootzError as error:
             raise self.refuse(str(error)) from error
-        return PassResult(self.join(model, blocks), modified=True, statistics={"students": len(blocks)})
+        joint = self.join(BlockPruner.of(model, self.criterion), blocks)
+        return PassResult(joint, modified=True, statistics={"students": len(blocks)})
 
-    def join(self, model: Model, blocks: Sequence[TuningBlock]) -> Model:
-        """The joint graph of `blocks`; student i is the i-th block."""
+    def join(self, pruner: BlockPruner, blocks: Sequence[TuningBlock]) -> Model:
+        """The joint graph of `blocks` with the pruner's model as teacher; student i is the i-th block."""
+        model = pruner.model
         teacher = FoldBatchNorm().apply(model).model.graph.copy()
         taps = teacher.tensors()
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})
@@ -61,7 +63,7 @@ class TeacherStudent(Pass):
         joint_multipliers = {}
         losses = []
         for index, block in enumerate(blocks):
-            student = student_model(model, block, self.criterion)
+            student = student_model(pruner, block)
             entry, exit_ = student.modules[0].entry, student.modules[-1].exit
             for tap in (entry, exit_):
                 if tap not in taps:
@@ -79,11 +81,11 @@ class TeacherStudent(Pass):
         return Model(teacher, metadata=metadata)
 
 
-def student_model(model: Model, block: TuningBlock, criterion: str = "l1") -> Model:
-    """The block's modules alone, pruned, with what remains of the model's weights; names are those of `model`."""
-    names = [model.modules[m].name for m in block.modules]
+def student_model(pruner: BlockPruner, block: TuningBlock) -> Model:
+    """The block's modules alone, pruned, with what remains of the teacher's weights; names are the teacher's."""
+    names = [pruner.modules[m].name for m in block.modules]
     rates = {name: symbol.rate for name, symbol in zip(names, block.symbols, strict=True)}
-    pruned = materialize(model, plan_blocks(model, rates, criterion=criterion))
+    pruned = pruner.materialize(pruner.plan(rates))
     return ExtractBlocks(first=names[0], last=names[-1]).apply(pruned).model
 
 

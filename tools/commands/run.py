@@ -17,12 +17,12 @@ from wootz.frontend.caffe.solver import read_solver
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.analysis.pruning import prunable_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.cluster import Cluster, abort, connect
 from wootz.runtime.dataset import load_dataset
 from wootz.runtime.progress import Progress
@@ -32,7 +32,7 @@ from wootz.runtime.run import Job, check
 from wootz.runtime.run import run as run_job
 from wootz.runtime.run_directory import BEST_FILE, check_run_directory, clear_results
 from wootz.runtime.session import Device
-from wootz.tools.models import open_network
+from wootz.tools.models import open_network, prunable_network
 from wootz.tools.progress import ConsoleProgress
 
 DEFAULT_EXAMPLE = "digits"
@@ -152,8 +152,9 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
     inputs = _Inputs(network_file, folder, options)
     network = open_network(network_file, options["weights"], options["seed"])
     modules, source = find_modules(network.model)
-    parts = prunable_modules(replace(network.model, modules=modules))
-    subspace, warnings = read_subspace(inputs.path("subspace", "subspace.json"), parts)
+    full_network = replace(network.model, modules=modules)
+    prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
+    subspace, warnings = read_subspace(inputs.path("subspace", "subspace.json"), prunable)
     solver = read_solver(inputs.path("solver", "solver.prototxt"))
     data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
     if not data:
@@ -162,7 +163,7 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
     dataset = load_dataset(data, _image_shape(network), train_transform.crop_size, options["seed"])
     return Job(
         title=_title(model),
-        network=replace(network.model, modules=modules),
+        network=full_network,
         modules_source=source,
         untrained=network.initialised,
         all_untrained=network_file.endswith(".prototxt") and not options["weights"],
@@ -181,7 +182,7 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
         criterion=options["criterion"],
         device=_device(solver, options),
         embed_normalization=options["embed_normalization"],
-        notes=tuple(warnings),
+        notes=(*network.notes, *warnings),
     )
 
 
@@ -236,30 +237,45 @@ def _device(solver: Solver, options: Mapping[str, Any]) -> Device:
 
 
 def _show(console: Console, result: RunResult, folder: Path, report: Path) -> None:
-    table = Table(title=f"{result.model}: {result.objective}")
-    for column in ("", "configuration", "parameters", "of full", "validation", "test", "networks tried", "time"):
-        table.add_column(column, justify="left" if column in ("", "configuration") else "right")
+    table = Table(title=result.objective, title_justify="left")
+    table.add_column("network")
+    for column in ("parameters", "", "validation", "test", "tried", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
     full = result.full
-    table.add_row("full network", "-", f"{full.parameters:,}", "100 %", _percent(full.accuracy),
-                  _percent(full.test_accuracy), "-", f"{full.seconds:.0f} s")  # fmt: skip
+    table.add_row(
+        "full",
+        f"{full.parameters:,}",
+        "",
+        _percent(full.accuracy),
+        _percent(full.test_accuracy),
+        "",
+        _time(full.seconds),
+    )
     _add_exploration(table, "best, block-trained", result.block_trained, result, result.pretraining_seconds)
     if result.default is not None:
         _add_exploration(table, "best, default", result.default, result, 0.0)
     console.print(table)
     if result.block_trained.best is not None:
-        console.print(f"network: {folder / BEST_FILE}", highlight=False, soft_wrap=True)
-    console.print(f"report:  {report}", highlight=False, soft_wrap=True)
+        best = result.block_trained.network(result.block_trained.best)
+        console.print(
+            f"best:   {folder / BEST_FILE}  {best.configuration}", highlight=False, soft_wrap=True, markup=False
+        )
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
 def _add_exploration(table: Table, title: str, found: ExplorationResult, result: RunResult, before: float) -> None:
-    tried, seconds = f"{len(found.networks)} of {result.feasible}", f"{before + found.seconds:.0f} s"
+    tried, time = f"{len(found.networks)} of {result.feasible}", _time(before + found.seconds)
     if found.best is None:
-        table.add_row(title, "none meets the constraints", "", "", "", "", tried, seconds)
+        table.add_row(title, "none meets the constraints", "", "", "", tried, time)
         return
     best = found.network(found.best)
-    table.add_row(title, best.configuration, f"{best.parameters:,}",
-                  f"{100 * best.parameters / result.full.parameters:.0f} %", _percent(best.accuracy),
-                  _percent(found.best_test_accuracy), tried, seconds)  # fmt: skip
+    share = f"{100 * best.parameters / result.full.parameters:.0f} %"
+    accuracies = (_percent(best.accuracy), _percent(found.best_test_accuracy))
+    table.add_row(title, f"{best.parameters:,}", share, *accuracies, tried, time)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s"
 
 
 def _percent(accuracy: float | None) -> str:

@@ -1,0 +1,105 @@
+"""Each fault of the input: one line that says what to do, exit code 1, no traceback, nothing half-written."""
+
+import os
+import pickle
+import re
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+
+class Attack:
+    def __reduce__(self):
+        return os.system, ("touch attacked",)
+
+
+def run_with(wootz, job_files, tmp_path, *options):
+    """The job with some options changed, in an empty working directory."""
+    return wootz("run", job_files, "--data", "digits", "--out", "out", *options, cwd=tmp_path)
+
+
+def assert_refused(done, tmp_path, pattern):
+    assert done.code == 1, done.out + done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert re.search(pattern, done.err), done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "content", "pattern"),
+    [
+        ("--subspace", "missing.json", None, r"missing\.json: no such file"),
+        ("--subspace", "short.json", "[[0.5, 0.5]]", r"short\.json.*2 rates.*4 modules"),
+        ("--subspace", "rate.json", "[[0.5, 0.5, 0.5, 1.5]]", r"rate\.json.*1\.5"),
+        ("--solver", "missing.prototxt", None, r"missing\.prototxt.*no such file"),
+        ("--solver", "unknown.prototxt", "base_lr: 0.1\nmomentun: 0.9", r"unknown\.prototxt:2:1:.*momentun.*momentum"),
+        ("--solver", "batch.prototxt", "base_lr: 0.1\nbatch_size: 5000", r"batch_size 5000 exceeds the \d+ training"),
+        ("--objective", None, "min ModelSize constraint Accuracy > 1.5", r"Accuracy > 1\.5.*between 0 and 1"),
+        ("--objective", None, "min Size", r"--objective:1:5.*Size.*ModelSize"),
+        ("--weights", "missing.caffemodel", None, r"missing\.caffemodel.*no such file"),
+        ("--data", None, "nowhere", r"nowhere: no such data set"),
+        ("--criterion", None, "l7", r"l7"),
+    ],
+)
+def test_options(wootz, job_files, tmp_path, option, name, content, pattern):
+    value = name or content
+    if name and content is not None:
+        (tmp_path / name).write_text(content)
+    assert_refused(run_with(wootz, job_files, tmp_path, option, value), tmp_path, pattern)
+
+
+def test_a_pickle_that_holds_code(wootz, job_files, tmp_path):
+    (tmp_path / "attack.pickle").write_bytes(pickle.dumps(Attack()))
+    done = run_with(wootz, job_files, tmp_path, "--subspace", "attack.pickle")
+    assert_refused(done, tmp_path, r"attack\.pickle.*(system|posix)")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_syntax_error_in_a_prototxt(wootz, job_files, tmp_path):
+    text = (job_files / "net.prototxt").read_text().splitlines()
+    text[6] = '  name: "conv1'
+    (tmp_path / "net.prototxt").write_text("\n".join(text))
+    done = wootz("run", "net.prototxt", "--data", "digits", "--out", "out", cwd=tmp_path)
+    assert_refused(done, tmp_path, r"net\.prototxt:7:\d+:")
+
+
+def test_a_network_that_does_not_exist(wootz, tmp_path):
+    done = wootz("run", "nothing.prototxt", "--out", "out", cwd=tmp_path)
+    assert_refused(done, tmp_path, r"nothing\.prototxt.*no such file")
+
+
+def test_a_network_with_another_number_of_classes(wootz, job_files, tmp_path):
+    text = (job_files / "net.prototxt").read_text().replace("num_output: 10", "num_output: 7")
+    (tmp_path / "net.prototxt").write_text(text)
+    options = [
+        f"--{name}={job_files / file}"
+        for name, file in (
+            ("subspace", "subspace.json"), ("solver", "solver.prototxt"), ("objective", "objective.txt"),
+            ("pretrain-solver", "pretrain.prototxt"),
+        )
+    ]  # fmt: skip
+    done = wootz("run", "net.prototxt", "--data", "digits", "--out", "out", *options, cwd=tmp_path)
+    assert_refused(done, tmp_path, r"7 classes.*10.*num_output")
+
+
+def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = wootz("run", job_files, "--data", "digits", "--out", "mine", "--overwrite", cwd=tmp_path)
+    assert_refused(done, tmp_path, "choose another --out")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_nothing_meets_the_objective(wootz, job_files, tmp_path):
+    done = run_with(wootz, job_files, tmp_path, "--objective", "min ModelSize constraint Accuracy > 0.9999")
+    assert done.code == 1
+    assert re.search(r"none of the 4 networks meets .*the most accurate is \[", done.err)
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "best.onnx").exists()
+
+
+def test_usage_errors_exit_with_2(wootz):
+    assert wootz("run", "--no-such-option").code == 2
+    assert wootz("fly").code == 2

@@ -1,0 +1,150 @@
+"""The main job from files to files, as a user runs it."""
+
+import json
+import sys
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+import onnx
+import onnx.reference
+import onnxruntime
+import pytest
+
+from wootz.passes.ir.files import load
+from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.batches import normalize
+from wootz.runtime.dataset import load_dataset
+from wootz.runtime.result import RunResult
+
+
+@pytest.fixture(scope="module")
+def result(finished_run) -> RunResult:
+    return RunResult.load(finished_run)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return load_dataset("digits", (1, 8, 8))
+
+
+def run_onnx(file, data):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: data})[0]
+
+
+def test_every_file_is_there(finished_run):
+    assert {"best.onnx", "teacher.onnx", "result.json", "report.html", "sizes.png"} <= {
+        f.name for f in finished_run.iterdir()
+    }
+
+
+def test_all_feasible_networks_are_tried_both_ways_from_the_largest_down(result, job_files):
+    for exploration in (result.block_trained, result.default):
+        assert len(exploration.networks) == len(json.loads((job_files / "subspace.json").read_text()))
+        sizes = [n.parameters for n in exploration.networks]
+        assert sizes == sorted(sizes, reverse=True)
+        best = exploration.network(exploration.best)
+        assert best.accuracy == max(n.accuracy for n in exploration.networks)
+
+
+def test_training_learns_and_pre_training_lowers_the_error_of_every_block(result):
+    assert result.full.accuracy > 0.7
+    assert result.blocks
+    for block in result.blocks:
+        assert block.final_error < block.initial_error
+    for network in result.block_trained.networks:
+        assert any(block != "-" for block in network.blocks)
+
+
+def test_block_trained_networks_start_from_a_higher_accuracy(result):
+    start = {n.index: n.initial_accuracy for n in result.default.networks}
+    gains = [n.initial_accuracy - start[n.index] for n in result.block_trained.networks]
+    assert np.median(gains) > 0
+
+
+def test_the_best_network_is_as_good_as_the_result_says(finished_run, result, photographs):
+    model = load(finished_run / "best.onnx")
+    verify(model)
+    onnx.checker.check_model(str(finished_run / "best.onnx"), full_check=True)
+    transform = InputTransform.from_json(model.metadata["wootz.input"])
+    assert json.loads(model.metadata["wootz.classes"]) == [str(d) for d in range(10)]
+    for split, expected in (
+        (photographs.validation, result.block_trained.network(result.block_trained.best).accuracy),
+        (photographs.test, result.block_trained.best_test_accuracy),
+    ):
+        scores = run_onnx(finished_run / "best.onnx", normalize(split.images, transform))
+        assert np.mean(scores.argmax(axis=1) == split.labels) == pytest.approx(expected)
+
+
+def test_three_runtimes_agree_on_the_best_network(finished_run, photographs):
+    cv2 = pytest.importorskip("cv2")
+    file = finished_run / "best.onnx"
+    data = normalize(photographs.test.images[:8], InputTransform(mean=(128.0,), scale=(1 / 128,)))
+    expected = run_onnx(file, data)
+    reference = onnx.reference.ReferenceEvaluator(str(file)).run(None, {"data": data})[0]
+    np.testing.assert_allclose(reference, expected, atol=1e-5)
+    network = cv2.dnn.readNetFromONNX(str(file))
+    network.setInput(data)
+    np.testing.assert_allclose(network.forward(), expected, atol=1e-5)
+
+
+def test_the_same_job_finds_the_same(wootz, finished_run, result, job_files, tmp_path):
+    done = wootz("run", job_files, "--data", "digits", "--threads", 1, "--out", tmp_path / "again")
+    assert done.code == 0, done.err
+    again = RunResult.load(tmp_path / "again")
+    assert [(n.index, n.curve) for n in again.block_trained.networks] == [
+        (n.index, n.curve) for n in result.block_trained.networks
+    ]
+    assert (tmp_path / "again" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
+
+
+def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_files, tmp_path):
+    pytest.importorskip("mpi4py")
+    mpiexec = which("mpiexec", path=str(Path(sys.executable).parent)) or which("mpiexec")
+    if mpiexec is None:
+        pytest.skip("no mpiexec: the extra 'mpi' brings one")
+    arguments = ("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", tmp_path / "two")
+    done = wootz(*arguments, before=(mpiexec, "-n", "2"))
+    assert done.code == 0, done.err
+    two = RunResult.load(tmp_path / "two")
+    assert two.processes == 2
+    for one, other in ((result.block_trained, two.block_trained), (result.default, two.default)):
+        assert (other.best, other.best_test_accuracy) == (one.best, one.best_test_accuracy)
+        assert [(n.index, n.curve) for n in other.networks] == [(n.index, n.curve) for n in one.networks]
+    assert {n.process for n in two.block_trained.networks} == {0, 1}
+    assert (tmp_path / "two" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
+
+
+def test_a_run_directory_is_not_overwritten_unasked_and_resuming_trains_nothing_again(wootz, finished_run, job_files):
+    before = (finished_run / "best.onnx").read_bytes()
+    arguments = ("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", finished_run)
+    refused = wootz(*arguments)
+    assert refused.code == 1
+    assert "--resume" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    resumed = wootz(*arguments, "--resume")
+    assert resumed.code == 0, resumed.err
+    assert "steps/s" not in resumed.out
+    assert (finished_run / "best.onnx").read_bytes() == before
+
+
+def test_the_normalisation_can_be_part_of_the_network(wootz, job_files, finished_run, tmp_path, photographs):
+    out = tmp_path / "raw"
+    done = wootz(
+        "run", job_files, "--data", "digits", "--threads", 1, "--out", out, "--embed-normalization"
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    pixels = photographs.test.images[:16].astype(np.float32)
+    plain = run_onnx(finished_run / "best.onnx", normalize(pixels, InputTransform(mean=(128.0,), scale=(1 / 128,))))
+    np.testing.assert_allclose(run_onnx(out / "best.onnx", pixels), plain, atol=1e-6)
+
+
+def test_the_report_can_be_made_again(wootz, finished_run):
+    page = (finished_run / "report.html").read_text()
+    (finished_run / "report.html").unlink()
+    done = wootz("report", finished_run)
+    assert done.code == 0
+    assert done.out.strip() == str(finished_run / "report.html")
+    assert len((finished_run / "report.html").read_text()) == len(page)
