@@ -73,10 +73,10 @@ class _RowReader:
             return self._of_modules(number, rates)
         if len(rates) == len(self.convolutions):
             return self._of_convolutions(number, rates)
+        of_modules, of_convolutions = len(self.modules), len(self.convolutions)
+        other = f", or {of_convolutions}, one a convolution" if of_convolutions != of_modules else ""
         raise self._error(
-            number,
-            f"{_count(len(rates), 'rate')}; a row has {_count(len(self.modules), 'rate')}, one a module, "
-            f"or {len(self.convolutions)}, one a convolution",
+            number, f"{_count(len(rates), 'rate')}; a row has {_count(of_modules, 'rate')}, one a module{other}"
         )
 
     def _rates(self, number: int, row: Any) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 from wootz.passes.errors import WootzError
@@ -16,9 +16,15 @@ LONGEST_RUN = 4
 
 
 def sample_subspace(
-    modules: Sequence[str], rates: Sequence[float], count: int, seed: int, sampling: Sampling = "spread"
+    modules: Sequence[str],
+    rates: Sequence[float],
+    count: int,
+    seed: int,
+    sampling: Sampling = "spread",
+    whole: Collection[str] = (),
 ) -> Subspace:
-    """`count` different configurations, the same for the same arguments. Their rates are drawn
+    """`count` different configurations, the same for the same arguments. Modules in `whole` have rate 0, the others
+    rates that are drawn
 
     - `independent`: each for itself, all equally likely (the paper's collection-1, section 7.3). Many modules then
       average out, and the networks are of nearly one size;
@@ -31,21 +37,27 @@ def sample_subspace(
     choices = sorted({float(rate) for rate in rates})
     if not choices or not all(0 <= rate < 1 for rate in choices):
         raise WootzError(f"rates to sample from are fractions, from 0 to below 1, not {', '.join(map(str, rates))}")
-    possible = len(choices) ** len(modules)
+    sampled = [module for module in modules if module not in whole]
+    possible = len(choices) ** len(sampled)
     if not 1 <= count <= possible:
-        raise WootzError(f"{len(choices)} rates for {len(modules)} modules give {possible} configurations, not {count}")
+        raise WootzError(f"{len(choices)} rates for {len(sampled)} modules give {possible} configurations, not {count}")
     generator = random.Random(seed)
     draw = _DRAWS[sampling]
     found: dict[Configuration, None] = {}
     attempts = 0
     while len(found) < count:
-        found.setdefault(draw(generator, choices, len(modules)))
+        found.setdefault(draw(generator, choices, len(sampled)))
         attempts += 1
         if attempts == 1000 * count:
             raise WootzError(
                 f"only {len(found)} of {count} configurations found by sampling {sampling!r}: ask for less"
             )
-    return Subspace(tuple(modules), tuple(found))
+    return Subspace(tuple(modules), tuple(_with_whole(modules, whole, rates_drawn) for rates_drawn in found))
+
+
+def _with_whole(modules: Sequence[str], whole: Collection[str], rates: Configuration) -> Configuration:
+    following = iter(rates)
+    return tuple(0.0 if module in whole else next(following) for module in modules)
 
 
 def _independent(generator: random.Random, rates: Sequence[float], modules: int) -> Configuration:

@@ -1,30 +1,45 @@
-"""Which modules' inputs lose channels when other modules are pruned."""
+"""Which modules are seen by what comes after them: where their pruning takes channels from other inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
+from wootz.passes.ir.model import module_nodes
 from wootz.passes.transforms.prune_blocks import BlockPruner
 
 ALMOST_ALL = 0.999
 """A rate at which one filter is left."""
 
 
-def input_sources(pruner: BlockPruner) -> dict[int, tuple[int, ...]]:
-    """For each module whose input loses channels, the positions of the modules whose pruning takes them.
+@dataclass(frozen=True)
+class InputSources:
+    """Positions of modules that take channels from inputs when they are pruned.
 
-    Empty for networks of closed modules (ResNet, Inception), whose top layers stay whole. In a chain of layers (LeNet,
-    VGG) each module loses inputs with the one before it.
+    `of_modules` has those for each module whose input loses channels. It is empty for networks of closed modules
+    (ResNet, Inception), whose top layers stay whole; in a chain of layers (LeNet, VGG) each module loses inputs with
+    the one before it. `outside` are the modules that take channels from layers outside of all modules.
     """
-    entries = [pruner.analysis.channels_in(module.entry) for module in pruner.modules]
-    sources: dict[int, tuple[int, ...]] = {}
-    for position, table in enumerate(pruner.convolutions):
-        if table.prunable:
-            removed = _removed_channels(pruner, table.module)
-            for reader, entry in enumerate(entries):
-                if reader != position and np.isin(entry, removed).any():
-                    sources[reader] = (*sources.get(reader, ()), position)
-    return sources
+
+    of_modules: Mapping[int, tuple[int, ...]]
+    outside: tuple[int, ...]
+
+
+def input_sources(pruner: BlockPruner) -> InputSources:
+    """Whose inputs depend on which modules in the pruner's network."""
+    removed = {i: _removed_channels(pruner, t.module) for i, t in enumerate(pruner.convolutions) if t.prunable}
+
+    def sources(tensors: Iterable[str]) -> tuple[int, ...]:
+        channels = [pruner.analysis.channels_in(tensor) for tensor in tensors]
+        met = np.unique(np.concatenate(channels)) if channels else np.zeros(0, np.int32)
+        return tuple(position for position, gone in removed.items() if np.isin(gone, met).any())
+
+    of_modules = {i: tuple(s for s in sources([m.entry]) if s != i) for i, m in enumerate(pruner.modules)}
+    inside = {id(node) for module in pruner.modules for node in module_nodes(pruner.model, module)}
+    outside = {t.name for node in pruner.model.graph.nodes if id(node) not in inside for t in node.inputs}
+    return InputSources({i: found for i, found in of_modules.items() if found}, sources(outside))
 
 
 def _removed_channels(pruner: BlockPruner, module: str) -> np.ndarray:

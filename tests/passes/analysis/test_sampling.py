@@ -50,6 +50,14 @@ def test_a_whole_space_can_be_sampled():
     assert len(set(subspace.configurations)) == 8
 
 
+def test_modules_that_stay_whole():
+    subspace = sample_subspace(("a", "b", "c"), (0.3, 0.5), 4, seed=0, whole=("b",))
+    assert subspace.modules == ("a", "b", "c")
+    assert set(subspace.configurations) == {(0.3, 0, 0.3), (0.3, 0, 0.5), (0.5, 0, 0.3), (0.5, 0, 0.5)}
+    with pytest.raises(WootzError, match="2 rates for 2 modules give 4 configurations, not 5"):
+        sample_subspace(("a", "b", "c"), (0.3, 0.5), 5, seed=0, whole=("b",))
+
+
 @pytest.mark.parametrize(
     ("rates", "count", "reason"),
     [

@@ -1,0 +1,43 @@
+from wootz.passes.analysis.block_costs import BlockUse, Cost, block_uses, estimate_work, symbol_costs, total
+from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+
+NETWORKS = [[Symbol(module, rate) for module, rate in enumerate(row)] for row in [(1, 1, 1), (2, 2, 1), (3, 1, 2)]]
+
+
+def cost_of(symbol):
+    return Cost(parameters=10 * symbol.module + int(symbol.rate), macs=100 * int(symbol.rate))
+
+
+def test_symbols_are_measured_on_few_networks():
+    asked = []
+
+    def costs_of_symbols(n):
+        asked.append(n)
+        return [cost_of(symbol) for symbol in NETWORKS[n]]
+
+    networks = NETWORKS * 10
+    assert symbol_costs(networks, costs_of_symbols) == {s: cost_of(s) for network in NETWORKS for s in network}
+    assert asked == [0, 1, 2]
+
+
+def test_block_uses():
+    first, second = TuningBlock((Symbol(0, 0.5), Symbol(1, 0.5))), TuningBlock((Symbol(2, 0.3),))
+    plan = BlockPlan((first, second), ((first, second), (first, None), (None, None, second)))
+    costs = {Symbol(0, 0.5): Cost(1, 10), Symbol(1, 0.5): Cost(2, 20), Symbol(2, 0.3): Cost(3, 30)}
+    assert block_uses(plan, costs) == (
+        BlockUse(first, (0, 1), Cost(3, 30)),
+        BlockUse(second, (0, 2), Cost(3, 30)),
+    )
+
+
+def test_work_leaves_out_blocks_that_equal_the_teacher():
+    pruned, whole = TuningBlock((Symbol(0, 0.5),)), TuningBlock((Symbol(1, 0.0),))
+    uses = [BlockUse(pruned, (0, 1, 2), Cost(1, 10)), BlockUse(whole, (0, 1), Cost(1, 1000))]
+    work = estimate_work(uses, groups=2, teacher=Cost(5, 100), networks=[Cost(3, 60), Cost(3, 40)])
+    assert (work.students, work.teacher, work.separate, work.fine_tuning) == (30, 200, 90, 300)
+    assert work.pretraining == 230
+    assert work.break_even == 230 / 300
+
+
+def test_total_of_nothing():
+    assert total([]) == Cost(0, 0)

@@ -1,0 +1,203 @@
+"""`wootz subspace sample` and `wootz blocks` on a residual network and on a plain chain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from wootz.passes.analysis.block_costs import network_cost
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.tools.cli import wootz
+from wootz.tools.commands.blocks import survey_blocks
+from wootz.tools.models import open_network, prunable_network
+
+RESIDUAL = Path(__file__).parents[2] / "examples" / "digits" / "net.prototxt"
+
+CHAIN = """
+name: "chain"
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 8 dim: 8 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+        convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
+layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2"
+        convolution_param { num_output: 8 kernel_size: 3 } }
+layer { name: "relu2" type: "ReLU" bottom: "conv2" top: "conv2" }
+layer { name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
+        convolution_param { num_output: 6 kernel_size: 3 } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv3" top: "ip" inner_product_param { num_output: 3 } }
+"""
+
+
+@pytest.fixture
+def chain(tmp_path):
+    path = tmp_path / "chain.prototxt"
+    path.write_text(CHAIN)
+    return path
+
+
+def run(*arguments):
+    return CliRunner(env={"COLUMNS": "200"}).invoke(wootz, [str(argument) for argument in arguments])
+
+
+def refusal(*arguments):
+    result = run(*arguments)
+    assert isinstance(result.exception, WootzError), result.output
+    return str(result.exception)
+
+
+def pruner_of(path):
+    network = open_network(str(path)).model
+    return BlockPruner.of(replace(network, modules=find_modules(network)[0]))
+
+
+def survey_of(path, rows, method="maximal"):
+    pruner = pruner_of(path)
+    return pruner, survey_blocks(pruner, Subspace(tuple(m.name for m in pruner.modules), tuple(rows)), method)
+
+
+@pytest.mark.parametrize("method", ["paper", "maximal"])
+def test_costs_are_those_of_the_pruned_networks(chain, method):
+    cases = {
+        chain: ((0.5, 0.5, 0.5), (0.5, 0.5, 0.0), (0.0, 0.5, 0.7), (0.5, 0.0, 0.5)),
+        RESIDUAL: ((0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.75, 0.0), (0.0, 0.9, 0.5, 0.5), (0.9, 0.0, 0.0, 0.5)),
+    }
+    for path, rows in cases.items():
+        pruner, survey = survey_of(path, rows, method)
+        for row, cost in zip(rows, survey.costs, strict=True):
+            rates = dict(zip(survey.subspace.modules, row, strict=True))
+            assert cost == network_cost(pruner.materialize(pruner.plan(rates)))
+        assert survey.full == network_cost(pruner.model)
+
+
+def test_work_of_a_residual_network():
+    _, survey = survey_of(RESIDUAL, ((0.5, 0.0, 0.5, 0.5), (0.5, 0.0, 0.9, 0.5)))
+    assert [str(use.block) for use in survey.uses] == ["1(0.5) 2(0)", "4(0.5)"]
+    assert [str(symbol) for _, symbol in survey.uncovered] == ["3(0.5)", "3(0.9)"]
+    students = 3 * sum(use.cost.macs for use in survey.uses)
+    assert survey.work.students == students
+    assert survey.work.separate == 2 * students
+    assert survey.work.teacher == survey.full.macs, "both blocks are in one group"
+    assert survey.work.fine_tuning == 3 * sum(cost.macs for cost in survey.costs)
+    assert survey.work.break_even == pytest.approx((students + survey.full.macs) / survey.work.fine_tuning)
+
+
+def test_blocks_at_rate_0_are_not_trained():
+    _, survey = survey_of(RESIDUAL, ((0.0, 0.0, 0.5, 0.3), (0.0, 0.0, 0.3, 0.5)))
+    assert [str(use.block) for use in survey.uses] == ["1(0) 2(0)"]
+    assert survey.groups == ()
+    assert survey.work.students == survey.work.teacher == survey.work.separate == 0
+
+
+def test_a_chain_tells_blocks_apart_by_their_input(chain, tmp_path):
+    rows = [[0.5, 0.5, 0.3], [0.5, 0.5, 0.0], [0.0, 0.5, 0.3]]
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    result = run("blocks", chain, "--subspace", tmp_path / "s.json", "-o", tmp_path / "blocks.json")
+    assert result.exit_code == 0, result.output
+    assert "module1 to module2 │ 0.5, 0.5" in result.output
+    assert "module3            │ 0.3 behind 0.5" in result.output
+    written = json.loads((tmp_path / "blocks.json").read_text())
+    assert [b["modules"] for b in written["blocks"]] == [["module1", "module2"], ["module3"]]
+    assert [b["input_rates"] for b in written["blocks"]] == [[[], [0.5]], [[0.5]]]
+    assert [n["blocks"] for n in written["networks"]] == [["B1", "B2"], ["B1", None], [None, None, "B2"]]
+    assert written["uncovered"] == [
+        {"network": 1, "module": "module3", "rate": 0.0},
+        {"network": 2, "module": "module1", "rate": 0.0},
+        {"network": 2, "module": "module2", "rate": 0.5},
+    ]
+
+
+def test_everything_is_written_and_drawn(tmp_path):
+    subspace, written = tmp_path / "s.json", tmp_path / "blocks.json"
+    assert run("subspace", "sample", RESIDUAL, "--rates", "0.3,0.5", "--count", "8", "-o", subspace).exit_code == 0
+    for picture, beginning in (("blocks.png", b"\x89PNG"), ("blocks.svg", b"<?xml")):
+        result = run("blocks", RESIDUAL, "--subspace", subspace, "-o", written, "--picture", tmp_path / picture)
+        assert result.exit_code == 0, result.output
+        assert (tmp_path / picture).read_bytes().startswith(beginning)
+    plan = json.loads(written.read_text())
+    assert plan["modules"] == ["res2a", "res2b", "res3a", "res3b"]
+    assert [n["configuration"] for n in plan["networks"]] == json.loads(subspace.read_text())
+    for block in plan["blocks"]:
+        assert block["networks"] == [i for i, n in enumerate(plan["networks"]) if block["name"] in n["blocks"]]
+    assert sorted(name for group in plan["groups"] for name in group) == sorted(b["name"] for b in plan["blocks"])
+
+
+def test_long_subspaces_are_shown_in_part_and_say_so(tmp_path):
+    assert run("subspace", "sample", RESIDUAL, "--count", "25", "-o", tmp_path / "s.csv").exit_code == 0
+    output = run("blocks", RESIDUAL, "--subspace", tmp_path / "s.csv").output
+    assert "and 5 more networks: -o FILE.json has all" in output
+
+
+def test_repeated_configurations_are_warned_of(tmp_path):
+    (tmp_path / "s.json").write_text("[[0, 0, 0, 0.5], [0.5, 0, 0, 0.5], [0, 0, 0, 0.5]]")
+    result = run("blocks", RESIDUAL, "--subspace", tmp_path / "s.json")
+    assert "left out rows that repeat an earlier one: 3 (as 1)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("[[0.5, 0.5, 0.5, 0.5]]", "has a single configuration"),
+        ("[[0.5, 0.5], [0.3, 0.3]]", "row 1: 2 rates; a row has 4 rates, one a module, or"),
+        ("[[0.5, 0, 0, 0], [0, 1, 0, 0]]", "row 2: rate 2 is 1"),
+    ],
+)
+def test_refused_subspaces(tmp_path, rows, reason):
+    (tmp_path / "s.json").write_text(rows)
+    assert reason in refusal("blocks", RESIDUAL, "--subspace", tmp_path / "s.json")
+
+
+def test_rows_of_convolutions(tmp_path):
+    convolutions = prunable_network(pruner_of(RESIDUAL)).convolutions
+    first = [0.5 if c.is_prunable else 0.0 for c in convolutions]
+    second = [0.5 if c.is_prunable and c.module == "res2a" else 0.0 for c in convolutions]
+    (tmp_path / "s.json").write_text(json.dumps([first, second]))
+    assert run("blocks", RESIDUAL, "--subspace", tmp_path / "s.json").exit_code == 0
+    locked = next(i for i, c in enumerate(convolutions) if c.module and c.locked)
+    second[locked] = 0.3
+    (tmp_path / "s.json").write_text(json.dumps([first, second]))
+    reason = refusal("blocks", RESIDUAL, "--subspace", tmp_path / "s.json")
+    assert f"row 2: rate 0.3 for {convolutions[locked].name}, which can't be pruned: top layer" in reason
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_read(tmp_path):
+    assert "written as .svg or .png" in refusal(
+        "blocks", "missing.onnx", "--subspace", tmp_path / "s.json", "--picture", "blocks.gif"
+    )
+
+
+def test_sampling_leaves_whole_what_cannot_be_pruned(tmp_path):
+    """The exit of a module of a single convolution is its top layer."""
+    marked = CHAIN.replace('type: "Convolution"', 'type: "Convolution" module: "M"')
+    for i, name in enumerate(("a", "a", "b")):
+        marked = marked.replace('module: "M"', f'module: "{name}"', 1).replace(
+            f'name: "relu{i + 1}" type: "ReLU"', f'name: "relu{i + 1}" type: "ReLU" module: "{name}"'
+        )
+    path = tmp_path / "marked.prototxt"
+    path.write_text(marked)
+    result = run("subspace", "sample", path, "--rates", "0.3,0.5", "--count", "2", "-o", tmp_path / "s.json")
+    assert result.exit_code == 0, result.exception
+    assert sorted(json.loads((tmp_path / "s.json").read_text())) == [[0.3, 0], [0.5, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--count", "17", "--rates", "0.3,0.5"), "2 rates for 4 modules give 16 configurations, not 17"),
+        (("--count", "2", "--rates", "0.3,1.5"), "fractions, from 0 to below 1, not 0.3, 1.5"),
+    ],
+)
+def test_refused_samples(tmp_path, arguments, reason):
+    assert reason in refusal("subspace", "sample", RESIDUAL, *arguments, "-o", tmp_path / "s.json")
+
+
+def test_an_output_of_another_kind_is_refused(tmp_path):
+    assert "written as .json or .csv" in refusal(
+        "subspace", "sample", RESIDUAL, "--count", "2", "-o", tmp_path / "s.txt"
+    )

@@ -1,0 +1,262 @@
+"""`wootz blocks`: which tuning blocks a run would pre-train, and what that costs; nothing is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from wootz.frontend.subspace import read_subspace
+from wootz.passes.analysis.block_costs import (
+    BlockUse,
+    Cost,
+    WorkEstimate,
+    block_uses,
+    estimate_work,
+    module_costs,
+    network_cost,
+    symbol_costs,
+    total,
+)
+from wootz.passes.analysis.block_groups import group_blocks
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.subspace import Configuration, Subspace, exit_rate, format_configuration, format_rate
+from wootz.passes.pruning.input_sources import input_sources
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.tools.block_picture import check_picture_path, draw_blocks
+from wootz.tools.models import open_network, prunable_network
+
+MOST_NETWORKS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class BlockSurvey:
+    """Everything that `wootz blocks` tells. `names` are short names of the blocks: B1, B2, …"""
+
+    subspace: Subspace
+    networks: tuple[tuple[Symbol, ...], ...]
+    plan: BlockPlan
+    uses: tuple[BlockUse, ...]
+    groups: tuple[tuple[TuningBlock, ...], ...]
+    costs: tuple[Cost, ...]
+    full: Cost
+    work: WorkEstimate
+    names: Mapping[TuningBlock, str]
+
+    @property
+    def uncovered(self) -> tuple[tuple[int, Symbol], ...]:
+        """The symbols in no block, each with the one network (by position) that has it."""
+        covered = {symbol for block in self.plan.blocks for symbol in block.symbols}
+        return tuple(
+            (n, symbol) for n, network in enumerate(self.networks) for symbol in network if symbol not in covered
+        )
+
+
+@click.command()
+@click.argument("model")
+@click.option("--subspace", "subspace_file", type=click.Path(path_type=Path), required=True,
+              help="Configurations: .json, .csv, .npy or pickle.")  # fmt: skip
+@click.option("--method", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
+              help="How tuning blocks are identified.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="Draw networks × modules, coloured by block: .svg, .png."
+)
+def blocks(model: str, subspace_file: Path, method: str, output: Path | None, picture: Path | None) -> None:
+    """Show the tuning blocks of MODEL for a subspace, what they cost and what they save. Nothing is trained."""
+    if picture is not None:
+        check_picture_path(picture)
+    network = open_network(model).model
+    modules, source = find_modules(network)
+    if not modules:
+        raise WootzError(f"{model} has no modules: mark them in the prototxt")
+    pruner = BlockPruner.of(replace(network, modules=modules))
+    subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if len(subspace.configurations) < 2:
+        raise WootzError(
+            f"{subspace_file} has a single configuration: blocks are what networks share; give at least two"
+        )
+    survey = survey_blocks(pruner, subspace, cast(Method, method))
+    show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})")
+    if output is not None:
+        output.write_text(json.dumps(as_json(survey, method), indent=1) + "\n", encoding="utf-8")
+    if picture is not None:
+        draw_blocks(picture, survey.subspace, survey.plan, survey.names)
+
+
+def survey_blocks(pruner: BlockPruner, subspace: Subspace, method: Method) -> BlockSurvey:
+    """Identifies the blocks of `subspace` and measures them on pruned networks."""
+    sources = input_sources(pruner)
+    plan = identify_blocks(subspace, method, sources.of_modules)
+    networks = tuple(symbols(configuration, sources.of_modules) for configuration in subspace.configurations)
+    outside = [_outside(configuration, sources.outside) for configuration in subspace.configurations]
+
+    def costs_of_symbols(n: int) -> Sequence[Cost]:
+        rates = dict(zip(subspace.modules, subspace.configurations[n], strict=True))
+        pruned = pruner.materialize(pruner.plan(rates))
+        inside = module_costs(pruned)
+        return *inside, network_cost(pruned) - total(inside)
+
+    whole_networks = [(*network, rest) for network, rest in zip(networks, outside, strict=True)]
+    cost_of = symbol_costs(whole_networks, costs_of_symbols)
+    uses = block_uses(plan, cost_of)
+    groups = group_blocks(block for block in plan.blocks if block.is_pruned)
+    full = network_cost(pruner.model)
+    costs = tuple(total(cost_of[symbol] for symbol in network) for network in whole_networks)
+    return BlockSurvey(
+        subspace=subspace,
+        networks=networks,
+        plan=plan,
+        uses=uses,
+        groups=groups,
+        costs=costs,
+        full=full,
+        work=estimate_work(uses, len(groups), full, costs),
+        names={block: f"B{i}" for i, block in enumerate(plan.blocks, start=1)},
+    )
+
+
+def _outside(configuration: Configuration, sources: Sequence[int]) -> Symbol:
+    """Everything outside of modules, as one more symbol behind the last module."""
+    return Symbol(len(configuration), 0.0, tuple(exit_rate(configuration[source]) for source in sources))
+
+
+def show(console: Console, survey: BlockSurvey, title: str) -> None:
+    """Prints the tables and the estimate."""
+    console.print(_block_table(survey, title))
+    for number, group in enumerate(survey.groups, start=1):
+        members = " ".join(survey.names[block] for block in group)
+        console.print(f"group {number}: {members}", highlight=False, soft_wrap=True)
+    console.print(_network_table(survey))
+    left_out = len(survey.networks) - MOST_NETWORKS_SHOWN
+    if left_out > 0:
+        console.print(f"and {left_out} more networks: -o FILE.json has all", highlight=False)
+    for line in (*_uncovered_lines(survey), *_work_lines(survey)):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _block_table(survey: BlockSurvey, title: str) -> Table:
+    table = Table(title=title)
+    for column in ("block", "modules", "rates"):
+        table.add_column(column)
+    for column in ("networks", "parameters", "MACs an image"):
+        table.add_column(column, justify="right")
+    for use in survey.uses:
+        named = [survey.subspace.modules[m] for m in use.block.modules]
+        span = named[0] if len(named) == 1 else f"{named[0]} to {named[-1]}"
+        table.add_row(
+            survey.names[use.block],
+            span,
+            _rates_text(use.block.symbols),
+            str(len(use.networks)),
+            f"{use.cost.parameters:,}",
+            f"{use.cost.macs:,}" if use.block.is_pruned else "as the teacher",
+        )
+    return table
+
+
+def _rates_text(run: Sequence[Symbol]) -> str:
+    """The rates of consecutive modules, and those of the first one's input."""
+    of_input = f" behind {format_rate(run[0].input_rates)}" if run[0].input_rates else ""
+    return ", ".join(format_rate(symbol.rate) for symbol in run) + of_input
+
+
+def _network_table(survey: BlockSurvey) -> Table:
+    table = Table(title="composite vectors (a dash: from the teacher's remaining weights)")
+    table.add_column("network", justify="right")
+    table.add_column("configuration")
+    table.add_column("parameters", justify="right")
+    table.add_column("of full", justify="right")
+    table.add_column("blocks")
+    for n, composite in enumerate(survey.plan.composites[:MOST_NETWORKS_SHOWN]):
+        table.add_row(
+            str(n + 1),
+            format_configuration(survey.subspace.configurations[n]),
+            f"{survey.costs[n].parameters:,}",
+            f"{100 * survey.costs[n].parameters / survey.full.parameters:.0f} %",
+            " ".join("-" if block is None else survey.names[block] for block in composite),
+        )
+    return table
+
+
+def _uncovered_lines(survey: BlockSurvey) -> list[str]:
+    count = sum(len(network) for network in survey.networks)
+    texts = [f"{_symbol_text(survey, symbol)} in network {n + 1}" for n, symbol in survey.uncovered]
+    more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
+    if not texts:
+        return [f"in no block: none of {count} modules of networks"]
+    return [f"in no block: {len(texts)} of {count} modules of networks ({', '.join(texts[:10])}{more})"]
+
+
+def _symbol_text(survey: BlockSurvey, symbol: Symbol) -> str:
+    return f"{survey.subspace.modules[symbol.module]}({_rates_text([symbol])})"
+
+
+def _work_lines(survey: BlockSurvey) -> list[str]:
+    work = survey.work
+    pruned = sum(use.block.is_pruned for use in survey.uses)
+    if not pruned:
+        return ["nothing to pre-train: no pruned piece is in two networks"]
+    return [
+        f"pre-training {pruned} blocks in {len(survey.groups)} groups: {_work(work.pretraining)} an image and step "
+        f"(students {_work(work.students)}, teacher {_work(work.teacher)})",
+        f"the same pieces trained in each network for itself: {_work(work.separate)}, "
+        f"{work.separate / work.students:.1f} times as much as the students take",
+        f"fine-tuning all {len(survey.networks)} networks: {_work(work.fine_tuning)} an image and step; with as many "
+        f"steps, pre-training pays when it saves more than {100 * work.break_even:.1f} % of them",
+    ]
+
+
+def _work(macs: int) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if macs >= size:
+            return f"{macs / size:.1f} {unit}MACs"
+    return f"{macs} MACs"
+
+
+def as_json(survey: BlockSurvey, method: str) -> dict[str, Any]:
+    """The survey as plain data. Networks are positions in the subspace, from 0; work is in MACs an image and step."""
+    modules = survey.subspace.modules
+    return {
+        "method": method,
+        "modules": list(modules),
+        "full": asdict(survey.full),
+        "blocks": [
+            {
+                "name": survey.names[use.block],
+                "modules": [modules[m] for m in use.block.modules],
+                "rates": [symbol.rate for symbol in use.block.symbols],
+                "input_rates": [symbol.input_rates for symbol in use.block.symbols],
+                "networks": use.networks,
+                "trained": use.block.is_pruned,
+                **asdict(use.cost),
+            }
+            for use in survey.uses
+        ],
+        "groups": [[survey.names[block] for block in group] for group in survey.groups],
+        "networks": [
+            {
+                "configuration": configuration,
+                "blocks": [None if block is None else survey.names[block] for block in composite],
+                **asdict(cost),
+            }
+            for configuration, composite, cost in zip(
+                survey.subspace.configurations, survey.plan.composites, survey.costs, strict=True
+            )
+        ],
+        "uncovered": [
+            {"network": n, "module": modules[symbol.module], "rate": symbol.rate} for n, symbol in survey.uncovered
+        ],
+        "work": {**asdict(survey.work), "break_even": survey.work.break_even},
+    }

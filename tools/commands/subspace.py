@@ -1,0 +1,51 @@
+"""`wootz subspace`: makes subspaces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import click
+
+from wootz.frontend.subspace import write_subspace
+from wootz.passes.analysis.sampling import Sampling, sample_subspace
+from wootz.passes.errors import WootzError
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.tools.models import open_network, prunable_network
+
+
+class Rates(click.ParamType):
+    """`0.3,0.5,0.7`."""
+
+    name = "rates"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not numbers with commas between them, as in 0.3,0.5,0.7", param, ctx)
+
+
+@click.group()
+def subspace() -> None:
+    """Make promising subspaces."""
+
+
+@subspace.command()
+@click.argument("model")
+@click.option("--rates", type=Rates(), default="0.3,0.5,0.7", show_default=True, help="Rates to choose from.")
+@click.option("--count", type=int, required=True, help="How many configurations.")
+@click.option("--seed", default=0, show_default=True, help="Equal seeds give equal subspaces.")
+@click.option("--sampling", type=click.Choice(["spread", "independent", "runs"]), default="spread", show_default=True,
+              help="spread: network sizes nearly uniform; independent: each rate for itself; "
+                   "runs: one rate for several modules in a row.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .json or .csv to write.")
+def sample(model: str, rates: tuple[float, ...], count: int, seed: int, sampling: str, output: Path) -> None:
+    """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
+    network = prunable_network(BlockPruner.of(open_network(model).model))
+    whole = [module for module in network.modules if not network.prunable(module)]
+    if len(whole) == len(network.modules):
+        raise WootzError(f"{model} has no module in which filters can be removed: mark modules in the prototxt")
+    sampled = sample_subspace(network.modules, rates, count, seed, cast(Sampling, sampling), whole)
+    write_subspace(output, sampled)
+    click.echo(f"{output}: {len(sampled.configurations)} configurations of {len(network.modules)} modules")
