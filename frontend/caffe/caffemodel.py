@@ -124,13 +124,15 @@ def read_caffemodel(path: Path) -> dict[str, list[Blob]]:
     """The blobs of each layer that has some, by the layer's name, of V2, V1 and V0 files."""
     file = open_wire_file(path)
     layers: dict[str, list[Blob]] = {}
+    is_network = False
     for field in file.fields(0, len(file.data)):
         if field.tag in (NET_V1_LAYER, NET_V2_LAYER):
+            is_network = True
             name, blobs = _layer(file, field)
             if blobs and layers.setdefault(name, blobs) is not blobs:
                 raise file.error(f"two layers named {name!r}", field.start)
-    if not layers:
-        raise InputError("no weights in it: not a caffemodel, or one of a network without parameters", path)
+    if not is_network:
+        raise InputError("no layers in it: not a caffemodel", path)
     return layers
 
 

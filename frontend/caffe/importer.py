@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from wootz.frontend.caffe.layers.data import data_shapes, is_data_layer
-from wootz.frontend.caffe.layers.table import KNOWN_FIELDS, LAYERS, TRAINING_ONLY
+from wootz.frontend.caffe.layers.table import KNOWN_FIELDS, LAYERS, REGION_LAYERS, TRAINING_ONLY
 from wootz.frontend.caffe.lowering import LayerKind, Lowered, Site, Value
 from wootz.frontend.caffe.modules import marked_modules
 from wootz.frontend.caffe.network import COMMON_FIELDS, Layer, NetState, Network, Phase, read_network, stored_state
 from wootz.frontend.caffe.prototxt import Message, read_prototxt
 from wootz.frontend.caffe.schema import decode, unknown_field
-from wootz.frontend.caffe.shape import Batch, BatchMustBeFixed, Shape, annotation
+from wootz.frontend.caffe.shape import Shape, SizeMustBeFixed, Symbol, annotation
 from wootz.frontend.caffe.transform import read_transform
 from wootz.frontend.caffe.weights import FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring, wire
@@ -71,12 +71,14 @@ def import_network(
 ) -> ImportedNetwork:
     """`import_caffe` of what was read already."""
     try:
-        result = _import(network, weights, state, input_shapes, symbolic=True)
-    except BatchMustBeFixed as reason:
-        result = _import(network, weights, state, input_shapes, symbolic=False)
+        return _import(network, weights, state, input_shapes, symbolic=True)
+    except SizeMustBeFixed as reason:
         note = f"{network.message.source.file}: the batch size is fixed as declared: {reason}"
-        result = replace(result, notes=(note, *result.notes))
-    return result
+    try:
+        result = _import(network, weights, state, input_shapes, symbolic=False)
+    except SizeMustBeFixed as reason:
+        raise network.message.error(f"shapes have to be known before the graph runs: {reason}") from reason
+    return replace(result, notes=(note, *result.notes))
 
 
 def _import(
@@ -177,7 +179,7 @@ def _lower(wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], lowered: Lower
             if node is not None and id(node) in made and wired.layer.name not in layer_names:
                 node.name = wired.layer.name
                 layer_names.add(node.name)
-            if node is not None and (id(node) in made or id(value.tensor) in renamable):
+            if node is not None and (id(node) in made or id(value.tensor) in renamable or value.takes_name):
                 _name_top(value, wired, top, wiring, renamable, builder)
     _outputs(wiring, values, builder)
     return {i: value.tensor.name for i, value in values.items()}
@@ -190,8 +192,10 @@ def _inputs(wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], graph: Graph,
     for i, w in enumerate(wiring.wires):
         if w.producer is None and w.blob in shapes:
             shape: Shape = shapes[w.blob]
-            if symbolic and shape and shape[0] == batch:
-                shape = (Batch(), *shape[1:])
+            if any(i in r.bottoms[1:2] and r.layer.type in REGION_LAYERS for r in wiring.layers):
+                shape = (Symbol("regions"), *shape[1:])
+            elif symbolic and shape and shape[0] == batch:
+                shape = (Symbol(), *shape[1:])
             tensor = Variable(w.blob, np.dtype(np.float32), annotation(shape))
             graph.inputs.append(tensor)
             values[i] = Value(tensor, shape)

@@ -27,6 +27,8 @@ class Value:
 
     tensor: Tensor
     shape: Shape
+    takes_name: bool = False
+    """The tensor was another layer's top, and now is this one's."""
 
 
 Lower = Callable[["Site", Any], "Value | Sequence[Value]"]
@@ -55,6 +57,8 @@ class Lowered:
     """BatchNormalization nodes without scale and shift of their own, by the `id` of their output."""
     pooling_indices: dict[int, Tensor] = field(default_factory=dict)
     """ONNX's indices of maxima, by the `id` of the mask that Caffe would give."""
+    pooled_shapes: dict[int, Shape] = field(default_factory=dict)
+    """What was pooled when a mask was made, by the `id` of the mask."""
 
 
 @dataclass
@@ -131,6 +135,8 @@ class Site:
         """`tensor` in another shape of as many elements; the tensor itself where the shape is the same."""
         if before == after:
             return tensor
+        if isinstance(tensor, Constant):
+            return self.constant(tensor.values.reshape(static_shape(after)), "reshaped")
         target: list[int] = []
         for i, dim in enumerate(after):
             if isinstance(dim, int):

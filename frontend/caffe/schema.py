@@ -44,9 +44,10 @@ def decode(message: Message, schema: type[T], where: str) -> T:
         if field.name not in hints:
             raise unknown_field(field, message, hints, where)
         hint = hints[field.name]
-        if hint is NoEffect:
+        element = _element_type(hint)
+        if element is NoEffect:
             continue
-        value = _value(field, _element_type(hint), message, where)
+        value = _value(field, element, message, where)
         if get_origin(hint) is tuple:
             values[field.name] = (*values.get(field.name, ()), value)
         elif values.get(field.name, value) != value:

@@ -1,7 +1,7 @@
-"""Shapes of blobs, whose batch dimension may be symbolic.
+"""Shapes of blobs, some of whose dimensions are symbolic.
 
-A dimension is an integer, or a `Batch`: a multiple of the number N of images in a batch. Shapes are otherwise as
-Caffe computes them.
+A dimension is an integer or a `Symbol`: a multiple of a size that is known when the graph runs, in most networks the
+number N of images in a batch. Shapes are otherwise as Caffe computes them.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BATCH_SYMBOL = "N"
+BATCH = "N"
 
 
 @dataclass(frozen=True)
-class Batch:
-    """`factor · N`."""
+class Symbol:
+    """`factor · name`."""
 
+    name: str = BATCH
     factor: int = 1
 
     def __str__(self) -> str:
-        return BATCH_SYMBOL if self.factor == 1 else f"{self.factor}{BATCH_SYMBOL}"
+        return self.name if self.factor == 1 else f"{self.factor}{self.name}"
 
 
-Dim = int | Batch
+Dim = int | Symbol
 Shape = tuple[Dim, ...]
 
 
-class BatchMustBeFixed(Exception):
-    """The network computes something that has no shape for every N: it is imported for its declared batch size."""
+class SizeMustBeFixed(Exception):
+    """The network computes something that has no shape for every batch size."""
 
 
 def static(dim: Dim) -> int:
     """`dim` as a number."""
-    if isinstance(dim, Batch):
-        raise BatchMustBeFixed(f"a number is needed where the batch dimension {dim} stands")
+    if isinstance(dim, Symbol):
+        raise SizeMustBeFixed(f"a number is needed where the dimension {dim} stands")
     return dim
 
 
@@ -42,44 +43,49 @@ def static_shape(shape: Sequence[Dim]) -> tuple[int, ...]:
     return tuple(static(d) for d in shape)
 
 
+def is_symbolic(shape: Sequence[Dim]) -> bool:
+    return any(isinstance(d, Symbol) for d in shape)
+
+
 def count(dims: Sequence[Dim]) -> Dim:
     """The product of the dimensions."""
-    batches = [d for d in dims if isinstance(d, Batch)]
-    factor = math.prod(d.factor if isinstance(d, Batch) else d for d in dims)
-    if len(batches) > 1:
-        raise BatchMustBeFixed("two batch dimensions are multiplied")
-    return Batch(factor) if batches else factor
+    symbols = [d for d in dims if isinstance(d, Symbol)]
+    factor = math.prod(d.factor if isinstance(d, Symbol) else d for d in dims)
+    if len(symbols) > 1:
+        raise SizeMustBeFixed(f"the dimensions {symbols[0]} and {symbols[1]} are multiplied")
+    return Symbol(symbols[0].name, factor) if symbols else factor
 
 
 def quotient(dividend: Dim, divisor: Dim) -> Dim | None:
     """`dividend / divisor`; None where that is no dimension."""
-    if isinstance(divisor, Batch):
-        if not isinstance(dividend, Batch):
-            raise BatchMustBeFixed("a fixed size is divided by the batch")
-        return dividend.factor // divisor.factor if dividend.factor % divisor.factor == 0 else None
-    size = dividend.factor if isinstance(dividend, Batch) else dividend
+    size = dividend.factor if isinstance(dividend, Symbol) else dividend
+    if isinstance(divisor, Symbol):
+        if not isinstance(dividend, Symbol) or dividend.name != divisor.name:
+            raise SizeMustBeFixed(f"{dividend} is divided by {divisor}")
+        return None if size % divisor.factor else size // divisor.factor
     if divisor == 0 or size % divisor:
         return None
-    return Batch(size // divisor) if isinstance(dividend, Batch) else size // divisor
+    return Symbol(dividend.name, size // divisor) if isinstance(dividend, Symbol) else size // divisor
 
 
 def total(dims: Sequence[Dim]) -> Dim:
     """The sum of the dimensions."""
-    if not any(isinstance(d, Batch) for d in dims):
+    if not is_symbolic(dims):
         return sum(static(d) for d in dims)
-    if not all(isinstance(d, Batch) for d in dims):
-        raise BatchMustBeFixed("a fixed size is added to the batch")
-    return Batch(sum(d.factor for d in dims if isinstance(d, Batch)))
+    names = {d.name if isinstance(d, Symbol) else "" for d in dims}
+    if len(names) > 1:
+        raise SizeMustBeFixed(f"{' and '.join(map(str, dims))} are added")
+    return Symbol(names.pop(), sum(d.factor for d in dims if isinstance(d, Symbol)))
 
 
 def at_batch(shape: Sequence[Dim], size: int) -> tuple[int, ...]:
     """The shape for a batch of `size` images."""
-    return tuple(d.factor * size if isinstance(d, Batch) else d for d in shape)
+    return tuple(d.factor * size if isinstance(d, Symbol) else d for d in shape)
 
 
 def annotation(shape: Sequence[Dim]) -> list[int | str]:
-    """The shape as ONNX writes it. Multiples of N have no ONNX form: they are named after what they are."""
-    return [str(d) if isinstance(d, Batch) else d for d in shape]
+    """The shape as ONNX writes it; multiples have no form there, they are names of their own."""
+    return [str(d) if isinstance(d, Symbol) else d for d in shape]
 
 
 def text(shape: Sequence[Dim]) -> str:

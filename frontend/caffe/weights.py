@@ -34,6 +34,9 @@ class WeightSource(Protocol):
 
     def values(self, layer: Layer, expected: Sequence[Expected]) -> list[np.ndarray]: ...
 
+    def stored_sizes(self, layer: Layer) -> list[int]:
+        """How many elements each blob that is stored for the layer has; none where it starts from fillers."""
+
     @property
     def initialised(self) -> Sequence[str]:
         """The layers that started from their fillers."""
@@ -49,6 +52,9 @@ class FilledWeights:
     def values(self, layer: Layer, expected: Sequence[Expected]) -> list[np.ndarray]:
         self.initialised.append(layer.name)
         return [self._fill(layer, e) for e in expected]
+
+    def stored_sizes(self, layer: Layer) -> list[int]:
+        return []
 
     def _fill(self, layer: Layer, expected: Expected) -> np.ndarray:
         if math.prod(expected.shape) > LARGEST_BLOB:
@@ -85,6 +91,9 @@ class FileWeights:
                 f"it from its fillers"
             )
         return [self._matched(layer, e, stored[e.index]) for e in expected]
+
+    def stored_sizes(self, layer: Layer) -> list[int]:
+        return [blob.values.size for blob in self.blobs.get(layer.name, ())]
 
     def unused(self) -> list[str]:
         """Layers of the file that the network lacks."""

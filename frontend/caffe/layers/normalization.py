@@ -12,7 +12,7 @@ from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import ParameterSpec, Phase
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, static, static_shape, text
-from wootz.passes.ir.model import Constant, Tensor, producer
+from wootz.passes.ir.model import Constant, Node, Tensor, producer
 
 FROZEN = ParameterSpec(lr_mult=0.0, decay_mult=0.0)
 
@@ -44,6 +44,26 @@ class BiasParameter:
     axis: int = 1
     num_axes: int = 1
     filler: Filler = ZERO
+
+
+class BNMode(Enum):
+    LEARN = 0
+    INFERENCE = 1
+
+
+@dataclass(frozen=True)
+class BNParameter:
+    """BNParameter of SegNet (`scale_filler`, `shift_filler`, `bn_mode`) and of PSPNet (the others)."""
+
+    slope_filler: Filler | None = None
+    bias_filler: Filler | None = None
+    scale_filler: Filler | None = None
+    shift_filler: Filler | None = None
+    bn_mode: BNMode | None = None
+    momentum: float | None = None
+    eps: float = 1e-5
+    frozen: NoEffect | None = None
+    engine: NoEffect | None = None
 
 
 class NormRegion(Enum):
@@ -78,31 +98,121 @@ class NormalizeParameter:
     eps: float = 1e-10
 
 
+@dataclass(frozen=True)
+class _BlobOrder:
+    """At which index a fork stores what; `factor` divides the statistics."""
+
+    mean: int
+    variance: int
+    factor: int | None = None
+    scale: int | None = None
+    bias: int | None = None
+    count: int = 0
+
+
+_BVLC = _BlobOrder(mean=0, variance=1, factor=2, count=3)
+_WITHOUT_FACTOR = _BlobOrder(mean=0, variance=1, count=2)
+_NVIDIA = _BlobOrder(mean=0, variance=1, factor=2, scale=3, bias=4, count=5)
+_XILINX = _BlobOrder(scale=0, bias=1, mean=2, variance=3, count=5)
+_FOUR = _BlobOrder(scale=0, bias=1, mean=2, variance=3, count=4)
+
+
 def batch_norm(site: Site, p: BatchNormParameter) -> Value:
     """BatchNormalization with scale 1 and shift 0, to which a Scale layer right behind adds its own.
 
-    The stored mean and variance are divided by the scale factor (blob 2). `use_global_stats: false` at test time
-    normalises by the statistics of the batch, as Caffe does.
+    The stored mean and variance are divided by the scale factor (blob 2). Files of NVIDIA's and Xilinx's Caffe have
+    five blobs, with a scale and a shift among them. `use_global_stats: false` at test time normalises by the
+    statistics of the batch, as Caffe does.
     """
     site.expect_inputs(1)
-    channels = (site.input.shape[1],) if len(site.input.shape) > 1 else (1,)
-    statistics = [filled(0, "mean", channels), filled(1, "variance", channels, ONE), filled(2, "factor", (1,), ONE)]
-    mean, variance, factor = site.lowered.weights.values(site.layer, statistics)
-    inverse = np.float32(0 if factor[0] == 0 else 1 / factor[0])
-    parameters = _normalization_constants(
-        site,
-        scale=np.ones(static_shape(channels), np.float32),
-        bias=np.zeros(static_shape(channels), np.float32),
-        mean=mean if inverse == 1 else mean * inverse,
-        variance=variance if inverse == 1 else variance * inverse,
-    )
-    for constant in parameters[:2]:
-        site.set_parameter(constant, constant.values, FROZEN)
-    y = _normalize(site, p, parameters)
-    node = producer(y.tensor)
-    assert node is not None
-    site.lowered.plain_batch_norms[id(y.tensor)] = node
+    channels = static(site.input.shape[1]) if len(site.input.shape) > 1 else 1
+    y, parameters = _stored_normalization(site, p, _blob_order(site, p), channels)
+    if parameters is None:
+        site.lowered.plain_batch_norms[id(y.tensor)] = _node(y.tensor)
     return y
+
+
+def _blob_order(site: Site, p: BatchNormParameter) -> _BlobOrder:
+    sizes = site.lowered.weights.stored_sizes(site.layer)
+    if not sizes:
+        return _XILINX if p.scale_filler or p.bias_filler or p.scale_bias else _BVLC
+    if len(sizes) == 5:
+        return _NVIDIA if sizes[2] == 1 and sizes[4] > 1 else _XILINX
+    return {2: _WITHOUT_FACTOR, 4: _FOUR}.get(len(sizes), _BVLC)
+
+
+def _stored_normalization(
+    site: Site, p: BatchNormParameter, order: _BlobOrder, channels: int
+) -> tuple[Value, list[Constant] | None]:
+    """The normalised value, and its scale and shift where the layer has its own."""
+    named = {"mean": ZERO, "variance": ONE, "scale": p.scale_filler or ONE, "bias": p.bias_filler or ZERO}
+    expected = [filled(order.count - 1, "counter", (1,), ONE)] if order is _XILINX else []
+    for name, filler in named.items():
+        index = getattr(order, name)
+        if index is not None:
+            expected.append(filled(index, name, (channels,), filler))
+    if order.factor is not None:
+        expected.append(filled(order.factor, "factor", (1,), ONE))
+    stored = dict(zip((e.name for e in expected), site.lowered.weights.values(site.layer, expected), strict=True))
+    inverse = _inverse(stored.get("factor"))
+    values = {
+        "scale": stored.get("scale", np.ones(channels, np.float32)),
+        "bias": stored.get("bias", np.zeros(channels, np.float32)),
+        "mean": stored["mean"] if inverse == 1 else stored["mean"] * inverse,
+        "variance": stored["variance"] if inverse == 1 else stored["variance"] * inverse,
+    }
+    parameters = _normalization_constants(site, **values)
+    for constant, name in zip(parameters[:2], ("scale", "bias"), strict=True):
+        index = getattr(order, name)
+        site.set_parameter(constant, constant.values, FROZEN if index is None else site.layer.spec(index))
+    return _normalize(site, p, parameters), parameters[:2] if order.scale is not None else None
+
+
+def _inverse(factor: np.ndarray | None) -> np.float32:
+    """What the stored statistics are multiplied with: nothing has been counted where the factor is 0."""
+    if factor is None:
+        return np.float32(1)
+    return np.float32(0 if factor[0] == 0 else 1 / factor[0])
+
+
+def _node(tensor: Tensor) -> Node:
+    node = producer(tensor)
+    assert node is not None
+    return node
+
+
+def bn(site: Site, p: BNParameter) -> Value:
+    """The BN layers of SegNet (scale and shift alone, its statistics merged) and of PSPNet (BatchNormalization).
+
+    SegNet's stores two blobs, or is known by `bn_mode` or `shift_filler`; PSPNet's stores slope, bias, mean, variance.
+    """
+    site.expect_inputs(1)
+    channels = static(site.input.shape[1])
+    stored = site.lowered.weights.stored_sizes(site.layer)
+    if len(stored) == 2 or (not stored and (p.bn_mode is not None or p.shift_filler is not None)):
+        if p.bn_mode is BNMode.LEARN and site.phase is Phase.TEST:
+            site.note("bn_mode is LEARN: it normalises by the statistics of each batch, at test time too")
+        return _segnet_normalization(site, p, channels)
+    fields = BatchNormParameter(
+        eps=p.eps, moving_average_fraction=p.momentum, scale_filler=p.slope_filler, bias_filler=p.bias_filler
+    )
+    return _stored_normalization(site, fields, _FOUR, channels)[0]
+
+
+def _segnet_normalization(site: Site, p: BNParameter, channels: int) -> Value:
+    x = site.input
+    scale_constant, shift = site.parameters(
+        filled(0, "scale", (channels,), p.scale_filler or ONE), filled(1, "bias", (channels,), p.shift_filler or ZERO)
+    )
+    if p.bn_mode is BNMode.INFERENCE:
+        scaled = site.op("Mul", x.tensor, _trailing(site, scale_constant, 1, 1))
+        return Value(site.op("Add", scaled, _trailing(site, shift, 1, 1)), x.shape)
+    mean = site.constant(np.zeros(channels, np.float32), "mean")
+    variance = site.constant(np.ones(channels, np.float32), "variance")
+    y, *_ = site.ops(
+        "BatchNormalization", x.tensor, scale_constant, shift, mean, variance, count=3, training_mode=1, epsilon=1e-9
+    )
+    return Value(y, x.shape)
 
 
 def _normalization_constants(site: Site, **values: np.ndarray) -> list[Constant]:
@@ -141,7 +251,7 @@ def scale(site: Site, p: ScaleParameter) -> Value:
         values = site.lowered.weights.values(site.layer, expected)
         for index, array in enumerate(values):
             site.set_parameter(node.inputs[1 + index], array, site.layer.spec(index))
-        return Value(x.tensor, x.shape)
+        return Value(x.tensor, x.shape, takes_name=True)
     parameters = site.parameters(*expected)
     tensor: Tensor = x.tensor
     for operator, parameter in zip(("Mul", "Add"), parameters, strict=False):

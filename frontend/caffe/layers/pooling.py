@@ -161,6 +161,7 @@ def _with_mask(
     plane = site.constant(inputs[0] * inputs[1], "plane")
     mask = site.op("Cast", site.op("Mod", indices, plane), to=np.float32)
     site.lowered.pooling_indices[id(mask)] = indices
+    site.lowered.pooled_shapes[id(mask)] = site.input.shape
     return [Value(maxima, shape), Value(mask, shape)]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from wootz.frontend.caffe.lowering import Site, Value
 from wootz.frontend.caffe.network import SCALAR, BlobShape
 from wootz.frontend.caffe.schema import Unsigned
-from wootz.frontend.caffe.shape import Dim, Shape, count, quotient, static, text, total
+from wootz.frontend.caffe.shape import Dim, Shape, SizeMustBeFixed, count, is_symbolic, quotient, static, text, total
+from wootz.passes.ir.model import Constant
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,6 @@ class SqueezeParameter:
     dim: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class ReorgParameter:
-    """ReorgParameter of the YOLO forks."""
-
-    stride: Unsigned = 2
-    reverse: bool = False
-
-
 def concat(site: Site, p: ConcatParameter) -> Value:
     site.expect_inputs(1, 10_000)
     first = site.input.shape
@@ -97,6 +90,9 @@ def concat(site: Site, p: ConcatParameter) -> Value:
     if len(site.inputs) == 1:
         return site.input
     shape = (*first[:axis], total([v.shape[axis] for v in site.inputs]), *first[axis + 1 :])
+    constants = [v.tensor.values for v in site.inputs if isinstance(v.tensor, Constant)]
+    if len(constants) == len(site.inputs):
+        return Value(site.constant(np.concatenate(constants, axis), "joined"), shape)
     return Value(site.op("Concat", *(v.tensor for v in site.inputs), axis=axis), shape)
 
 
@@ -155,6 +151,8 @@ def reshape(site: Site, p: ReshapeParameter) -> Value:
     middle = _resolved(site, p.shape.dim, x.shape, start, end)
     shape = (*x.shape[:start], *middle, *x.shape[end:])
     if count(shape) != count(x.shape):
+        if is_symbolic(x.shape):
+            raise SizeMustBeFixed(f"layer {site.layer.name!r} reshapes it to {text(shape)}")
         raise site.error(f"{text(x.shape)} can't be reshaped to {text(shape)}: other number of elements")
     return Value(site.reshape(x.tensor, x.shape, shape), shape)
 
@@ -174,6 +172,8 @@ def _resolved(site: Site, target: Sequence[int], shape: Shape, start: int, end: 
     unknown = list(target).index(-1)
     rest = quotient(count(replaced), count([d for i, d in enumerate(dims) if i != unknown]))
     if rest is None:
+        if is_symbolic(shape):
+            raise SizeMustBeFixed(f"layer {site.layer.name!r} reshapes {text(shape)} to {list(target)}")
         raise site.error(f"{text(replaced)} can't be reshaped to {list(target)}")
     dims[unknown] = rest
     return dims

@@ -6,9 +6,12 @@ from wootz.frontend.caffe.layers import (
     activation,
     arithmetic,
     convolution,
+    detection,
     inner_product,
     normalization,
     pooling,
+    recurrent,
+    resize,
     structure,
 )
 from wootz.frontend.caffe.layers.activation import EngineOnly
@@ -18,6 +21,7 @@ LAYERS: dict[str, LayerKind] = {
     "AbsVal": LayerKind(activation.absolute),
     "ArgMax": LayerKind(arithmetic.arg_max, arithmetic.ArgMaxParameter, ("argmax_param",)),
     "Axpy": LayerKind(arithmetic.axpy),
+    "BN": LayerKind(normalization.bn, normalization.BNParameter, ("bn_param", "batch_norm_param")),
     "BNLL": LayerKind(activation.bnll),
     "BatchNorm": LayerKind(normalization.batch_norm, normalization.BatchNormParameter, ("batch_norm_param",)),
     "Bias": LayerKind(normalization.bias, normalization.BiasParameter, ("bias_param",)),
@@ -32,6 +36,9 @@ LAYERS: dict[str, LayerKind] = {
     "DepthwiseConvolution": LayerKind(
         convolution.depthwise_convolution, convolution.ConvolutionParameter, ("convolution_param",)
     ),
+    "DetectionOutput": LayerKind(
+        detection.detection_output, detection.DetectionOutputParameter, ("detection_output_param",)
+    ),
     "Dropout": LayerKind(activation.dropout, activation.DropoutParameter, ("dropout_param",)),
     "ELU": LayerKind(activation.elu, activation.ELUParameter, ("elu_param",)),
     "Eltwise": LayerKind(arithmetic.eltwise, arithmetic.EltwiseParameter, ("eltwise_param",)),
@@ -43,7 +50,9 @@ LAYERS: dict[str, LayerKind] = {
     "InnerProduct": LayerKind(
         inner_product.inner_product, inner_product.InnerProductParameter, ("inner_product_param",)
     ),
+    "Interp": LayerKind(resize.interp, resize.InterpParameter, ("interp_param",)),
     "LRN": LayerKind(normalization.lrn, normalization.LRNParameter, ("lrn_param",)),
+    "LSTM": LayerKind(recurrent.lstm, recurrent.RecurrentParameter, ("recurrent_param",)),
     "Log": LayerKind(activation.logarithm, activation.ExponentParameter, ("log_param",)),
     "MVN": LayerKind(normalization.mvn, normalization.MVNParameter, ("mvn_param",)),
     "Mish": LayerKind(activation.mish),
@@ -51,10 +60,15 @@ LAYERS: dict[str, LayerKind] = {
     "PReLU": LayerKind(activation.prelu, activation.PReLUParameter, ("prelu_param",)),
     "Permute": LayerKind(structure.permute, structure.PermuteParameter, ("permute_param",)),
     "Pooling": LayerKind(pooling.pooling, pooling.PoolingParameter, ("pooling_param",)),
+    "PSROIPooling": LayerKind(detection.psroi_pooling, detection.PSROIPoolingParameter, ("psroi_pooling_param",)),
     "Power": LayerKind(activation.power, activation.PowerParameter, ("power_param",)),
+    "PriorBox": LayerKind(detection.prior_box, detection.PriorBoxParameter, ("prior_box_param",)),
+    "RNN": LayerKind(recurrent.rnn, recurrent.RecurrentParameter, ("recurrent_param",)),
+    "ROIPooling": LayerKind(detection.roi_pooling, detection.ROIPoolingParameter, ("roi_pooling_param",)),
     "ReLU": LayerKind(activation.relu, activation.ReLUParameter, ("relu_param",)),
     "ReLU6": LayerKind(activation.relu6, activation.ReLUParameter, ("relu_param",)),
     "Reduction": LayerKind(arithmetic.reduction, arithmetic.ReductionParameter, ("reduction_param",)),
+    "Reorg": LayerKind(resize.reorg, resize.ReorgParameter, ("reorg_param",)),
     "Reshape": LayerKind(structure.reshape, structure.ReshapeParameter, ("reshape_param",)),
     "Scale": LayerKind(normalization.scale, normalization.ScaleParameter, ("scale_param",)),
     "ShuffleChannel": LayerKind(
@@ -71,7 +85,11 @@ LAYERS: dict[str, LayerKind] = {
     "Threshold": LayerKind(activation.threshold, activation.ThresholdParameter, ("threshold_param",)),
     "Tile": LayerKind(structure.tile, structure.TileParameter, ("tile_param",)),
     "Transpose": LayerKind(structure.transpose, structure.TransposeParameter, ("transpose_param",)),
+    "Upsample": LayerKind(resize.upsample, resize.UpsampleParameter, ("upsample_param",)),
 }
+
+REGION_LAYERS = {"ROIPooling", "PSROIPooling"}
+"""Layers whose second bottom holds regions, as many as there are."""
 
 TRAINING_ONLY = {"Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss", "HDF5Output"}
 
