@@ -101,6 +101,7 @@ def copy_graph(graph: Graph) -> Graph:
     """A copy with its own nodes and tensors that shares the arrays of the constants."""
     copied = graph.copy()
     copied.producer_name, copied.producer_version = graph.producer_name, graph.producer_version
+    copied.import_domains = list(graph.import_domains or [])  # graphsurgeon adds to it when exporting
     return copied
 
 
@@ -109,8 +110,27 @@ def constants(graph: Graph) -> dict[str, np.ndarray]:
     return {name: t.values for name, t in graph.tensors().items() if isinstance(t, Constant)}
 
 
+def captured_tensors(node: Node) -> list[Tensor]:
+    """The tensors that the subgraphs of `node` (If, Loop, Scan) read from around them."""
+    captured: list[Tensor] = []
+    for subgraph in (a for a in node.attrs.values() if isinstance(a, gs.Graph)):
+        local = {t.name for t in subgraph.inputs} | {t.name for n in subgraph.nodes for t in n.outputs}
+        read = [t for n in subgraph.nodes for t in (*n.inputs, *captured_tensors(n))] + list(subgraph.outputs)
+        captured += [t for t in read if t.name not in local and not t.is_empty() and not isinstance(t, gs.Constant)]
+    return captured
+
+
 def is_constant(tensor: Tensor) -> bool:
     return isinstance(tensor, Constant)
+
+
+def constant_behind(tensor: Tensor) -> Constant | None:
+    """The constant that a tensor is, or that Identity nodes pass on: exporters merge parameters of equal values."""
+    node = producer(tensor)
+    while node is not None and node.op == "Identity":
+        tensor = node.inputs[0]
+        node = producer(tensor)
+    return tensor if isinstance(tensor, Constant) else None
 
 
 def to_variable(tensor: Constant) -> Variable:
@@ -147,7 +167,7 @@ def subgraph_nodes(outputs: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> se
         if node is None or id(node) in seen:
             continue
         seen.add(id(node))
-        pending.extend(t for t in node.inputs if id(t) not in stops)
+        pending.extend(t for t in (*node.inputs, *captured_tensors(node)) if id(t) not in stops)
     return seen
 
 
@@ -168,7 +188,11 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"the model has opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are read: "
             f"export it again with one of these"
         )
-    converted = onnx.version_converter.convert_version(proto, OPSET)
+    try:
+        converted = onnx.version_converter.convert_version(proto, OPSET)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {reason}") from error
     onnx.helper.set_model_props(converted, {p.key: p.value for p in proto.metadata_props})
     return converted
 
@@ -181,12 +205,16 @@ def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:
 
 def _constants_to_tensors(graph: Graph) -> None:
     for node in [n for n in graph.nodes if n.op == "Constant"]:
-        node.outputs[0].to_constant(_constant_value(node.attrs))
+        node.outputs[0].to_constant(constant_value(node.attrs))
         node.outputs.clear()
     graph.nodes = [n for n in graph.nodes if n.op != "Constant"]
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, Constant):
+            tensor.values  # noqa: B018  # read from the file now: copies then share the array
 
 
-def _constant_value(attrs: Mapping[str, Any]) -> np.ndarray:
+def constant_value(attrs: Mapping[str, Any]) -> np.ndarray:
+    """What a Constant node with these attributes holds."""
     (kind, value), *_ = attrs.items()
     if kind == "value":
         return np.asarray(value.values if isinstance(value, gs.Constant) else value)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Function, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.model import Function, Graph, Model, Node, Tensor, Variable, constant_value
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.functions import DOMAIN
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
+from wootz.passes.training.lowerings.cuda import CUDA
+from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
 
 Target = Literal["onnx", "onnx-cuda", "ort-training"]
 
-TARGETS: Mapping[str, Mapping[str, Lowering]] = {"onnx": CPU}
+TARGETS: Mapping[str, Mapping[str, Lowering]] = {"onnx": CPU, "onnx-cuda": CUDA, "ort-training": ORT_TRAINING}
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,19 @@ def _replace_calls(graph: Graph, lowerings: Mapping[str, Lowering]) -> int:
     nodes, graph.nodes = list(graph.nodes), []
     calls = 0
     for node in nodes:
-        if node.domain != DOMAIN:
-            graph.nodes.append(node)
-            continue
-        calls += 1
         builder.prefix = f"{node.name}/"
         lowering = lowerings.get(node.op)
         outputs = lowering(node, builder) if lowering else None
-        if outputs is None:
+        if outputs is None and node.domain == DOMAIN:
             outputs = inline(functions[node.op], node, builder)
+        if outputs is None:
+            graph.nodes.append(node)
+            continue
+        calls += 1
         _take_over(node, outputs)
     graph.functions = [f for f in graph.functions if f.domain != DOMAIN]
+    used = {"", "ai.onnx", *(node.domain or "" for node in graph.nodes)}
+    graph.import_domains = [d for d in graph.import_domains if d.domain in used]
     return calls
 
 
@@ -74,15 +78,15 @@ def inline(function: Function, call: Node, builder: Builder) -> list[Tensor]:
         return inner.setdefault(formal.name, builder.variable(formal.name))
 
     for node in function.nodes:
+        attrs = _bound_attributes(node, attributes)
+        if node.op == "Constant":
+            inner[node.outputs[0].name] = builder.constant(constant_value(attrs), node.outputs[0].name)
+            continue
         copied = Node(
             op=node.op,
             name=builder.fresh(node.outputs[0].name + "_node"),
             domain=node.domain,
-            attrs={
-                k: attributes[v.name] if isinstance(v, Node.AttributeRef) else v
-                for k, v in node.attrs.items()
-                if not isinstance(v, Node.AttributeRef) or attributes.get(v.name) is not None
-            },
+            attrs=attrs,
             inputs=[tensor(t) for t in node.inputs],
             outputs=[tensor(t) for t in node.outputs],
         )
@@ -90,12 +94,18 @@ def inline(function: Function, call: Node, builder: Builder) -> list[Tensor]:
     return [tensor(t) for t in function.outputs]
 
 
+def _bound_attributes(node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a node of a function, with the values that the call gives to those that refer to it."""
+    bound = {k: values.get(v.name) if isinstance(v, Node.AttributeRef) else v for k, v in node.attrs.items()}
+    return {k: v for k, v in bound.items() if v is not None}
+
+
 def _take_over(call: Node, results: list[Tensor]) -> None:
     """Lets `results` be computed under the names of the outputs of `call`."""
     outputs = list(call.outputs)
     call.outputs.clear()
     call.inputs.clear()
-    for old, new in zip(outputs, results, strict=True):
+    for old, new in zip(outputs, results, strict=False):
         if old.is_empty():
             continue
         for consumer in list(new.outputs):

@@ -8,4 +8,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 
 Lowering = Callable[[Node, Builder], list[Tensor] | None]
-"""Appends nodes that compute what the call does and gives its results; None: the function's body is as good."""
+"""Appends nodes that compute what the call does and gives its results.
+
+None: the body of the function is as good, and a standard operator stays as it is.
+"""

@@ -15,6 +15,16 @@ from wootz.passes.training.lowerings import Lowering
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
+def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
+    """In training mode, ONNX Runtime's kernel writes the new statistics over the old ones, its operands 3 and 4, even
+    where others read them: it gets tensors of its own. With momentum 0 their values don't matter."""
+    if not node.attrs.get("training_mode", 0):
+        return None
+    x, scale, bias, mean, variance = node.inputs
+    scratch = [builder.op("Neg", statistic) for statistic in (mean, variance)]
+    return list(builder.ops("BatchNormalization", x, scale, bias, *scratch, count=3, **node.attrs))
+
+
 def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     """dy · min(1, y · huge): HardSigmoid as mask costs a sixth of Where. Exact but for denormal y (below 3e-39)."""
     dy, y = _operands(call, builder)
@@ -25,7 +35,7 @@ def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
 
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     """One product of dy with all shifted slices of x: dw[m, cij] = Σ_n Σ_p dy[n, m, p] · slices[n, cij, p]."""
-    x, dy = _operands(call, builder)
+    x, dy, _ = _operands(call, builder)
     group, kernel = int(call.attrs["group"]), tuple(call.attrs["kernel_shape"])
     channels, filters = x.shape[1], dy.shape[1]
     if not all(isinstance(d, int) for d in (channels, filters, *x.shape[2:], *dy.shape[2:])):
@@ -70,6 +80,7 @@ def _operands(call: Node, builder: Builder) -> list[Expression]:
 
 
 CPU: dict[str, Lowering] = {
+    "BatchNormalization": batch_normalization,
     "ReluGrad": relu_grad,
     "ConvWeightGrad": conv_weight_grad,
 }

@@ -19,9 +19,9 @@ def conv(b: Backward) -> Gradients:
     geometry: dict[str, Any] = {**window.attributes(), "group": b.attribute("group", 1)}
     dx = dw = db = None
     if b.wants(0):
-        (dx,) = dy.call("ConvInputGrad", w, **(geometry | window.transposed()))
+        (dx,) = dy.call("ConvInputGrad", w, x, **(geometry | window.transposed()))
     if b.wants(1):
-        (dw,) = x.call("ConvWeightGrad", dy, kernel_shape=list(window.kernel), **geometry)
+        (dw,) = x.call("ConvWeightGrad", dy, w, kernel_shape=list(window.kernel), **geometry)
     if b.wants(2):
         db = dy.sum([0, 2, 3], keepdims=False)
     return [dx, dw, db]
@@ -39,7 +39,7 @@ def conv_transpose(b: Backward) -> Gradients:
     if b.wants(0):
         dx = dy.op("Conv", w, **geometry)
     if b.wants(1):
-        (dw,) = dy.call("ConvWeightGrad", x, kernel_shape=list(window.kernel), **geometry)
+        (dw,) = dy.call("ConvWeightGrad", x, w, kernel_shape=list(window.kernel), **geometry)
     if b.wants(2):
         db = dy.sum([0, 2, 3], keepdims=False)
     return [dx, dw, db]

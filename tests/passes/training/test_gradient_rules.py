@@ -257,7 +257,7 @@ def test_equals_finite_differences(case, forward, feeds, in_double_precision, ru
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("target", ["onnx"])
+@pytest.mark.parametrize("target", ["onnx", "onnx-cuda", "ort-training"])
 def test_legalized_in_single_precision_equals_double_precision(
     case, target, forward, feeds, in_double_precision, run_reference, run
 ):
