@@ -8,6 +8,7 @@ model and gives a new valid model; the one it was given stays as it was.
         '''Folds BatchNormalization in inference mode into the convolution before it.'''
 
         name = "fold-batchnorm"
+        preserves_outputs = True
         keep_names: bool = option(True, "keep the name of the folded output")
 
         def apply(self, model: Model) -> PassResult: ...
@@ -16,13 +17,20 @@ model and gives a new valid model; the one it was given stays as it was.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+
 from wootz.passes.errors import PassError
 from wootz.passes.ir.model import Model
+from wootz.passes.plan.pruning import PruningPlan
+
+Evaluator = Callable[[Model, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+"""Runs a model on feeds (by input name) and gives all its outputs by name."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -32,18 +40,28 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass(frozen=True)
 class PassResult:
-    """The model after the pass, whether it differs from the one before, and what was counted on the way."""
+    """The model after the pass, whether it differs from the one before, and what was counted on the way.
+
+    Passes that prune say what in `plan`; passes that only look say what they saw in `report`, a text.
+    """
 
     model: Model
     modified: bool
     statistics: Mapping[str, int | float] = field(default_factory=dict)
+    plan: PruningPlan | None = None
+    report: str = ""
 
 
 @dataclass(frozen=True)
 class Pass(ABC):
-    """Base of all passes. `name` is kebab-case and equals the module's name with `_` for `-`."""
+    """Base of all passes. `name` is kebab-case and equals the module's name with `_` for `-`.
+
+    `preserves_outputs` promises that the network computes the same as before, within rounding. A pass that has to
+    execute graphs has a field `evaluator: Evaluator | None`, which is no option: whoever runs the pass gives one.
+    """
 
     name: ClassVar[str]
+    preserves_outputs: ClassVar[bool] = False
 
     @abstractmethod
     def apply(self, model: Model) -> PassResult:
@@ -56,9 +74,9 @@ class Pass(ABC):
     @classmethod
     def summary(cls) -> str:
         """The first line of the pass's docstring."""
-        return (cls.__doc__ or "").strip().splitlines()[0]
+        return (inspect.getdoc(cls) or "").splitlines()[0]
 
     @classmethod
     def options(cls) -> tuple[dataclasses.Field[Any], ...]:
         """The options, in order of declaration; help text is in `field.metadata['help']`."""
-        return tuple(f for f in dataclasses.fields(cls) if f.init)
+        return tuple(f for f in dataclasses.fields(cls) if "help" in f.metadata)

@@ -1,32 +1,95 @@
-"""Where each pass lives: kebab-case name -> module. Modules are imported when a pass is asked for."""
+"""Where each pass lives: kebab-case name -> module. Modules are imported when a pass is asked for.
+
+Other packages add passes by entry points of the group `wootz.passes`: `name = "package.module:Class"`.
+"""
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
+from collections.abc import Mapping
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 from wootz.passes.base import Pass
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import InputError, WootzError
 
 PASSES: dict[str, str] = {
+    "annotate-modules": "wootz.passes.transforms.annotate_modules:AnnotateModules",
     "apply-optimizer": "wootz.passes.training.apply_optimizer:ApplyOptimizer",
+    "apply-plan": "wootz.passes.transforms.apply_plan:ApplyPlan",
     "attach-loss": "wootz.passes.training.attach_loss:AttachLoss",
     "build-gradients": "wootz.passes.training.build_gradients:BuildGradients",
+    "eliminate-dead": "wootz.passes.transforms.eliminate_dead:EliminateDead",
+    "embed-normalization": "wootz.passes.transforms.embed_normalization:EmbedNormalization",
+    "extract-blocks": "wootz.passes.transforms.extract_blocks:ExtractBlocks",
+    "fold-batchnorm": "wootz.passes.transforms.fold_batchnorm:FoldBatchNorm",
+    "fold-constants": "wootz.passes.transforms.fold_constants:FoldConstants",
+    "infer-shapes": "wootz.passes.transforms.infer_shapes:InferShapes",
     "legalize": "wootz.passes.training.legalize:Legalize",
+    "print-stats": "wootz.passes.transforms.print_stats:PrintStats",
+    "prune-blocks": "wootz.passes.transforms.prune_blocks:PruneBlocks",
+    "prune-filters": "wootz.passes.transforms.prune_filters:PruneFilters",
+    "strip-training": "wootz.passes.transforms.strip_training:StripTraining",
+    "teacher-student": "wootz.passes.transforms.teacher_student:TeacherStudent",
     "training-mode": "wootz.passes.training.training_mode:TrainingMode",
+    "verify": "wootz.passes.transforms.verify:Verify",
 }
+ENTRY_POINT_GROUP = "wootz.passes"
+
+PassClasses = Mapping[str, type[Pass]]
 
 
-def pass_names() -> list[str]:
-    return sorted(PASSES)
+def pass_names(loaded: PassClasses | None = None) -> list[str]:
+    """All passes: Wootz's, those of other packages, and those `loaded` from files."""
+    return sorted({*PASSES, *_installed(), *(loaded or {})})
 
 
-def pass_class(name: str) -> type[Pass]:
+def pass_class(name: str, loaded: PassClasses | None = None) -> type[Pass]:
     """The class of the pass called `name`. Raises WootzError, naming the closest one."""
-    if name not in PASSES:
-        close = difflib.get_close_matches(name, PASSES, n=1)
+    if loaded and name in loaded:
+        return loaded[name]
+    if name in PASSES:
+        module, _, class_name = PASSES[name].partition(":")
+        found: type[Pass] = getattr(import_module(module), class_name)
+        return found
+    installed = _installed()
+    if name not in installed:
+        close = difflib.get_close_matches(name, pass_names(loaded), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "--list-passes shows them all"
         raise WootzError(f"no pass named {name!r}: {hint}")
-    module, _, class_name = PASSES[name].partition(":")
-    found: type[Pass] = getattr(import_module(module), class_name)
-    return found
+    point = installed[name]
+    try:
+        return _checked(point.load(), f"entry point {point.value}")
+    except (ImportError, AttributeError) as error:
+        raise WootzError(f"pass {name!r} of {point.value} can't be loaded: {error}") from error
+
+
+def load_passes(path: Path) -> dict[str, type[Pass]]:
+    """The passes that a Python file defines, by name. Raises InputError when there are none."""
+    if not path.is_file():
+        raise InputError("no such file", path)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise InputError("not a Python file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file does
+        raise InputError(f"{type(error).__name__}: {error}", path) from error
+    found = [v for v in vars(module).values() if isinstance(v, type) and issubclass(v, Pass) and v is not Pass]
+    own = {c.name: _checked(c, str(path)) for c in found if c.__module__ == module.__name__}
+    if not own:
+        raise InputError("defines no pass (a subclass of wootz.Pass)", path)
+    return own
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _checked(candidate: object, where: str) -> type[Pass]:
+    if not (isinstance(candidate, type) and issubclass(candidate, Pass) and hasattr(candidate, "name")):
+        raise WootzError(f"{where}: not a pass (a subclass of wootz.Pass with a name)")
+    return candidate

@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.analysis.index_maps import NO_ATOM, along, empty_map, first_along, varying_axes
 from wootz.passes.analysis.static_shapes import StaticShapes
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, producer
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, constant_behind
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,7 @@ class ChannelWalk:
             self.locks.append((atoms, reason))
 
     def lock_inputs(self, node: Node, reason: str) -> None:
-        for tensor in node.inputs:
+        for tensor in (*node.inputs, *captured_tensors(node)):
             if self.is_labelled(tensor):
                 self.lock(self.maps[tensor.name], reason)
 
@@ -153,12 +153,8 @@ class ChannelWalk:
         return atoms
 
     def parameter(self, tensor: Tensor) -> Constant | None:
-        """The constant behind an operand; exporters put Identity nodes between equal parameters."""
-        node = producer(tensor)
-        while node is not None and node.op == "Identity":
-            tensor = node.inputs[0]
-            node = producer(tensor)
-        return tensor if isinstance(tensor, Constant) else None
+        """The constant that an operand is; None for one that is computed."""
+        return constant_behind(tensor)
 
     def use(self, node: Node, operand: int, *maps: np.ndarray, groups: int = 1) -> None:
         """Notes that a constant operand is indexed by channels. One that is computed locks them."""

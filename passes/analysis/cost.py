@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.analysis.channels import node_names
 from wootz.passes.analysis.static_shapes import StaticShapes, static_shapes
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, producer
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind
 
 PARAMETER_OPERANDS = {
     "Conv": (1, 2),
@@ -82,7 +82,7 @@ def _parameters(node: Node, seen: set[str]) -> int:
     operands = PARAMETER_OPERANDS.get(node.op, (0, 1) if node.op in ELEMENTWISE else ())
     count = 0
     for tensor in (node.inputs[i] for i in operands if i < len(node.inputs)):
-        constant = _constant_behind(tensor)
+        constant = constant_behind(tensor)
         if constant is None or tensor.name in seen or np.dtype(constant.dtype).kind != "f":
             continue
         size = int(np.prod(constant.shape))
@@ -90,14 +90,6 @@ def _parameters(node: Node, seen: set[str]) -> int:
             seen.add(tensor.name)
             count += size
     return count
-
-
-def _constant_behind(tensor: Tensor) -> Constant | None:
-    """The constant that a tensor is, or that an Identity passes on (exporters merge parameters of equal values)."""
-    node = producer(tensor)
-    if node is not None and node.op == "Identity":
-        return _constant_behind(node.inputs[0])
-    return tensor if isinstance(tensor, Constant) else None
 
 
 def _macs(node: Node, static: StaticShapes) -> int:

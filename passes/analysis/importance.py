@@ -14,13 +14,18 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, constants
 
 
+def require_rate(rate: float) -> None:
+    """Raises WootzError for a rate outside [0, 1)."""
+    if not 0 <= rate < 1:
+        raise WootzError(f"{rate} is not a pruning rate: it is the fraction of filters removed, at least 0 and below 1")
+
+
 def kept_count(filters: int, rate: float, round_to: int = 1, at_least: int = 1) -> int:
     """`max(1, floor(filters * (1 - rate) + 1e-9))`, rounded to the nearest multiple of `round_to`.
 
     Never more than `filters`. Raises WootzError for a rate outside [0, 1).
     """
-    if not 0 <= rate < 1:
-        raise WootzError(f"{rate} is not a pruning rate: it is the fraction of filters removed, at least 0 and below 1")
+    require_rate(rate)
     if rate == 0:
         return filters
     count = math.floor(filters * (1 - rate) + 1e-9)

@@ -43,17 +43,19 @@ class Segment:
         return any(node.op in operators for node in self.nodes)
 
 
-def find_modules(model: Model) -> tuple[tuple[Module, ...], Source]:
+def find_modules(model: Model, source: Source | None = None) -> tuple[tuple[Module, ...], Source]:
     """The modules in order of data flow, and where they come from.
 
     The model's table comes first; then groups of layers whose names share a prefix (`inception_3a/…`,
-    `res2a_branch2b`), if they lie between cuts; then the structure.
+    `res2a_branch2b`), if they lie between cuts; then the structure. `source` asks for one of these.
     """
-    if model.modules:
+    if source == "table" or (source is None and model.modules):
         return model.modules, "table"
     segments = find_segments(model.graph)
-    if modules := _modules_by_name(segments):
-        return modules, "names"
+    if source == "names" or source is None:
+        modules = _modules_by_name(segments)
+        if modules or source == "names":
+            return modules, "names"
     return _modules_by_structure(segments), "structure"
 
 

@@ -9,31 +9,68 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from wootz.passes.errors import InputError
-from wootz.passes.ir.model import Model
-from wootz.passes.ir.text import parse_text, print_text
+from wootz.passes.errors import InputError, WootzError
+from wootz.passes.ir.model import Model, constants
+from wootz.passes.ir.text import elided_weights, parse_text, print_text
 
 TEXT_SUFFIX = ".onnxtxt"
+STANDARD_INPUT = "<stdin>"
+LARGEST_MESSAGE = 2_000_000_000
+"""Bytes of weights from which a model is written with its weights beside it: protobuf ends at 2 GiB."""
 
 
 def load(path: str | Path) -> Model:
     """Reads an ONNX model, binary or textual by its suffix (standard input: by its content)."""
+    content, file = read(path)
+    return parse_text(decode(content, file), file) if is_text(content, file) else _parse_binary(content, file)
+
+
+def read(path: str | Path) -> tuple[bytes, str]:
+    """The content of a file or of standard input, and the name that messages give it."""
     if str(path) == "-":
-        return _parse(sys.stdin.buffer.read(), "<stdin>", binary=None)
+        return sys.stdin.buffer.read(), STANDARD_INPUT
     file = Path(path)
     if not file.is_file():
-        raise InputError("no such file", file)
-    return _parse(file.read_bytes(), str(file), binary=file.suffix != TEXT_SUFFIX)
+        raise InputError("is a folder" if file.is_dir() else "no such file", file)
+    return file.read_bytes(), str(file)
+
+
+def is_text(content: bytes, file: str) -> bool:
+    """Whether a file holds the textual form: by its suffix, standard input by its content."""
+    if file != STANDARD_INPUT:
+        return Path(file).suffix == TEXT_SUFFIX
+    return b"\0" not in content and content.lstrip().startswith((b"<", b"#"))
+
+
+def decode(content: bytes, file: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError("not text (a binary model has the suffix .onnx)", file) from error
 
 
 def save(model: Model, path: str | Path) -> None:
-    """Writes `model` to `path`, all of it or nothing. `-` prints the textual form."""
+    """Writes `model` to `path`, all of it or nothing. `-` prints the textual form.
+
+    Weights of more than 2 GB together go into a file `NAME.onnx.data` beside it.
+    """
     if str(path) == "-":
         sys.stdout.write(print_text(model))
         return
     file = Path(path)
-    content = print_text(model).encode() if file.suffix == TEXT_SUFFIX else model.to_proto().SerializeToString()
-    write_atomically(file, content)
+    if file.suffix == TEXT_SUFFIX:
+        write_atomically(file, print_text(model).encode())
+        return
+    if missing := elided_weights(model):
+        raise WootzError(
+            f"{file}: weight {missing[0]!r} was elided from the text that the model was read from: "
+            f"its values are needed for a binary model"
+        )
+    proto = model.to_proto()
+    if sum(values.nbytes for values in constants(model.graph).values()) > LARGEST_MESSAGE:
+        _save_with_external_data(proto, file)
+    else:
+        write_atomically(file, proto.SerializeToString())
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -47,12 +84,35 @@ def write_atomically(file: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _parse(content: bytes, file: str, binary: bool | None) -> Model:
-    if binary is None:
-        binary = b"\0" in content or not content.lstrip().startswith((b"<", b"#"))
-    if not binary:
-        return parse_text(content.decode(), file)
+def _save_with_external_data(proto: onnx.ModelProto, file: Path) -> None:
+    """The weights are written first, then the model that names them replaces the old one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    data, partial = f"{file.name}.data", file.with_name(f".{file.name}.{os.getpid()}")
+    (file.parent / data).unlink(missing_ok=True)  # onnx appends to it
     try:
-        return Model.from_proto(onnx.load_model_from_string(content))
+        onnx.save_model(proto, partial, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parse_binary(content: bytes, file: str) -> Model:
+    try:
+        proto = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise InputError("not an ONNX model (the protobuf can't be read)", file) from error
+    if not proto.HasField("graph"):
+        raise InputError("not an ONNX model (it has no graph)", file)
+    _load_external_data(proto, file)
+    try:
+        return Model.from_proto(proto)
+    except WootzError as error:
+        raise InputError(str(error), file) from error
+
+
+def _load_external_data(proto: onnx.ModelProto, file: str) -> None:
+    folder = "" if file == STANDARD_INPUT else str(Path(file).parent)
+    try:
+        onnx.external_data_helper.load_external_data_for_model(proto, folder)
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise InputError(f"its external data can't be read: {' '.join(str(error).split())}", file) from error

@@ -101,7 +101,8 @@ def copy_graph(graph: Graph) -> Graph:
     """A copy with its own nodes and tensors that shares the arrays of the constants."""
     copied = graph.copy()
     copied.producer_name, copied.producer_version = graph.producer_name, graph.producer_version
-    copied.import_domains = list(graph.import_domains or [])  # graphsurgeon adds to it when exporting
+    domains = graph.import_domains or [onnx.helper.make_opsetid("", OPSET)]
+    copied.import_domains = list(domains)  # a list of its own: graphsurgeon adds to it when exporting
     return copied
 
 

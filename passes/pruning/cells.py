@@ -18,10 +18,19 @@ MISALIGNED = "grouped convolutions whose groups don't line up with the layers be
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """`channels`, ascending, with filters in the layers at the positions `layers` of the analysis."""
+    """`channels`, ascending, with filters in the layers at the positions `layers` of the analysis.
+
+    Cells of one family (the same layers, partitions and size) are the groups of grouped convolutions, and have to
+    keep equally many.
+    """
 
     channels: np.ndarray
     layers: tuple[int, ...]
+    partitions: tuple[int, ...] = ()
+
+    @property
+    def family(self) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+        return self.layers, self.partitions, len(self.channels)
 
 
 def find_cells(analysis: ChannelAnalysis) -> tuple[tuple[Cell, ...], Mapping[int, str]]:
@@ -46,7 +55,10 @@ def _cells(analysis: ChannelAnalysis) -> tuple[Cell, ...]:
     for channel, layers in sorted(analysis.layer_sets.items()):
         if channel not in analysis.locks:
             members.setdefault((layers, tuple(rows.get(channel, ()))), []).append(channel)
-    return tuple(Cell(np.asarray(channels, np.int32), layers) for (layers, _), channels in members.items())
+    return tuple(
+        Cell(np.asarray(channels, np.int32), layers, tuple(p for p, _ in places))
+        for (layers, places), channels in members.items()
+    )
 
 
 def _uneven_channels(analysis: ChannelAnalysis, cells: Sequence[Cell]) -> set[int]:

@@ -13,8 +13,8 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import LayerPlan, PruningPlan
 from wootz.passes.pruning.cells import Cell, find_cells
 
-CellRates = Mapping[int, float]
-"""The rate of each cell (by position) from which something is removed."""
+Counts = Mapping[int, int]
+"""How many channels each cell (by position) keeps; cells that aren't in it keep all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +30,8 @@ class Planner:
     scores: np.ndarray
     round_to: int = 1
     min_channels: int = 1
-    _removed: dict[tuple[int, float], np.ndarray] = field(default_factory=dict, repr=False)
-    _entries: dict[tuple[int, tuple[tuple[int, float], ...]], LayerPlan] = field(default_factory=dict, repr=False)
+    _removed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
+    _entries: dict[tuple[int, tuple[tuple[int, int], ...]], LayerPlan] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
@@ -57,27 +57,29 @@ class Planner:
         channels = self.analysis.channels(self.analysis.layers[layer]).tolist()
         return None if any(c not in self.locks for c in channels) else self.locks[channels[0]]
 
-    def removed_from(self, cell: int, rate: float) -> np.ndarray:
-        """The channels that `rate` removes from a cell."""
-        key = (cell, rate)
-        if key not in self._removed:
-            channels = self.cells[cell].channels
-            count = kept_count(len(channels), rate, self.round_to, self.min_channels)
-            self._removed[key] = np.delete(channels, most_important(self.scores[channels], count))
-        return self._removed[key]
+    def plan(self, rates: Mapping[int, float]) -> PruningPlan:
+        """The plan that prunes each cell (by position) at its rate. Raises WootzError for a rate outside [0, 1)."""
+        return self.plan_counts(
+            {
+                cell: kept_count(len(self.cells[cell].channels), rate, self.round_to, self.min_channels)
+                for cell, rate in rates.items()
+            }
+        )
 
-    def plan(self, rates: CellRates) -> PruningPlan:
-        """The plan that prunes each cell at its rate. Where a slice of a tensor would be left without channels, its
-        most important one stays. Raises WootzError for a rate outside [0, 1)."""
+    def plan_counts(self, counts: Counts) -> PruningPlan:
+        """The plan that keeps the most important channels of each cell, `counts` of them.
+
+        Where a slice of a tensor would be left without channels, its most important one stays.
+        """
         kept = np.ones(len(self.analysis.channel_of), bool)
-        for cell, rate in rates.items():
-            kept[self.removed_from(cell, rate)] = False
+        for cell, count in counts.items():
+            kept[self._removed_from(cell, count)] = False
         if self._fill_empty_slices(kept):
             return PruningPlan(tuple(self._entry(i, kept) for i in range(len(self.analysis.layers))))
-        by_layer: dict[int, list[tuple[int, float]]] = {}
-        for cell, rate in rates.items():
+        by_layer: dict[int, list[tuple[int, int]]] = {}
+        for cell, count in counts.items():
             for layer in self.cells[cell].layers:
-                by_layer.setdefault(layer, []).append((cell, rate))
+                by_layer.setdefault(layer, []).append((cell, count))
         entries = []
         for layer in range(len(self.analysis.layers)):
             key = (layer, tuple(by_layer.get(layer, ())))
@@ -85,6 +87,14 @@ class Planner:
                 self._entries[key] = self._entry(layer, kept)
             entries.append(self._entries[key])
         return PruningPlan(tuple(entries))
+
+    def _removed_from(self, cell: int, count: int) -> np.ndarray:
+        """The channels that a cell loses when it keeps `count`."""
+        key = (cell, count)
+        if key not in self._removed:
+            channels = self.cells[cell].channels
+            self._removed[key] = np.delete(channels, most_important(self.scores[channels], count))
+        return self._removed[key]
 
     def _entry(self, position: int, kept: np.ndarray) -> LayerPlan:
         layer = self.analysis.layers[position]

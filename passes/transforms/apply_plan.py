@@ -29,4 +29,4 @@ class ApplyPlan(Pass):
         if not self.plan.is_file():
             raise self.refuse(f"no such file: {self.plan}")
         plan = PruningPlan.from_json(self.plan.read_text())
-        return PassResult(materialize(model, plan), plan.is_pruned, plan.statistics())
+        return PassResult(materialize(model, plan), plan.is_pruned, plan.statistics(), plan)

@@ -8,7 +8,7 @@ import numpy as np
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, producer
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind, producer
 
 FOLDABLE = {"Conv": 0, "ConvTranspose": 1}
 """The axis of the weight along which the filters (of a group) lie."""
@@ -50,24 +50,24 @@ def _can_fold(node: Node, graph: Graph, boundaries: set[str]) -> bool:
         return False
     between = node.inputs[0]
     is_read_elsewhere = len(between.outputs) > 1 or any(between is t for t in graph.outputs)
-    operands = [*before.inputs[1:], *node.inputs[1:]]
+    operands = [t for t in (*before.inputs[1:], *node.inputs[1:]) if not t.is_empty()]
     return (
         not is_read_elsewhere
         and between.name not in boundaries
-        and all(isinstance(t, Constant) or t.is_empty() for t in operands)
+        and all(constant_behind(t) is not None for t in operands)
     )
 
 
 def _fold(graph: Graph, node: Node) -> None:
     convolution = producer(node.inputs[0])
     assert convolution is not None, "checked by _can_fold"
-    scale, shift, mean, variance = (t.values.astype(np.float64) for t in node.inputs[1:5])
+    scale, shift, mean, variance = (_values(t).astype(np.float64) for t in node.inputs[1:5])
     factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
     weight = convolution.inputs[1]
     has_bias = len(convolution.inputs) > 2 and not convolution.inputs[2].is_empty()
-    bias = convolution.inputs[2].values.astype(np.float64) if has_bias else 0.0
-    new_weight = _scaled(weight.values, factor, convolution)
-    new_bias = ((bias - mean) * factor + shift).astype(weight.dtype)
+    bias = _values(convolution.inputs[2]).astype(np.float64) if has_bias else 0.0
+    new_weight = _scaled(_values(weight), factor, convolution)
+    new_bias = ((bias - mean) * factor + shift).astype(new_weight.dtype)
     _set_constant(graph, convolution, 1, new_weight, weight.name)
     _set_constant(graph, convolution, 2, new_bias, f"{weight.name.removesuffix('.weight')}.bias")
     output = node.outputs[0]
@@ -75,6 +75,12 @@ def _fold(graph: Graph, node: Node) -> None:
     node.outputs.clear()
     convolution.outputs.clear()
     convolution.outputs.append(output)
+
+
+def _values(tensor: Tensor) -> np.ndarray:
+    constant = constant_behind(tensor)
+    assert constant is not None, "checked by _can_fold"
+    return constant.values
 
 
 def _scaled(weight: np.ndarray, factor: np.ndarray, convolution: Node) -> np.ndarray:
@@ -91,7 +97,7 @@ def _set_constant(graph: Graph, node: Node, operand: int, values: np.ndarray, na
     """Gives an operand new values; a constant that others read stays as it is."""
     if operand < len(node.inputs) and not node.inputs[operand].is_empty():
         tensor = node.inputs[operand]
-        if len(tensor.outputs) == 1:
+        if isinstance(tensor, Constant) and len(tensor.outputs) == 1:
             tensor.values = values
             return
     constant = Constant(Builder(graph).fresh(name), values)

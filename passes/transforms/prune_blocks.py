@@ -10,6 +10,7 @@ import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis
 from wootz.passes.analysis.modules import find_modules
+from wootz.passes.analysis.importance import require_rate
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, module_nodes
@@ -47,7 +48,7 @@ class PruneBlocks(Pass):
             model, self.criterion, seed=self.seed, round_to=self.round_to, min_channels=self.min_channels
         )
         plan = pruner.plan(self._rates(pruner))
-        return PassResult(pruner.materialize(plan), plan.is_pruned, plan.statistics())
+        return PassResult(pruner.materialize(plan), plan.is_pruned, plan.statistics(), plan)
 
     def _rates(self, pruner: BlockPruner) -> dict[str, Rate]:
         if (self.rate is None) == (not self.rates):
@@ -122,6 +123,7 @@ class BlockPruner:
             if module not in tables:
                 raise WootzError(f"no module named {module!r} in the model (modules: {', '.join(tables) or 'none'})")
             for convolution, r in _rate_of_each(tables[module], rate).items():
+                require_rate(r)
                 for cell in self._cells_of_convolution[convolution]:
                     if cell_rates.setdefault(cell, r) != r:
                         tied = self.planner.cells[cell].layers

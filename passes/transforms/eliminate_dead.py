@@ -1,0 +1,57 @@
+"""eliminate-dead: removes nodes that no output depends on, and Identity nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wootz.passes.base import Pass, PassResult
+from wootz.passes.ir.model import Graph, Model, Node, captured_tensors, replace_uses, subgraph_nodes
+
+
+@dataclass(frozen=True)
+class EliminateDead(Pass):
+    """Removes nodes that no output depends on, and Identity nodes.
+
+    1. Nodes whose results no output of the network depends on go, and with them constants that nothing else reads.
+    2. What reads an Identity reads its operand instead, except where the Identity computes an output of the network,
+       the entry or exit of a module, or something that a subgraph reads.
+    3. Modules whose entry or exit is gone are taken out of the table.
+
+    The outputs of the network are the same.
+    """
+
+    name = "eliminate-dead"
+    preserves_outputs = True
+
+    def apply(self, model: Model) -> PassResult:
+        graph = model.copy().graph
+        before = len(graph.nodes)
+        bypassed = _bypass_identities(graph, {name for m in model.modules for name in (m.entry, m.exit)})
+        remove_dead_nodes(graph)
+        tensors = graph.tensors()
+        modules = tuple(m for m in model.modules if m.entry in tensors and m.exit in tensors)
+        removed = before - len(graph.nodes)
+        statistics = {
+            "nodes removed": removed,
+            "identities among them": bypassed,
+            "modules dropped": len(model.modules) - len(modules),
+        }
+        return PassResult(replace(model, graph=graph, modules=modules), removed > 0, statistics)
+
+
+def remove_dead_nodes(graph: Graph) -> None:
+    """Removes, in place, the nodes that no graph output depends on."""
+    live = subgraph_nodes(graph.outputs)
+    dead = [node for node in graph.nodes if id(node) not in live]
+    graph.nodes = [node for node in graph.nodes if id(node) in live]
+    for node in dead:
+        node.inputs.clear()
+        node.outputs.clear()
+
+
+def _bypass_identities(graph: Graph, boundaries: set[str]) -> int:
+    kept = boundaries | {t.name for t in graph.outputs} | {t.name for n in graph.nodes for t in captured_tensors(n)}
+    identities: list[Node] = [n for n in graph.nodes if n.op == "Identity" and n.outputs[0].name not in kept]
+    for node in identities:
+        replace_uses(graph, node.outputs[0], node.inputs[0])
+    return len(identities)

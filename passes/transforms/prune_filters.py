@@ -1,0 +1,173 @@
+"""prune-filters: removes the least important filters of any layers, at any rates."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from wootz.passes.analysis.cost import macs, parameters
+from wootz.passes.analysis.importance import kept_count, require_rate
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.ir.model import Model, module_nodes
+from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.pruning.materializer import Materializer
+from wootz.passes.pruning.planner import Counts, Planner
+
+RATE_STEPS = 1000
+"""Targets are met by a multiple of 1/1000."""
+
+
+@dataclass(frozen=True)
+class PruneFilters(Pass):
+    """Removes the least important filters of any layers, at any rates.
+
+    1. `rate` prunes all convolutions, `rates` those named, or all of a module named; with `linear`, hidden fully
+       connected layers too. Kept are `max(1, floor(n * (1 - rate)))` filters.
+    2. Layers that are tied (added together, depthwise, …) are pruned as one; the importance of a channel is the sum
+       over its filters.
+    3. `ranking=global` removes the share `rate` of all channels, wherever the least important ones are (relative to
+       the mean importance in their layers).
+    4. `macs` and `parameters` find the lowest uniform rate that reaches a target: `0.5x` of the network's, or a number.
+    5. Layers that can't be pruned stay whole, with the reason in the plan.
+
+    Refuses a rate above 0 for a layer that can't be pruned, different rates for tied layers, and a target that no rate
+    reaches.
+    """
+
+    name = "prune-filters"
+    rate: float | None = option(None, "the rate of all layers that rates doesn't name")
+    rates: Mapping[str, float] = field(
+        default_factory=dict, metadata={"help": "rates of layers or modules: NAME:RATE,NAME:RATE"}
+    )
+    macs: str = option("", "target for the multiply-accumulates, as 0.5x or a number")
+    parameters: str = option("", "target for the parameters, as 0.5x or a number")
+    criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random")
+    ranking: Literal["local", "global"] = option("local", "rank within layers or over all of them")
+    seed: int = option(0, "for the criterion random")
+    linear: bool = option(False, "prune hidden fully connected layers too")
+    round_to: int = option(1, "keep multiples of this many filters")
+    min_channels: int = option(1, "keep at least this many filters")
+
+    def apply(self, model: Model) -> PassResult:
+        planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels)
+        materializer = Materializer.of(model, planner.analysis)
+        if (bool(self.macs), bool(self.parameters), self.rate is not None or bool(self.rates)).count(True) != 1:
+            raise self.refuse("needs one of: rate and rates, macs, parameters")
+        if self.macs:
+            plan = self._plan_for_target(model, planner, materializer, macs, "macs", self.macs)
+        elif self.parameters:
+            plan = self._plan_for_target(model, planner, materializer, parameters, "parameters", self.parameters)
+        else:
+            plan = planner.plan_counts(self._counts(model, planner, self.rate or 0.0))
+        return PassResult(materializer.materialize(plan), plan.is_pruned, plan.statistics(), plan)
+
+    def _counts(self, model: Model, planner: Planner, rate: float) -> Counts:
+        """How many channels each cell keeps, `rate` being that of the layers that `rates` doesn't name."""
+        chosen = self._chosen_rates(model, planner)
+        if self.ranking == "global":
+            if chosen:
+                raise self.refuse("ranking=global goes with one rate; rates names some")
+            return self._global_counts(planner, rate)
+        return {
+            i: kept_count(len(cell.channels), r, self.round_to, self.min_channels)
+            for i, cell in enumerate(planner.cells)
+            if (r := self._cell_rate(planner, i, chosen, rate)) != 0
+        }
+
+    def _cell_rate(self, planner: Planner, cell: int, chosen: Mapping[int, float], rate: float) -> float:
+        layers = planner.cells[cell].layers
+        own = {chosen[p] for p in layers if p in chosen}
+        if len(own) > 1:
+            names = " and ".join(repr(planner.analysis.layers[p].name) for p in layers if p in chosen)
+            raise self.refuse(f"{names} are tied and need the same rate")
+        if own:
+            return own.pop()
+        return rate if self._is_pruned_by_default(planner, cell) else 0.0
+
+    def _is_pruned_by_default(self, planner: Planner, cell: int) -> bool:
+        return self.linear or any(planner.analysis.layers[p].is_convolution for p in planner.cells[cell].layers)
+
+    def _chosen_rates(self, model: Model, planner: Planner) -> dict[int, float]:
+        """The rates that `rates` gives, by the layers' positions. A layer's own rate comes before its module's."""
+        positions = {layer.name: i for i, layer in enumerate(planner.analysis.layers)}
+        chosen: dict[int, float] = {}
+        for name, rate in sorted(self.rates.items(), key=lambda item: item[0] in positions):
+            if name in positions:
+                if rate != 0 and (reason := planner.lock_reason(positions[name])):
+                    raise self.refuse(f"can't be pruned: {reason}", name)
+                chosen[positions[name]] = rate
+            else:
+                chosen.update(dict.fromkeys(self._layers_of_module(model, planner, name), rate))
+        return chosen
+
+    def _layers_of_module(self, model: Model, planner: Planner, name: str) -> list[int]:
+        modules = {m.name: m for m in find_modules(model)[0]}
+        if name not in modules:
+            raise self.refuse(f"no layer and no module is named {name!r}")
+        inside = {id(node) for node in module_nodes(model, modules[name])}
+        return [
+            i
+            for i, layer in enumerate(planner.analysis.layers)
+            if id(model.graph.nodes[layer.node]) in inside and layer.is_convolution and not planner.lock_reason(i)
+        ]
+
+    def _global_counts(self, planner: Planner, rate: float) -> Counts:
+        """Removes the share `rate` of all channels, the least important first; a family of cells as one."""
+        require_rate(rate)
+        families: dict[object, list[int]] = {}
+        for i, cell in enumerate(planner.cells):
+            if self._is_pruned_by_default(planner, i):
+                families.setdefault(cell.family, []).append(i)
+        scores, owners = [], []
+        for number, members in enumerate(families.values()):
+            ranked = [np.sort(planner.scores[planner.cells[i].channels])[::-1] for i in members]
+            slots = np.mean(ranked, axis=0)
+            scores.append(slots / max(slots.mean(), np.finfo(float).tiny))
+            owners.append(np.full(len(slots), number))
+        if not scores:
+            return {}
+        order = np.argsort(np.concatenate(scores), kind="stable")
+        removed = np.bincount(np.concatenate(owners)[order[: int(rate * len(order))]], minlength=len(families))
+        counts: dict[int, int] = {}
+        for number, members in enumerate(families.values()):
+            size = len(planner.cells[members[0]].channels)
+            count = kept_count(size, removed[number] / (size + 1e-9), self.round_to, self.min_channels)
+            counts.update(dict.fromkeys(members, count))
+        return counts
+
+    def _plan_for_target(
+        self,
+        model: Model,
+        planner: Planner,
+        materializer: Materializer,
+        measure: Callable[[Model], int],
+        name: str,
+        target: str,
+    ) -> PruningPlan:
+        """The plan of the lowest uniform rate whose network measures at most `target`."""
+        bound = self._bound(target, name, measure(model))
+
+        def plan(step: int) -> PruningPlan:
+            return planner.plan_counts(self._counts(model, planner, step / RATE_STEPS))
+
+        def reaches(step: int) -> bool:
+            return measure(materializer.materialize(plan(step))) <= bound
+
+        if not reaches(RATE_STEPS - 1):
+            least = measure(materializer.materialize(plan(RATE_STEPS - 1)))
+            raise self.refuse(f"no rate reaches {name}={target}: at {1 - 1 / RATE_STEPS:g} there are {least:,} left")
+        return plan(bisect.bisect_left(range(RATE_STEPS), True, key=reaches))
+
+    def _bound(self, target: str, name: str, full: int) -> float:
+        try:
+            bound = float(target.removesuffix("x")) * (full if target.endswith("x") else 1)
+        except ValueError:
+            raise self.refuse(f"{name}={target} is no target: a share like 0.5x, or a number") from None
+        if not bound > 0:
+            raise self.refuse(f"{name}={target} is no target: it has to be above 0")
+        return bound

@@ -1,0 +1,269 @@
+"""`wootz-opt`: runs passes on one model, and prints what they do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wootz.tools.cli import run_command
+
+if TYPE_CHECKING:  # what follows is imported when it is needed: `wootz-opt --version` takes a tenth of a second
+    from wootz.passes.base import Pass
+    from wootz.passes.ir.model import Model
+    from wootz.passes.pipeline import Step
+    from wootz.passes.registry import PassClasses
+
+ELIDE_OVER = 100
+"""Weights of more elements are left out of what is printed, unless --elide-weights says otherwise."""
+EQUAL = 1e-5
+"""--check-equivalence: the largest max|a - b| / max|b| of an output, in float32."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wootz")
+@click.argument("model", required=False)
+@click.option("-o", "--output", metavar="FILE", help="Write the result there: .onnx, .onnxtxt, - (standard output).")
+@click.option("--pass", "passes", multiple=True, metavar="NAME{option=value}", help="Run a pass; repeat for more.")
+@click.option("--pass-pipeline", "pipeline", metavar="A,B{x=1}", help="Run several passes, before those of --pass.")
+@click.option("--load-pass", multiple=True, type=click.Path(path_type=Path), help="Take passes from a Python file.")
+@click.option("--list-passes", is_flag=True, help="List all passes.")
+@click.option("--help-pass", metavar="NAME", help="Explain a pass and its options.")
+@click.option("--verify-each/--no-verify-each", default=True, help="Verify the model after each pass (default).")
+@click.option("--check-equivalence", is_flag=True, help="Run the model around each pass that promises equal outputs.")
+@click.option("--print-ir-before", multiple=True, metavar="NAME", help="Print the model before that pass.")
+@click.option("--print-ir-after", multiple=True, metavar="NAME", help="Print the model after that pass.")
+@click.option("--print-ir-after-all", is_flag=True, help="Print the model after every pass.")
+@click.option("--elide-weights", type=click.IntRange(0), metavar="N", help="Leave out weights of more than N elements.")
+@click.option("--timing", is_flag=True, help="Print the seconds that each pass took.")
+@click.option("--stats", is_flag=True, help="Print what the passes counted.")
+@click.option("--plan", type=click.Path(path_type=Path), help="Write the pruning plan there, as JSON.")
+@click.option(
+    "--split-input-file", is_flag=True, help="Treat the parts between lines '# -----' as models of their own."
+)
+@click.option("--verify-diagnostics", is_flag=True, help="Expect the errors that '# expected-error: TEXT' lines state.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def opt(model: str | None, list_passes: bool, help_pass: str | None, **options: Any) -> int:
+    """Runs passes on MODEL (.onnx, .onnxtxt or - for standard input) and prints or writes the result."""
+    from wootz.passes.registry import load_passes
+
+    loaded = {name: cls for file in options.pop("load_pass") for name, cls in load_passes(file).items()}
+    if list_passes:
+        _list_passes(loaded)
+        return 0
+    if help_pass:
+        _help_pass(help_pass, loaded)
+        return 0
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL'.")
+    return _Run(model, loaded, **options).execute()
+
+
+def main() -> None:
+    """Entry point of the console script `wootz-opt`."""
+    run_command(opt, sys.argv[1:])
+
+
+def _list_passes(loaded: PassClasses) -> None:
+    from wootz.passes.registry import pass_class, pass_names
+
+    names = pass_names(loaded)
+    width = max(map(len, names))
+    for name in names:
+        click.echo(f"{name:{width}}  {pass_class(name, loaded).summary()}")
+
+
+def _help_pass(name: str, loaded: PassClasses) -> None:
+    import inspect
+    from dataclasses import MISSING
+
+    from wootz.passes.pipeline import print_value
+    from wootz.passes.registry import pass_class
+
+    cls = pass_class(name, loaded)
+    click.echo(f"{name}\n\n{inspect.getdoc(cls)}")
+    if cls.options():
+        click.echo("\nOptions:")
+    for f in cls.options():
+        default = "" if f.default in (None, MISSING, (), "") else f" (default {print_value(f.default)})"
+        click.echo(f"  {f.name.replace('_', '-')}  {f.metadata['help']}{default}")
+
+
+class _Run:
+    """One call of wootz-opt on one input, which may hold several models."""
+
+    def __init__(self, source: str, loaded: PassClasses, **options: Any):
+        from wootz.passes.pipeline import parse_pass, parse_pipeline
+
+        self.source = source
+        self.loaded = loaded
+        self.options = options
+        texts = options["passes"]
+        self.passes = (
+            *parse_pipeline(options["pipeline"] or "", loaded),
+            *(_with_evaluator(parse_pass(text, loaded)) for text in texts),
+        )
+        self._check_printed_passes()
+
+    def _check_printed_passes(self) -> None:
+        from wootz.passes.errors import WootzError
+
+        names = {p.name for p in self.passes}
+        for asked in (*self.options["print_ir_before"], *self.options["print_ir_after"]):
+            if asked not in names:
+                raise WootzError(f"--print-ir-before/after {asked}: the pipeline has no such pass")
+
+    def execute(self) -> int:
+        from wootz.passes.errors import WootzError
+        from wootz.passes.ir.files import decode, is_text, load, read
+        from wootz.passes.ir.text import parse_text, split_text
+
+        if not (self.options["split_input_file"] or self.options["verify_diagnostics"]):
+            self._process(lambda: load(self.source))
+            return 0
+        content, file = read(self.source)
+        if not is_text(content, file):
+            raise WootzError(f"{file}: --split-input-file and --verify-diagnostics are for .onnxtxt")
+        text = decode(content, file)
+        parts = split_text(text) if self.options["split_input_file"] else [(text, 1)]
+        if len(parts) > 1 and self.options["output"] not in (None, "-"):
+            raise WootzError("--split-input-file prints several models: they can't go into one file")
+        failures = []
+        for i, (part, line) in enumerate(parts):
+            if i:
+                click.echo(f"{SPLIT_LINE}")
+            failures += self._process_part(part, file, line, parse_text)
+        for failure in failures:
+            click.echo(f"error: {failure}", err=True)
+        return 1 if failures else 0
+
+    def _process_part(self, part: str, file: str, line: int, parse: Callable[..., Model]) -> list[str]:
+        """Processes one model of several; gives what went other than expected."""
+        from wootz.passes.errors import WootzError
+
+        expected = _expected_errors(part, line) if self.options["verify_diagnostics"] else []
+        try:
+            self._process(lambda: parse(part, file, line))
+            message = None
+        except WootzError as error:
+            message = str(error)
+        if not self.options["verify_diagnostics"]:
+            return [] if message is None else [message]
+        if message is None:
+            return [f"{file}:{at}: expected an error with {text!r}, and there was none" for at, text in expected]
+        if not any(text in message for _, text in expected):
+            return [f"{file}:{line}: unexpected error: {message}"]
+        return [
+            f"{file}:{at}: expected an error with {text!r}, but it is: {message}"
+            for at, text in expected
+            if text not in message
+        ]
+
+    def _process(self, load_model: Callable[[], Model]) -> None:
+        from wootz.passes.ir.model import constants
+        from wootz.passes.pipeline import Observers, run_pipeline
+
+        model = load_model()
+        self.locations = {id(values): self.source for values in constants(model.graph).values()}
+        after = [self._print_after]
+        if self.options["check_equivalence"]:
+            after.insert(0, _check_equivalence)
+        observers = Observers(before=[self._print_before], after=after)
+        result = run_pipeline(model, self.passes, self.options["verify_each"], observers)
+        self._write(result.model)
+        self._write_plan(result.steps)
+        self._report(result.steps)
+
+    def _print_before(self, pass_: Pass, model: Model) -> None:
+        if pass_.name in self.options["print_ir_before"]:
+            click.echo(f"# ----- IR before {pass_.name} -----\n{self._text(model)}", err=True)
+
+    def _print_after(self, step: Step, before: Model) -> None:
+        if self.options["print_ir_after_all"] or step.pass_.name in self.options["print_ir_after"]:
+            click.echo(f"# ----- IR after {step.pass_.name} -----\n{self._text(step.result.model)}", err=True)
+
+    def _text(self, model: Model) -> str:
+        from wootz.passes.ir.text import print_text
+
+        asked = self.options["elide_weights"]
+        return print_text(model, ELIDE_OVER if asked is None else asked, self.locations)
+
+    def _write(self, model: Model) -> None:
+        from wootz.passes.ir.files import TEXT_SUFFIX, save, write_atomically
+        from wootz.passes.ir.text import print_text
+
+        output = self.options["output"]
+        if output is None and any(p.name in ("print-stats", "verify") for p in self.passes[-1:]):
+            return  # a pass that reports has been asked for, not a model
+        if output in (None, "-"):
+            click.echo(self._text(model), nl=False)
+        elif output.endswith(TEXT_SUFFIX) and self.options["elide_weights"] is not None:
+            text = print_text(model, self.options["elide_weights"], self.locations)
+            write_atomically(Path(output), text.encode())
+        else:
+            save(model, output)
+
+    def _write_plan(self, steps: tuple[Step, ...]) -> None:
+        from wootz.passes.errors import WootzError
+        from wootz.passes.ir.files import write_atomically
+
+        if self.options["plan"] is None:
+            return
+        plans = [step.result.plan for step in steps if step.result.plan is not None]
+        if len(plans) != 1:
+            raise WootzError(f"--plan needs one pass that prunes; the pipeline has {len(plans)}")
+        write_atomically(self.options["plan"], plans[0].to_json().encode())
+
+    def _report(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            if step.result.report:
+                click.echo(step.result.report, nl=False)
+        if self.options["stats"]:
+            for step in steps:
+                for what, count in step.result.statistics.items():
+                    click.echo(f"{step.pass_.name}: {count:,} {what}", err=True)
+        if self.options["timing"]:
+            for step in steps:
+                click.echo(f"{step.seconds:9.4f} s  {step.pass_.name}", err=True)
+            click.echo(f"{sum(step.seconds for step in steps):9.4f} s  all passes", err=True)
+
+
+SPLIT_LINE = "# -----"
+EXPECTED_ERROR = "# expected-error:"
+
+
+def _expected_errors(part: str, first_line: int) -> list[tuple[int, str]]:
+    """The lines that state an error, and the text that it has to contain."""
+    return [
+        (first_line + i, line.strip().removeprefix(EXPECTED_ERROR).strip())
+        for i, line in enumerate(part.splitlines())
+        if line.strip().startswith(EXPECTED_ERROR)
+    ]
+
+
+def _with_evaluator(pass_: Pass) -> Pass:
+    """Gives a pass that executes graphs ONNX Runtime to do it with."""
+    if not any(f.name == "evaluator" for f in fields(pass_)):
+        return pass_
+    from wootz.runtime.session import evaluate
+
+    return replace(pass_, evaluator=evaluate)  # type: ignore[call-arg]
+
+
+def _check_equivalence(step: Step, before: Model) -> None:
+    """Raises PassError when the outputs differ across a pass that promises that they don't."""
+    from wootz.passes.equivalence import largest_difference
+    from wootz.passes.errors import PassError
+    from wootz.runtime.session import evaluate
+
+    if not step.pass_.preserves_outputs:
+        return
+    difference, tensor = largest_difference(before, step.result.model, evaluate)
+    if not difference <= EQUAL:
+        raise PassError(
+            step.pass_.name, f"changes output {tensor!r}: max|a-b|/max|b| is {difference:.2g}, above {EQUAL:g}"
+        )
