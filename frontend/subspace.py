@@ -18,6 +18,7 @@ import numpy as np
 
 from wootz.frontend.plain_pickle import load_plain
 from wootz.passes.errors import InputError
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import Configuration, PrunableNetwork, Subspace, single_rate
 
 
@@ -54,7 +55,7 @@ def write_subspace(path: Path, subspace: Subspace) -> None:
             raise InputError("only configurations with one rate a module can be written", path)
     rows = [", ".join(repr(rate) for rate in configuration) for configuration in subspace.configurations]
     text = "\n".join(rows) if path.suffix == ".csv" else "[" + ",\n ".join(f"[{row}]" for row in rows) + "]"
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, f"{text}\n".encode())
 
 
 class _RowReader:

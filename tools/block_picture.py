@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 
@@ -42,7 +44,9 @@ def draw_blocks(path: Path, subspace: Subspace, plan: BlockPlan, names: Mapping[
                 if block is not None:
                     middle = block.modules[0] + len(block.modules) / 2
                     axes.text(middle, row + 0.5, names[block], ha="center", va="center", fontsize=6)
-    figure.savefig(path, dpi=150)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format=path.suffix[1:])
+    write_atomically(path, content.getvalue())
 
 
 def _cells(plan: BlockPlan, count: int, width: int) -> npt.NDArray[np.float64]:

@@ -114,7 +114,7 @@ def test_a_chain_tells_blocks_apart_by_their_input(chain, tmp_path):
 
 
 def test_everything_is_written_and_drawn(tmp_path):
-    subspace, written = tmp_path / "s.json", tmp_path / "blocks.json"
+    subspace, written = tmp_path / "new" / "folder" / "s.json", tmp_path / "blocks.json"
     assert run("subspace", "sample", RESIDUAL, "--rates", "0.3,0.5", "--count", "8", "-o", subspace).exit_code == 0
     for picture, beginning in (("blocks.png", b"\x89PNG"), ("blocks.svg", b"<?xml")):
         result = run("blocks", RESIDUAL, "--subspace", subspace, "-o", written, "--picture", tmp_path / picture)

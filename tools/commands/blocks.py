@@ -28,6 +28,7 @@ from wootz.passes.analysis.block_groups import group_blocks
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.subspace import Configuration, Subspace, exit_rate, format_configuration, format_rate
 from wootz.passes.pruning.input_sources import input_sources
@@ -90,7 +91,7 @@ def blocks(model: str, subspace_file: Path, method: str, output: Path | None, pi
     survey = survey_blocks(pruner, subspace, cast(Method, method))
     show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})")
     if output is not None:
-        output.write_text(json.dumps(as_json(survey, method), indent=1) + "\n", encoding="utf-8")
+        write_atomically(output, f"{json.dumps(as_json(survey, method), indent=1)}\n".encode())
     if picture is not None:
         draw_blocks(picture, survey.subspace, survey.plan, survey.names)
 

@@ -85,7 +85,7 @@ def test_figure_4_has_no_pieces_to_join():
 
 
 def test_maximal_joins_what_the_paper_splits():
-    """Sequitur first meets 2(0.3) 3(0.3), so that 1(0.5) 2(0.3), although always together, never becomes a rule."""
+    """Sequitur makes a rule of 1(0.5) 2(0.3) 3(0.3), in which 3(0.3) is the more frequent: a dead end."""
     space = subspace((0.3, 0.5, 0.3, 0.3), (0.5, 0.3, 0.3, 0.5), (0.5, 0.3, 0.3, 0.3))
     assert texts(identify_blocks(space, "paper").blocks) == ["1(0.5)", "2(0.3)", "3(0.3)", "4(0.3)"]
     plan = identify_blocks(space, "maximal")
