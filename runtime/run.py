@@ -60,7 +60,8 @@ class Job:
     """All inputs of a run.
 
     `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
-    `solver` before it serves as teacher. `title` and `data_title` name the inputs in the report.
+    `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
+    `data_title` name the inputs in the report.
     """
 
     title: str
@@ -74,6 +75,7 @@ class Job:
     dataset: Dataset
     subspace: Subspace
     objective: Objective
+    teacher_solver: Solver
     solver: Solver
     pretrain_solver: Solver
     out: Path
@@ -108,10 +110,14 @@ def check(job: Job) -> None:
             f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: change "
             f"num_output of the last layer, and its name, so that it starts anew"
         )
-    for name, solver in (("solver", job.solver), ("pre-training solver", job.pretrain_solver)):
+    for name, solver in (
+        ("teacher's solver", job.teacher_solver),
+        ("solver", job.solver),
+        ("pre-training solver", job.pretrain_solver),
+    ):
         if solver.batch_size > len(job.dataset.train):
             raise WootzError(
-                f"the {name}'s batch_size {solver.batch_size} exceeds the {len(job.dataset.train)} training images"
+                f"batch_size {solver.batch_size} of the {name} exceeds the {len(job.dataset.train)} training images"
             )
 
 
@@ -192,7 +198,7 @@ class _Run:
                 "trained from scratch" if job.all_untrained else f"fine-tuned; new layers: {', '.join(job.untrained)}"
             )
             self.progress.message(f"The full network is {origin}.")
-            trained = self.on_process_0(lambda: self.trainer.fine_tune(model, job.solver, "full network"))
+            trained = self.on_process_0(lambda: self.trainer.fine_tune(model, job.teacher_solver, "full network"))
             model, curve, seconds = with_weights(model, trained.weights), trained.curve, trained.seconds
         accuracy = self.trainer.test_accuracy(model, job.dataset.validation)
         test = job.dataset.test

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 
 import numpy as np
 
@@ -188,4 +189,5 @@ class Trainer:
             self.target,
             self.device.kind,
             runtime_version(),
+            metadata.version("wootz"),
         )

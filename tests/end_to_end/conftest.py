@@ -12,7 +12,9 @@ DIGITS = REPOSITORY / "examples" / "digits"
 SHORT_SOLVER = (
     'base_lr: 0.05 lr_policy: "cosine" momentum: 0.9 max_iter: 40 batch_size: 32 test_interval: 20 random_seed: 1'
 )
-SHORT_PRETRAINING = 'type: "Adam" base_lr: 0.002 momentum: 0.9 max_iter: 30 batch_size: 32 random_seed: 1'
+SHORT_PRETRAINING = (
+    'type: "Adam" base_lr: 0.002 lr_policy: "fixed" momentum: 0.9 max_iter: 30 batch_size: 32 random_seed: 1'
+)
 FOUR_CONFIGURATIONS = "[[0.5, 0.5, 0.5, 0.5], [0.7, 0.5, 0.5, 0.5], [0.5, 0.5, 0.7, 0.7], [0.7, 0.5, 0.7, 0.7]]"
 
 

@@ -30,15 +30,30 @@ def assert_refused(done, tmp_path, pattern):
 @pytest.mark.parametrize(
     ("option", "name", "content", "pattern"),
     [
-        ("--subspace", "missing.json", None, r"missing\.json: no such file"),
-        ("--subspace", "short.json", "[[0.5, 0.5]]", r"short\.json.*2 rates.*4 modules"),
+        ("--subspace", "missing.json", None, r"missing\.json: .*No such file"),
+        (
+            "--subspace",
+            "short.json",
+            "[[0.5, 0.5]]",
+            r"short\.json: row 1: 2 rates; a row has 4 rates, one a module, or 15",
+        ),
         ("--subspace", "rate.json", "[[0.5, 0.5, 0.5, 1.5]]", r"rate\.json.*1\.5"),
-        ("--solver", "missing.prototxt", None, r"missing\.prototxt.*no such file"),
+        ("--solver", "missing.prototxt", None, r"missing\.prototxt: .*[Nn]o such file"),
         ("--solver", "unknown.prototxt", "base_lr: 0.1\nmomentun: 0.9", r"unknown\.prototxt:2:1:.*momentun.*momentum"),
-        ("--solver", "batch.prototxt", "base_lr: 0.1\nbatch_size: 5000", r"batch_size 5000 exceeds the \d+ training"),
-        ("--objective", None, "min ModelSize constraint Accuracy > 1.5", r"Accuracy > 1\.5.*between 0 and 1"),
+        (
+            "--solver",
+            "batch.prototxt",
+            "base_lr: 0.1 lr_policy: 'fixed' batch_size: 5000",
+            r"batch_size 5000 of the .*solver exceeds the \d+ training",
+        ),
+        (
+            "--objective",
+            None,
+            "min ModelSize constraint Accuracy > 1.5",
+            r"an accuracy lies between 0 and 1, 1\.5 doesn't",
+        ),
         ("--objective", None, "min Size", r"--objective:1:5.*Size.*ModelSize"),
-        ("--weights", "missing.caffemodel", None, r"missing\.caffemodel.*no such file"),
+        ("--weights", "missing.caffemodel", None, r"missing\.caffemodel: .*[Nn]o such file"),
         ("--data", None, "nowhere", r"nowhere: no such data set"),
         ("--criterion", None, "l7", r"l7"),
     ],
@@ -67,7 +82,7 @@ def test_a_syntax_error_in_a_prototxt(wootz, job_files, tmp_path):
 
 def test_a_network_that_does_not_exist(wootz, tmp_path):
     done = wootz("run", "nothing.prototxt", "--out", "out", cwd=tmp_path)
-    assert_refused(done, tmp_path, r"nothing\.prototxt.*no such file")
+    assert_refused(done, tmp_path, r"nothing\.prototxt: .*[Nn]o such file")
 
 
 def test_a_network_with_another_number_of_classes(wootz, job_files, tmp_path):

@@ -45,6 +45,7 @@ DEFAULT_EXAMPLE = "digits"
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")
+@click.option("--teacher-solver", metavar="FILE", help="Solver for training the full network (default: --solver).")
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
@@ -67,8 +68,10 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
     """Find the best pruned version of MODEL.
 
     MODEL is a .prototxt, .onnx or .onnxtxt file, or a folder with net.prototxt, solver.prototxt,
-    pretrain.prototxt, subspace.json and objective.txt, which options override. Without MODEL, the digits example
-    is run.
+    pretrain.prototxt, subspace.json and objective.txt (and perhaps teacher.prototxt), which options override.
+    Without MODEL, the digits example is run.
+
+    The full network is trained first if its weights are not given; layers that the weights file lacks start anew.
     """
     cluster = connect()
     console = Console()
@@ -137,13 +140,19 @@ class _Inputs:
 
     def path(self, option: str, conventional: str) -> Path:
         """The file for `option`. Raises WootzError when it is neither given nor beside the network."""
+        found = self.optional_path(option, conventional)
+        if found is not None:
+            return found
+        flag = "--" + option.replace("_", "-")
+        beside = f", or a file {conventional} in {self.folder}" if self.folder else ""
+        raise WootzError(f"{flag} is missing{beside}")
+
+    def optional_path(self, option: str, conventional: str) -> Path | None:
         if self.options[option]:
             return Path(self.options[option])
         if self.folder is not None and (self.folder / conventional).is_file():
             return self.folder / conventional
-        flag = "--" + option.replace("_", "-")
-        beside = f", or a file {conventional} in {self.folder}" if self.folder else ""
-        raise WootzError(f"{flag} is missing{beside}")
+        return None
 
 
 def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
@@ -156,6 +165,7 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
     prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
     subspace, warnings = read_subspace(inputs.path("subspace", "subspace.json"), prunable)
     solver = read_solver(inputs.path("solver", "solver.prototxt"))
+    teacher_solver = inputs.optional_path("teacher_solver", "teacher.prototxt")
     data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
     if not data:
         raise WootzError("--data is missing: the folder of the data set")
@@ -173,6 +183,7 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
         dataset=dataset,
         subspace=subspace,
         objective=_objective(inputs),
+        teacher_solver=solver if teacher_solver is None else read_solver(teacher_solver),
         solver=solver,
         pretrain_solver=read_solver(inputs.path("pretrain_solver", "pretrain.prototxt")),
         out=out,
