@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.passes.analysis.tuning_blocks import identify_blocks
+from wootz.passes.analysis.tuning_blocks import identify_blocks, symbols
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 
@@ -33,13 +33,9 @@ def subspaces(draw):
     return subspace(*rows)
 
 
-def symbols_of(configuration):
-    return [Symbol(module, rate) for module, rate in enumerate(configuration)]
-
-
 def maximal_runs(space):
     """The runs of neighbouring symbols that the same networks contain, found by comparing sets of networks."""
-    networks = [symbols_of(configuration) for configuration in space.configurations]
+    networks = [symbols(configuration) for configuration in space.configurations]
     users = {s: {i for i, n in enumerate(networks) if s in n} for network in networks for s in network}
     runs = set()
     for network in networks:
@@ -98,16 +94,18 @@ def test_maximal_joins_what_the_paper_splits():
 
 
 @pytest.mark.parametrize("method", ["paper", "maximal"])
-@given(space=subspaces())
-def test_invariants(method, space):
-    plan = identify_blocks(space, method)
-    frequency = Counter(symbol for configuration in space.configurations for symbol in symbols_of(configuration))
+@given(space=subspaces(), is_chain=st.booleans())
+def test_invariants(method, space, is_chain):
+    sources = {module: (module - 1,) for module in range(1, len(space.modules))} if is_chain else {}
+    plan = identify_blocks(space, method, sources)
+    networks = [list(symbols(configuration, sources)) for configuration in space.configurations]
+    frequency = Counter(symbol for network in networks for symbol in network)
     covered = Counter(symbol for block in plan.blocks for symbol in block.symbols)
     assert covered == {symbol: 1 for symbol, count in frequency.items() if count > 1}
-    for configuration, composite in zip(space.configurations, plan.composites, strict=True):
-        uncovered = iter(s for s in symbols_of(configuration) if frequency[s] == 1)
+    for network, composite in zip(networks, plan.composites, strict=True):
+        uncovered = iter(s for s in network if frequency[s] == 1)
         assembled = [s for block in composite for s in (block.symbols if block else [next(uncovered)])]
-        assert assembled == symbols_of(configuration)
+        assert assembled == network
     assert [block.modules[0] for block in plan.blocks] == sorted(block.modules[0] for block in plan.blocks)
 
 
