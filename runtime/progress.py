@@ -9,8 +9,8 @@ class Progress:
     def message(self, text: str) -> None:
         """A line worth reading later."""
 
-    def begin(self, title: str, total: int) -> None:
-        """A stage of `total` steps starts."""
+    def begin(self, title: str, total: int, display: int = 0) -> None:
+        """A stage of `total` steps starts; where lines are shown, one every `display` steps (0: none)."""
 
     def advance(self, done: int, note: str = "") -> None:
         """`done` steps of the stage are done."""

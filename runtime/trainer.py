@@ -166,7 +166,7 @@ class Trainer:
         batches = training_batches(
             self.dataset.train, self.train_transform, solver.batch_size, solver.max_iter, solver.random_seed
         )
-        self.progress.begin(title, solver.max_iter)
+        self.progress.begin(title, solver.max_iter, solver.display)
         history = train(session, batches, solver, on_step=self._show_steps(solver), measure_accuracy=measure_accuracy)
         rate = len(history.losses) / history.seconds
         self.progress.end(f"{rate:.1f} steps/s")

@@ -18,14 +18,16 @@ class ConsoleProgress(RunProgress):
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._title = ""
+        self._total = self._display = 0
         self._begin = 0.0
         self._note = ""
 
     def message(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False)
+        self._print(text)
 
-    def begin(self, title: str, total: int) -> None:
-        self._title, self._begin, self._note = title, time.perf_counter(), ""
+    def begin(self, title: str, total: int, display: int = 0) -> None:
+        self._title, self._total, self._display = title, total, display
+        self._begin, self._note = time.perf_counter(), ""
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -41,9 +43,11 @@ class ConsoleProgress(RunProgress):
 
     def advance(self, done: int, note: str = "") -> None:
         self._note = note
+        rate = f"{done / max(1e-9, time.perf_counter() - self._begin):.1f} steps/s"
         if self._bar is not None and self._task is not None:
-            rate = done / max(1e-9, time.perf_counter() - self._begin)
-            self._bar.update(self._task, completed=done, note=f"{note}, {rate:.1f} steps/s")
+            self._bar.update(self._task, completed=done, note=f"{note}, {rate}")
+        elif self._display and done % self._display == 0 and done < self._total:
+            self._print(f"  {self._title}: step {done} of {self._total}, {note}, {rate}")
 
     def end(self, note: str = "") -> None:
         if self._bar is not None:
@@ -51,4 +55,7 @@ class ConsoleProgress(RunProgress):
             self._bar = None
         seconds = time.perf_counter() - self._begin
         details = ", ".join(part for part in (self._note, note, f"{seconds:.1f} s") if part)
-        self._console.print(f"  {self._title}: {details}", highlight=False, markup=False, soft_wrap=True)
+        self._print(f"  {self._title}: {details}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
