@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
@@ -26,9 +30,10 @@ from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.evaluation import accuracy
 from wootz.runtime.progress import Progress
+from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession, runtime_version
 from wootz.runtime.store import ResultStore, Stored, digest
-from wootz.runtime.training import History, OnStep, train
+from wootz.runtime.training import History, train
 
 Weights = Mapping[str, np.ndarray]
 
@@ -164,22 +169,32 @@ class Trainer:
         measure_accuracy: Callable[[], float] | None = None,
     ) -> History:
         batches = training_batches(
-            self.dataset.train, self.train_transform, solver.batch_size, solver.max_iter, solver.random_seed
+            self.dataset.train,
+            self.train_transform,
+            solver.batch_size,
+            solver.max_iter * solver.iter_size,
+            solver.random_seed,
         )
-        self.progress.begin(title, solver.max_iter, solver.display)
-        history = train(session, batches, solver, on_step=self._show_steps(solver), measure_accuracy=measure_accuracy)
-        rate = len(history.losses) / history.seconds
-        self.progress.end(f"{rate:.1f} steps/s")
-        return history
-
-    def _show_steps(self, solver: Solver) -> OnStep:
         recent: deque[float] = deque(maxlen=max(1, solver.average_loss))
 
         def on_step(done: int, losses: np.ndarray) -> None:
             recent.append(float(np.nanmean(losses)))
             self.progress.advance(done, f"loss {np.mean(recent):.4f}")
+            if solver.snapshot and done % solver.snapshot == 0:
+                self._save_snapshot(session, solver, title, done)
 
-        return on_step
+        self.progress.begin(title, solver.max_iter, solver.display)
+        history = train(session, batches, solver, on_step=on_step, measure_accuracy=measure_accuracy)
+        self.progress.end(f"{len(history.losses) / history.seconds:.1f} steps/s")
+        return history
+
+    def _save_snapshot(self, session: TrainingSession, solver: Solver, title: str, done: int) -> None:
+        """Weights and running statistics, by name, as `PREFIX_TITLE_iter_N.npz`."""
+        prefix = solver.snapshot_prefix or str(self.store.folder.parent / SNAPSHOT_FOLDER / "snapshot")
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-")
+        content = io.BytesIO()
+        np.savez(content, **session.weights())
+        write_atomically(Path(f"{prefix}_{words}_iter_{done}.npz"), content.getvalue())
 
     def _setting(self) -> tuple[str, ...]:
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def train(
     on_step: OnStep | None = None,
     measure_accuracy: Callable[[], float] | None = None,
 ) -> History:
-    """Runs one step a batch with the solver's learning rates.
+    """Runs the solver's `max_iter` steps, `iter_size` batches each, with its learning rates.
 
     `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
     independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. Raises
@@ -51,8 +52,13 @@ def train(
     diverged: dict[str, int] = {}
     seconds = 0.0
     begin = time.perf_counter()
-    for step, batch in enumerate(batches):
-        losses = session.step(batch.data, batch.labels, solver.learning_rate(step))
+    runs = iter(batches)
+    for step in range(solver.max_iter):
+        rate = solver.learning_rate(step)
+        accumulated = [session.step(b.data, b.labels, rate) for b in islice(runs, solver.iter_size)]
+        if not accumulated:
+            break
+        losses = np.mean(accumulated, axis=0)
         history.append(losses)
         for name, loss in zip(names, losses, strict=True):
             if not np.isfinite(loss):
@@ -60,7 +66,7 @@ def train(
         if len(diverged) == len(names):
             raise DivergenceError(
                 f"the training diverged: the loss is not finite at step {step + 1} "
-                f"(learning rate {solver.learning_rate(step):g}): lower base_lr, or set clip_gradients"
+                f"(learning rate {rate:g}): lower base_lr, or set clip_gradients"
             )
         if on_step is not None:
             on_step(step + 1, losses)

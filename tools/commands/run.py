@@ -80,7 +80,7 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
 
     def prepare() -> Job:
         check_run_directory(folder, resume, overwrite)
-        job = _job(model, folder, options)
+        job = _job(model, folder, options, cluster.size)
         check(job)
         return job
 
@@ -155,7 +155,7 @@ class _Inputs:
         return None
 
 
-def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
+def _job(model: str | None, out: Path, options: Mapping[str, Any], processes: int) -> Job:
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     network_file = str(folder / "net.prototxt") if folder else str(model)
     inputs = _Inputs(network_file, folder, options)
@@ -193,8 +193,14 @@ def _job(model: str | None, out: Path, options: Mapping[str, Any]) -> Job:
         criterion=options["criterion"],
         device=_device(solver, options),
         embed_normalization=options["embed_normalization"],
-        notes=(*network.notes, *warnings),
+        notes=(*network.notes, *warnings, *_machine_notes(solver, processes)),
     )
+
+
+def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:
+    if solver.machines in (0, processes):
+        return ()
+    return (f"The solver asks for {solver.machines} machines, {processes} take part: mpiexec -n {solver.machines}.",)
 
 
 def _example_folder() -> Path:

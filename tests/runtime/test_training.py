@@ -1,0 +1,116 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.runtime.batches import training_batches
+from wootz.runtime.dataset import Split
+from wootz.runtime.session import Device, TrainingSession, WeightedSession
+from wootz.runtime.training import DivergenceError, train
+
+NET = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+"""
+ONE_THREAD = Device(threads=1)
+
+
+@pytest.fixture
+def network(tmp_path):
+    (tmp_path / "net.prototxt").write_text(NET)
+    return import_caffe(Path(tmp_path / "net.prototxt")).model
+
+
+@pytest.fixture
+def split():
+    """Two classes that differ in brightness."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = generator.integers(0, 100, (64, 2, 4, 4)) + 100 * labels[:, None, None, None]
+    return Split((images / 100 - 1).astype(np.float32), labels.astype(np.int64))
+
+
+def run(network, split, solver, **options):
+    session = TrainingSession(build_training_graph(network, solver), ONE_THREAD)
+    batches = training_batches(
+        split, InputTransform(channel_order="RGB"), solver.batch_size, solver.max_iter * solver.iter_size, seed=1
+    )
+    return session, train(session, batches, solver, **options)
+
+
+def test_training_learns_and_is_deterministic(network, split):
+    solver = Solver(base_lr=0.1, momentum=0.9, max_iter=40, batch_size=16)
+    first, history = run(network, split, solver)
+    assert history.losses.shape == (40, 1)
+    assert history.losses[-5:].mean() < 0.1 * history.losses[:5].mean()
+    second, again = run(network, split, solver)
+    np.testing.assert_array_equal(history.losses, again.losses)
+    for name, values in first.weights().items():
+        np.testing.assert_array_equal(values, second.weights()[name])
+
+
+def test_running_statistics_are_weights_and_move(network, split):
+    solver = Solver(base_lr=0.1, max_iter=3, batch_size=16)
+    session = TrainingSession(build_training_graph(network, solver), ONE_THREAD)
+    before = session.weights()
+    assert {"bn.mean", "bn.variance", "conv.weight"} <= set(before)
+    session.step(split.images[:16], split.labels[:16], 0.0)
+    after = session.weights()
+    assert not np.array_equal(before["bn.mean"], after["bn.mean"])
+    np.testing.assert_array_equal(before["conv.weight"], after["conv.weight"])
+
+
+def test_the_weighted_session_sees_the_weights_it_is_given(network, split):
+    solver = Solver(base_lr=0.1, max_iter=20, batch_size=16)
+    session, _ = run(network, split, solver)
+    evaluator = WeightedSession(network, session.weights(), ONE_THREAD)
+    untrained = evaluator.run(split.images)
+    evaluator.set_weights(session.weights())
+    trained = evaluator.run(split.images)
+    assert np.mean(trained.argmax(1) == split.labels) > np.mean(untrained.argmax(1) == split.labels)
+
+
+def test_two_batches_a_step_equal_one_of_twice_the_size(tmp_path, split):
+    (tmp_path / "net.prototxt").write_text("\n".join(line for line in NET.splitlines() if "BatchNorm" not in line))
+    network = import_caffe(tmp_path / "net.prototxt").model
+    fields = {"base_lr": 0.1, "momentum": 0.9, "max_iter": 4}
+    halves, _ = run(network, split, Solver(batch_size=8, iter_size=2, **fields))
+    whole, history = run(network, split, Solver(batch_size=16, **fields))
+    assert len(history.losses) == 4
+    for name, values in whole.weights().items():
+        np.testing.assert_allclose(halves.weights()[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(network, split):
+    broken = Split(split.images.copy(), split.labels)
+    broken.images[:] = np.nan
+    with pytest.raises(DivergenceError, match=r"not finite at step 1 .*lower base_lr"):
+        run(network, broken, Solver(base_lr=0.1, max_iter=5, batch_size=16))
+
+
+def test_accuracy_is_measured_at_the_interval(network, split):
+    measured = []
+    solver = Solver(base_lr=0.1, max_iter=10, batch_size=16, test_interval=4)
+    _, history = run(network, split, solver, measure_accuracy=lambda: measured.append(0) or len(measured))
+    assert history.accuracies == ((4, 1), (8, 2))
+
+
+def test_every_solver_type_lowers_the_loss(network, split):
+    for kind in SolverType:
+        rate = {SolverType.ADADELTA: 1.0, SolverType.ADAM: 0.01, SolverType.ADAMW: 0.01, SolverType.RMSPROP: 0.003}
+        delta = 1e-6 if kind is SolverType.ADADELTA else 1e-8
+        momentum = 0.0 if kind in (SolverType.RMSPROP, SolverType.ADAGRAD) else 0.9
+        solver = Solver(
+            type=kind, base_lr=rate.get(kind, 0.02), momentum=momentum, delta=delta, max_iter=30, batch_size=16
+        )
+        _, history = run(network, split, solver)
+        assert history.losses[-5:].mean() < 0.8 * history.losses[:2].mean(), kind
