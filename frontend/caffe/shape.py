@@ -69,13 +69,15 @@ def quotient(dividend: Dim, divisor: Dim) -> Dim | None:
 
 
 def total(dims: Sequence[Dim]) -> Dim:
-    """The sum of the dimensions."""
+    """The sum of the dimensions; one of different symbols gets a name of its own."""
     if not is_symbolic(dims):
         return sum(static(d) for d in dims)
     names = {d.name if isinstance(d, Symbol) else "" for d in dims}
-    if len(names) > 1:
+    if len(names) == 1:
+        return Symbol(names.pop(), sum(d.factor for d in dims if isinstance(d, Symbol)))
+    if BATCH in names:
         raise SizeMustBeFixed(f"{' and '.join(map(str, dims))} are added")
-    return Symbol(names.pop(), sum(d.factor for d in dims if isinstance(d, Symbol)))
+    return Symbol("+".join(map(str, dims)))
 
 
 def at_batch(shape: Sequence[Dim], size: int) -> tuple[int, ...]:

@@ -171,11 +171,13 @@ def threshold(site: Site, p: ThresholdParameter) -> Value:
 
 
 def dropout(site: Site, p: DropoutParameter) -> Value:
-    """Nothing at test time; Dropout while training. Without `scale_train` Caffe scales at test time instead."""
+    """Nothing at test time; in the TRAIN phase Dropout, which training-mode switches on.
+
+    Without `scale_train` Caffe scales at test time instead.
+    """
     x = site.input
     if site.phase is Phase.TRAIN:
-        ratio = site.constant(p.dropout_ratio, "ratio")
-        return Value(site.op("Dropout", x.tensor, ratio, site.constant(np.array(True), "training")), x.shape)
+        return Value(site.op("Dropout", x.tensor, site.constant(p.dropout_ratio, "ratio")), x.shape)
     if p.scale_train:
         return x
     return Value(site.op("Mul", x.tensor, site.constant(1 - p.dropout_ratio, "kept")), x.shape)

@@ -44,7 +44,7 @@ class DummyDataParameter:
 
 def is_data_layer(layer: Layer) -> bool:
     """Whether the layer's tops come from outside the network: also Python and unknown layers without bottoms."""
-    return not layer.bottoms
+    return not layer.bottoms and layer.type != "Parameter"
 
 
 def data_shapes(layer: Layer) -> tuple[tuple[int, ...] | None, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -122,7 +122,7 @@ def batch_norm(site: Site, p: BatchNormParameter) -> Value:
 
     The stored mean and variance are divided by the scale factor (blob 2). Files of NVIDIA's and Xilinx's Caffe have
     five blobs, with a scale and a shift among them. `use_global_stats: false` at test time normalises by the
-    statistics of the batch, as Caffe does.
+    statistics of the batch, as Caffe does; Xilinx's Caffe takes the stored ones nevertheless.
     """
     site.expect_inputs(1)
     channels = static(site.input.shape[1]) if len(site.input.shape) > 1 else 1
@@ -165,6 +165,8 @@ def _stored_normalization(
     for constant, name in zip(parameters[:2], ("scale", "bias"), strict=True):
         index = getattr(order, name)
         site.set_parameter(constant, constant.values, FROZEN if index is None else site.layer.spec(index))
+    if order is _XILINX:
+        p = replace(p, use_global_stats=None)
     return _normalize(site, p, parameters), parameters[:2] if order.scale is not None else None
 
 

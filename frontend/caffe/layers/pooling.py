@@ -88,11 +88,11 @@ def _size(site: Site, window: Window, axis: int, size: int, rounds_up: bool) -> 
     if max(begin, end) >= kernel:
         raise site.error(f"a padding of {max(begin, end)} is not smaller than the kernel of {kernel}")
     span = size + begin + end - kernel
-    if span < 0:
-        raise site.error(f"a kernel of {kernel} on {size} + {begin + end} positions leaves no output")
     result = (-(-span // stride) if rounds_up else span // stride) + 1
     if (begin or end) and (result - 1) * stride >= size + begin:
         result -= 1
+    if result < 1:
+        raise site.error(f"a kernel of {kernel} on {size} + {begin + end} positions leaves no output")
     return result
 
 

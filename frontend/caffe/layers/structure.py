@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from wootz.frontend.caffe.lowering import Site, Value
+from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import SCALAR, BlobShape
 from wootz.frontend.caffe.schema import Unsigned
-from wootz.frontend.caffe.shape import Dim, Shape, SizeMustBeFixed, count, is_symbolic, quotient, static, text, total
+from wootz.frontend.caffe.shape import Dim, Shape, count, quotient, static, text, total
 from wootz.passes.ir.model import Constant
 
 
@@ -76,6 +76,11 @@ class SqueezeParameter:
 
     axis: int | None = None
     dim: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParameterParameter:
+    shape: BlobShape = SCALAR
 
 
 def concat(site: Site, p: ConcatParameter) -> Value:
@@ -151,8 +156,6 @@ def reshape(site: Site, p: ReshapeParameter) -> Value:
     middle = _resolved(site, p.shape.dim, x.shape, start, end)
     shape = (*x.shape[:start], *middle, *x.shape[end:])
     if count(shape) != count(x.shape):
-        if is_symbolic(x.shape):
-            raise SizeMustBeFixed(f"layer {site.layer.name!r} reshapes it to {text(shape)}")
         raise site.error(f"{text(x.shape)} can't be reshaped to {text(shape)}: other number of elements")
     return Value(site.reshape(x.tensor, x.shape, shape), shape)
 
@@ -172,8 +175,6 @@ def _resolved(site: Site, target: Sequence[int], shape: Shape, start: int, end: 
     unknown = list(target).index(-1)
     rest = quotient(count(replaced), count([d for i, d in enumerate(dims) if i != unknown]))
     if rest is None:
-        if is_symbolic(shape):
-            raise SizeMustBeFixed(f"layer {site.layer.name!r} reshapes {text(shape)} to {list(target)}")
         raise site.error(f"{text(replaced)} can't be reshaped to {list(target)}")
     dims[unknown] = rest
     return dims
@@ -269,3 +270,9 @@ def squeeze(site: Site, p: SqueezeParameter) -> Value:
     if not axes:
         return x
     return Value(site.op("Squeeze", x.tensor, site.constant(axes, "axes", np.int64)), shape)
+
+
+def parameter(site: Site, p: ParameterParameter) -> Value:
+    """A blob of the layer itself, which starts at 0."""
+    (values,) = site.parameters(filled(0, "weight", p.shape.dim))
+    return Value(values, p.shape.dim)

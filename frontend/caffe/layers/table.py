@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from wootz.frontend.caffe.layers import (
     activation,
     arithmetic,
     convolution,
     detection,
     inner_product,
+    loss,
     normalization,
     pooling,
     recurrent,
@@ -16,6 +19,7 @@ from wootz.frontend.caffe.layers import (
 )
 from wootz.frontend.caffe.layers.activation import EngineOnly
 from wootz.frontend.caffe.lowering import LayerKind
+from wootz.frontend.caffe.network import Phase
 
 LAYERS: dict[str, LayerKind] = {
     "AbsVal": LayerKind(activation.absolute),
@@ -41,6 +45,7 @@ LAYERS: dict[str, LayerKind] = {
     ),
     "Dropout": LayerKind(activation.dropout, activation.DropoutParameter, ("dropout_param",)),
     "ELU": LayerKind(activation.elu, activation.ELUParameter, ("elu_param",)),
+    "EuclideanLoss": LayerKind(loss.euclidean_loss, loss.LossParameter, ("loss_param",)),
     "Eltwise": LayerKind(arithmetic.eltwise, arithmetic.EltwiseParameter, ("eltwise_param",)),
     "Embed": LayerKind(inner_product.embed, inner_product.EmbedParameter, ("embed_param",)),
     "Exp": LayerKind(activation.exponential, activation.ExponentParameter, ("exp_param",)),
@@ -58,6 +63,7 @@ LAYERS: dict[str, LayerKind] = {
     "Mish": LayerKind(activation.mish),
     "Normalize": LayerKind(normalization.normalize, normalization.NormalizeParameter, ("norm_param",)),
     "PReLU": LayerKind(activation.prelu, activation.PReLUParameter, ("prelu_param",)),
+    "Parameter": LayerKind(structure.parameter, structure.ParameterParameter, ("parameter_param",)),
     "Permute": LayerKind(structure.permute, structure.PermuteParameter, ("permute_param",)),
     "Pooling": LayerKind(pooling.pooling, pooling.PoolingParameter, ("pooling_param",)),
     "PSROIPooling": LayerKind(detection.psroi_pooling, detection.PSROIPoolingParameter, ("psroi_pooling_param",)),
@@ -75,9 +81,12 @@ LAYERS: dict[str, LayerKind] = {
         structure.shuffle_channel, structure.ShuffleChannelParameter, ("shuffle_channel_param",)
     ),
     "Sigmoid": LayerKind(activation.sigmoid, EngineOnly, ("sigmoid_param",)),
+    "SigmoidCrossEntropyLoss": LayerKind(loss.sigmoid_cross_entropy_loss, loss.LossParameter, ("loss_param",)),
     "Silence": LayerKind(structure.silence),
     "Slice": LayerKind(structure.slice_blob, structure.SliceParameter, ("slice_param",)),
     "Softmax": LayerKind(arithmetic.softmax, arithmetic.SoftmaxParameter, ("softmax_param",)),
+    "SoftmaxLoss": LayerKind(loss.softmax_with_loss, loss.LossParameter, ("loss_param", "softmax_param")),
+    "SoftmaxWithLoss": LayerKind(loss.softmax_with_loss, loss.LossParameter, ("loss_param", "softmax_param")),
     "Split": LayerKind(structure.split),
     "Squeeze": LayerKind(structure.squeeze, structure.SqueezeParameter, ("squeeze_param",)),
     "Swish": LayerKind(activation.swish, activation.SwishParameter, ("swish_param",)),
@@ -91,7 +100,22 @@ LAYERS: dict[str, LayerKind] = {
 REGION_LAYERS = {"ROIPooling", "PSROIPooling"}
 """Layers whose second bottom holds regions, as many as there are."""
 
-TRAINING_ONLY = {"Accuracy", "SoftmaxWithLoss", "EuclideanLoss", "SigmoidCrossEntropyLoss", "HDF5Output"}
+LOSSES = {"EuclideanLoss", "SigmoidCrossEntropyLoss", "SoftmaxLoss", "SoftmaxWithLoss"}
+"""The losses that are lowered when the phase is TRAIN."""
+
+_NOT_FOR_INFERENCE = re.compile(r"Loss|Accuracy|Evaluat|^HDF5Output$|^BoxAnnotatorOHEM$|^SegmentPixelIOU$")
+_RAW_HEADS = re.compile(r"^(Yolo|YOLO|yolo)|^RegionOutput$|^EvalDetection$")
+
+
+def is_for_training_only(layer_type: str, phase: Phase) -> bool:
+    """Whether layers of the type are left out: losses in inference, and what measures or draws in either phase.
+
+    The heads of YOLO's forks, whose decoding has no ONNX operator, go too: their bottoms are the raw outputs.
+    """
+    if phase is Phase.TRAIN and (layer_type in LOSSES or "Loss" in layer_type):
+        return False
+    return bool(_NOT_FOR_INFERENCE.search(layer_type) or _RAW_HEADS.search(layer_type))
+
 
 KNOWN_FIELDS = {field for kind in LAYERS.values() for field in kind.fields} | {
     "contrastive_loss_param",
