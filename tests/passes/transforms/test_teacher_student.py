@@ -1,0 +1,143 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.errors import PassError
+from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.transforms.teacher_student import (
+    TEACHER,
+    TeacherStudent,
+    parse_blocks,
+    student_loss,
+    student_model,
+    student_prefix,
+)
+from wootz.runtime.session import Device, TrainingSession, evaluate
+
+DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "net.prototxt"
+BLOCKS = "res2a@0.5,res2b@0.5+res3a@0.75,res3a@0.25,res3b@0"
+
+
+@pytest.fixture(scope="module")
+def pruner():
+    """The digits network, with running statistics that are not those of an untrained one."""
+    model = import_caffe(DIGITS).model
+    generator = np.random.default_rng(0)
+    for name, tensor in model.graph.tensors().items():
+        if name.endswith(".mean"):
+            tensor.values = generator.normal(0, 0.2, tensor.shape).astype(np.float32)
+        elif name.endswith(".variance"):
+            tensor.values = generator.uniform(0.5, 1.5, tensor.shape).astype(np.float32)
+    return BlockPruner.of(model, "l1")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return np.random.default_rng(1).normal(0, 1, (6, 1, 8, 8)).astype(np.float32)
+
+
+def activations(model, names, data):
+    tapped = model.copy()
+    tensors = tapped.graph.tensors()
+    tapped.graph.outputs = [tensors[name] for name in names]
+    tapped.graph.cleanup()
+    return evaluate(tapped, {model.graph.inputs[0].name: data})
+
+
+def test_each_loss_is_the_students_distance_to_the_teacher(pruner, data):
+    blocks = parse_blocks(BLOCKS, pruner.model)
+    joint = TeacherStudent().join(pruner, blocks)
+    verify(joint)
+    losses = evaluate(joint, {"data": data})
+    assert list(losses) == [student_loss(i) for i in range(4)]
+    for index, block in enumerate(blocks):
+        student = student_model(pruner, block)
+        entry, exit_ = pruner.modules[block.modules[0]].entry, pruner.modules[block.modules[-1]].exit
+        teacher = activations(pruner.model, [entry, exit_], data)
+        output = evaluate(student, {entry: teacher[entry]})[exit_]
+        expected = np.mean((teacher[exit_] - output) ** 2)
+        assert losses[student_loss(index)] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def test_an_unpruned_student_has_no_error(pruner, data):
+    joint = TeacherStudent().join(pruner, parse_blocks("res3b@0", pruner.model))
+    assert evaluate(joint, {"data": data})[student_loss(0)] < 1e-9
+
+
+def test_the_teacher_ends_at_its_last_tap(pruner):
+    joint = TeacherStudent().join(pruner, parse_blocks("res2a@0.5", pruner.model))
+    teacher = {n.name for n in joint.graph.nodes if n.name.startswith(TEACHER)}
+    assert any("res2a" in name for name in teacher)
+    assert not any("res2b" in name or "res3" in name for name in teacher)
+    assert not any(n.op == "BatchNormalization" for n in joint.graph.nodes if n.name in teacher)
+
+
+def trained(pruner, blocks, data, steps=5):
+    joint = TeacherStudent().join(pruner, blocks)
+    losses = tuple(student_loss(i) for i in range(len(blocks)))
+    solver = Solver(type=SolverType.ADAM, base_lr=0.01, momentum=0.9, clip_gradients=0.5)
+    graph = build_training_graph(joint, solver, loss=None, losses=losses, frozen=TEACHER)
+    session = TrainingSession(graph, Device(threads=1))
+    history = [session.step(data, None, 0.01) for _ in range(steps)]
+    return TrainingInterface.of(graph), session.weights(), np.array(history)
+
+
+def test_students_train_as_if_each_were_alone_and_the_teacher_stays(pruner, data):
+    blocks = parse_blocks("res2a@0.5,res2a@0.75,res2a@0.5+res2b@0.5", pruner.model)
+    interface, together, history = trained(pruner, blocks, data)
+    assert np.all(history[-1] < history[0])
+    assert all(not slot.input.startswith(TEACHER) for slot in interface.slots)
+    for index, block in enumerate(blocks):
+        _, alone, _ = trained(pruner, [block], data)
+        for name, values in alone.items():
+            other = together[student_prefix(index) + name.removeprefix(student_prefix(0))]
+            np.testing.assert_allclose(other, values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_each_slot_belongs_to_its_students_loss(pruner, data):
+    interface, _, _ = trained(pruner, parse_blocks("res2a@0.5,res3b@0.5", pruner.model), data, steps=1)
+    for slot in interface.slots:
+        if slot.kind != "optimizer":
+            assert slot.loss == student_loss(int(re.match(r"block(\d+)/", slot.input)[1]))
+
+
+def test_a_student_that_diverges_leaves_the_others_alone(pruner, data):
+    blocks = parse_blocks("res2a@0.5,res3b@0.5", pruner.model)
+    joint = TeacherStudent().join(pruner, blocks)
+    tensors = joint.graph.tensors()
+    poisoned = tensors[student_prefix(0) + "res2a_branch2a.weight"]
+    poisoned.values = np.full_like(poisoned.values, np.nan)
+    losses = tuple(student_loss(i) for i in range(2))
+    graph = build_training_graph(joint, Solver(base_lr=0.01), loss=None, losses=losses, frozen=TEACHER)
+    session = TrainingSession(graph, Device(threads=1))
+    history = np.array([session.step(data, None, 0.01) for _ in range(3)])
+    assert np.isnan(history[:, 0]).all()
+    assert np.isfinite(history[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        ("res9@0.5", "'res9@0.5' is not MODULE@RATE with one of the modules res2a, res2b, res3a, res3b"),
+        ("res2a@half", "'half' is not a rate"),
+        ("res2a@0.5+res3a@0.5", "the modules of 'res2a@0.5+res3a@0.5' are not consecutive"),
+    ],
+)
+def test_refusals(pruner, blocks, reason):
+    with pytest.raises(PassError, match=f"^teacher-student: .*{re.escape(reason)}"):
+        TeacherStudent(blocks=blocks).apply(pruner.model)
+
+
+def test_blocks_are_parsed_into_symbols(pruner):
+    assert parse_blocks("res2b@0.5+res3a@0.75, res3b@0", pruner.model) == (
+        TuningBlock((Symbol(1, 0.5), Symbol(2, 0.75))),
+        TuningBlock((Symbol(3, 0.0),)),
+    )
