@@ -67,7 +67,7 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except WootzError as error:
+    except (WootzError, OSError) as error:
         if debug:
             raise
         click.echo(f"error: {error}", err=True)
