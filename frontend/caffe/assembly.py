@@ -41,7 +41,9 @@ def assemble(
             layer_names.add(wired.layer.name)
         for top, value in zip(wired.tops, tops, strict=True):
             values[top] = value
-            if id(value.tensor) not in bottoms or id(value.tensor) in renamable or value.takes_name:
+            if isinstance(value.tensor, Variable) and (
+                id(value.tensor) not in bottoms or id(value.tensor) in renamable or value.takes_name
+            ):
                 _name_top(value, wired, top, wiring, renamable, builder)
     _outputs(wiring, values, builder)
     return values
@@ -122,8 +124,7 @@ def _name_top(value: Value, wired: WiredLayer, top: int, wiring: Wiring, renamab
     else:
         tensor.name = builder.fresh(f"{blob}/{wired.layer.name}")
         renamable.add(id(tensor))
-    if isinstance(tensor, Variable):
-        tensor.dtype, tensor.shape = np.dtype(np.float32), annotation(value.shape)
+    tensor.dtype, tensor.shape = np.dtype(np.float32), annotation(value.shape)
 
 
 def _outputs(wiring: Wiring, values: dict[int, Value], builder: Builder) -> None:
@@ -148,3 +149,4 @@ def _outputs(wiring: Wiring, values: dict[int, Value], builder: Builder) -> None
             node.inputs.clear()
             node.outputs.clear()
     graph.nodes = [n for n in graph.nodes if id(n) in needed]
+    graph.inputs = [t for t in graph.inputs if t.outputs]

@@ -128,7 +128,7 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
     for layer in present:
         if is_data_layer(layer):
             continue
-        only_labels = phase is Phase.TEST and set(layer.bottoms) <= from_labels
+        only_labels = phase is Phase.TEST and bool(layer.bottoms) and set(layer.bottoms) <= from_labels
         if not only_labels and not is_for_training_only(layer.type, phase):
             kept.append(layer)
             continue

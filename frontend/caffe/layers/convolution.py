@@ -16,7 +16,7 @@ from wootz.passes.ir.model import Constant
 
 @dataclass(frozen=True)
 class ConvolutionParameter:
-    """ConvolutionParameter of caffe.proto; `pad_l` … `pad_b` are of forks."""
+    """ConvolutionParameter of caffe.proto; `pad_l` … `pad_b` are of forks, `hole` (dilation) of DeepLab's."""
 
     num_output: Unsigned = 0
     bias_term: bool = True
@@ -34,6 +34,7 @@ class ConvolutionParameter:
     kernel_w: Unsigned | None = None
     stride_h: Unsigned | None = None
     stride_w: Unsigned | None = None
+    hole: tuple[Unsigned, ...] = ()
     group: Unsigned = 1
     weight_filler: Filler = ZERO
     bias_filler: Filler = ZERO
@@ -60,7 +61,7 @@ def deconvolution(site: Site, p: ConvolutionParameter) -> list[Value]:
 def im2col(site: Site, p: ConvolutionParameter) -> Value:
     """Conv with constant one-hot kernels: each output channel is one position of the window of one channel."""
     channels = _channels(site, p)
-    window = read_window(site, p, len(site.input.shape) - 2, p.kernel_size, p.stride, p.pad, p.dilation)
+    window = read_window(site, p, len(site.input.shape) - 2, p.kernel_size, p.stride, p.pad, p.dilation or p.hole)
     positions = int(np.prod(window.kernel))
     one_hot = np.tile(np.eye(positions, dtype=np.float32).reshape(positions, 1, *window.kernel), (channels, 1, 1, 1))
     weight = site.constant(one_hot, "window")
@@ -73,7 +74,7 @@ def _convolutions(site: Site, p: ConvolutionParameter, group: int, transposed: b
         raise site.error("num_output is missing")
     if group < 1 or channels % group or p.num_output % group:
         raise site.error(f"{channels} channels and num_output {p.num_output} can't be split into {group} groups")
-    window = read_window(site, p, len(site.input.shape) - 2, p.kernel_size, p.stride, p.pad, p.dilation)
+    window = read_window(site, p, len(site.input.shape) - 2, p.kernel_size, p.stride, p.pad, p.dilation or p.hole)
     shape: Shape = (channels, p.num_output // group) if transposed else (p.num_output, channels // group)
     expected = [filled(0, "weight", (*shape, *window.kernel), p.weight_filler)]
     if p.bias_term:

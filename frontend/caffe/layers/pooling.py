@@ -89,7 +89,8 @@ def _size(site: Site, window: Window, axis: int, size: int, rounds_up: bool) -> 
         raise site.error(f"a padding of {max(begin, end)} is not smaller than the kernel of {kernel}")
     span = size + begin + end - kernel
     result = (-(-span // stride) if rounds_up else span // stride) + 1
-    if (begin or end) and (result - 1) * stride >= size + begin:
+    # Padding on either axis makes Caffe drop a last window that starts behind the input, on both axes.
+    if any(window.pads) and (result - 1) * stride >= size + begin:
         result -= 1
     if result < 1:
         raise site.error(f"a kernel of {kernel} on {size} + {begin + end} positions leaves no output")
