@@ -48,7 +48,7 @@ class Dataset:
         """A hash of the training and validation data: what a training result depends on."""
         sha = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.validation):
-            sha.update(np.ascontiguousarray(split.images))
+            sha.update(np.ascontiguousarray(split.images).data)
             sha.update(split.labels.tobytes())
         return sha.hexdigest()
 

@@ -25,6 +25,7 @@ from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.training.legalize import Target
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.prune_blocks import BlockPruner
@@ -71,6 +72,7 @@ class Job:
     all_untrained: bool
     train_transform: InputTransform
     test_transform: InputTransform
+    image_shape: tuple[int, int, int]
     data_title: str
     dataset: Dataset
     subspace: Subspace
@@ -83,7 +85,7 @@ class Job:
     identifier: Literal["paper", "maximal"] = "maximal"
     groups: Literal["joint", "paper"] = "joint"
     criterion: str = "l1"
-    target: str = "onnx"
+    target: Target = "onnx"
     device: Device = CPU
     embed_normalization: bool = False
     notes: tuple[str, ...] = ()
@@ -102,6 +104,13 @@ def run(job: Job, cluster: Cluster, progress: Progress) -> RunResult:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
+    job.device.providers()
+    channels = job.dataset.train.images.shape[1]
+    for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
+        if len(values) not in (1, channels):
+            raise WootzError(
+                f"the {name} of the input has {len(values)} values, for {channels} channels: give 1 or {channels}"
+            )
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]
     shape = tensor_shape(output)
@@ -135,7 +144,6 @@ class _Run:
             store=ResultStore(job.out / STORE_FOLDER),
             progress=progress,
         )
-        self.image_shape = tuple(tensor_shape(job.network.graph.inputs[0]) or ())[1:]
         self.wants_latency = any(
             m is Metric.LATENCY for m in (job.objective.metric, *(c.metric for c in job.objective.constraints))
         )
@@ -323,7 +331,7 @@ class _Run:
 
     def latency(self, model: Model) -> float | None:
         """Measured only where the objective asks for it."""
-        return latency(model, self.image_shape, self.job.device) if self.wants_latency else None
+        return latency(model, self.job.image_shape, self.job.device) if self.wants_latency else None
 
     def block_result(self, block: TrainedBlock, plan: BlockPlan) -> BlockResult:
         return BlockResult(

@@ -41,7 +41,8 @@ class ResultStore:
 
     def put(self, key: str, stored: Stored) -> None:
         content = io.BytesIO()
-        np.savez(content, **stored.weights, **{_RECORD: np.array(json.dumps(stored.record))})
+        record = np.array(json.dumps(stored.record))
+        np.savez(content, allow_pickle=False, **stored.weights, **{_RECORD: record})
         write_atomically(self._file(key), content.getvalue())
 
     def _file(self, key: str) -> Path:
@@ -56,7 +57,7 @@ def digest(*parts: Any) -> str:
             sha.update(part.to_proto().SerializeToString(deterministic=True))
         elif isinstance(part, np.ndarray):
             sha.update(f"{part.dtype}{part.shape}".encode())
-            sha.update(np.ascontiguousarray(part))
+            sha.update(np.ascontiguousarray(part).data)
         else:
             sha.update(repr(part).encode())
         sha.update(b"\0")

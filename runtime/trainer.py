@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.legalize import Target
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
@@ -73,7 +75,7 @@ class Trainer:
     dataset: Dataset
     train_transform: InputTransform
     test_transform: InputTransform
-    target: str
+    target: Target
     device: Device
     store: ResultStore
     progress: Progress = field(default_factory=Progress)
@@ -142,7 +144,7 @@ class Trainer:
             errors = history.losses[:, session.interface.losses.index(losses[index])]
             prefix = student_prefix(index)
             own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-            record = {
+            record: dict[str, Any] = {
                 "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW])),
                 "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:])),
                 "steps": len(errors),
@@ -193,7 +195,7 @@ class Trainer:
         prefix = solver.snapshot_prefix or str(self.store.folder.parent / SNAPSHOT_FOLDER / "snapshot")
         words = re.sub(r"[^A-Za-z0-9.]+", "-", title).strip("-")
         content = io.BytesIO()
-        np.savez(content, **session.weights())
+        np.savez(content, allow_pickle=False, **session.weights())
         write_atomically(Path(f"{prefix}_{words}_iter_{done}.npz"), content.getvalue())
 
     def _setting(self) -> tuple[str, ...]:

@@ -1,0 +1,161 @@
+"""Makes a job of what `wootz run` was given: opens the network, reads its companions, loads the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from wootz.frontend.caffe.importer import ImportedNetwork
+from wootz.frontend.caffe.solver import read_solver
+from wootz.frontend.objective import parse_objective, read_objective
+from wootz.frontend.subspace import read_subspace
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import tensor_shape
+from wootz.passes.plan.objective import Objective
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.runtime.dataset import load_dataset
+from wootz.runtime.run import Job
+from wootz.runtime.session import Device
+from wootz.tools.models import open_network, prunable_network
+
+DEFAULT_EXAMPLE = "digits"
+
+
+def run_name(model: str | None) -> str:
+    """What a run is called if nobody says: the network's file, or the folder of a `net.prototxt`."""
+    if model is None:
+        return DEFAULT_EXAMPLE
+    path = Path(model).resolve()
+    return path.parent.name if path.stem == "net" else path.stem
+
+
+def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes: int) -> Job:
+    """The job of `wootz run MODEL` with its command-line options, by name. Raises WootzError for any fault of them."""
+    folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
+    network_file = str(folder / "net.prototxt") if folder else str(model)
+    files = _Files(folder, options)
+    network = open_network(network_file, options["weights"], options["seed"])
+    modules, source = find_modules(network.model)
+    full_network = replace(network.model, modules=modules)
+    prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
+    subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
+    solver = read_solver(files.path("solver", "solver.prototxt"))
+    teacher_solver = files.optional_path("teacher_solver", "teacher.prototxt")
+    data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
+    if not data:
+        raise WootzError("--data is missing: the folder of the data set")
+    train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
+    dataset = load_dataset(data, _image_shape(network), train_transform.crop_size, options["seed"])
+    device = _device(solver, options)
+    return Job(
+        title=_title(model),
+        network=full_network,
+        modules_source=source,
+        untrained=network.initialised,
+        all_untrained=network_file.endswith(".prototxt") and not options["weights"],
+        train_transform=train_transform,
+        test_transform=test_transform,
+        image_shape=_image_shape(network),
+        data_title=data,
+        dataset=dataset,
+        subspace=subspace,
+        objective=_objective(files),
+        teacher_solver=solver if teacher_solver is None else read_solver(teacher_solver),
+        solver=solver,
+        pretrain_solver=read_solver(files.path("pretrain_solver", "pretrain.prototxt")),
+        out=out,
+        baseline=options["baseline"],
+        identifier=options["identifier"],
+        groups=options["groups"],
+        criterion=options["criterion"],
+        target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
+        device=device,
+        embed_normalization=options["embed_normalization"],
+        notes=(*network.notes, *warnings, *_machine_notes(solver, processes)),
+    )
+
+
+def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:
+    if solver.machines in (0, processes):
+        return ()
+    return (f"The solver asks for {solver.machines} machines, {processes} take part: mpiexec -n {solver.machines}.",)
+
+
+def _example_folder() -> Path:
+    return Path(str(resources.files("wootz.examples"))) / DEFAULT_EXAMPLE
+
+
+def _title(model: str | None) -> str:
+    return f"the example {DEFAULT_EXAMPLE!r}" if model is None else model
+
+
+def _objective(files: _Files) -> Objective:
+    given = files.options["objective"]
+    if given and not Path(given).is_file():
+        return parse_objective(given, "--objective")
+    return read_objective(files.path("objective", "objective.txt"))
+
+
+def _image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
+    source = network.model.graph.inputs[0]
+    shape = tensor_shape(source)
+    if shape is None or len(shape) != 4 or not all(isinstance(extent, int) for extent in shape[1:]):
+        raise WootzError(
+            f"the network's input {source.name} is not [N, channels, height, width] with fixed sizes: {shape}"
+        )
+    channels, height, width = (int(extent) for extent in shape[1:])
+    return channels, height, width
+
+
+def _override(transform: InputTransform, options: Mapping[str, Any]) -> InputTransform:
+    given: dict[str, Any] = {
+        "mean": _numbers("--mean", options["mean"]),
+        "scale": _numbers("--scale", options["scale"]),
+        "channel_order": options["channel_order"],
+        "mirror": options["mirror"],
+    }
+    return replace(transform, **{name: value for name, value in given.items() if value is not None})
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise WootzError(f"{flag} {text}: not a number, or numbers with commas between them") from error
+
+
+def _device(solver: Solver, options: Mapping[str, Any]) -> Device:
+    kind: Literal["cpu", "cuda"] = options["device"] or ("cuda" if solver.solver_mode == "GPU" else "cpu")
+    return Device(kind, options["threads"])
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where the inputs are: options, else files of conventional names beside the network."""
+
+    folder: Path | None
+    options: Mapping[str, Any]
+
+    def path(self, option: str, conventional: str) -> Path:
+        """The file for `option`. Raises WootzError when it is neither given nor beside the network."""
+        found = self.optional_path(option, conventional)
+        if found is not None:
+            return found
+        flag = "--" + option.replace("_", "-")
+        beside = f", or a file {conventional} in {self.folder}" if self.folder else ""
+        raise WootzError(f"{flag} is missing{beside}")
+
+    def optional_path(self, option: str, conventional: str) -> Path | None:
+        if self.options[option]:
+            return Path(self.options[option])
+        if self.folder is not None and (self.folder / conventional).is_file():
+            return self.folder / conventional
+        return None

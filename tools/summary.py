@@ -1,0 +1,65 @@
+"""What `wootz run` prints at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from wootz.runtime.result import ExplorationResult, RunResult
+from wootz.runtime.run_directory import BEST_FILE
+
+
+def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
+    table = Table(title=result.objective, title_justify="left")
+    table.add_column("network")
+    for column in ("parameters", "", "validation", "test", "tried", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    full = result.full
+    table.add_row(
+        "full",
+        f"{full.parameters:,}",
+        "",
+        _percent(full.accuracy),
+        _percent(full.test_accuracy),
+        "",
+        _time(full.seconds),
+    )
+    _add_exploration(table, "best, block-trained", result.block_trained, result, result.pretraining_seconds)
+    if result.default is not None:
+        _add_exploration(table, "best, default", result.default, result, 0.0)
+    console.print(table)
+    if result.block_trained.best is not None:
+        best = result.block_trained.network(result.block_trained.best)
+        console.print(
+            f"best:   {folder / BEST_FILE}  {best.configuration}", highlight=False, soft_wrap=True, markup=False
+        )
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _add_exploration(table: Table, title: str, found: ExplorationResult, result: RunResult, before: float) -> None:
+    tried, time = f"{len(found.networks)} of {result.feasible}", _time(before + found.seconds)
+    if found.best is None:
+        table.add_row(title, "none meets the constraints", "", "", "", tried, time)
+        return
+    best = found.network(found.best)
+    share = f"{100 * best.parameters / result.full.parameters:.0f} %"
+    accuracies = (_percent(best.accuracy), _percent(found.best_test_accuracy))
+    table.add_row(title, f"{best.parameters:,}", share, *accuracies, tried, time)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s"
+
+
+def _percent(accuracy: float | None) -> str:
+    return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+
+
+def nothing_found(result: RunResult) -> str:
+    closest = max(result.block_trained.networks, key=lambda n: n.accuracy)
+    return (
+        f"none of the {len(result.block_trained.networks)} networks meets '{result.objective}': the most accurate is "
+        f"{closest.configuration} with {closest.accuracy:.4f}; relax the constraint or add larger configurations"
+    )
