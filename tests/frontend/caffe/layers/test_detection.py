@@ -121,7 +121,7 @@ def test_roi_pooling(run_layer, random) -> None:
         'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }', [x, regions]
     )
     for r, (image, *corners) in enumerate(regions):
-        x1, y1, x2, y2 = (int(math.floor(c * 0.5 + 0.5)) for c in corners)
+        x1, y1, x2, y2 = (math.floor(c * 0.5 + 0.5) for c in corners)
         height, width = max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)
         for i, j in itertools.product(range(2), range(3)):
             rows = slice(min(max(math.floor(i * height / 2) + y1, 0), 8), min(math.ceil((i + 1) * height / 2) + y1, 8))
