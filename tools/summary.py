@@ -18,7 +18,7 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
         table.add_column(column, justify="right", no_wrap=True)
     full = result.full
     table.add_row(
-        "full",
+        "full network",
         f"{full.parameters:,}",
         "",
         _percent(full.accuracy),
@@ -26,9 +26,9 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
         "",
         _time(full.seconds),
     )
-    _add_exploration(table, "best, block-trained", result.block_trained, result, result.pretraining_seconds)
+    _add_exploration(table, "block-trained", result.block_trained, result, result.pretraining_seconds)
     if result.default is not None:
-        _add_exploration(table, "best, default", result.default, result, 0.0)
+        _add_exploration(table, "default", result.default, result, 0.0)
     console.print(table)
     if result.block_trained.best is not None:
         best = result.block_trained.network(result.block_trained.best)
