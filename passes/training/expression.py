@@ -81,6 +81,10 @@ class Expression:
         """The shape as an int64 tensor, known when the graph runs."""
         return Expression(self.builder.op("Shape", self.tensor), self.builder, np.dtype(np.int64))
 
+    def size(self) -> Expression:
+        """The number of elements as an int64 scalar."""
+        return Expression(self.builder.op("Size", self.tensor), self.builder, np.dtype(np.int64))
+
     def greater(self, other: Expression | float) -> Expression:
         return self._boolean("Greater", other)
 

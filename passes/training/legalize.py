@@ -15,6 +15,7 @@ from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
 from wootz.passes.training.lowerings.cuda import CUDA
 from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
+from wootz.passes.training.simplify import share_equal_computations, widen_scalars
 
 Target = Literal["onnx", "onnx-cuda", "ort-training"]
 
@@ -39,10 +40,15 @@ class Legalize(Pass):
         if self.target not in TARGETS:
             raise self.refuse(f"no target {self.target!r}: one of {', '.join(TARGETS)}")
         result = model.copy()
-        annotate_shapes(result.graph)
-        lowered = _replace_calls(result.graph, TARGETS[self.target])
-        result.graph.cleanup()
-        return PassResult(result, bool(lowered), {"calls": lowered})
+        graph = result.graph
+        annotate_shapes(graph)
+        lowered = _replace_calls(graph, TARGETS[self.target])
+        shared = share_equal_computations(graph)
+        graph.cleanup()
+        annotate_shapes(graph)
+        widened = widen_scalars(graph)
+        counts = {"calls": lowered, "shared": shared, "widened scalars": widened}
+        return PassResult(result, any(counts.values()), counts)
 
 
 def _replace_calls(graph: Graph, lowerings: Mapping[str, Lowering]) -> int:

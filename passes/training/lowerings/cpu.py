@@ -1,9 +1,10 @@
-"""Formulations for CPUs, in standard operators."""
+"""Formulations for the CPU provider of ONNX Runtime, in standard operators.
+
+Its elementwise kernels differ by a factor of ten: of 13 MB, Relu, HardSigmoid and BatchNormalization in inference
+mode take 0.6 ms, Mul and Add 1.3, sums 0.3, but Where, Greater and Sign 15.
+"""
 
 from __future__ import annotations
-
-import itertools
-import math
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
+from wootz.passes.training.lowerings.convolution import conv_input_grad, conv_weight_grad
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -25,62 +27,37 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
     return list(builder.ops("BatchNormalization", x, scale, bias, *scratch, count=3, **node.attrs))
 
 
+def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
+    """dx = scale/σ · dy - scale/σ · (dbias/n + h · dscale/n), h = (x - mean)/σ, in six passes over memory.
+
+    Σ dy h is (Σ dy x - mean Σ dy)/σ; both parts of dx are BatchNormalizations in inference mode, which the provider
+    does in one pass each.
+    """
+    dy, x, scale, mean, variance = (Expression.of(t, builder) for t in call.inputs)
+    epsilon, axes = call.attrs["epsilon"], call.attrs["axes"]
+    deviation = (variance + epsilon).op("Sqrt")
+    dbias = dy.sum(axes, keepdims=False)
+    dscale = ((dy * x).sum(axes, keepdims=False) - mean * dbias) / deviation
+    count = dy.size().cast(dy) / float(scale.shape[0])
+    gain = scale / deviation / count
+    zero = dy.constant(np.zeros(scale.shape))
+    direct = dy.op("BatchNormalization", scale, zero, zero, variance, epsilon=epsilon)
+    through_statistics = x.op("BatchNormalization", -gain * dscale, -gain * dbias, mean, variance, epsilon=epsilon)
+    return [(direct + through_statistics).tensor, dscale.tensor, dbias.tensor]
+
+
 def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
-    """dy · min(1, y · huge): HardSigmoid as mask costs a sixth of Where. Exact but for denormal y (below 3e-39)."""
-    dy, y = _operands(call, builder)
+    """dy · min(1, y · huge): HardSigmoid as mask. Exact but for denormal y (below 3e-39)."""
+    dy, y = (Expression.of(t, builder) for t in call.inputs)
     if y.dtype != np.float32:
         return None
     return [(dy * y.op("HardSigmoid", alpha=LARGEST_FLOAT, beta=0.0)).tensor]
 
 
-def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
-    """One product of dy with all shifted slices of x: dw[m, cij] = Σ_n Σ_p dy[n, m, p] · slices[n, cij, p]."""
-    x, dy, _ = _operands(call, builder)
-    group, kernel = int(call.attrs["group"]), tuple(call.attrs["kernel_shape"])
-    channels, filters = x.shape[1], dy.shape[1]
-    if not all(isinstance(d, int) for d in (channels, filters, *x.shape[2:], *dy.shape[2:])):
-        return None
-    positions = math.prod(int(d) for d in dy.shape[2:])
-    columns = _shifted_slices(x, call, (int(dy.shape[2]), int(dy.shape[3])))
-    taps = math.prod(kernel)
-    # columns[n, taps · C, P], or [n · group, ...] with groups; rows [n, M, P]
-    if group == 1:
-        rows = dy.reshape([-1, int(filters), positions])
-        products = (rows @ columns.transpose(0, 2, 1)).sum([0], keepdims=False)
-        weight = products.reshape([int(filters), taps, int(channels)]).transpose(0, 2, 1)
-    else:
-        per_group = int(filters) // group
-        rows = dy.reshape([-1, group, per_group, positions])
-        grouped = columns.reshape([-1, taps, group, int(channels) // group, positions]).transpose(0, 2, 4, 1, 3)
-        flat = grouped.reshape([-1, group, positions, taps * (int(channels) // group)])
-        products = (rows @ flat).sum([0], keepdims=False)
-        weight = products.reshape([int(filters), taps, int(channels) // group]).transpose(0, 2, 1)
-    return [weight.reshape([int(filters), int(channels) // group, *kernel]).tensor]
-
-
-def _shifted_slices(x: Expression, call: Node, size: tuple[int, int]) -> Expression:
-    """What each tap of the kernel sees, [N, taps · C, P]."""
-    pads, strides, dilations = call.attrs["pads"], call.attrs["strides"], call.attrs["dilations"]
-    kernel = call.attrs["kernel_shape"]
-    channels, positions = int(x.shape[1]), math.prod(size)
-    if any(pads):
-        x = x.op("Pad", x.integers([0, 0, *pads[:2], 0, 0, *pads[2:]]))
-    slices = []
-    for i, j in itertools.product(range(kernel[0]), range(kernel[1])):
-        start = [i * dilations[0], j * dilations[1]]
-        end = [s + (n - 1) * t + 1 for s, n, t in zip(start, size, strides, strict=True)]
-        cut = x.op("Slice", *(x.integers(v) for v in (start, end, [2, 3], list(strides))))
-        slices.append(cut)
-    together = slices[0].op("Concat", *slices[1:], axis=1) if len(slices) > 1 else slices[0]
-    return together.reshape([-1, len(slices) * channels, positions])
-
-
-def _operands(call: Node, builder: Builder) -> list[Expression]:
-    return [Expression.of(t, builder) for t in call.inputs]
-
-
 CPU: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
-    "ReluGrad": relu_grad,
+    "BatchNormalizationGrad": batch_normalization_grad,
+    "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
+    "ReluGrad": relu_grad,
 }

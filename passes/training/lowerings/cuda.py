@@ -9,7 +9,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
-from wootz.passes.training.lowerings.cpu import conv_weight_grad
+from wootz.passes.training.lowerings.convolution import conv_weight_grad
 
 
 def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:

@@ -1,0 +1,107 @@
+"""Simplifications of a legalised graph: equal computations are shared, scalars broadcast the fast way."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, is_constant
+
+LARGEST_SHARED_CONSTANT = 64
+"""Constants with more elements are weights, or not worth comparing."""
+
+NOT_SHARED = frozenset(
+    {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
+)
+ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"})
+
+
+def share_equal_computations(graph: Graph) -> int:
+    """Lets one node compute what several compute from the same operands; gives the number of nodes dropped.
+
+    Nodes that draw random numbers, have subgraphs or compute a graph output stay.
+    """
+    outputs = {id(t) for t in graph.outputs}
+    inputs = {id(t) for t in graph.inputs}
+    constants: dict[Hashable, Tensor] = {}
+    known: dict[Hashable, Node] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node.inputs = [_shared_constant(t, constants) if id(t) not in inputs else t for t in node.inputs]
+        key = _computation(node)
+        first = known.setdefault(key, node) if key is not None else node
+        if first is node or any(id(t) in outputs for t in node.outputs):
+            kept.append(node)
+            continue
+        for old, new in zip(list(node.outputs), list(first.outputs), strict=True):
+            for consumer in list(old.outputs):
+                consumer.inputs = [new if t is old else t for t in consumer.inputs]
+        node.inputs.clear()
+        node.outputs.clear()
+    dropped = len(graph.nodes) - len(kept)
+    graph.nodes = kept
+    return dropped
+
+
+def _shared_constant(tensor: Tensor, known: dict[Hashable, Tensor]) -> Tensor:
+    if not isinstance(tensor, Constant) or int(np.prod(tensor.shape)) > LARGEST_SHARED_CONSTANT:
+        return tensor
+    values = tensor.values
+    return known.setdefault((str(values.dtype), values.shape, values.tobytes()), tensor)
+
+
+def _computation(node: Node) -> Hashable | None:
+    """What makes two nodes compute the same; None for a node that must stay."""
+    if node.op in NOT_SHARED or any(isinstance(v, Graph) for v in node.attrs.values()):
+        return None
+    attributes = tuple(sorted((k, _hashable(v)) for k, v in node.attrs.items()))
+    present = tuple(not t.is_empty() for t in node.outputs)
+    return node.op, node.domain, attributes, tuple(0 if t.is_empty() else id(t) for t in node.inputs), present
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, Constant):
+        return str(value.values.dtype), value.values.shape, value.values.tobytes()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def widen_scalars(graph: Graph) -> int:
+    """Gives scalars the rank of the tensor beside them, where this ends in an axis of size 1; gives their number.
+
+    ONNX Runtime's CPU provider broadcasts a scalar over [M, C, 1, 1] element by element, sixty times slower than
+    over [M, C, 3, 3]; a [1, 1, 1, 1] it broadcasts over all elements at once.
+    """
+    builder = Builder(graph, prefix="widened/")
+    nodes, graph.nodes = list(graph.nodes), []
+    widened: dict[tuple[int, int], Tensor] = {}
+    for node in nodes:
+        rank = _rank_to_widen(node)
+        if rank:
+            node.inputs = [_widen(t, rank, builder, widened) if _is_scalar(t) else t for t in node.inputs]
+        graph.nodes.append(node)
+    return len(widened)
+
+
+def _rank_to_widen(node: Node) -> int:
+    if node.op not in ELEMENTWISE or node.domain or not any(_is_scalar(t) for t in node.inputs):
+        return 0
+    shapes = [tuple(t.shape) for t in node.inputs if t.shape]
+    return max((len(s) for s in shapes if s[-1] == 1), default=0)
+
+
+def _is_scalar(tensor: Tensor) -> bool:
+    return tensor.shape is not None and len(tensor.shape) == 0
+
+
+def _widen(scalar: Tensor, rank: int, builder: Builder, widened: dict[tuple[int, int], Tensor]) -> Tensor:
+    key = (id(scalar), rank)
+    if key not in widened:
+        if is_constant(scalar) and not any(scalar is t for t in builder.graph.inputs):
+            widened[key] = builder.constant(scalar.values.reshape([1] * rank), scalar.name)
+        else:
+            widened[key] = builder.op("Reshape", scalar, builder.constant([1] * rank))
+            widened[key].dtype, widened[key].shape = scalar.dtype, [1] * rank
+    return widened[key]
