@@ -31,6 +31,10 @@ def walk_node(walk: ChannelWalk, node: Node) -> None:
     """Applies the rule for `node`; a node that reads no atoms needs none unless it makes them."""
     rule = RULES.get(node.op) if node.domain in (None, "", "ai.onnx") else None
     reads_atoms = any(walk.is_labelled(t) for t in node.inputs)
+    if node.op in ("Shape", "Size") or walk.is_shape_computation(node):
+        walk.note_shape_computation(node)
+        return
+    walk.lock_shape_sources(node, set(range(len(node.inputs))) - SHAPE_OPERANDS.get(node.op, set()))
     if rule is None:
         walk.lock_inputs(node, f"{walk.where(node)}: no rule says what becomes of channels there")
     elif reads_atoms or node.op in MAKES_ATOMS:
@@ -98,15 +102,15 @@ def _grouped(
 
 def gemm(walk: ChannelWalk, node: Node) -> None:
     """Gemm with a constant right operand: a fully connected layer."""
-    data, weight = node.inputs[0], node.inputs[1]
-    constant = walk.parameter(weight)
-    if constant is None or node.attrs.get("transA", 0):
-        walk.lock_inputs(node, f"{walk.where(node)} multiplies by something else than a constant from the right")
+    matrix = walk.matrix(node, 1)
+    if matrix is None or node.attrs.get("transA", 0):
+        walk.lock_inputs(node, f"{walk.where(node)} multiplies by something else than a constant matrix from the right")
         return
-    filter_axis = 0 if node.attrs.get("transB", 0) else 1
-    inputs = walk.channels(data, 1)
+    holder, operand, constant, is_transposed = matrix
+    filter_axis = 0 if bool(node.attrs.get("transB", 0)) != is_transposed else 1
+    inputs = walk.channels(node.inputs[0], 1)
     outputs = walk.new_layer(node, constant.shape[filter_axis], constant, filter_axis, "linear")
-    walk.use(node, 1, along(outputs, filter_axis, 2), along(inputs, 1 - filter_axis, 2))
+    walk.use(holder, operand, along(outputs, filter_axis, 2), along(inputs, 1 - filter_axis, 2))
     labels = along(outputs, 1, 2)
     if len(node.inputs) > 2 and not node.inputs[2].is_empty():
         labels = _join_operand(walk, node, 2, labels, walk.shape(node.outputs[0]) or ())
@@ -115,16 +119,17 @@ def gemm(walk: ChannelWalk, node: Node) -> None:
 
 def matmul(walk: ChannelWalk, node: Node) -> None:
     """MatMul by a constant matrix: a fully connected layer along the last axis."""
-    data, weight = node.inputs
-    constant = walk.parameter(weight)
-    rank = len(walk.shape(data) or ())
-    if constant is None or len(constant.shape) != 2 or rank < 2:
-        walk.lock_inputs(node, f"{walk.where(node)} multiplies by something else than a constant matrix")
+    rank = len(walk.shape(node.inputs[0]) or ())
+    matrix = walk.matrix(node, 1)
+    if matrix is None or rank < 2:
+        walk.lock_inputs(node, f"{walk.where(node)} multiplies by something else than a constant matrix from the right")
         return
-    inputs = walk.channels(data, rank - 1)
+    holder, operand, constant, is_transposed = matrix
+    filter_axis = 0 if is_transposed else 1
+    inputs = walk.channels(node.inputs[0], rank - 1)
     kind = "linear" if rank < 4 else "convolution"  # channels-last 1x1 convolutions are exported as MatMul
-    outputs = walk.new_layer(node, constant.shape[1], constant, 1, kind)
-    walk.use(node, 1, along(outputs, 1, 2), along(inputs, 0, 2))
+    outputs = walk.new_layer(node, constant.shape[filter_axis], constant, filter_axis, kind)
+    walk.use(holder, operand, along(outputs, filter_axis, 2), along(inputs, 1 - filter_axis, 2))
     walk.set_map(node.outputs[0], along(outputs, rank - 1, rank))
 
 
@@ -462,6 +467,20 @@ def no_channels(walk: ChannelWalk, node: Node) -> None:
     """Reads a shape only."""
 
 
+SHAPE_OPERANDS = {
+    "ConstantOfShape": {0},
+    "Expand": {1},
+    "Gather": {1},
+    "Pad": {1, 3},
+    "Range": {0, 1, 2},
+    "Reshape": {1},
+    "Resize": {1, 2, 3},
+    "Slice": {1, 2, 3, 4},
+    "Split": {1},
+    "Tile": {1},
+    "TopK": {1},
+}
+"""Operands that may be computed from shapes: pruning changes them as it should. Elsewhere a shape is data."""
 MOVEMENTS = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 MAKES_ATOMS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 PARAMETERS_A_CHANNEL = {"BatchNormalization", "InstanceNormalization"}

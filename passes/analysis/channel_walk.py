@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from wootz.passes.analysis.index_maps import NO_ATOM, along, empty_map, first_along, varying_axes
 from wootz.passes.analysis.static_shapes import StaticShapes
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, constant_behind
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, constant_behind, producer
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,7 @@ class ChannelWalk:
         self.shape_uses: list[ShapeUse] = []
         self.partitions: list[np.ndarray] = []
         self.never_empty: list[np.ndarray] = []
+        self.shape_sources: dict[str, set[str]] = {}
         self._positions = {id(node): i for i, node in enumerate(graph.nodes)}
 
     def position(self, node: Node) -> int:
@@ -99,6 +100,24 @@ class ChannelWalk:
     def value(self, tensor: Tensor) -> np.ndarray | None:
         """What is known of a shape operand's value."""
         return self.static.value(tensor)
+
+    def is_shape_computation(self, node: Node) -> bool:
+        """Whether the node's result is known from shapes alone."""
+        return node.outputs[0].name in self.static.values
+
+    def note_shape_computation(self, node: Node) -> None:
+        """Remembers which labelled tensors' shapes a value was computed from."""
+        sources = {name for t in node.inputs for name in self.shape_sources.get(t.name, ())}
+        if node.op in ("Shape", "Size") and self.is_labelled(node.inputs[0]):
+            sources.add(node.inputs[0].name)
+        if sources:
+            self.shape_sources[node.outputs[0].name] = sources
+
+    def lock_shape_sources(self, node: Node, operands: Iterable[int]) -> None:
+        """Locks the channels whose number `node` computes with, as operands at these positions."""
+        for i in operands:
+            for name in self.shape_sources.get(node.inputs[i].name, ()):
+                self.lock(self.maps[name], f"{self.where(node)} computes with the shape of {name!r}")
 
     def map(self, tensor: Tensor) -> np.ndarray:
         """The tensor's index map; its shape has to be known."""
@@ -155,6 +174,18 @@ class ChannelWalk:
     def parameter(self, tensor: Tensor) -> Constant | None:
         """The constant that an operand is; None for one that is computed."""
         return constant_behind(tensor)
+
+    def matrix(self, node: Node, operand: int) -> tuple[Node, int, Constant, bool] | None:
+        """Where a matrix operand is a constant: the node and operand, the constant, and whether it is transposed on
+        the way (exporters leave the Transpose of a fully connected layer's weight in the graph)."""
+        before = producer(node.inputs[operand])
+        is_transposed = before is not None and before.op == "Transpose" and len(node.inputs[operand].outputs) == 1
+        if before is not None and is_transposed:
+            node, operand = before, 0
+        constant = self.parameter(node.inputs[operand])
+        if constant is None or len(constant.shape) != 2:
+            return None
+        return node, operand, constant, is_transposed and list(node.attrs.get("perm", [1, 0])) == [1, 0]
 
     def use(self, node: Node, operand: int, *maps: np.ndarray, groups: int = 1) -> None:
         """Notes that a constant operand is indexed by channels. One that is computed locks them."""

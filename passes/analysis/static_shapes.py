@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.ir.evaluate import can_evaluate, evaluate_node
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, copy_graph, is_constant
-from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.ir.shapes import NodeInference, annotate_shapes
 
 BOUND_BATCH, BOUND_EXTENT = 1, 224
 LARGEST_VALUE = 64
@@ -37,15 +37,26 @@ def static_shapes(model: Model) -> StaticShapes:
     graph = copy_graph(model.graph)
     for tensor in graph.inputs:
         tensor.shape = _bound(tensor.shape)
+    if any(node.op in ("Shape", "Size") for node in graph.nodes):
+        return _infer_in_order(graph)
     annotate_shapes(graph)
+    return StaticShapes({name: _static(t.shape) for name, t in graph.tensors().items()}, {})
+
+
+def _infer_in_order(graph: Graph) -> StaticShapes:
+    """Inference node by node, with the values of shape operands: ONNX's own doesn't follow divisions and the like."""
+    shapes = {name: _static(t.shape) for name, t in graph.tensors().items() if is_constant(t) or t in graph.inputs}
     values: dict[str, np.ndarray] = {}
-    is_computed = any(node.op in ("Shape", "Size") for node in graph.nodes)
-    while is_computed and (found := _known_values(graph, values)):
-        values.update(found)
-        if all(_static(t.shape) for t in graph.tensors().values()):
-            break
-        annotate_shapes(_with_values(graph, values))
-    shapes = {name: _static(t.shape) for name, t in graph.tensors().items()}
+    inference = NodeInference(graph)
+    for node in graph.nodes:
+        value = _value(node, shapes, values)
+        if value is not None:
+            values[node.outputs[0].name] = value
+            inference.set_value(node.outputs[0].name, value)
+            shapes[node.outputs[0].name] = value.shape
+            continue
+        for name, shape in inference.infer(node).items():
+            shapes[name] = _static(shape)
     return StaticShapes(shapes, values)
 
 
@@ -62,34 +73,27 @@ def _static(shape: list[int | str] | tuple[int, ...] | None) -> tuple[int, ...] 
     return tuple(int(d) for d in shape)
 
 
-def _known_values(graph: Graph, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Values that follow from the shapes inferred so far and are not yet in `known`."""
-    everything = dict(known)
-    for node in graph.nodes:
-        if node.outputs[0].name not in everything and (value := _value(node, everything)) is not None:
-            everything[node.outputs[0].name] = value
-    return {name: value for name, value in everything.items() if name not in known}
-
-
-def _value(node: Node, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    if node.op == "Shape" and (shape := _static(node.inputs[0].shape)) is not None:
-        return np.asarray(shape[node.attrs.get("start", 0) : node.attrs.get("end")], dtype=np.int64)
+def _value(
+    node: Node, shapes: Mapping[str, tuple[int, ...] | None], known: Mapping[str, np.ndarray]
+) -> np.ndarray | None:
+    """The result of a node that computes with shapes and small constants."""
+    if node.op in ("Shape", "Size"):
+        shape = shapes.get(node.inputs[0].name)
+        if shape is None:
+            return None
+        extents = np.asarray(shape, dtype=np.int64)
+        return (
+            np.asarray(extents.prod())
+            if node.op == "Size"
+            else extents[node.attrs.get("start", 0) : node.attrs.get("end")]
+        )
     if not can_evaluate(node):
         return None
     operands = [None if t.is_empty() else t.values if is_constant(t) else known.get(t.name) for t in node.inputs]
     missing = any(o is None and not t.is_empty() for o, t in zip(operands, node.inputs, strict=True))
     if missing or any(o is not None and o.size > LARGEST_VALUE for o in operands):
         return None
+    if node.op == "Identity" and node.inputs[0].name not in known:
+        return None  # weights of equal values
     (value,) = evaluate_node(node, operands)
     return value if value.size <= LARGEST_VALUE else None
-
-
-def _with_values(graph: Graph, values: Mapping[str, np.ndarray]) -> Graph:
-    """Puts known values into `graph` as constants, for inference to see; the nodes that computed them go."""
-    for node in list(graph.nodes):
-        if node.outputs[0].name in values:
-            result = node.outputs[0]
-            node.outputs.clear()
-            result.to_constant(values[result.name])
-    graph.nodes = [n for n in graph.nodes if n.outputs]
-    return graph

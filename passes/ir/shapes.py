@@ -7,7 +7,7 @@ import onnx
 from onnx import shape_inference
 
 from wootz.passes.errors import VerificationError
-from wootz.passes.ir.model import Constant, Graph, Model, Variable, copy_graph, to_variable
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Variable, copy_graph, to_variable
 
 TensorType = tuple[np.dtype, list[int | str] | None]
 """Element type and shape; None where nothing is known of the shape."""
@@ -46,6 +46,42 @@ def inferred_types(graph: Graph, strict: bool = True) -> dict[str, TensorType]:
         for info in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
         if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type
     }
+
+
+class NodeInference:
+    """Inference one node at a time, in order, for those who know more values on the way than ONNX's inference does."""
+
+    def __init__(self, graph: Graph):
+        proto = skeleton(graph)
+        self._nodes = {id(node): bare for node, bare in zip(graph.nodes, proto.graph.node, strict=True)}
+        self._types = {info.name: info.type for info in proto.graph.input}
+        self._values: dict[str, onnx.TensorProto] = {}
+        for tensor in proto.graph.initializer:
+            self._types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+            self._values[tensor.name] = tensor
+
+    def set_value(self, name: str, value: np.ndarray) -> None:
+        """States what a tensor holds."""
+        self._values[name] = onnx.numpy_helper.from_array(value, name)
+        self._types[name] = onnx.helper.make_tensor_type_proto(self._values[name].data_type, value.shape)
+
+    def infer(self, node: Node) -> dict[str, list[int | str] | None]:
+        """The shapes of the results of `node`, None where unknown. Raises VerificationError for a contradiction."""
+        bare = self._nodes[id(node)]
+        known = all(name in self._types for name in bare.input if name)
+        if not known or not onnx.defs.has(bare.op_type, OPSET, bare.domain):
+            return dict.fromkeys(bare.output)
+        schema = onnx.defs.get_schema(bare.op_type, OPSET, bare.domain)
+        types = {name: self._types[name] for name in bare.input if name}
+        values = {name: self._values[name] for name in bare.input if name in self._values}
+        try:
+            inferred = shape_inference.infer_node_outputs(
+                schema, bare, types, values, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
+            )
+        except shape_inference.InferenceError as error:
+            raise VerificationError(f"{bare.op_type} {bare.name!r}: {' '.join(str(error).split())}") from error
+        self._types.update(inferred)
+        return {name: _dimensions(onnx.ValueInfoProto(name=name, type=t)) for name, t in inferred.items()}
 
 
 def skeleton(graph: Graph) -> onnx.ModelProto:

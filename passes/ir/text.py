@@ -46,7 +46,8 @@ def parse_text(text: str, file: str = "<text>", first_line: int = 1) -> Model:
 def print_text(model: Model, elide_over: int | None = None, locations: Mapping[int, str] | None = None) -> str:
     """The model in ONNX's textual syntax.
 
-    With `elide_over`, weights of more elements are left out; `locations` gives the file that holds an array, by the
+    With `elide_over`, weights of more elements are left out (not int64 and int32, which are shapes and indices);
+    `locations` gives the file that holds an array, by the
     array's `id`. Weights that were left out of the text that the model was read from are so in any case.
     """
     bare = model.copy()
@@ -54,14 +55,15 @@ def print_text(model: Model, elide_over: int | None = None, locations: Mapping[i
     for name, tensor in bare.graph.tensors().items():
         if is_constant(tensor):
             values = tensor.values
-            if isinstance(values, ElidedArray) or (elide_over is not None and values.size > elide_over):
+            is_large = elide_over is not None and values.size > elide_over and values.dtype not in (np.int64, np.int32)
+            if isinstance(values, ElidedArray) or is_large:
                 elided[name] = values
                 tensor.values = np.zeros(0, values.dtype)
     proto = bare.to_proto()
     for initializer in proto.graph.initializer:
         if initializer.name in elided:
             _elide(initializer, elided[initializer.name], locations or {})
-    return onnx.printer.to_text(proto)
+    return onnx.printer.to_text(proto).rstrip("\n") + "\n"
 
 
 def split_text(text: str) -> list[tuple[str, int]]:
@@ -89,7 +91,7 @@ def _located(message: str, file: str, first_line: int) -> InputError:
     complaint = complaint.strip("'\" ")
     context = re.match(r"Error context: (.*?) ?((?:Expected|Unexpected|Unknown|Undefined|Invalid).*)", complaint)
     if context:
-        complaint = f"{context[2].rstrip('.')} near {context[1]!r}"
+        complaint = f"{context[2].rstrip('.')} near {context[1][:60]!r}"
     if position is None:
         return InputError(complaint, file)
     return InputError(complaint, file, int(position[1]) + first_line - 1, int(position[2]))

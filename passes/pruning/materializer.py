@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,16 +11,18 @@ from wootz.passes.analysis.channel_layouts import Permutation
 from wootz.passes.analysis.channel_walk import ParameterUse, ShapeUse
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.index_maps import first_along, varying_axes
+from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, is_constant, producer
-from wootz.passes.plan.pruning import LayerPlan, PruningPlan
+from wootz.passes.plan.pruning import LayerPlan, PruningPlan, stored_keep_sets, with_keep_sets
 
 
 def materialize(model: Model, plan: PruningPlan) -> Model:
     """The pruned network: `model` without the filters that `plan` removes, and without everything that hung on them.
 
-    Tensors keep their names. Arrays that nothing is removed from are shared with `model`.
+    Tensors keep their names. Arrays that nothing is removed from are shared with `model`. The keep-sets are stored in
+    the metadata.
     Raises WootzError for a plan that doesn't fit the model.
     """
     return Materializer.of(model).materialize(plan)
@@ -48,7 +50,23 @@ class Materializer:
         surgery.replace_permutations()
         surgery.restate_shapes()
         surgery.annotate()
-        return pruned
+        if surgery.has_computed_shapes:
+            self._check_computed_shapes(pruned, kept)
+        keep_sets = plan.keep_sets(stored_keep_sets(self.model.metadata))
+        return replace(pruned, metadata=with_keep_sets(pruned.metadata, keep_sets))
+
+    def _check_computed_shapes(self, pruned: Model, kept: np.ndarray) -> None:
+        """Shapes that the network computes as it runs have to come out as the channels that are left."""
+        shapes = static_shapes(pruned).shapes
+        for name, labels in self.analysis.maps.items():
+            shape = shapes.get(name)
+            for axis in varying_axes(labels):
+                count = len(_kept_along(kept[labels], axis))
+                if shape is not None and shape[axis] != count:
+                    raise WootzError(
+                        f"{name!r} is given {shape[axis]} channels by a computed shape where {count} are left "
+                        f"(fold-constants may help)"
+                    )
 
     def _sliced_parameters(self, kept: np.ndarray) -> dict[int, np.ndarray]:
         """The new values of the parameter uses (by position) that lose something."""
@@ -150,6 +168,7 @@ class _Surgery:
         self.kept = kept
         self.nodes = list(graph.nodes)
         self.replaced: set[int] = set()
+        self.has_computed_shapes = False
         self.masks: dict[str, np.ndarray] = {}
         for name, labels in analysis.maps.items():
             mask = kept[labels]
@@ -179,6 +198,8 @@ class _Surgery:
 
     def _set_operand(self, node: Node, operand: int, values: np.ndarray, is_only_use: bool) -> None:
         tensor = node.inputs[operand]
+        if node.op == "Transpose":
+            node.outputs[0].shape = None  # of a weight, which has no index map: inferred anew
         if isinstance(tensor, Constant) and is_only_use and len(tensor.outputs) == 1:
             tensor.values = values
             return
@@ -274,7 +295,10 @@ def _restate_group(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
 def _restate_shape(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     """Reshape and Expand: the dimensions that are stated; 0, -1 and 1 follow by themselves."""
     output = node.outputs[0].name
-    if not isinstance(node.inputs[1], Constant) or output not in surgery.masks:
+    if not isinstance(node.inputs[1], Constant):
+        surgery.has_computed_shapes = True
+        return
+    if output not in surgery.masks:
         return
     stated = node.inputs[1].values.copy()
     offset = len(stated) - surgery.masks[output].ndim
