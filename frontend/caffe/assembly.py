@@ -68,6 +68,8 @@ def _inputs(wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], graph: Graph,
 
 def _lower_layer(wired: WiredLayer, wiring: Wiring, values: Mapping[int, Value], lowered: Lowered) -> list[Value]:
     layer = wired.layer
+    if layer.type == "Silence":
+        return []
     kind = LAYERS.get(layer.type)
     if kind is None:
         close = difflib.get_close_matches(layer.type, LAYERS, n=1)

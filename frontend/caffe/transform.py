@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wootz.frontend.caffe.caffemodel import read_mean
 from wootz.frontend.caffe.network import Layer, NetState, Phase
-from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode, field_types
+from wootz.frontend.caffe.schema import Unsigned, decode, field_types
 from wootz.passes.plan.transform import InputTransform
 
 
 @dataclass(frozen=True)
 class TransformationParameter:
-    """TransformationParameter of caffe.proto; the fields that have no effect are of the SSD and YOLO forks."""
+    """TransformationParameter of caffe.proto. The augmentations that forks add are noted, and not applied."""
 
     scale: float = 1.0
     mirror: bool = False
@@ -23,17 +23,6 @@ class TransformationParameter:
     mean_value: tuple[float, ...] = ()
     force_color: bool = False
     force_gray: bool = False
-    resize_param: NoEffect | None = None
-    noise_param: NoEffect | None = None
-    distort_param: NoEffect | None = None
-    expand_param: NoEffect | None = None
-    emit_constraint: NoEffect | None = None
-    random_resize_param: NoEffect | None = None
-    random_aspect_ratio_param: NoEffect | None = None
-
-
-NOT_APPLIED = tuple(name for name, kind in field_types(TransformationParameter).items() if "NoEffect" in str(kind))
-"""Fields of forks: augmentations that the data pipeline does not have."""
 
 
 def read_transform(layers: Iterable[Layer], state: NetState, notes: list[str]) -> InputTransform:
@@ -45,12 +34,14 @@ def read_transform(layers: Iterable[Layer], state: NetState, notes: list[str]) -
         if layer.bottoms or not layer.is_in(state):
             continue
         for message in layer.message.messages("transform_param"):
-            parameter = decode(message, TransformationParameter, f"layer {layer.name!r}: transform_param")
+            known = field_types(TransformationParameter)
             notes += [
                 f"{layer.place}: layer {layer.name!r} ({layer.type}): transform_param.{f.name} is not applied"
                 for f in message.fields
-                if f.name in NOT_APPLIED
+                if f.name not in known
             ]
+            understood = replace(message, fields=tuple(f for f in message.fields if f.name in known))
+            parameter = decode(understood, TransformationParameter, f"layer {layer.name!r}: transform_param")
             return _transform(layer, parameter, state.phase, notes)
     return InputTransform()
 
@@ -60,13 +51,21 @@ def _transform(layer: Layer, p: TransformationParameter, phase: Phase, notes: li
         raise layer.error("mean_file and mean_value exclude each other", "transform_param")
     mean = p.mean_value
     if p.mean_file:
-        beside = Path(layer.message.source.file).parent / p.mean_file
-        image = read_mean(beside if beside.is_file() else Path(p.mean_file))
-        mean = tuple(float(m) for m in image.mean(axis=(1, 2)))
-        notes.append(f"{layer.place}: layer {layer.name!r} ({layer.type}): the mean image became one mean a channel")
+        mean = _mean_of_channels(layer, p.mean_file, notes)
     return InputTransform(
         mean=mean or (0.0,),
         scale=(p.scale,),
         crop_size=int(p.crop_size),
         mirror=p.mirror and phase is Phase.TRAIN,
     )
+
+
+def _mean_of_channels(layer: Layer, name: str, notes: list[str]) -> tuple[float, ...]:
+    """The mean of each channel of a mean image, which is looked for beside the network, then as it is written."""
+    where = f"{layer.place}: layer {layer.name!r} ({layer.type})"
+    for file in (Path(layer.message.source.file).parent / name, Path(name)):
+        if file.is_file():
+            notes.append(f"{where}: the mean image {name!r} became one mean a channel")
+            return tuple(float(m) for m in read_mean(file).mean(axis=(1, 2)))
+    notes.append(f"{where}: the mean image {name!r} is not there: no mean is subtracted")
+    return ()

@@ -127,11 +127,6 @@ def split(site: Site, p: None) -> list[Value]:
     return [site.input] * len(site.layer.tops)
 
 
-def silence(site: Site, p: None) -> list[Value]:
-    """Nothing: its bottoms are no outputs of the network."""
-    return []
-
-
 def flatten(site: Site, p: FlattenParameter) -> Value:
     site.expect_inputs(1)
     x = site.input

@@ -82,7 +82,6 @@ LAYERS: dict[str, LayerKind] = {
     ),
     "Sigmoid": LayerKind(activation.sigmoid, EngineOnly, ("sigmoid_param",)),
     "SigmoidCrossEntropyLoss": LayerKind(loss.sigmoid_cross_entropy_loss, loss.LossParameter, ("loss_param",)),
-    "Silence": LayerKind(structure.silence),
     "Slice": LayerKind(structure.slice_blob, structure.SliceParameter, ("slice_param",)),
     "Softmax": LayerKind(arithmetic.softmax, arithmetic.SoftmaxParameter, ("softmax_param",)),
     "SoftmaxLoss": LayerKind(loss.softmax_with_loss, loss.LossParameter, ("loss_param", "softmax_param")),

@@ -65,6 +65,11 @@ def run_model(result: ImportedNetwork, feeds: Mapping[str, np.ndarray]) -> Outpu
 
 
 @pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
 def load() -> Callable[..., ImportedNetwork]:
     return import_text
 

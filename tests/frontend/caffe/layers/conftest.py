@@ -94,11 +94,6 @@ def reference() -> type[Reference]:
 
 
 @pytest.fixture
-def random() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def close() -> Callable[[np.ndarray, np.ndarray], None]:
     """Fails unless the largest difference is below 1e-5 of the largest value."""
 

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.errors import InputError
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.apply_optimizer import ApplyOptimizer
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.training.training_mode import TrainingMode
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+IN_PLACE = """input: "data" input_dim: 10 input_dim: 3 input_dim: 6 input_dim: 6
+    layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+            convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+    layer { name: "bn" type: "BatchNorm" bottom: "conv1" top: "conv1" }
+    layer { name: "scale" type: "Scale" bottom: "conv1" top: "conv1" scale_param { bias_term: true } }
+    layer { name: "relu" type: "ReLU" bottom: "conv1" top: "conv1" }
+    layer { name: "drop" type: "Dropout" bottom: "conv1" top: "conv1" }
+    layer { name: "fc" type: "InnerProduct" bottom: "conv1" top: "fc" inner_product_param { num_output: 2 } }"""
+
+
+def test_names_are_those_of_the_network(load) -> None:
+    graph = load(IN_PLACE).model.graph
+    assert [(n.op, n.name, n.outputs[0].name) for n in graph.nodes] == [
+        ("Conv", "conv1", "conv1/conv1"),
+        ("BatchNormalization", "bn", "conv1/scale"),
+        ("Relu", "relu", "conv1"),
+        ("Flatten", "fc/flatten", "fc/flatten"),
+        ("Gemm", "fc", "fc"),
+    ]
+    constants = [name for name, t in graph.tensors().items() if hasattr(t, "values")]
+    assert constants == [
+        "conv1.weight",
+        "conv1.bias",
+        "bn.scale",
+        "bn.bias",
+        "bn.mean",
+        "bn.variance",
+        "fc.weight",
+        "fc.bias",
+    ]
+
+
+def test_the_batch_is_symbolic(load, run, random) -> None:
+    result = load(IN_PLACE)
+    assert result.model.graph.inputs[0].shape == ["N", 3, 6, 6]
+    assert result.model.graph.outputs[0].shape == ["N", 2]
+    assert result.blobs["conv1"] == ("N", 4, 4, 4)
+    x = random.normal(size=(5, 3, 6, 6)).astype(np.float32)
+    (y,) = run(result, {"data": x}).values()
+    single = [run(result, {"data": x[i : i + 1]})["fc"] for i in range(5)]
+    np.testing.assert_allclose(y, np.concatenate(single), atol=1e-5)
+
+
+def test_a_network_for_one_batch_size_keeps_it_and_says_so(load) -> None:
+    result = load("""input: "x" input_shape { dim: 4 dim: 6 }
+        layer { name: "r" type: "Reshape" bottom: "x" top: "y" reshape_param { shape { dim: 4 dim: 2 dim: 3 } } }""")
+    assert result.model.graph.inputs[0].shape == [4, 6]
+    assert "the batch size is fixed as declared" in result.notes[0]
+
+
+def test_an_input_that_is_overwritten_keeps_its_name(load) -> None:
+    graph = load("""input: "x" input_shape { dim: 4 dim: 6 } layer { name: "r" type: "ReLU" bottom: "x" top: "x" }
+        layer { name: "s" type: "Softmax" bottom: "x" top: "y" }""").model.graph
+    assert [t.name for t in graph.inputs] == ["x"]
+    assert graph.nodes[0].outputs[0].name == "x/r"
+
+
+def test_an_output_that_is_an_input_gets_an_identity(load) -> None:
+    result = load("""input: "x" input_shape { dim: 4 dim: 6 }
+        layer { name: "d" type: "Dropout" bottom: "x" top: "y" }""")
+    assert [(n.op, n.outputs[0].name) for n in result.model.graph.nodes] == [("Identity", "y")]
+
+
+def test_shared_parameters_are_one_tensor(load) -> None:
+    text = """input: "x" input_shape { dim: 1 dim: 4 }"""
+    for name, bottom in (("a", "x"), ("b", "a")):
+        text += f""" layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}"
+            param {{ name: "w" }} param {{ name: "b_{name}" }} inner_product_param {{ num_output: 4 }} }}"""
+    first, second = load(text).model.graph.nodes
+    assert first.inputs[1] is second.inputs[1]
+    assert [first.inputs[1].name, second.inputs[2].name] == ["a.weight", "b.bias"]
+
+
+TRAIN_VAL = """name: "net"
+    layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+            transform_param { mirror: true crop_size: 8 mean_value: 104 mean_value: 117 mean_value: 123 }
+            data_param { source: "train_lmdb" batch_size: 32 backend: LMDB } }
+    layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST }
+            transform_param { crop_size: 8 mean_value: 104 mean_value: 117 mean_value: 123 scale: 0.5 }
+            data_param { source: "val_lmdb" batch_size: 50 backend: LMDB } }
+    layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc"
+            inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+    layer { name: "drop" type: "Dropout" bottom: "fc" top: "fc" }
+    layer { name: "accuracy" type: "Accuracy" bottom: "fc" bottom: "label" top: "accuracy" include { phase: TEST } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }"""
+
+
+def test_inference_does_without_losses_and_labels(load) -> None:
+    result = load(TRAIN_VAL)
+    graph = result.model.graph
+    assert [(t.name, t.shape) for t in graph.inputs] == [("data", ["N", 3, 8, 8])]
+    assert [t.name for t in graph.outputs] == ["fc"]
+    assert [n.partition(" (")[0] for n in result.notes] == [
+        "net.prototxt:11: layer 'accuracy'",
+        "net.prototxt:12: layer 'loss'",
+    ]
+
+
+def test_transforms_of_both_phases(load) -> None:
+    result = load(TRAIN_VAL)
+    mean = (104.0, 117.0, 123.0)
+    assert result.train_transform == InputTransform(mean, (1.0,), 8, mirror=True)
+    assert result.test_transform == InputTransform(mean, (0.5,), 8, mirror=False)
+    assert InputTransform.from_json(result.model.metadata["wootz.input"]) == result.test_transform
+
+
+def test_training_has_the_loss_and_trains(load, run, random) -> None:
+    result = load(TRAIN_VAL, phase="TRAIN")
+    graph = result.model.graph
+    assert [(t.name, t.dtype) for t in graph.inputs] == [("data", np.float32), ("label", np.int64)]
+    assert [n.op for n in graph.nodes] == ["Flatten", "Gemm", "Dropout", "SoftmaxCrossEntropyLoss"]
+    model = BuildGradients().apply(TrainingMode().apply(result.model).model).model
+    trained = ApplyOptimizer(labels="label").apply(model).model
+    interface = TrainingInterface.of(trained)
+    assert (interface.data, interface.labels, interface.losses) == ("data", "label", ("loss",))
+    assert {s.input for s in interface.slots if s.kind == "parameter"} == {"fc.weight", "fc.bias"}
+
+
+def test_layers_that_prepare_labels_go_with_the_loss(load) -> None:
+    result = load("""layer { name: "data" type: "Data" top: "data" top: "label"
+            transform_param { crop_size: 8 } data_param { batch_size: 2 } }
+        layer { name: "one" type: "Slice" bottom: "label" top: "a" top: "b" slice_param { axis: 0 } }
+        layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 2 } }
+        layer { name: "loss" type: "ContrastiveLoss" bottom: "fc" bottom: "a" bottom: "b" top: "loss" }""")
+    assert [n.op for n in result.model.graph.nodes] == ["Flatten", "Gemm"]
+
+
+def test_the_raw_head_of_a_detector_is_the_output(load) -> None:
+    result = load("""input: "x" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }
+        layer { name: "d" type: "Yolov3DetectionOutput" bottom: "c" top: "d"
+                yolov3_detection_output_param { num_classes: 2 } }""")
+    assert [t.name for t in result.model.graph.outputs] == ["c"]
+    assert "layer 'd' (Yolov3DetectionOutput) is left out" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        ('type: "MemoryData" memory_data_param { batch_size: 1 channels: 2 height: 4 width: 5 }', ["N", 2, 4, 5]),
+        ('type: "ImageData" image_data_param { source: "list" new_height: 4 new_width: 5 }', ["N", 3, 4, 5]),
+        ('type: "ImageData" image_data_param { new_height: 4 new_width: 5 is_color: false }', ["N", 1, 4, 5]),
+        ('type: "DummyData" dummy_data_param { num: 1 channels: 2 height: 4 width: 5 }', ["N", 2, 4, 5]),
+        ('type: "DummyData" dummy_data_param { shape { dim: [1, 2, 4, 5] } }', ["N", 2, 4, 5]),
+        ('type: "Input" input_param { shape { dim: [7, 2] } }', ["N", 2]),
+        ('type: "Data" transform_param { crop_size: 4 } data_param { batch_size: 1 }', ["N", 3, 4, 4]),
+    ],
+)
+def test_data_layers_give_the_shape_of_the_input(load, layer, shape) -> None:
+    tops = 'top: "x"' if "Input" in layer or "Dummy" in layer else 'top: "x" top: "label"'
+    result = load(f"""layer {{ name: "d" {layer} {tops} }} layer {{ name: "r" type: "ReLU" bottom: "x" top: "y" }}""")
+    assert [t.shape for t in result.model.graph.inputs] == [shape]
+
+
+def test_a_shape_that_is_in_the_data_can_be_given(load) -> None:
+    text = """layer { name: "d" type: "HDF5Data" top: "x" hdf5_data_param { source: "list" batch_size: 2 } }
+        layer { name: "r" type: "ReLU" bottom: "x" top: "y" }"""
+    with pytest.raises(InputError, match=r"the shape of 'x' is in the data, not in the network: give it \(--input-"):
+        load(text)
+    assert load(text, x=(1, 3, 4, 4)).model.graph.inputs[0].shape == ["N", 3, 4, 4]
+    with pytest.raises(InputError, match="a shape is given for 'z', which is no input of the network"):
+        load(text, z=(1,))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'layer { name: "r" type: "ReLU" bottom: "z" top: "y" }',
+            "2:32: layer 'r' (ReLU): no layer and no input",
+        ),
+        (
+            """layer { name: "a" type: "ReLU" bottom: "b" top: "a" }
+            layer { name: "b" type: "ReLU" bottom: "a" top: "b" }""",
+            "its bottom 'b' is made by the later layer 'b': layers have to stand in order of data flow",
+        ),
+        (
+            """layer { name: "a" type: "ReLU" bottom: "x" top: "y" }
+            layer { name: "b" type: "TanH" bottom: "x" top: "y" }""",
+            "the blob 'y' is made by a layer before it too",
+        ),
+        (
+            'layer { name: "r" type: "RelU" bottom: "x" top: "y" }',
+            "layers of this type are not understood: did",
+        ),
+        ('layer { name: "r" type: "Python" bottom: "x" top: "y" }', "layer 'r' (Python): layers of this type are not"),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "y" magic_param { a: 1 } }',
+            "2:53: layer 'r' has a field 'magic_param' that is not understood",
+        ),
+        ('layer { name: "s" type: "Silence" bottom: "x" }', "no layer of the network makes an output"),
+        (
+            'layer { name: "r" type: "ReLU" bottom: "x" top: "y" top: "z" }',
+            "it has 2 tops where 1 are known",
+        ),
+        (
+            """layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"
+                inner_product_param { num_output: 2147483647 } }""",
+            "its weight of shape 2147483647×18 has more elements than 2^31",
+        ),
+        (
+            """layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"
+                inner_product_param { num_output: 2 weight_filler { type: "magic" } } }""",
+            "weight: no filler of type 'magic'",
+        ),
+    ],
+)
+def test_faults_are_named_with_their_place(load, text, message) -> None:
+    with pytest.raises(InputError) as error:
+        load(f'input: "x" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 3\n{text}')
+    assert message in str(error.value)
+    assert str(error.value).startswith("net.prototxt:")
+
+
+def test_parameters_of_another_type_are_noted(load) -> None:
+    result = load("""input: "x" input_shape { dim: 1 dim: 3 }
+        layer { name: "s" type: "Softmax" bottom: "x" top: "y" pooling_param { kernel_size: 2 } }""")
+    assert result.notes == ("net.prototxt:2: layer 's' (Softmax): pooling_param has no effect on a layer of this type",)
+
+
+@pytest.mark.parametrize("name", ["digits", "flowers"])
+def test_the_examples_have_their_modules(name) -> None:
+    result = import_caffe(EXAMPLES / name / "net.prototxt", seed=3)
+    modules = result.model.modules
+    assert [m.entry for m in modules[1:]] == [m.exit for m in modules[:-1]]
+    assert {layer.partition("_")[0] for layer in result.initialised} >= {"conv1", "bn", "scale"}
+
+
+def test_the_seed_decides_what_fillers_give() -> None:
+    file = EXAMPLES / "digits" / "net.prototxt"
+    first, again, other = (import_caffe(file, seed=s).model.graph.tensors()["conv1.weight"].values for s in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_multipliers_are_stored(load) -> None:
+    result = load("""input: "x" input_shape { dim: 1 dim: 3 }
+        layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"
+                param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 } inner_product_param { num_output: 2 } }""")
+    assert json.loads(result.model.metadata["wootz.multipliers"]) == {"f.bias": [2.0, 0.0]}

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wootz.frontend.caffe.prototxt import parse_prototxt
+from wootz.frontend.caffe.solver import parse_solver, read_solver, solver_notes
+from wootz.passes.errors import InputError
+from wootz.passes.plan.solver import Solver, SolverType
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+LEAST = 'base_lr: 0.1 lr_policy: "fixed" '
+
+
+def parse(text: str) -> Solver:
+    return parse_solver(parse_prototxt(text, "solver"))
+
+
+def test_a_solver_of_caffe() -> None:
+    solver = parse("""net: "train_val.prototxt" test_iter: 100 test_interval: 500 base_lr: 0.01 lr_policy: "multistep"
+        gamma: 0.1 stepvalue: 5000 stepvalue: 7000 momentum: 0.9 weight_decay: 0.0005 regularization_type: "L1"
+        display: 100 max_iter: 10000 snapshot: 5000 snapshot_prefix: "lenet" solver_mode: GPU type: "Nesterov"
+        clip_gradients: 35 iter_size: 2 average_loss: 20 random_seed: 3""")
+    assert solver == Solver(
+        type=SolverType.NESTEROV,
+        base_lr=0.01,
+        lr_policy="multistep",
+        gamma=0.1,
+        stepvalue=(5000, 7000),
+        momentum=0.9,
+        weight_decay=0.0005,
+        regularization_type="L1",
+        display=100,
+        max_iter=10000,
+        snapshot=5000,
+        snapshot_prefix="lenet",
+        solver_mode="GPU",
+        clip_gradients=35,
+        iter_size=2,
+        average_loss=20,
+        random_seed=3,
+        test_iter=100,
+        test_interval=500,
+    )
+
+
+def test_what_is_not_given_has_the_default() -> None:
+    assert parse(LEAST) == Solver(base_lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Nesterov", "Adam", "AdamW", "RMSProp", "AdaGrad", "AdaDelta"])
+def test_types_by_name(name) -> None:
+    assert parse(LEAST + f'type: "{name}"').type.value == name
+
+
+@pytest.mark.parametrize(("written", "name"), [("ADAM", "Adam"), ("0", "SGD"), ("ADADELTA", "AdaDelta")])
+def test_types_by_enumerator(written, name) -> None:
+    assert parse(LEAST + f"solver_type: {written}").type.value == name
+
+
+def test_fields_of_our_own() -> None:
+    solver = parse(LEAST + 'batch_size: 8 data: "images" machines: 2 warmup_iter: 10')
+    assert (solver.batch_size, solver.data, solver.machines, solver.warmup_iter) == (8, "images", 2, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('lr_policy: "fixed"', "solver:1:1: solver: the field 'base_lr' is missing"),
+        (LEAST + "\n base_ir: 1", "solver:2:2: solver has a field 'base_ir' that is not understood: did you mean"),
+        ('base_lr: 1 lr_policy: "stepp"', "solver:1:12: no lr_policy 'stepp': there are fixed, step, multistep"),
+        ('base_lr: 1 lr_policy: "step" gamma: 0.1', "solver:1:12: lr_policy 'step' needs stepsize"),
+        ('base_lr: 1 lr_policy: "inv" gamma: 0.1', "lr_policy 'inv' needs power"),
+        ('base_lr: 1 lr_policy: "poly" power: 1', "lr_policy 'poly' needs max_iter"),
+        (LEAST + 'type: "Adamax"', "no solver of type 'Adamax': there are SGD, Nesterov, Adam"),
+        (LEAST + 'type: "SGD" solver_type: SGD', "type and solver_type exclude each other"),
+        (LEAST + 'type: "AdaGrad" momentum: 0.9', "AdaGrad takes no momentum"),
+        (LEAST + "momentum: 1", "momentum has to be at least 0 and less than 1"),
+        (LEAST + "iter_size: 0", "iter_size has to be 1 or more"),
+        (LEAST + "test_iter: 1 test_iter: 2", "several test_iter"),
+        (
+            LEAST + 'weights: "a.caffemodel"',
+            "weights is not read: the weights are given on the command line",
+        ),
+        (LEAST + "net_param { }", "net_param is not read"),
+        ('base_lr: -1 lr_policy: "fixed"', "base_lr can't be negative"),
+        ('base_lr: 1 lr_policy: "multistep" gamma: 1 stepvalue: 5 stepvalue: 3', "the stepvalues have to ascend"),
+    ],
+)
+def test_faults_are_named_with_their_place(text, message) -> None:
+    with pytest.raises(InputError) as error:
+        parse(text)
+    assert message in str(error.value)
+
+
+def test_fields_without_effect_are_reported(tmp_path) -> None:
+    file = tmp_path / "solver.prototxt"
+    file.write_text('net: "a"\n' + LEAST + "\ndevice_id: 1")
+    read_solver(file)
+    assert [n.partition(": ")[2] for n in solver_notes(file)] == [
+        "net has no effect: the network is the MODEL of the command line",
+        "device_id has no effect: ONNX Runtime's provider chooses the device",
+    ]
+
+
+@pytest.mark.parametrize(
+    "file", sorted(EXAMPLES.glob("*/*solver*.prototxt")) + sorted(EXAMPLES.glob("*/pretrain*")), ids=str
+)
+def test_the_examples_are_read(file) -> None:
+    assert read_solver(file).max_iter > 0
