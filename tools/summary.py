@@ -41,7 +41,7 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
 def _add_exploration(table: Table, title: str, found: ExplorationResult, result: RunResult, before: float) -> None:
     tried, time = f"{len(found.networks)} of {result.feasible}", _time(before + found.seconds)
     if found.best is None:
-        table.add_row(title, "none meets the constraints", "", "", "", tried, time)
+        table.add_row(title, "none", "", "", "", tried, time)
         return
     best = found.network(found.best)
     share = f"{100 * best.parameters / result.full.parameters:.0f} %"
