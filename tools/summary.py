@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -12,8 +13,8 @@ from wootz.runtime.run_directory import BEST_FILE
 
 
 def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
-    table = Table(title=result.objective, title_justify="left")
-    table.add_column("network")
+    table = Table(title=result.objective, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("network", no_wrap=True)
     for column in ("parameters", "", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     full = result.full
