@@ -51,7 +51,7 @@ def _add_exploration(table: Table, title: str, found: ExplorationResult, result:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.1f} s"
+    return f"{seconds:.0f} s"
 
 
 def _percent(accuracy: float | None) -> str:
