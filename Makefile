@@ -38,7 +38,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/
 	touch $@
 
 $(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/_sequitur.cpp
-	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,examples,test$(WITH_EXTRAS)]'
+	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,lmdb,examples,test$(WITH_EXTRAS)]'
 	touch $(VENV)/.demo $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Labelled images: class folders, `.npz`, a folder of `.npy`, IDX files, and the digits that scikit-learn brings.
+"""Labelled images: class folders, `.npz`, a folder of `.npy`, IDX files, LMDB, and scikit-learn's digits.
 
 Images are decoded once and kept as they are stored, uint8 where they are pixels; what a network needs is made of
 them batch by batch (`batches`).
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from wootz.passes.errors import InputError, WootzError
+from wootz.runtime.caffe_lmdb import read_lmdb
 
 VALIDATION_SHARE = 0.2
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"}
@@ -57,7 +58,8 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
     """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
 
     `location` is a folder with `train/CLASS/*.jpg|png` (and `val`, `test`), a folder with `x_train.npy`,
-    `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, or the word `digits`.
+    `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder with Caffe's
+    databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
     Photographs are resized to the network's size; arrays must have it. With `crop_size`, images are larger than the
     network's (photographs: as large as the first one), and crops of that size are taken from them batch by batch.
     Without a validation split, a seeded, stratified 20 % of the training images serve as one. Raises InputError
@@ -78,8 +80,12 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
             dataset = _from_arrays(arrays, path, seed)
         elif any(path.glob("*-images-idx3-ubyte*")):
             dataset = _from_idx(path, seed)
+        elif (path / "train_lmdb").is_dir():
+            dataset = _from_lmdb(path, seed)
         else:
-            raise InputError("neither train/CLASS/ folders, x_train.npy nor IDX files are in this folder", path)
+            raise InputError(
+                "neither train/CLASS/ folders, x_train.npy, IDX files nor train_lmdb are in this folder", path
+            )
     _check(dataset, image_shape, crop_size, location)
     return dataset
 
@@ -205,6 +211,16 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
         raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
     classes = [str(c) for c in arrays.get("classes", np.arange(int(train.labels.max()) + 1))]
     return _with_validation(classes, train, split("val"), split("test"), seed)
+
+
+def _from_lmdb(folder: Path, seed: int) -> Dataset:
+    train, validation, test = (
+        Split(*read_lmdb(folder / f"{name}_lmdb")) if (folder / f"{name}_lmdb").is_dir() else None
+        for name in ("train", "val", "test")
+    )
+    assert train is not None
+    classes = [str(c) for c in range(int(train.labels.max()) + 1)]
+    return _with_validation(classes, train, validation, test, seed)
 
 
 def _from_idx(folder: Path, seed: int) -> Dataset:

@@ -24,8 +24,8 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
+    make_students,
     student_loss,
-    student_model,
     student_prefix,
 )
 from wootz.runtime.batches import training_batches
@@ -157,7 +157,9 @@ class Trainer:
     def _block_keys(self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: what it is made from, not which others are trained beside it."""
         shared = (digest(pruner.model), solver, *self._setting())
-        return {block: digest("block", student_model(pruner, block), *shared) for block in blocks}
+        blocks = list(blocks)
+        students = make_students(pruner, blocks)
+        return {b: digest("block", s.model, *shared) for b, s in zip(blocks, students, strict=True)}
 
     def test_accuracy(self, model: Model, split: Split) -> float:
         """The accuracy of a finished network on `split`."""

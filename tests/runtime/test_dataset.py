@@ -1,4 +1,5 @@
 import gzip
+import io
 import struct
 from pathlib import Path
 
@@ -152,3 +153,40 @@ def test_stratified_split_covers_everything_once():
     assert sorted([*rest, *part]) == list(range(500))
     for label in range(7):
         assert np.sum(labels[part] == label) == round(0.2 * np.sum(labels == label))
+
+
+def write_lmdb(folder: Path, images: np.ndarray, labels: np.ndarray, encoded: bool = False):
+    lmdb = pytest.importorskip("lmdb")
+    from wootz.runtime.caffe_lmdb import _datum_class
+
+    with lmdb.open(str(folder), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            channels, height, width = image.shape
+            content = image[::-1].tobytes()
+            if encoded:
+                file = io.BytesIO()
+                Image.fromarray(image.transpose(1, 2, 0)).save(file, "png")
+                content = file.getvalue()
+            datum = _datum_class()(
+                channels=channels, height=height, width=width, data=content, label=int(label), encoded=encoded
+            )
+            transaction.put(f"{i:08}".encode(), datum.SerializeToString())
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_lmdb_turns_bgr_into_rgb(tmp_path, encoded):
+    images = np.random.default_rng(0).integers(0, 255, (10, *SHAPE), dtype=np.uint8)
+    labels = np.arange(10) % 2
+    for name in ("train", "test"):
+        write_lmdb(tmp_path / f"{name}_lmdb", images, labels, encoded)
+    dataset = load_dataset(str(tmp_path), SHAPE)
+    np.testing.assert_array_equal(dataset.test.images, images)
+    np.testing.assert_array_equal(dataset.test.labels, labels)
+    assert (len(dataset.train), len(dataset.validation)) == (8, 2)
+
+
+def test_a_folder_that_is_no_database(tmp_path):
+    pytest.importorskip("lmdb")
+    (tmp_path / "train_lmdb").mkdir()
+    with pytest.raises(InputError, match="not a database of Caffe's images"):
+        load_dataset(str(tmp_path), SHAPE)
