@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.model import Model, constants
+from wootz.passes.ir.stream import encode
 from wootz.passes.ir.text import elided_weights, parse_text, print_text
 
 TEXT_SUFFIX = ".onnxtxt"
@@ -66,19 +67,19 @@ def save(model: Model, path: str | Path) -> None:
             f"{file}: weight {missing[0]!r} was elided from the text that the model was read from: "
             f"its values are needed for a binary model"
         )
-    proto = model.to_proto()
     if sum(values.nbytes for values in constants(model.graph).values()) > LARGEST_MESSAGE:
-        _save_with_external_data(proto, file)
+        _save_with_external_data(model.to_proto(), file)
     else:
-        write_atomically(file, proto.SerializeToString())
+        write_atomically(file, *encode(model))
 
 
-def write_atomically(file: Path, content: bytes) -> None:
+def write_atomically(file: Path, *pieces: bytes | memoryview) -> None:
     """Writes a neighbouring file and renames it, so that readers see the old content or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        partial.write_bytes(content)
+        with partial.open("wb") as content:
+            content.writelines(pieces)
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
