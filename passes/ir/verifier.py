@@ -7,7 +7,7 @@ annotated is what is inferred; the module table names tensors that exist, in ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
@@ -134,8 +134,31 @@ def _verify_shapes(graph: Graph) -> None:
             SHAPE_CHECKS[node.op](node, shape)
     if contradiction:
         raise contradiction
+    for node in graph.nodes:
+        _verify_element_types(node, {name: dtype for name, (dtype, _) in types.items()})
     _verify_annotations(graph, shape)
     _verify_skeleton(graph)
+
+
+def _verify_element_types(node: Node, computed: Mapping[str, np.dtype]) -> None:
+    """Operands that the operator wants of one type are (ONNX's inference looks at the first one only)."""
+    if node.domain not in (None, "", "ai.onnx"):
+        return
+    formal = onnx.defs.get_schema(node.op, OPSET).inputs
+    seen: dict[str, Tensor] = {}
+    for i, tensor in enumerate(node.inputs):
+        parameter = formal[min(i, len(formal) - 1)]
+        dtype = _element_type(tensor, computed)
+        if dtype is None or not parameter.is_homogeneous:
+            continue
+        first = seen.setdefault(parameter.type_str, tensor)
+        expected = _element_type(first, computed)
+        if dtype != expected:
+            _fail(node, f"{first.name!r} is {expected} and {tensor.name!r} is {dtype}; they have to be of one type")
+
+
+def _element_type(tensor: Tensor, computed: Mapping[str, np.dtype]) -> np.dtype | None:
+    return np.dtype(tensor.dtype) if is_constant(tensor) else computed.get(tensor.name)
 
 
 def _verify_annotations(graph: Graph, shape: Shapes) -> None:
