@@ -19,6 +19,7 @@ PASSES: dict[str, str] = {
     "annotate-modules": "wootz.passes.transforms.annotate_modules:AnnotateModules",
     "apply-optimizer": "wootz.passes.training.apply_optimizer:ApplyOptimizer",
     "apply-plan": "wootz.passes.transforms.apply_plan:ApplyPlan",
+    "assemble": "wootz.passes.transforms.assemble:Assemble",
     "attach-loss": "wootz.passes.training.attach_loss:AttachLoss",
     "build-gradients": "wootz.passes.training.build_gradients:BuildGradients",
     "eliminate-dead": "wootz.passes.transforms.eliminate_dead:EliminateDead",

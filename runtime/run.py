@@ -25,6 +25,7 @@ from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.legalize import Target
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
@@ -160,7 +161,7 @@ class _Run:
             job.subspace,
             configurations=tuple(job.subspace.configurations[c.index] for c in sorted(order, key=lambda c: c.index)),
         )
-        plan = identify_blocks(tried, job.identifier)
+        plan = identify_blocks(tried, job.identifier, input_sources(pruner).of_modules)
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
         blocks, passes, pretraining_seconds = self.pretrain(pruner, plan)
         usable = {b.block: b for b in blocks if b.diverged_at is None}

@@ -32,7 +32,7 @@ from typing import Literal
 
 from wootz.passes.analysis.sequitur import Grammar, infer_grammar
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
-from wootz.passes.plan.subspace import Configuration, Subspace, exit_rate
+from wootz.passes.plan.subspace import Configuration, Subspace
 
 Method = Literal["paper", "maximal"]
 
@@ -69,7 +69,7 @@ def symbols(configuration: Configuration, sources: Mapping[int, Sequence[int]] |
     """The configuration as a string of symbols; for `sources` see `identify_blocks`."""
     sources = sources or {}
     return tuple(
-        Symbol(module, rate, tuple(exit_rate(configuration[source]) for source in sources.get(module, ())))
+        Symbol(module, rate, tuple(configuration[source] for source in sources.get(module, ())))
         for module, rate in enumerate(configuration)
     )
 

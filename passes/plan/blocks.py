@@ -12,20 +12,21 @@ class Symbol:
     """A module (by its position in the module table) pruned at a rate: one letter of the identifier's alphabet.
 
     `input_rates` is empty where the module's input keeps its channels whatever the modules before it lose. In a chain
-    of layers it has the rates at which the input is pruned: equal modules of different input width differ.
+    of layers it has the rates of the modules that the input's channels come from: equal modules of different input
+    width differ.
     """
 
     module: int
     rate: Rate
-    input_rates: tuple[float, ...] = ()
+    input_rates: tuple[Rate, ...] = ()
 
     @property
     def is_pruned(self) -> bool:
         """False when the module equals the teacher's."""
-        return any(self.input_rates) or (any(self.rate) if isinstance(self.rate, tuple) else self.rate > 0)
+        return any(any(rate) if isinstance(rate, tuple) else rate > 0 for rate in (self.rate, *self.input_rates))
 
     def __str__(self) -> str:
-        after = f" after {format_rate(self.input_rates)}" if self.input_rates else ""
+        after = f" after {', '.join(map(format_rate, self.input_rates))}" if self.input_rates else ""
         return f"{self.module + 1}({format_rate(self.rate)}{after})"
 
 

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from wootz.passes.errors import WootzError
+
+KEEP_SETS_KEY = "wootz.keep-sets"
+"""Metadata of a pruned model: JSON, layer -> the filters it kept, as indices among those of the unpruned layer."""
+
+KeepSets = Mapping[str, tuple[int, ...]]
+"""Layer -> sorted indices of the filters kept; a layer that isn't there kept all."""
+
+
+def stored_keep_sets(metadata: Mapping[str, str]) -> KeepSets:
+    """The keep-sets in the metadata of a model; empty when it isn't pruned."""
+    return {layer: tuple(keep) for layer, keep in json.loads(metadata.get(KEEP_SETS_KEY, "{}")).items()}
+
+
+def with_keep_sets(metadata: Mapping[str, str], keep_sets: KeepSets) -> dict[str, str]:
+    """The metadata with these keep-sets in place of those that it has."""
+    others = {key: value for key, value in metadata.items() if key != KEEP_SETS_KEY}
+    return {**others, KEEP_SETS_KEY: json.dumps(keep_sets)} if keep_sets else others
 
 
 @dataclass(frozen=True)
@@ -43,6 +61,12 @@ class PruningPlan:
     @property
     def is_pruned(self) -> bool:
         return any(entry.is_pruned for entry in self.layers)
+
+    def keep_sets(self, before: KeepSets) -> KeepSets:
+        """The keep-sets after this plan, for a network that was pruned to those `before` already."""
+        pruned = {entry.layer: entry.keep for entry in self.layers if entry.is_pruned}
+        composed = {layer: tuple(before[layer][i] for i in keep) for layer, keep in pruned.items() if layer in before}
+        return {**before, **pruned, **composed}
 
     def statistics(self) -> dict[str, int]:
         pruned = [entry for entry in self.layers if entry.is_pruned]

@@ -56,11 +56,6 @@ def single_rate(rates: tuple[float, ...]) -> Rate:
     return rates if len(set(rates)) > 1 else rates[0] if rates else 0.0
 
 
-def exit_rate(rate: Rate) -> float:
-    """The rate of a module's last convolution, which decides how many channels leave a module that isn't closed."""
-    return rate[-1] if isinstance(rate, tuple) else rate
-
-
 def format_rate(rate: Rate) -> str:
     """`0.3`, or `0.3/0.5` for one rate a convolution."""
     return "/".join(f"{r:g}" for r in rate) if isinstance(rate, tuple) else f"{rate:g}"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels, node_names
+from wootz.passes.analysis.module_boundaries import region_fault
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.pruning import stored_keep_sets, with_keep_sets
 
 
 @dataclass(frozen=True)
 class ExtractBlocks(Pass):
-    """Keeps the modules `first` to `last` and makes them a model with one input and one output.
+    """Carves consecutive modules out of a model, as a model of their own with one input and one output.
 
     The input is the entry tensor of `first`, the output the exit tensor of `last`; all names stay. `last` defaults
-    to `first`. Refuses modules in the wrong order, and modules that read a tensor other than their entry which is
-    computed outside.
+    to `first`. Of the metadata's keep-sets, those of layers inside stay, and of those that the input comes from.
+
+    Refuses modules in the wrong order, modules that read a second tensor from outside, and modules of which a second
+    tensor is read outside.
     """
 
     name = "extract-blocks"
@@ -32,29 +39,42 @@ class ExtractBlocks(Pass):
         start, end = model.modules.index(first), model.modules.index(last)
         if end < start:
             raise self.refuse(f"{last.name} comes before {first.name}")
-        return PassResult(self._carve(model, model.modules[start : end + 1]), modified=True)
+        modules = model.modules[start : end + 1]
+        analysis = analyse_channels(model) if stored_keep_sets(model.metadata) else None
+        return PassResult(self.carve(model, modules, analysis), modified=True)
 
-    def _carve(self, model: Model, modules: tuple[Module, ...]) -> Model:
+    def carve(self, model: Model, modules: Sequence[Module], analysis: ChannelAnalysis | None) -> Model:
+        """The block of `modules`. `analysis` is that of `model`, or of the network it was pruned from; None will do
+        where the model isn't pruned."""
+        fault = region_fault(model, modules[0], modules[-1])
+        if fault:
+            raise self.refuse(fault, "-".join(dict.fromkeys((modules[0].name, modules[-1].name))))
         graph = copy_graph(model.graph)
         tensors = graph.tensors()
         entry, exit_ = tensors[modules[0].entry], tensors[modules[-1].exit]
         inside = subgraph_nodes([exit_], stop=[entry])
-        nodes = [n for n in graph.nodes if id(n) in inside]
-        graph_inputs = {id(t) for t in graph.inputs}
-        for node in nodes:
-            for tensor in node.inputs:
-                if id(tensor) in graph_inputs and tensor is not entry:
-                    raise self.refuse(f"reads {tensor.name}, which is computed outside of the block", node.name)
-        if not nodes:
-            raise self.refuse(f"nothing lies between {entry.name} and {exit_.name}")
+        if entry.shape is None or exit_.shape is None:
+            annotate_shapes(graph)
+        names = node_names(graph)
+        layers = {names[i] for i, node in enumerate(graph.nodes) if id(node) in inside}
         for node in graph.nodes:
             if id(node) not in inside:
                 node.inputs.clear()
                 node.outputs.clear()
-        graph.nodes = nodes
+        graph.nodes = [n for n in graph.nodes if id(n) in inside]
         source = Variable(entry.name, entry.dtype, entry.shape)
-        for node in nodes:
+        for node in graph.nodes:
             node.inputs = [source if t is entry else t for t in node.inputs]
         graph.inputs, graph.outputs = [source], [exit_]
         graph.name = modules[0].name if len(modules) == 1 else f"{modules[0].name}-{modules[-1].name}"
-        return replace(model, graph=graph, modules=modules)
+        if analysis is not None:
+            layers |= _layers_behind(entry.name, analysis)
+        keep_sets = {n: keep for n, keep in stored_keep_sets(model.metadata).items() if n in layers}
+        metadata = with_keep_sets(model.metadata, keep_sets)
+        return replace(model, graph=graph, modules=tuple(modules), metadata=metadata)
+
+
+def _layers_behind(tensor: str, analysis: ChannelAnalysis) -> set[str]:
+    """The layers that the channels of a tensor are filters of."""
+    positions = {p for channel in analysis.channels_in(tensor).tolist() for p in analysis.layer_sets[channel]}
+    return {analysis.layers[p].name for p in positions}

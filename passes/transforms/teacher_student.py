@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+
+from wootz.passes.analysis.channels import ChannelAnalysis
+from wootz.passes.analysis.index_maps import NO_ATOM, first_along, varying_axes
 from wootz.passes.base import Pass, PassResult, option
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Tensor
 from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.input_sources import input_sources
+from wootz.passes.pruning.materializer import kept_atoms
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.prune_blocks import BlockPruner
@@ -32,48 +40,53 @@ def student_loss(index: int) -> str:
 class TeacherStudent(Pass):
     """Puts the teacher and a student for each block side by side; the outputs are the students' losses.
 
-    The teacher is the network in inference mode: BatchNormalization folded, weights constant, cut off after the last
-    tensor that a student needs. A student is the block's modules, pruned, with what remains of the teacher's
-    weights. It reads the teacher's input to these modules; its loss is mean((O - O')²) over all elements of
-    the teacher's output O and its own output O'. Students may overlap: they never feed each other.
+    1. The teacher is the network in inference mode: BatchNormalization folded, weights constant, cut off after the last
+       tensor that a student needs.
+    2. A student is the block's modules, pruned, with what remains of the teacher's weights. It reads the teacher's
+       input to these modules; its loss is mean((O - O')²) over all elements of the teacher's output O and its own
+       output O'. Students may overlap: they never feed each other.
+    3. In a chain of layers the modules before a block decide how many channels come in: the student reads those
+       channels of the teacher's input that are left, and its output is compared with those channels of the teacher's
+       that it has itself.
 
-    Refuses modules that the model does not have, blocks whose modules are not consecutive, and a block that begins or
-    ends at a tensor which folding removes.
+    Refuses modules that the model does not have, blocks whose modules are not consecutive, and modules that are no
+    pieces of their own (see `extract-blocks`).
     """
 
     name = "teacher-student"
-    blocks: str = option("", "the students: MODULE@RATE, several joined by +, students separated by commas")
+    blocks: str = option(
+        "", "the students, by commas: MODULE@RATE, several joined by +, behind others as A@RATE>B@RATE"
+    )
     criterion: str = option("l1", "importance of a filter, for the channels that students keep")
 
     def apply(self, model: Model) -> PassResult:
+        pruner = BlockPruner.of(model, self.criterion)
         try:
-            blocks = parse_blocks(self.blocks, model)
+            blocks = parse_blocks(self.blocks, pruner)
+            joint = self.join(pruner, blocks)
+        except PassError:
+            raise
         except WootzError as error:
             raise self.refuse(str(error)) from error
-        joint = self.join(BlockPruner.of(model, self.criterion), blocks)
         return PassResult(joint, modified=True, statistics={"students": len(blocks)})
 
     def join(self, pruner: BlockPruner, blocks: Sequence[TuningBlock]) -> Model:
         """The joint graph of `blocks` with the pruner's model as teacher; student i is the i-th block."""
-        model = pruner.model
-        teacher = FoldBatchNorm().apply(model).model.graph.copy()
-        taps = teacher.tensors()
+        teacher = FoldBatchNorm().apply(replace(pruner.model, modules=pruner.modules)).model.graph.copy()
+        taps = _Taps(teacher)
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})
-        multipliers = json.loads(model.metadata.get(MULTIPLIERS_KEY, "{}"))
+        multipliers = json.loads(pruner.model.metadata.get(MULTIPLIERS_KEY, "{}"))
         joint_multipliers = {}
         losses = []
-        for index, block in enumerate(blocks):
-            student = student_model(pruner, block)
-            entry, exit_ = student.modules[0].entry, student.modules[-1].exit
-            for tap in (entry, exit_):
-                if tap not in taps:
-                    raise self.refuse(f"block {block} meets the teacher at {tap}, which folding removes")
-            output = student.graph.outputs[0]
-            _feed_from(student.graph, taps[entry])
-            add_prefix(student.graph, student_prefix(index), keep={taps[entry].name})
-            teacher.nodes.extend(student.graph.nodes)
-            losses.append(_reconstruction_loss(teacher, taps[exit_], output, student_prefix(index)))
-            joint_multipliers.update({student_prefix(index) + name: m for name, m in multipliers.items()})
+        for index, student in enumerate(make_students(pruner, blocks)):
+            graph, prefix = student.model.graph, student_prefix(index)
+            output = graph.outputs[0]
+            source, target = (taps.channels(t.name, student.kept(t.name)) for t in (graph.inputs[0], output))
+            _feed_from(graph, source)
+            add_prefix(graph, prefix, keep={source.name})
+            teacher.nodes.extend(graph.nodes)
+            losses.append(_reconstruction_loss(teacher, target, output, prefix))
+            joint_multipliers.update({prefix + name: m for name, m in multipliers.items()})
         teacher.outputs = losses
         teacher.name = "teacher-student"
         teacher.cleanup().toposort()
@@ -81,34 +94,97 @@ class TeacherStudent(Pass):
         return Model(teacher, metadata=metadata)
 
 
-def student_model(pruner: BlockPruner, block: TuningBlock) -> Model:
-    """The block's modules alone, pruned, with what remains of the teacher's weights; names are the teacher's."""
-    names = [pruner.modules[m].name for m in block.modules]
-    rates = {name: symbol.rate for name, symbol in zip(names, block.symbols, strict=True)}
-    pruned = pruner.materialize(pruner.plan(rates))
-    return ExtractBlocks(first=names[0], last=names[-1]).apply(pruned).model
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A block pruned and cut out, and the plan for the whole network by which it was pruned."""
+
+    model: Model
+    plan: PruningPlan
+    analysis: ChannelAnalysis
+
+    def kept(self, tensor: str) -> np.ndarray:
+        """Which elements of a tensor of the whole network are left: bool, broadcastable to the tensor's shape."""
+        labels = self.analysis.maps.get(tensor, np.full((), NO_ATOM))
+        return np.asarray(kept_atoms(self.analysis, self.plan)[labels])
 
 
-def parse_blocks(text: str, model: Model) -> tuple[TuningBlock, ...]:
-    """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7`. Raises WootzError for what can't be read."""
-    positions = {module.name: i for i, module in enumerate(model.modules)}
-    return tuple(_parse_block(part, positions) for part in text.split(",") if part.strip())
+def make_students(pruner: BlockPruner, blocks: Iterable[TuningBlock]) -> Iterator[Student]:
+    """The student of each block, with what remains of the teacher's weights; names are the teacher's.
+
+    Raises WootzError for modules that can't be cut out or pruned.
+    """
+    sources = input_sources(pruner).of_modules
+    for block in blocks:
+        plan = pruner.plan(_rates(pruner, block, sources))
+        modules = [pruner.modules[m] for m in block.modules]
+        block_model = ExtractBlocks().carve(pruner.materialize(plan), modules, pruner.analysis)
+        yield Student(block_model, plan, pruner.analysis)
 
 
-def _parse_block(text: str, positions: Mapping[str, int]) -> TuningBlock:
-    symbols = []
-    for part in text.strip().split("+"):
-        module, _, rate = part.rpartition("@")
-        if module not in positions:
-            raise WootzError(f"{part!r} is not MODULE@RATE with one of the modules {', '.join(positions) or '(none)'}")
-        try:
-            symbols.append(Symbol(positions[module], float(rate)))
-        except ValueError as error:
-            raise WootzError(f"{part!r}: {rate!r} is not a rate") from error
-    first = symbols[0].module
-    if [s.module for s in symbols] != list(range(first, first + len(symbols))):
-        raise WootzError(f"the modules of {text.strip()!r} are not consecutive")
-    return TuningBlock(tuple(symbols))
+def _rates(pruner: BlockPruner, block: TuningBlock, sources: Mapping[int, Sequence[int]]) -> dict[str, Rate]:
+    """The rates of the block's modules, and of those that its input comes from."""
+    rates: dict[str, Rate] = {}
+    for symbol in block.symbols:
+        if symbol.input_rates:
+            before = sources.get(symbol.module, ())
+            rates.update({pruner.modules[m].name: r for m, r in zip(before, symbol.input_rates, strict=True)})
+        rates[pruner.modules[symbol.module].name] = symbol.rate
+    return rates
+
+
+def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
+    """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7`, in chains `conv1@0.3>conv2@0.5`.
+
+    What stands before `>` is no part of the block: it says at which rates the modules are pruned that the input comes
+    from, 0 where nothing is said. Raises WootzError for what can't be read.
+    """
+    sources = input_sources(pruner).of_modules
+    positions = {module.name: i for i, module in enumerate(pruner.modules)}
+    return tuple(_parse_block(part, positions, sources) for part in text.split(",") if part.strip())
+
+
+def _parse_block(text: str, positions: Mapping[str, int], sources: Mapping[int, Sequence[int]]) -> TuningBlock:
+    before, _, inside = text.strip().rpartition(">")
+    outer = dict(_parse_rate(part, positions) for part in before.split("+") if part)
+    own = [_parse_rate(part, positions) for part in inside.split("+")]
+    first = own[0][0]
+    if [module for module, _ in own] != list(range(first, first + len(own))):
+        raise WootzError(f"the modules of {inside!r} are not consecutive")
+    rates = {**outer, **dict(own)}
+    return TuningBlock(tuple(Symbol(m, rate, tuple(rates.get(s, 0.0) for s in sources.get(m, ()))) for m, rate in own))
+
+
+def _parse_rate(text: str, positions: Mapping[str, int]) -> tuple[int, float]:
+    module, _, rate = text.rpartition("@")
+    if module not in positions:
+        raise WootzError(f"{text!r} is not MODULE@RATE with one of the modules {', '.join(positions) or '(none)'}")
+    try:
+        return positions[module], float(rate)
+    except ValueError as error:
+        raise WootzError(f"{text!r}: {rate!r} is not a rate") from error
+
+
+class _Taps:
+    """The teacher's tensors by the names that they had in the network, whole or with some of their channels."""
+
+    def __init__(self, teacher: Graph):
+        self._teacher = teacher
+        self._whole = teacher.tensors()
+        self._parts: dict[tuple[str, bytes], Tensor] = {}
+
+    def channels(self, name: str, kept: np.ndarray) -> Tensor:
+        """The tensor `name` with the channels of which `kept`, broadcastable to its shape, is true."""
+        if kept.all():
+            return self._whole[name]
+        axes = varying_axes(kept)
+        if len(axes) != 1:
+            raise WootzError(f"the channels of {name!r} lie along several axes: end the module at another tensor")
+        key = (name, kept.tobytes())
+        if key not in self._parts:
+            build = Builder(self._teacher, TEACHER)
+            indices = build.constant(np.flatnonzero(first_along(kept, axes[0])), f"{name}.indices")
+            self._parts[key] = build.op("Gather", self._whole[name], indices, hint=f"{name}.kept", axis=axes[0])
+        return self._parts[key]
 
 
 def add_prefix(graph: Graph, prefix: str, keep: set[str]) -> None:
@@ -117,7 +193,7 @@ def add_prefix(graph: Graph, prefix: str, keep: set[str]) -> None:
         if name not in keep:
             tensor.name = prefix + name
     for node in graph.nodes:
-        node.name = prefix + node.name
+        node.name = prefix + node.name if node.name else ""
 
 
 def _feed_from(student: Graph, tap: Tensor) -> None:
@@ -132,4 +208,6 @@ def _reconstruction_loss(graph: Graph, target: Tensor, output: Tensor, prefix: s
     build = Builder(graph, prefix)
     difference = build.op("Sub", output, target, hint="difference")
     square = build.op("Mul", difference, difference, hint="square")
-    return build.op("ReduceMean", square, keepdims=0, hint="loss")
+    loss = build.op("ReduceMean", square, keepdims=0, hint="loss")
+    loss.dtype, loss.shape = target.dtype or np.float32, ()
+    return loss

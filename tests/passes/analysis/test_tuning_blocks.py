@@ -133,12 +133,16 @@ def test_in_a_chain_modules_differ_by_the_rate_before_them(method):
 def test_an_input_may_have_several_sources_and_not_the_module_before():
     rows = ((0.3, 0.5, 0.0, 0.7), (0.3, 0.5, 0.3, 0.7), (0.3, 0.3, 0.3, 0.7))
     plan = identify_blocks(subspace(*rows), sources={3: (0, 1)})
-    assert texts(plan.blocks) == ["1(0.3)", "2(0.5)", "3(0.3)", "4(0.7 after 0.3/0.5)"]
+    assert texts(plan.blocks) == ["1(0.3)", "2(0.5)", "3(0.3)", "4(0.7 after 0.3, 0.5)"]
 
 
-def test_in_a_chain_the_last_convolution_of_a_module_decides():
-    rows = (((0.3, 0.5), 0.3), ((0.7, 0.5), 0.3))
-    assert texts(identify_blocks(subspace(*rows), sources={1: (0,)}).blocks) == ["2(0.3 after 0.5)"]
+def test_in_a_chain_every_convolution_of_a_module_decides():
+    rows = (((0.3, 0.5), 0.3), ((0.7, 0.5), 0.3), ((0.7, 0.5), 0.5), (0.5, 0.3))
+    plan = identify_blocks(subspace(*rows), sources={1: (0,)})
+    assert texts(plan.blocks) == ["1(0.7/0.5)"], (
+        "modules of parallel convolutions (SqueezeNet) have several at the exit"
+    )
+    assert str(Symbol(1, 0.3, ((0.7, 0.5),))) == "2(0.3 after 0.7/0.5)"
 
 
 def test_blocks_at_rate_0_equal_the_teacher():

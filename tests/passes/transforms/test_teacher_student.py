@@ -15,9 +15,9 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
+    make_students,
     parse_blocks,
     student_loss,
-    student_model,
     student_prefix,
 )
 from wootz.runtime.session import Device, TrainingSession, evaluate
@@ -53,27 +53,26 @@ def activations(model, names, data):
 
 
 def test_each_loss_is_the_students_distance_to_the_teacher(pruner, data):
-    blocks = parse_blocks(BLOCKS, pruner.model)
+    blocks = parse_blocks(BLOCKS, pruner)
     joint = TeacherStudent().join(pruner, blocks)
     verify(joint)
     losses = evaluate(joint, {"data": data})
     assert list(losses) == [student_loss(i) for i in range(4)]
-    for index, block in enumerate(blocks):
-        student = student_model(pruner, block)
+    for index, (block, student) in enumerate(zip(blocks, make_students(pruner, blocks), strict=True)):
         entry, exit_ = pruner.modules[block.modules[0]].entry, pruner.modules[block.modules[-1]].exit
         teacher = activations(pruner.model, [entry, exit_], data)
-        output = evaluate(student, {entry: teacher[entry]})[exit_]
+        output = evaluate(student.model, {entry: teacher[entry]})[exit_]
         expected = np.mean((teacher[exit_] - output) ** 2)
         assert losses[student_loss(index)] == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
 def test_an_unpruned_student_has_no_error(pruner, data):
-    joint = TeacherStudent().join(pruner, parse_blocks("res3b@0", pruner.model))
+    joint = TeacherStudent().join(pruner, parse_blocks("res3b@0", pruner))
     assert evaluate(joint, {"data": data})[student_loss(0)] < 1e-9
 
 
 def test_the_teacher_ends_at_its_last_tap(pruner):
-    joint = TeacherStudent().join(pruner, parse_blocks("res2a@0.5", pruner.model))
+    joint = TeacherStudent().join(pruner, parse_blocks("res2a@0.5", pruner))
     teacher = {n.name for n in joint.graph.nodes if n.name.startswith(TEACHER)}
     assert any("res2a" in name for name in teacher)
     assert not any("res2b" in name or "res3" in name for name in teacher)
@@ -91,7 +90,7 @@ def trained(pruner, blocks, data, steps=5):
 
 
 def test_students_train_as_if_each_were_alone_and_the_teacher_stays(pruner, data):
-    blocks = parse_blocks("res2a@0.5,res2a@0.75,res2a@0.5+res2b@0.5", pruner.model)
+    blocks = parse_blocks("res2a@0.5,res2a@0.75,res2a@0.5+res2b@0.5", pruner)
     interface, together, history = trained(pruner, blocks, data)
     assert np.all(history[-1] < history[0])
     assert all(not slot.input.startswith(TEACHER) for slot in interface.slots)
@@ -103,14 +102,14 @@ def test_students_train_as_if_each_were_alone_and_the_teacher_stays(pruner, data
 
 
 def test_each_slot_belongs_to_its_students_loss(pruner, data):
-    interface, _, _ = trained(pruner, parse_blocks("res2a@0.5,res3b@0.5", pruner.model), data, steps=1)
+    interface, _, _ = trained(pruner, parse_blocks("res2a@0.5,res3b@0.5", pruner), data, steps=1)
     for slot in interface.slots:
         if slot.kind != "optimizer":
             assert slot.loss == student_loss(int(re.match(r"block(\d+)/", slot.input)[1]))
 
 
 def test_a_student_that_diverges_leaves_the_others_alone(pruner, data):
-    blocks = parse_blocks("res2a@0.5,res3b@0.5", pruner.model)
+    blocks = parse_blocks("res2a@0.5,res3b@0.5", pruner)
     joint = TeacherStudent().join(pruner, blocks)
     tensors = joint.graph.tensors()
     poisoned = tensors[student_prefix(0) + "res2a_branch2a.weight"]
@@ -137,7 +136,7 @@ def test_refusals(pruner, blocks, reason):
 
 
 def test_blocks_are_parsed_into_symbols(pruner):
-    assert parse_blocks("res2b@0.5+res3a@0.75, res3b@0", pruner.model) == (
+    assert parse_blocks("res2b@0.5+res3a@0.75, res3b@0", pruner) == (
         TuningBlock((Symbol(1, 0.5), Symbol(2, 0.75))),
         TuningBlock((Symbol(3, 0.0),)),
     )

@@ -1,0 +1,84 @@
+"""Whether convolution modules can be cut out: one tensor goes in, one comes out, and one follows the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, is_constant, module_nodes, subgraph_nodes
+
+
+def check_modules(model: Model, modules: Sequence[Module]) -> None:
+    """Raises WootzError for the first module, or pair of neighbours, that is not a piece of its own.
+
+    Each module has to read nothing but its entry, and to be read through its exit alone; so have two neighbours
+    together. No node may belong to two modules.
+    """
+    for module in modules:
+        fault = region_fault(model, module, module)
+        if fault:
+            raise WootzError(f"module {module.name!r}: {fault}")
+    owner: dict[int, Module] = {}
+    for module in modules:
+        for node in module_nodes(model, module):
+            other = owner.setdefault(id(node), module)
+            if other is not module:
+                raise WootzError(
+                    f"modules {other.name!r} and {module.name!r} overlap: {_described(node)} belongs to both; "
+                    f"let one end where the other begins"
+                )
+    for one, next_one in pairwise(modules):
+        fault = region_fault(model, one, next_one)
+        if fault:
+            raise WootzError(
+                f"modules {one.name!r} and {next_one.name!r} don't follow each other: {fault}; "
+                f"make one module of them, or choose others"
+            )
+
+
+def region_fault(model: Model, first: Module, last: Module) -> str | None:
+    """Why what lies between the entry of `first` and the exit of `last` is no piece of its own; None when it is.
+
+    What lies between modules belongs to the region too, such as a pooling layer.
+    """
+    tensors = model.graph.tensors()
+    for name in (first.entry, last.exit):
+        if name not in tensors:
+            return f"there is no tensor {name!r} in the graph; a node that was fused from several computes it inside"
+    entry, exit_ = tensors[first.entry], tensors[last.exit]
+    inside = subgraph_nodes([exit_], stop=[entry])
+    nodes = [node for node in model.graph.nodes if id(node) in inside]
+    if not any(t is entry for node in nodes for t in node.inputs):
+        return f"{last.exit!r} isn't computed from {first.entry!r}"
+    return _second_input(model.graph, nodes, entry) or _second_output(model.graph, nodes, exit_)
+
+
+def _second_input(graph: Graph, nodes: Sequence[Node], entry: Tensor) -> str | None:
+    """`nodes` lie before the exit; those that don't depend on the entry are outside, if they depend on an input."""
+    given = {id(t) for t in graph.inputs if not is_constant(t)}
+    from_entry, from_elsewhere = {id(entry)}, given - {id(entry)}
+    for node in nodes:
+        for source in (from_entry, from_elsewhere):
+            if any(id(t) in source for t in node.inputs):
+                source.update(id(t) for t in node.outputs)
+    for node in nodes:
+        for tensor in node.inputs:
+            is_outside = id(tensor) in from_elsewhere and id(tensor) not in from_entry
+            if is_outside and any(id(t) in from_entry for t in node.outputs):
+                return f"{_described(node)} reads {tensor.name!r} beside {entry.name!r}"
+    return None
+
+
+def _second_output(graph: Graph, nodes: Sequence[Node], exit_: Tensor) -> str | None:
+    inside = {id(node) for node in nodes}
+    for tensor in (t for node in nodes for t in node.outputs if t is not exit_):
+        readers = [_described(n) for n in tensor.outputs if id(n) not in inside]
+        readers += ["an output of the network"] if any(t is tensor for t in graph.outputs) else []
+        if readers:
+            return f"it has a second output beside {exit_.name!r}: {tensor.name!r}, for {readers[0]}"
+    return None
+
+
+def _described(node: Node) -> str:
+    return f"{node.op} {(node.name or node.outputs[0].name)!r}"
