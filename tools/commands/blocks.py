@@ -30,7 +30,7 @@ from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
-from wootz.passes.plan.subspace import Configuration, Subspace, exit_rate, format_configuration, format_rate
+from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration, format_rate
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.tools.block_picture import check_picture_path, draw_blocks
@@ -130,7 +130,7 @@ def survey_blocks(pruner: BlockPruner, subspace: Subspace, method: Method) -> Bl
 
 def _outside(configuration: Configuration, sources: Sequence[int]) -> Symbol:
     """Everything outside of modules, as one more symbol behind the last module."""
-    return Symbol(len(configuration), 0.0, tuple(exit_rate(configuration[source]) for source in sources))
+    return Symbol(len(configuration), 0.0, tuple(configuration[source] for source in sources))
 
 
 def show(console: Console, survey: BlockSurvey, title: str) -> None:
@@ -169,7 +169,7 @@ def _block_table(survey: BlockSurvey, title: str) -> Table:
 
 def _rates_text(run: Sequence[Symbol]) -> str:
     """The rates of consecutive modules, and those of the first one's input."""
-    of_input = f" behind {format_rate(run[0].input_rates)}" if run[0].input_rates else ""
+    of_input = f" behind {', '.join(map(format_rate, run[0].input_rates))}" if run[0].input_rates else ""
     return ", ".join(format_rate(symbol.rate) for symbol in run) + of_input
 
 
