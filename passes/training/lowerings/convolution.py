@@ -1,9 +1,9 @@
 """The gradients of a convolution in standard operators, in the formulation that costs least for the shape.
 
-What was measured with ONNX Runtime's CPU provider (one core, float32): products of matrices run near the peak of the
-core, so that copies decide: what a formulation copies, how large the product's smallest side is, and whether the
-products of the images have to be written and summed. ConvTranspose adds up its columns image by image, which costs a
-quarter of its time; a Conv with the kernel turned round does not.
+What was measured with ONNX Runtime's CPU provider (float32): products of matrices run near the peak of the core, so
+that copies decide. Products image by image write a result each, to be summed; folding the batch into the inner axis of
+one product copies the operands instead. ConvTranspose adds up its columns image by image, which costs a quarter of its
+time; a Conv with the kernel turned round does not.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ FLOPS = 1e11
 COPIES = 2e9
 """Floats read or written a second by operators that copy."""
 
-LEAST_POSITIONS = 100
-"""Below so many output positions an image, products image by image are too small to run well."""
+FEW_CHANNELS = 16
+"""With fewer input channels, a product a tap is too narrow to run well."""
+
+TURNING = 16
+"""Turning a kernel costs as much as this many passes over the operand and the result."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,6 @@ class Convolution:
         return math.prod(self.count)
 
     @property
-    def is_dense(self) -> bool:
-        """Neither strided nor grouped."""
-        return self.strides == (1, 1) and self.group == 1
-
-    @property
     def is_depthwise(self) -> bool:
         return self.group == self.channels == self.filters
 
@@ -92,85 +90,76 @@ def weight_gradient(x: Expression, dy: Expression, conv: Convolution) -> Express
         return _depthwise(x, dy, conv)
     if conv.group > 1:
         return _grouped(x, dy, conv)
-    # products of single images are written and read once more; folding the batch copies x and dy once more
     products = 2 * 2 * conv.taps * conv.filters * conv.channels
     fold = products > 2 * (conv.filters + conv.channels) * conv.positions
-    if conv.taps > 1 and conv.strides == (1, 1) and conv.kernel[0] > 1 and _shared_shifts_pay(conv):
-        return _shifts_on_both_sides(x, dy, conv, fold)
-    return _shifts_of_x(x, dy, conv, fold)
+    if fold:
+        x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
+    if conv.taps > 1 and (conv.channels < FEW_CHANNELS or conv.filters > 3 * conv.positions):
+        return _one_product(x, dy, conv, fold)
+    if _shifting_both_pays(conv):
+        return _products_of_shifts(x, dy, conv, fold)
+    return _products_of_taps(x, dy, conv, fold)
 
 
-def _shared_shifts_pay(conv: Convolution) -> bool:
-    """Whether the copies that `_shifts_on_both_sides` saves outweigh its products with the padding rows."""
+def _shifting_both_pays(conv: Convolution) -> bool:
+    """Whether the copies that `_products_of_shifts` saves outweigh its products with the padding rows."""
     rows, columns = conv.kernel
+    if conv.strides != (1, 1) or rows == 1:
+        return False
     extended = conv.padded_rows * conv.count[1]
     more_flops = 2 * conv.taps * conv.filters * conv.channels * (extended - conv.positions)
-    copies = 4 * conv.taps * conv.channels * conv.positions
-    shared_copies = 4 * (columns * conv.channels + rows * conv.filters) * extended
-    return more_flops / FLOPS < (copies - shared_copies) / COPIES
+    copies = 2 * conv.taps * conv.channels * conv.positions
+    fewer_copies = 2 * (columns * conv.channels + rows * conv.filters) * extended
+    return more_flops / FLOPS < (copies - fewer_copies) / COPIES
 
 
-def _shifts_of_x(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """One product of dy with what each tap of the kernel sees of x."""
-    if fold:
-        x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
-    seen = concat(tap_slices(x, conv), axis=0 if fold else 1)
-    return _correlate(seen, dy, conv, (conv.taps, conv.channels), (conv.filters,), fold)
+def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
+    """A product of dy with what each tap of the kernel sees of x."""
+    seen = tap_slices(x, conv)
+    return _as_weight([_outer_products(dy, s, conv.filters, conv.channels, fold) for s in seen], conv)
 
 
-def _shifts_on_both_sides(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """x shifted along the columns, dy along the rows: kw + kh copies give the kh · kw taps."""
-    if fold:
-        x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
+def _products_of_shifts(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
+    """x shifted along the columns, dy along the rows: kw + kh copies give the kh · kw products."""
     top, left, bottom, right = conv.pads
-    (rows, columns), (row_step, column_step) = conv.kernel, conv.dilations
-    spare_rows, spare_columns = (rows - 1) * row_step, (columns - 1) * column_step
-    axis = 0 if fold else 1
-    x_shifts, dy_shifts = [], []
-    for j in range(columns):
-        shift = j * column_step
-        x_shifts.append(pad(x, [top, left - shift, bottom, right - (spare_columns - shift)]))
-    for i in range(rows):
-        shift = i * row_step
-        dy_shifts.append(pad(dy, [shift, 0, spare_rows - shift, 0]))
-    return _correlate(
-        concat(x_shifts, axis), concat(dy_shifts, axis), conv, (columns, conv.channels), (rows, conv.filters), fold
-    )
+    column_shifts = [j * conv.dilations[1] for j in range(conv.kernel[1])]
+    row_shifts = [i * conv.dilations[0] for i in range(conv.kernel[0])]
+    x_shifts = [pad(x, [top, left - s, bottom, right - (column_shifts[-1] - s)]) for s in column_shifts]
+    dy_shifts = [pad(dy, [s, 0, row_shifts[-1] - s, 0]) for s in row_shifts]
+    pairs = itertools.product(dy_shifts, x_shifts)
+    return _as_weight([_outer_products(d, s, conv.filters, conv.channels, fold) for d, s in pairs], conv)
 
 
-def _correlate(
-    seen: Expression,
-    dy: Expression,
-    conv: Convolution,
-    seen_rows: tuple[int, ...],
-    dy_rows: tuple[int, ...],
-    fold: bool,
-) -> Expression:
-    """Σ over batch and positions of the outer products of `seen` and `dy`, as dw.
-
-    Without `fold` both are [N, rows, …] and give a product an image; with `fold`, [rows, N, …] and give one product.
-    """
-    seen_size, dy_size = math.prod(seen_rows), math.prod(dy_rows)
-    # the larger operand goes to the left: the right one is what gets packed
-    swap = seen_size > dy_size
-    left, right = (seen, dy) if swap else (dy, seen)
-    left_size, right_size = (seen_size, dy_size) if swap else (dy_size, seen_size)
+def _one_product(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
+    """One product of dy with all that the taps see, which lie behind the channel, as in dw."""
+    columns = conv.channels * conv.taps
     if fold:
-        product = left.reshape([left_size, -1]).op("Gemm", right.reshape([right_size, -1]), transB=1)
+        seen = concat([s.reshape([conv.channels, 1, -1]) for s in tap_slices(x, conv)], axis=1)
     else:
-        products = left.reshape([0, left_size, -1]) @ right.reshape([0, right_size, -1]).transpose(0, 2, 1)
-        product = products.sum([0], keepdims=False)
-    names = (*seen_rows, *dy_rows) if swap else (*dy_rows, *seen_rows)
-    return _as_weight(product.reshape(names), len(seen_rows), len(dy_rows), swap, conv)
+        seen = concat([s.reshape([0, conv.channels, 1, conv.positions]) for s in tap_slices(x, conv)], axis=2)
+    return _outer_products(dy, seen, conv.filters, columns, fold).reshape([conv.filters, conv.channels, *conv.kernel])
 
 
-def _as_weight(product: Expression, seen: int, dy: int, swap: bool, conv: Convolution) -> Expression:
-    """[taps or columns, C] × [M] or [rows, M], in either order, as [M, C, kh, kw]."""
-    first, second = (range(seen), range(seen, seen + dy)) if swap else (range(dy, dy + seen), range(dy))
-    seen_taps, channels, dy_axes = first[0], first[1], list(second)
-    filters, dy_taps = dy_axes[-1], dy_axes[:-1]
-    order = [filters, channels, *dy_taps, seen_taps]
-    return product.transpose(*order).reshape([conv.filters, conv.channels, *conv.kernel])
+def _outer_products(left: Expression, right: Expression, rows: int, columns: int, fold: bool) -> Expression:
+    """Σ over batch and positions of left[row] · right[column], [rows, columns].
+
+    Without `fold` the operands hold [N, rows, …], with it [rows, N, …]. A product packs its right operand, which
+    therefore is the smaller one.
+    """
+    if rows < columns:
+        return _outer_products(right, left, columns, rows, fold).transpose(1, 0)
+    if fold:
+        return left.reshape([rows, -1]).op("Gemm", right.reshape([columns, -1]), transB=1)
+    products = left.reshape([0, rows, -1]) @ right.reshape([0, columns, -1]).transpose(0, 2, 1)
+    return products.sum([0], keepdims=False)
+
+
+def _as_weight(taps: list[Expression], conv: Convolution) -> Expression:
+    """The [M, C] of each tap as [M, C, kh, kw]."""
+    if len(taps) == 1:
+        return taps[0].reshape([conv.filters, conv.channels, 1, 1])
+    together = concat(taps, axis=0).reshape([conv.taps, conv.filters * conv.channels])
+    return together.transpose(1, 0).reshape([conv.filters, conv.channels, *conv.kernel])
 
 
 def _grouped(x: Expression, dy: Expression, conv: Convolution) -> Expression:
@@ -196,7 +185,9 @@ def input_gradient(dy: Expression, w: Expression, conv: Convolution) -> Expressi
     """A convolution with the kernel turned round, or columns of the whole batch; None: ConvTranspose is as good."""
     if conv.strides != (1, 1):
         return None
-    if conv.is_dense and conv.taps > 1 and conv.positions < LEAST_POSITIONS:
+    turned = conv.taps * conv.filters * conv.channels
+    activations = conv.positions * (conv.filters + conv.channels)
+    if conv.group == 1 and conv.taps > 1 and turned > TURNING * activations:
         return _columns_of_the_batch(dy, w, conv)
     return _turned_kernel(dy, w, conv)
 
