@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.analysis.channels import node_names
 from wootz.passes.analysis.static_shapes import StaticShapes, static_shapes
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind, producer
 
 PARAMETER_OPERANDS = {
     "Conv": (1, 2),
@@ -82,7 +82,9 @@ def _parameters(node: Node, seen: set[str]) -> int:
     operands = PARAMETER_OPERANDS.get(node.op, (0, 1) if node.op in ELEMENTWISE else ())
     count = 0
     for tensor in (node.inputs[i] for i in operands if i < len(node.inputs)):
-        constant = constant_behind(tensor)
+        before = producer(tensor)
+        is_turned = before is not None and before.op == "Transpose"  # exporters leave it in the graph
+        constant = constant_behind(before.inputs[0] if before is not None and is_turned else tensor)
         if constant is None or tensor.name in seen or np.dtype(constant.dtype).kind != "f":
             continue
         size = int(np.prod(constant.shape))

@@ -1,0 +1,92 @@
+"""Models on disk, and what is no model: one clear line each."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+
+from wootz.passes.errors import InputError, WootzError
+from wootz.passes.ir import files
+from wootz.passes.ir.files import load, save
+from wootz.passes.ir.model import OPSET, constants
+from wootz.passes.ir.text import parse_text
+
+TEXT = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1,2,3,4,5,6}> { [multiply] y = MatMul(x, w) }"""
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".onnxtxt"])
+def test_what_is_saved_is_loaded(suffix: str, tmp_path: Path) -> None:
+    save(parse_text(TEXT), tmp_path / f"model{suffix}")
+    assert constants(load(tmp_path / f"model{suffix}").graph)["w"].tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert [f.name for f in tmp_path.iterdir()] == [f"model{suffix}"]
+
+
+@pytest.mark.parametrize("content", [TEXT.encode(), parse_text(TEXT).to_proto().SerializeToString()])
+def test_standard_input_is_known_by_its_content(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    assert load("-").graph.nodes[0].op == "MatMul"
+
+
+def test_external_data_is_read(tmp_path: Path) -> None:
+    proto = parse_text(TEXT).to_proto()
+    onnx.save_model(proto, tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert (tmp_path / "w.bin").is_file()
+    assert constants(load(tmp_path / "model.onnx").graph)["w"].tolist() == [[1, 2], [3, 4], [5, 6]]
+    (tmp_path / "w.bin").unlink()
+    with pytest.raises(InputError, match=r"model.onnx: its external data can't be read: .*w.bin"):
+        load(tmp_path / "model.onnx")
+
+
+def test_large_models_are_written_with_their_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGEST_MESSAGE", 1000)
+    model = parse_text(TEXT)
+    weight = model.graph.tensors()["w"]
+    weight.values = np.arange(6 * 1000, dtype=np.float32).reshape(3, 2000)
+    model.graph.outputs[0].shape = ["N", 2000]
+    for _ in range(2):  # the second time replaces what the first wrote
+        save(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").stat().st_size < 30_000
+    np.testing.assert_array_equal(constants(load(tmp_path / "model.onnx").graph)["w"], weight.values)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.onnx", b"\xff\xfenonsense", "a.onnx: not an ONNX model (the protobuf can't be read)"),
+        ("a.onnx", b"", "a.onnx: not an ONNX model (it has no graph)"),
+        ("a.onnxtxt", b"\xff\xfe", "a.onnxtxt: not text (a binary model has the suffix .onnx)"),
+        ("a.onnxtxt", b"hello", "a.onnxtxt:1:6: "),
+    ],
+)
+def test_what_is_no_model_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as refusal:
+        load(tmp_path / name)
+    assert str(refusal.value).startswith(str(tmp_path / message))
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="is a folder"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 19, 21])
+def test_other_opsets_are_converted(opset: int, tmp_path: Path) -> None:
+    (tmp_path / "a.onnxtxt").write_text(TEXT.replace(": 18", f": {opset}"))
+    assert load(tmp_path / "a.onnxtxt").to_proto().opset_import[0].version == OPSET
+
+
+@pytest.mark.parametrize("opset", [7, 12, 22, 25])
+def test_opsets_that_are_too_old_or_too_new_are_refused(opset: int, tmp_path: Path) -> None:
+    (tmp_path / "a.onnxtxt").write_text(TEXT.replace(": 18", f": {opset}"))
+    with pytest.raises(WootzError, match=f"the model has opset {opset}; opsets 13 to 21 are read"):
+        load(tmp_path / "a.onnxtxt")
