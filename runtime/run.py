@@ -15,6 +15,7 @@ import onnx
 
 from wootz.passes.analysis.block_groups import group_blocks
 from wootz.passes.analysis.cost import flops, parameters
+from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
@@ -105,6 +106,7 @@ def run(job: Job, cluster: Cluster, progress: Progress) -> RunResult:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
+    check_modules(job.network, job.network.modules)
     job.device.providers()
     channels = job.dataset.train.images.shape[1]
     for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
@@ -162,6 +164,8 @@ class _Run:
             configurations=tuple(job.subspace.configurations[c.index] for c in sorted(order, key=lambda c: c.index)),
         )
         plan = identify_blocks(tried, job.identifier, input_sources(pruner).of_modules)
+        if len(tried.configurations) == 1:
+            self.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
         blocks, passes, pretraining_seconds = self.pretrain(pruner, plan)
         usable = {b.block: b for b in blocks if b.diverged_at is None}

@@ -69,7 +69,7 @@ def symbols(configuration: Configuration, sources: Mapping[int, Sequence[int]] |
     """The configuration as a string of symbols; for `sources` see `identify_blocks`."""
     sources = sources or {}
     return tuple(
-        Symbol(module, rate, tuple(configuration[source] for source in sources.get(module, ())))
+        Symbol(module, rate, tuple(configuration[s] for s in sources.get(module, ())), is_open=bool(sources))
         for module, rate in enumerate(configuration)
     )
 

@@ -13,17 +13,20 @@ class Symbol:
 
     `input_rates` is empty where the module's input keeps its channels whatever the modules before it lose. In a chain
     of layers it has the rates of the modules that the input's channels come from: equal modules of different input
-    width differ.
+    width differ. There modules are open: what the rate removes is missing behind the module, and the rest of its output
+    is as before.
     """
 
     module: int
     rate: Rate
     input_rates: tuple[Rate, ...] = ()
+    is_open: bool = False
 
     @property
     def is_pruned(self) -> bool:
-        """False when the module equals the teacher's."""
-        return any(any(rate) if isinstance(rate, tuple) else rate > 0 for rate in (self.rate, *self.input_rates))
+        """False when the module computes what the teacher's does, in the channels that it has."""
+        rates = self.input_rates if self.is_open else (self.rate, *self.input_rates)
+        return any(any(rate) if isinstance(rate, tuple) else rate > 0 for rate in rates)
 
     def __str__(self) -> str:
         after = f" after {', '.join(map(format_rate, self.input_rates))}" if self.input_rates else ""
@@ -38,7 +41,7 @@ class TuningBlock:
 
     @property
     def is_pruned(self) -> bool:
-        """False when every rate is 0: the block then equals the teacher and needs no training."""
+        """False when no symbol is: the block then equals the teacher and needs no training."""
         return any(s.is_pruned for s in self.symbols)
 
     @property

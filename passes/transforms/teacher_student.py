@@ -151,7 +151,9 @@ def _parse_block(text: str, positions: Mapping[str, int], sources: Mapping[int, 
     if [module for module, _ in own] != list(range(first, first + len(own))):
         raise WootzError(f"the modules of {inside!r} are not consecutive")
     rates = {**outer, **dict(own)}
-    return TuningBlock(tuple(Symbol(m, rate, tuple(rates.get(s, 0.0) for s in sources.get(m, ()))) for m, rate in own))
+    return TuningBlock(
+        tuple(Symbol(m, r, tuple(rates.get(s, 0.0) for s in sources.get(m, ())), bool(sources)) for m, r in own)
+    )
 
 
 def _parse_rate(text: str, positions: Mapping[str, int]) -> tuple[int, float]:

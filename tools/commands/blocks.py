@@ -25,6 +25,7 @@ from wootz.passes.analysis.block_costs import (
     total,
 )
 from wootz.passes.analysis.block_groups import group_blocks
+from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
@@ -66,13 +67,13 @@ class BlockSurvey:
 @click.argument("model")
 @click.option("--subspace", "subspace_file", type=click.Path(path_type=Path), required=True,
               help="Configurations: .json, .csv, .npy or pickle.")  # fmt: skip
-@click.option("--method", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
+@click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="Draw networks × modules, coloured by block: .svg, .png."
 )
-def blocks(model: str, subspace_file: Path, method: str, output: Path | None, picture: Path | None) -> None:
+def blocks(model: str, subspace_file: Path, identifier: str, output: Path | None, picture: Path | None) -> None:
     """Show the tuning blocks of MODEL for a subspace, what they cost and what they save. Nothing is trained."""
     if picture is not None:
         check_picture_path(picture)
@@ -80,6 +81,7 @@ def blocks(model: str, subspace_file: Path, method: str, output: Path | None, pi
     modules, source = find_modules(network)
     if not modules:
         raise WootzError(f"{model} has no modules: mark them in the prototxt")
+    check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
     subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
     for warning in warnings:
@@ -88,10 +90,10 @@ def blocks(model: str, subspace_file: Path, method: str, output: Path | None, pi
         raise WootzError(
             f"{subspace_file} has a single configuration: blocks are what networks share; give at least two"
         )
-    survey = survey_blocks(pruner, subspace, cast(Method, method))
+    survey = survey_blocks(pruner, subspace, cast(Method, identifier))
     show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})")
     if output is not None:
-        write_atomically(output, f"{json.dumps(as_json(survey, method), indent=1)}\n".encode())
+        write_atomically(output, f"{json.dumps(as_json(survey, identifier), indent=1)}\n".encode())
     if picture is not None:
         draw_blocks(picture, survey.subspace, survey.plan, survey.names)
 
@@ -226,11 +228,11 @@ def _work(macs: int) -> str:
     return f"{macs} MACs"
 
 
-def as_json(survey: BlockSurvey, method: str) -> dict[str, Any]:
+def as_json(survey: BlockSurvey, identifier: str) -> dict[str, Any]:
     """The survey as plain data. Networks are positions in the subspace, from 0; work is in MACs an image and step."""
     modules = survey.subspace.modules
     return {
-        "method": method,
+        "identifier": identifier,
         "modules": list(modules),
         "full": asdict(survey.full),
         "blocks": [

@@ -157,6 +157,12 @@ def test_a_module_at_rate_0_behind_a_pruned_one_is_pruned():
     assert Symbol(1, 0.0, input_rates=(0.0, 0.3)).is_pruned
 
 
+def test_an_open_module_is_pruned_by_what_its_input_loses():
+    assert not Symbol(0, 0.5, is_open=True).is_pruned
+    assert not Symbol(1, 0.5, input_rates=(0.0,), is_open=True).is_pruned
+    assert Symbol(1, 0.0, input_rates=(0.3,), is_open=True).is_pruned
+
+
 @pytest.mark.parametrize("method", ["paper", "maximal"])
 def test_a_single_network_shares_nothing(method):
     plan = identify_blocks(subspace((0.3, 0.5)), method)
