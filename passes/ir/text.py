@@ -110,9 +110,11 @@ def _take_elided(proto: onnx.ModelProto, file: str) -> dict[str, np.ndarray]:
             continue
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         array: np.ndarray = ElidedArray.of(tensor.dims, dtype, entries.get("location", NOWHERE), entries["sha256"])
-        source = Path(file).parent / entries.get("location", NOWHERE)
-        if source.suffix == ".onnx" and source.is_file():
-            array = _stored_values(tensor.name, source, entries["sha256"], files, file)
+        for folder in (Path(file).parent, Path()):  # beside the text, else where we are
+            source = folder / entries.get("location", NOWHERE)
+            if source.suffix == ".onnx" and source.is_file():
+                array = _stored_values(tensor.name, source, entries["sha256"], files, file)
+                break
         elided[tensor.name] = array
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")

@@ -13,7 +13,8 @@ from wootz.passes.ir.text import parse_text
 LAYERS = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,4,8,8] x) => (float[N,5] y)
 <
-  float[6,2,3,3] w = {%s}, float[6] b = {1,1,1,1,1,1}, float[6] s = {1,1,1,1,1,1}, float[6] r = {1,1,1,1,1,1}, float[6] m = {0,0,0,0,0,0},
+  float[6,2,3,3] w = {%s}, float[6] b = {1,1,1,1,1,1}, float[6] s = {1,1,1,1,1,1},
+  float[6] r = {1,1,1,1,1,1}, float[6] m = {0,0,0,0,0,0},
   float[6,3,2,2] t = {%s}, float[3,5] fc = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}, float slope = {0.5}, float half = {0.5}
 >
 {

@@ -1,0 +1,197 @@
+"""The command line of wootz-opt. What passes do is in tests/lit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz.passes.ir.files import load, save
+from wootz.passes.ir.model import constants
+from wootz.passes.ir.text import parse_text
+from wootz.tools.cli import run_command
+from wootz.tools.opt import opt
+
+NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,1,2,2] x) => (float[N,1,2,2] y)
+<float[2,1,1,1] w = {1,2}, float[2] s = {2,2}, float[2] z = {0,0}, float[1,2,1,1] v = {3,4}>
+{
+  [conv] a = Conv(x, w)
+  [bn] b = BatchNormalization(a, s, z, z, s)
+  [last] y = Conv(b, v)
+}
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    file = tmp_path / "net.onnxtxt"
+    file.write_text(NETWORK)
+    return file
+
+
+def run(*arguments: object) -> int:
+    """The exit code of `wootz-opt arguments`."""
+    with pytest.raises(SystemExit) as leaving:
+        run_command(opt, [str(a) for a in arguments])
+    return int(leaving.value.code or 0)
+
+
+def test_the_result_goes_to_standard_output(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(network, "--pass=fold-batchnorm") == 0
+    out = capsys.readouterr().out
+    assert "BatchNormalization" not in out
+    assert len(parse_text(out).graph.nodes) == 2
+
+
+def test_the_result_goes_to_a_file_with_all_weights(network: Path, tmp_path: Path) -> None:
+    for name in ("out.onnx", "out.onnxtxt"):
+        assert run(network, "--pass-pipeline=fold-batchnorm,verify", "-o", tmp_path / name) == 0
+        assert constants(load(tmp_path / name).graph)["w"].shape == (2, 1, 1, 1)
+
+
+def test_large_weights_are_elided_where_asked(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(network, "--elide-weights=1") == 0
+    assert f'w = ["location": "{network}", "sha256": "' in capsys.readouterr().out
+    assert run(network, "--elide-weights=1", "-o", tmp_path / "out.onnxtxt") == 0
+    assert '"sha256"' in (tmp_path / "out.onnxtxt").read_text()
+
+
+def test_a_plan_is_written_and_replayed(network: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    assert run(network, "--pass=prune-filters{rate=0.5}", "--plan", plan, "-o", tmp_path / "a.onnx") == 0
+    assert json.loads(plan.read_text())["layers"][0]["keep"] == [1]
+    assert run(network, f"--pass=apply-plan{{plan={plan}}}", "-o", tmp_path / "b.onnx") == 0
+    a, b = (constants(load(tmp_path / name).graph) for name in ("a.onnx", "b.onnx"))
+    assert a.keys() == b.keys()
+    for name, values in a.items():
+        np.testing.assert_array_equal(values, b[name])
+
+
+def test_ir_is_printed_before_and_after(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--print-ir-before", "verify", "--print-ir-after", "fold-batchnorm")
+    assert run(network, "--pass-pipeline=fold-batchnorm,verify", *flags, "-o", tmp_path / "out.onnx") == 0
+    printed = capsys.readouterr().err
+    assert printed.index("IR after fold-batchnorm") < printed.index("IR before verify")
+    assert run(network, "--pass-pipeline=fold-batchnorm,verify", "--print-ir-after-all", "-o", tmp_path / "o.onnx") == 0
+    assert capsys.readouterr().err.count("IR after") == 2
+    assert run(network, "--print-ir-after", "verify") == 1
+    assert "the pipeline has no such pass" in capsys.readouterr().err
+
+
+def test_timing_and_statistics(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(network, "--pass=fold-batchnorm", "--timing", "--stats", "-o", tmp_path / "out.onnx") == 0
+    printed = capsys.readouterr().err
+    assert "fold-batchnorm: 1 folded" in printed
+    assert "s  fold-batchnorm" in printed
+    assert "s  all passes" in printed
+
+
+LIAR = """
+from dataclasses import dataclass
+from wootz.passes.base import Pass, PassResult
+
+@dataclass(frozen=True)
+class Double(Pass):
+    'Doubles a weight, and says that it changes nothing.'
+    name = "double"
+    preserves_outputs = True
+    def apply(self, model):
+        result = model.copy()
+        tensor = result.graph.tensors()["w"]
+        tensor.values = 2 * tensor.values
+        return PassResult(result, True)
+"""
+
+
+def test_a_pass_that_breaks_its_promise_is_found(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "liar.py").write_text(LIAR)
+    flags = ("--load-pass", tmp_path / "liar.py", "--pass-pipeline=fold-batchnorm,double,verify")
+    assert run(network, *flags) == 0
+    capsys.readouterr()
+    assert run(network, *flags, "--check-equivalence") == 1
+    assert capsys.readouterr().err.startswith("error: double: changes output 'y': max|a-b|/max|b| is ")
+
+
+def test_diagnostics_are_checked(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = NETWORK.replace("v = {3,4}", "u = {3,4}")
+    file = tmp_path / "parts.onnxtxt"
+    flags = (file, "--split-input-file", "--verify-diagnostics")
+    file.write_text(f"{NETWORK}# -----\n# expected-error: reads 'v', which nothing computes\n{broken}")
+    assert run(*flags) == 0
+    file.write_text(f"{NETWORK}# -----\n# expected-error: something else\n{broken}")
+    assert run(*flags) == 1
+    assert "unexpected error: Conv node 'last': reads 'v'" in capsys.readouterr().err
+    file.write_text(f"# expected-error: anything\n{NETWORK}")
+    assert run(*flags) == 1
+    assert f"{file}:1: expected an error with 'anything', and there was none" in capsys.readouterr().err
+
+
+def test_a_part_that_fails_is_reported_without_diagnostics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "parts.onnxtxt").write_text(f"nonsense\n# -----\n{NETWORK}")
+    assert run(tmp_path / "parts.onnxtxt", "--split-input-file") == 1
+    captured = capsys.readouterr()
+    assert "parts.onnxtxt:2:1: Expected character = not found near 'nonsense'" in captured.err
+    assert "MatMul" not in captured.out
+    assert "[last] y = Conv" in captured.out
+
+
+def test_passes_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list-passes") == 0
+    assert "prune-blocks" in capsys.readouterr().out
+    assert run("--help-pass", "prune-blocks") == 0
+    explained = capsys.readouterr().out
+    assert "its top layer left whole" in explained
+    assert "criterion" in explained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--pass=fold-batchnrm",), 1, "error: no pass named 'fold-batchnrm': did you mean 'fold-batchnorm'?"),
+        (("--plan", "plan.json"), 1, "error: --plan needs one pass that prunes; the pipeline has 0"),
+        (("--pass=prune-filters{rate=1}",), 1, "error: prune-filters: 1.0 is not a pruning rate"),
+        (("--colour",), 2, "No such option"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: tuple[str, ...], code: int, message: str, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(network, *arguments) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--pass=verify") == 2
+    assert "Missing argument 'MODEL'" in capsys.readouterr().err
+
+
+def test_starting_imports_nothing_large() -> None:
+    code = "import sys, wootz.tools.opt; print([m for m in ('onnx', 'numpy', 'onnxruntime') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_console_script_reads_standard_input(network: Path) -> None:
+    script = Path(sys.executable).with_name("wootz-opt")
+    done = subprocess.run([script, "-", "--pass=fold-batchnorm"], input=NETWORK, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[last] y = Conv (b, v)" in done.stdout
+
+
+def test_a_binary_model_of_elided_weights_is_refused(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(parse_text(NETWORK), tmp_path / "net.onnx")
+    assert run(tmp_path / "net.onnx", "--elide-weights=1", "-o", tmp_path / "bare.onnxtxt") == 0
+    (tmp_path / "net.onnx").unlink()
+    assert run(tmp_path / "bare.onnxtxt", "-o", tmp_path / "out.onnx") == 1
+    assert "was elided from the text" in capsys.readouterr().err
