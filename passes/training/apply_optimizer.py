@@ -17,6 +17,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.optimizers import OPTIMIZERS, Optimizer, Step
+from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, loss_outputs, multipliers
 
 ITERATION = "optimizer.iteration"
@@ -81,7 +82,7 @@ class ApplyOptimizer(Pass):
         step = _GraphStep(graph, self, multipliers(model))
         slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
         graph.outputs = [*losses, *step.outputs]
-        graph.cleanup()
+        drop_unused_nodes(graph)
         interface = TrainingInterface(
             data=self._data_input(model),
             labels=self.labels if any(t.name == self.labels for t in graph.inputs) else None,

@@ -12,6 +12,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Tensor, Variable, producer
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
+from wootz.passes.training.simplify import drop_unused_nodes
 
 LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
 
@@ -64,7 +65,7 @@ class AttachLoss(Pass):
         tensor = (loss * self.scale if self.scale != 1.0 else loss).tensor
         tensor.name, tensor.dtype, tensor.shape = self.loss_name, output.dtype, ()
         graph.outputs = [tensor if t is output else t for t in graph.outputs]
-        graph.cleanup()
+        drop_unused_nodes(graph)
         return PassResult(result, True)
 
     def _chosen_output(self, graph: Graph) -> Tensor:

@@ -16,6 +16,7 @@ from wootz.passes.training.expression import Expression
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
 from wootz.passes.training.rules.rule import Backward, NoRule
+from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, loss_outputs, multipliers
 
 
@@ -52,9 +53,8 @@ class BuildGradients(Pass):
         walk = _ReverseWalk(graph, self)
         for parameter, gradient in walk.run(losses, parameters):
             graph.outputs.append(_name_gradient(gradient, parameter, walk.builder))
-        graph.cleanup(remove_unused_node_outputs=False)
+        drop_unused_nodes(graph)
         import_used_functions(graph)
-        annotate_shapes(graph)
         counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
         return PassResult(result, True, counts)
 

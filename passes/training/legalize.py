@@ -15,7 +15,7 @@ from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
 from wootz.passes.training.lowerings.cuda import CUDA
 from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
-from wootz.passes.training.simplify import share_equal_computations, widen_scalars
+from wootz.passes.training.simplify import drop_unused_nodes, share_equal_computations, widen_scalars
 
 Target = Literal["onnx", "onnx-cuda", "ort-training"]
 
@@ -42,11 +42,10 @@ class Legalize(Pass):
         result = model.copy()
         graph = result.graph
         annotate_shapes(graph)
+        widened = widen_scalars(graph)
         lowered = _replace_calls(graph, TARGETS[self.target])
         shared = share_equal_computations(graph)
-        graph.cleanup()
-        annotate_shapes(graph)
-        widened = widen_scalars(graph)
+        drop_unused_nodes(graph)
         counts = {"calls": lowered, "shared": shared, "widened scalars": widened}
         return PassResult(result, any(counts.values()), counts)
 

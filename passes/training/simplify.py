@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, is_constant
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, is_constant, subgraph_nodes
 
 LARGEST_SHARED_CONSTANT = 64
 """Constants with more elements are weights, or not worth comparing."""
@@ -17,6 +17,16 @@ NOT_SHARED = frozenset(
     {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
 )
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"})
+
+
+def drop_unused_nodes(graph: Graph) -> None:
+    """Drops the nodes that no graph output depends on. Linear, where graphsurgeon's cleanup is quadratic in inputs."""
+    used = subgraph_nodes(graph.outputs)
+    for node in graph.nodes:
+        if id(node) not in used:
+            node.inputs.clear()
+            node.outputs.clear()
+    graph.nodes = [node for node in graph.nodes if id(node) in used]
 
 
 def share_equal_computations(graph: Graph) -> int:

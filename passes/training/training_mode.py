@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Variable
+from wootz.passes.ir.model import Constant, Model, Node, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.state import NEW_SUFFIX
@@ -39,30 +39,31 @@ class TrainingMode(Pass):
         annotate_shapes(graph)
         batch_norms = [n for n in graph.nodes if n.op == "BatchNormalization" and not n.attrs.get("training_mode", 0)]
         dropouts = [n for n in graph.nodes if n.op == "Dropout"]
+        builder = Builder(graph)
+        outputs = {t.name for t in graph.outputs}
         for node in batch_norms:
-            self._use_batch_statistics(node, graph)
+            self._use_batch_statistics(node, builder, outputs)
         for i, node in enumerate(dropouts):
-            _switch_on(node, self.seed + i, Builder(graph))
+            _switch_on(node, self.seed + i, builder)
         counts = {"batch-normalizations": len(batch_norms), "dropouts": len(dropouts)}
         return PassResult(result, bool(batch_norms or dropouts), counts)
 
-    def _use_batch_statistics(self, node: Node, graph: Graph) -> None:
+    def _use_batch_statistics(self, node: Node, builder: Builder, outputs: set[str]) -> None:
         mean, variance = node.inputs[3:5]
-        taken = {t.name for t in graph.outputs}
         for statistic in (mean, variance):
             if not isinstance(statistic, Constant):
                 raise self.refuse(f"the running statistic {statistic.name} is not a constant", node.name)
-            if statistic.name + NEW_SUFFIX in taken:
+            if statistic.name + NEW_SUFFIX in outputs:
                 raise self.refuse(f"the running statistic {statistic.name} is shared with another node", node.name)
         batch = [Variable(f"{node.outputs[0].name}.batch_{kind}", mean.dtype, mean.shape) for kind in ("mean", "var")]
         node.attrs = {**node.attrs, "training_mode": 1, "momentum": 0.0}
         node.outputs = [node.outputs[0], *batch]
-        builder = Builder(graph)
         for old, measured in zip((mean, variance), batch, strict=True):
             kept = Expression.of(old, builder) * self.momentum
             new = (kept + Expression.of(measured, builder) * (1.0 - self.momentum)).tensor
             new.name, new.dtype, new.shape = old.name + NEW_SUFFIX, old.dtype, old.shape
-            graph.outputs.append(new)
+            builder.graph.outputs.append(new)
+            outputs.add(new.name)
 
 
 def _switch_on(node: Node, seed: int, builder: Builder) -> None:
