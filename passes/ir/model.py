@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
+from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from wootz.passes.errors import WootzError
 
@@ -99,10 +100,47 @@ class Model:
 
 def copy_graph(graph: Graph) -> Graph:
     """A copy with its own nodes and tensors that shares the arrays of the constants."""
-    copied = graph.copy()
+    has_subgraphs = any(isinstance(a, gs.Graph) for node in graph.nodes for a in node.attrs.values())
+    copied = graph.copy() if has_subgraphs or type(graph) is not gs.Graph else _copy_flat(graph)
     copied.producer_name, copied.producer_version = graph.producer_name, graph.producer_version
     domains = graph.import_domains or [onnx.helper.make_opsetid("", OPSET)]
     copied.import_domains = list(domains)  # a list of its own: graphsurgeon adds to it when exporting
+    return copied
+
+
+def _copy_flat(graph: Graph) -> Graph:
+    """What graphsurgeon's copy does for a graph without subgraphs, in a third of the time."""
+    twins: dict[int, Tensor] = {}
+
+    def twin(tensor: Tensor) -> Tensor:
+        if tensor.is_empty():
+            return Variable.empty()
+        if id(tensor) not in twins:
+            twins[id(tensor)] = _copy_tensor(tensor)
+        return twins[id(tensor)]
+
+    nodes = [
+        Node(n.op, n.name, dict(n.attrs), [twin(t) for t in n.inputs], [twin(t) for t in n.outputs], n.domain)
+        for n in graph.nodes
+    ]
+    return gs.Graph(
+        nodes,
+        [twin(t) for t in graph.inputs],
+        [twin(t) for t in graph.outputs],
+        name=graph.name,
+        doc_string=graph.doc_string,
+        opset=graph.opset,
+        functions=graph.functions,
+        ir_version=graph.ir_version,
+    )
+
+
+def _copy_tensor(tensor: Tensor) -> Tensor:
+    """A tensor of the same type, shape and values that no node has yet."""
+    copied = object.__new__(type(tensor))
+    vars(copied).update(vars(tensor))
+    vars(copied)["inputs"] = SynchronizedList(copied, "outputs", ())
+    vars(copied)["outputs"] = SynchronizedList(copied, "inputs", ())
     return copied
 
 
