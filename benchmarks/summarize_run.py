@@ -1,0 +1,69 @@
+"""Prints the finished run in a folder as Markdown: what it found, and how block-trained and default networks compare.
+
+python benchmarks/summarize_run.py runs/flowers
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+from wootz.runtime.result import ExplorationResult, RunResult
+
+
+def main(folder: Path) -> None:
+    result = RunResult.load(folder)
+    full = result.full
+    print(f"`{result.model}` on `{Path(result.data).name}`, objective `{result.objective}`; {result.environment},")
+    print(f"{result.processes} process(es). Full network: {full.parameters:,} parameters, validation accuracy")
+    print(f"{full.accuracy:.4f}, test {_number(full.test_accuracy)}, {full.origin} in {full.seconds:.0f} s.")
+    print(f"{len(result.blocks)} tuning blocks, pre-trained in {result.pretraining_seconds:.0f} s.\n")
+    print("| networks | tried | pre-training, s | exploration, s | best: parameters | of full | validation | test |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(_found("block-trained", result.block_trained, result, result.pretraining_seconds))
+    if result.default is not None:
+        print(_found("default", result.default, result, 0.0))
+        common = {n.index for n in result.default.networks} & {n.index for n in result.block_trained.networks}
+        print(
+            f"\nThe {len(common)} configurations that were tried both ways (median accuracy on the validation split):\n"
+        )
+        print("| networks | initial | final | seconds a network |")
+        print("| --- | --- | --- | --- |")
+        print(_medians("block-trained", result.block_trained, common))
+        print(_medians("default", result.default, common))
+
+
+def _found(title: str, exploration: ExplorationResult, result: RunResult, pretraining: float) -> str:
+    cells = [
+        title,
+        f"{len(exploration.networks)} of {result.feasible}",
+        f"{pretraining:.0f}",
+        f"{exploration.seconds:.0f}",
+    ]
+    if exploration.best is None:
+        return _row([*cells, "none", "", "", ""])
+    best = exploration.network(exploration.best)
+    share = f"{100 * best.parameters / result.full.parameters:.0f} %"
+    test = _number(exploration.best_test_accuracy)
+    return _row([*cells, f"{best.parameters:,}", share, f"{best.accuracy:.4f}", test])
+
+
+def _medians(title: str, exploration: ExplorationResult, indices: set[int]) -> str:
+    networks = [n for n in exploration.networks if n.index in indices]
+    columns = ([n.initial_accuracy for n in networks], [n.accuracy for n in networks], [n.seconds for n in networks])
+    initial, final, seconds = (median(column) for column in columns)
+    return _row([title, f"{initial:.3f}", f"{final:.3f}", f"{seconds:.1f}"])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
