@@ -75,7 +75,7 @@ class Planner:
         for cell, count in counts.items():
             kept[self._removed_from(cell, count)] = False
         if self._fill_empty_slices(kept):
-            return PruningPlan(tuple(self._entry(i, kept) for i in range(len(self.analysis.layers))))
+            return self.plan_of_kept(kept)
         by_layer: dict[int, list[tuple[int, int]]] = {}
         for cell, count in counts.items():
             for layer in self.cells[cell].layers:
@@ -87,6 +87,10 @@ class Planner:
                 self._entries[key] = self._entry(layer, kept)
             entries.append(self._entries[key])
         return PruningPlan(tuple(entries))
+
+    def plan_of_kept(self, kept: np.ndarray) -> PruningPlan:
+        """The plan that keeps the channels flagged in `kept`: bool[atoms], read at each channel's own index."""
+        return PruningPlan(tuple(self._entry(i, kept) for i in range(len(self.analysis.layers))))
 
     def _removed_from(self, cell: int, count: int) -> np.ndarray:
         """The channels that a cell loses when it keeps `count`."""
