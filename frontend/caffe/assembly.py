@@ -12,7 +12,8 @@ from wootz.frontend.caffe.lowering import LayerKind, Lowered, Site, Value
 from wootz.frontend.caffe.network import COMMON_FIELDS, Layer
 from wootz.frontend.caffe.prototxt import Message
 from wootz.frontend.caffe.schema import decode, unknown_field
-from wootz.frontend.caffe.shape import Shape, Symbol, annotation
+from wootz.frontend.caffe.shape import Shape, Symbol, annotation, elements, text
+from wootz.frontend.caffe.weights import LARGEST_BLOB
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Tensor, Variable, producer, subgraph_nodes
@@ -86,6 +87,9 @@ def _lower_layer(wired: WiredLayer, wiring: Wiring, values: Mapping[int, Value],
     tops = [result] if isinstance(result, Value) else list(result)
     if len(wired.tops) > len(tops):
         raise layer.error(f"it has {len(wired.tops)} tops where {len(tops)} are known", "top")
+    for value in tops:
+        if elements(value.shape) > LARGEST_BLOB:
+            raise layer.error(f"a blob of shape {text(value.shape)} has more elements than 2^31")
     return tops[: len(wired.tops)]
 
 
@@ -118,9 +122,8 @@ def _parameter(site: Site, kind: LayerKind) -> object:
 def _name_top(value: Value, wired: WiredLayer, top: int, wiring: Wiring, renamable: set[int], builder: Builder) -> None:
     """Gives a new tensor the name of its blob; of a blob that takes several values the last one has its name."""
     blob = wiring.wires[top].blob
-    is_input = any(w.blob == blob and w.producer is None for w in wiring.wires[: top + 1])
     tensor = value.tensor
-    if top in wiring.last and not is_input:
+    if top in wiring.last and blob not in wiring.inputs:
         tensor.name = blob
         renamable.discard(id(tensor))
     else:

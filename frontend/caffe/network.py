@@ -121,7 +121,7 @@ class Network:
 
 @dataclass(frozen=True)
 class _CommonFields:
-    """What any layer may have; V1's fields below `module`."""
+    """What any layer may have; V1's fields below `module`, those of forks below `engine`."""
 
     name: str = ""
     type: str = ""
@@ -136,11 +136,42 @@ class _CommonFields:
     blobs_lr: tuple[float, ...] = ()
     weight_decay: tuple[float, ...] = ()
     blob_share_mode: tuple[ShareMode, ...] = ()
+    engine: NoEffect | None = None
+    forward_type: NoEffect | None = None
+    backward_type: NoEffect | None = None
+    forward_math: NoEffect | None = None
+    backward_math: NoEffect | None = None
+    reshape_every_iter: NoEffect | None = None
+    debug: NoEffect | None = None
 
 
 COMMON_FIELDS = {*_CommonFields.__dataclass_fields__, "param"}
 
-_NET_FIELDS = {"name", "input", "input_dim", "input_shape", "layer", "layers", "force_backward", "debug_info", "state"}
+_IMPLEMENTATION_FIELDS = {
+    "default_backward_math",
+    "default_backward_type",
+    "default_conv_algos_override",
+    "default_forward_math",
+    "default_forward_type",
+    "engine",
+    "global_grad_scale",
+    "mem_param",
+    "reduce_buckets",
+}
+"""Fields of forks by which a network chooses how it is computed, not what."""
+
+_NET_FIELDS = {
+    "name",
+    "input",
+    "input_dim",
+    "input_shape",
+    "layer",
+    "layers",
+    "force_backward",
+    "debug_info",
+    "state",
+    *_IMPLEMENTATION_FIELDS,
+}
 
 
 @dataclass(frozen=True)
@@ -159,7 +190,9 @@ def read_network(message: Message) -> Network:
         if field.name not in _NET_FIELDS:
             raise unknown_field(field, message, _NET_FIELDS, "the network")
     head = Message(
-        tuple(f for f in message.fields if f.name not in ("layer", "layers", "state")), message.source, message.offset
+        tuple(f for f in message.fields if f.name not in {"layer", "layers", "state", *_IMPLEMENTATION_FIELDS}),
+        message.source,
+        message.offset,
     )
     fields = decode(head, _NetFields, "the network")
     layers = [_layer(m, V2_TYPES) for m in message.messages("layer")]

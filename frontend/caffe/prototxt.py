@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from wootz.passes.errors import InputError
 
-LARGEST_FILE = 32 * 2**20
+LARGEST_FILE = 16 * 2**20
 """Bytes. The largest networks known take 2 MB; a text file of weights is not read."""
 DEEPEST_NESTING = 64
 

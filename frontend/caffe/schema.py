@@ -40,6 +40,7 @@ def decode(message: Message, schema: type[T], where: str) -> T:
     kind: Any = schema
     hints = field_types(kind)
     values: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
     for field in message.fields:
         if field.name not in hints:
             raise unknown_field(field, message, hints, where)
@@ -49,11 +50,12 @@ def decode(message: Message, schema: type[T], where: str) -> T:
             continue
         value = _value(field, element, message, where)
         if get_origin(hint) is tuple:
-            values[field.name] = (*values.get(field.name, ()), value)
+            repeated.setdefault(field.name, []).append(value)
         elif values.get(field.name, value) != value:
             raise message.source.error(f"{where}.{field.name} is given twice, with different values", field.offset)
         else:
             values[field.name] = value
+    values.update({name: tuple(items) for name, items in repeated.items()})
     for required in required_fields(kind):
         if required not in values:
             raise message.error(f"{where}: the field {required!r} is missing")

@@ -56,6 +56,11 @@ def count(dims: Sequence[Dim]) -> Dim:
     return Symbol(symbols[0].name, factor) if symbols else factor
 
 
+def elements(dims: Sequence[Dim]) -> int:
+    """The number of elements where every symbol is 1."""
+    return math.prod(d.factor if isinstance(d, Symbol) else d for d in dims)
+
+
 def quotient(dividend: Dim, divisor: Dim) -> Dim | None:
     """`dividend / divisor`; None where that is no dimension."""
     size = dividend.factor if isinstance(dividend, Symbol) else dividend
@@ -78,11 +83,6 @@ def total(dims: Sequence[Dim]) -> Dim:
     if BATCH in names:
         raise SizeMustBeFixed(f"{' and '.join(map(str, dims))} are added")
     return Symbol("+".join(map(str, dims)))
-
-
-def at_batch(shape: Sequence[Dim], size: int) -> tuple[int, ...]:
-    """The shape for a batch of `size` images."""
-    return tuple(d.factor * size if isinstance(d, Symbol) else d for d in shape)
 
 
 def annotation(shape: Sequence[Dim]) -> list[int | str]:

@@ -17,6 +17,8 @@ from wootz.passes.errors import InputError, WootzError
 
 LARGEST_BLOB = 2**31 - 1
 """Elements; Caffe's own limit (`Blob::Reshape`)."""
+LARGEST_FILLED = 2**29
+"""Elements of a parameter that starts from its filler: 2 GB, where ONNX files end."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class FilledWeights:
         return []
 
     def _fill(self, layer: Layer, expected: Expected) -> np.ndarray:
-        if math.prod(expected.shape) > LARGEST_BLOB:
-            raise layer.error(f"its {expected.name} of shape {_text(expected.shape)} has more elements than 2^31")
+        if math.prod(expected.shape) > LARGEST_FILLED:
+            raise layer.error(f"its {expected.name} of shape {_text(expected.shape)} is larger than 2 GB")
         try:
             return fill(expected.filler, expected.shape, self.seed, f"{layer.name}.{expected.name}")
         except WootzError as error:

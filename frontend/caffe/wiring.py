@@ -38,6 +38,8 @@ class Wiring:
     """For each wire the positions of the layers that read it."""
     last: frozenset[int]
     """The wires that hold the final value of their blob."""
+    inputs: frozenset[str]
+    """The blobs that come from outside."""
 
     def outputs(self) -> list[int]:
         """The wires that no layer reads: Caffe's network outputs."""
@@ -71,6 +73,7 @@ def wire(inputs: Iterable[str], layers: Sequence[Layer]) -> Wiring:
         tuple(wired),
         tuple(tuple(readers[i]) for i in range(len(wires))),
         frozenset(current.values()),
+        frozenset(w.blob for w in wires if w.producer is None),
     )
 
 

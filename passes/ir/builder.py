@@ -19,13 +19,16 @@ class Builder:
         self.prefix = prefix
         self._names = set(graph.tensors()) | {t.name for t in [*graph.inputs, *graph.outputs]}
         self._names.update(n.name for n in graph.nodes)
+        self._next_number: dict[str, int] = {}
 
     def fresh(self, hint: str) -> str:
         """`prefix + hint`, with a number behind where that is taken."""
         wanted = self.prefix + hint
-        candidates = itertools.chain([wanted], (f"{wanted}_{i}" for i in itertools.count(1)))
-        name = next(c for c in candidates if c not in self._names)
+        first = self._next_number.get(wanted, 1)
+        candidates = itertools.chain([(0, wanted)], ((i, f"{wanted}_{i}") for i in itertools.count(first)))
+        number, name = next((i, c) for i, c in candidates if c not in self._names)
         self._names.add(name)
+        self._next_number[wanted] = number + 1
         return name
 
     def constant(self, values: Any, hint: str = "const", dtype: Any = None) -> Constant:

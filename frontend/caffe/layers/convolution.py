@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, static, static_shape, text
 from wootz.passes.ir.model import Constant
+
+LARGEST_ONE_HOT = 2**26
+"""Elements of the kernels that stand for Im2col."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ def im2col(site: Site, p: ConvolutionParameter) -> Value:
     """Conv with constant one-hot kernels: each output channel is one position of the window of one channel."""
     channels = _channels(site, p)
     window = read_window(site, p, len(site.input.shape) - 2, p.kernel_size, p.stride, p.pad, p.dilation or p.hole)
-    positions = int(np.prod(window.kernel))
+    positions = math.prod(window.kernel)
+    if channels * positions**2 > LARGEST_ONE_HOT:
+        raise site.error(f"{channels} windows of {positions} positions: too large to be written as a convolution")
     one_hot = np.tile(np.eye(positions, dtype=np.float32).reshape(positions, 1, *window.kernel), (channels, 1, 1, 1))
     weight = site.constant(one_hot, "window")
     return _apply(site, site.input, [weight], window, channels, channels * positions, transposed=False)

@@ -15,6 +15,7 @@ from wootz.frontend.caffe.shape import Dim, Shape, Symbol, count, static, static
 from wootz.passes.ir.model import Constant, Tensor
 
 LOWEST = -3.4e38
+MOST_PRIORS = 2**22
 FIELDS_OF_A_DETECTION = 7
 """image, label, score, xmin, ymin, xmax, ymax"""
 
@@ -112,6 +113,8 @@ def _prior_boxes(site: Site, p: PriorBoxParameter, feature: tuple[int, int], ima
     if not (step_h and step_w):
         step_h, step_w = height / feature[0], width / feature[1]
     sizes = np.array(_prior_sizes(site, p))
+    if feature[0] * feature[1] * len(sizes) > MOST_PRIORS:
+        raise site.error(f"{feature[0]}×{feature[1]}×{len(sizes)} boxes: up to {MOST_PRIORS} are computed")
     y, x = np.meshgrid(
         (np.arange(feature[0]) + p.offset) * step_h, (np.arange(feature[1]) + p.offset) * step_w, indexing="ij"
     )
@@ -151,10 +154,14 @@ def detection_output(site: Site, p: DetectionOutputParameter) -> Value:
         raise site.error("adaptive suppression (eta) has no ONNX operator")
     boxes_count = static(count(priors.shape)) // 8
     images, classes = location.shape[0], int(p.num_classes)
-    labels = [c for c in range(classes) if c != p.background_label_id]
     places = 1 if p.share_location else classes
+    if count(confidence.shape) != count((images, boxes_count * classes)):
+        raise site.error(
+            f"confidences of shape {text(confidence.shape)} for {boxes_count} priors and {classes} classes"
+        )
     if count(location.shape) != count((images, boxes_count * places * 4)):
         raise site.error(f"locations of shape {text(location.shape)} for {boxes_count} priors")
+    labels = [c for c in range(classes) if c != p.background_label_id]
     boxes = _decoded(site, p, images, boxes_count, places)
     scores = site.reshape(confidence.tensor, confidence.shape, (images, boxes_count, classes))
     scores = site.op("Transpose", scores, perm=[0, 2, 1])

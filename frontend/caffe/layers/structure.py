@@ -231,7 +231,7 @@ def tile(site: Site, p: TileParameter) -> Value:
     if p.tiles == 1:
         return x
     repeats = [int(p.tiles) if i == axis else 1 for i in range(len(x.shape))]
-    shape = (*x.shape[:axis], total([x.shape[axis]] * p.tiles), *x.shape[axis + 1 :])
+    shape = (*x.shape[:axis], count((x.shape[axis], p.tiles)), *x.shape[axis + 1 :])
     return Value(site.op("Tile", x.tensor, site.constant(repeats, "repeats")), shape)
 
 

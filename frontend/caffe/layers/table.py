@@ -130,6 +130,7 @@ KNOWN_FIELDS = {field for kind in LAYERS.values() for field in kind.fields} | {
     "memory_data_param",
     "parameter_param",
     "python_param",
+    "quantization_param",
     "transform_param",
     "window_data_param",
 }

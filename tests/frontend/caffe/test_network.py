@@ -77,3 +77,7 @@ def test_faults_are_named_with_their_place(text, message) -> None:
     with pytest.raises(InputError) as error:
         read(text)
     assert message in str(error.value)
+
+
+def test_fields_that_choose_an_implementation_have_no_effect() -> None:
+    read("default_forward_type: FLOAT16 layer { type: 'ReLU' engine: 'MKLDNN' forward_type: FLOAT }")

@@ -59,7 +59,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path) -> None:
     file = tmp_path / "net.prototxt"
     with file.open("wb") as sparse:
         sparse.truncate(LARGEST_FILE + 1)
-    with pytest.raises(InputError, match="32 MB of text"):
+    with pytest.raises(InputError, match="16 MB of text"):
         read_prototxt(file)
 
 
