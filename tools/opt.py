@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wootz.tools.cli import run_command
+from wootz.tools.cli import DEBUG, run_command
 
 if TYPE_CHECKING:  # what follows is imported when it is needed: `wootz-opt --version` takes a tenth of a second
     from wootz.passes.base import Pass
@@ -24,7 +24,10 @@ EQUAL = 1e-5
 """--check-equivalence: the largest max|a - b| / max|b| of an output, in float32."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"With {DEBUG} anywhere on the command line, an error shows its traceback.",
+)
 @click.version_option(package_name="wootz")
 @click.argument("model", required=False)
 @click.option("-o", "--output", metavar="FILE", help="Write the result there: .onnx, .onnxtxt, - (standard output).")
@@ -46,7 +49,6 @@ EQUAL = 1e-5
     "--split-input-file", is_flag=True, help="Treat the parts between lines '# -----' as models of their own."
 )
 @click.option("--verify-diagnostics", is_flag=True, help="Expect the errors that '# expected-error: TEXT' lines state.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def opt(model: str | None, list_passes: bool, help_pass: str | None, **options: Any) -> int:
     """Runs passes on MODEL (.onnx, .onnxtxt or - for standard input) and prints or writes the result."""
     from wootz.passes.registry import load_passes
