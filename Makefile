@@ -8,13 +8,26 @@ EXTRAS ?=
 comma := ,
 WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: demo test unit lint types install clean
+.PHONY: demo test test-matrix unit lint types install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/wootz run --baseline --overwrite
 
 test: $(VENV)/.test$(EXTRAS) lint types
 	$(BIN)/python -m pytest tests -n auto
+
+# The training graphs on each ONNX Runtime that is promised: the builds exclude each other, so each has a .venv of its own.
+MATRIX = onnxruntime==1.19.2 onnxruntime-training==1.19.2 onnxruntime==1.22.1 onnxruntime
+test-matrix: $(addprefix build/matrix/,$(addsuffix .passed,$(MATRIX)))
+
+build/matrix/%.passed: FORCE
+	$(PYTHON) -m venv build/matrix/$*
+	build/matrix/$*/bin/python -m pip install -q . pytest hypothesis '$*'
+	cd tests && ../build/matrix/$*/bin/python -m pytest --rootdir=. --import-mode=importlib -q passes/training
+	touch $@
+
+.PHONY: FORCE
+FORCE:
 
 lint:
 	$(BIN)/ruff format --check .

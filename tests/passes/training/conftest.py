@@ -156,6 +156,17 @@ def _with_projected_loss(model: Model) -> Model:
     return dataclasses.replace(result)
 
 
+def _skip_unless_run_here(target: str) -> None:
+    if target == "ort-training" and not hasattr(onnxruntime.capi._pybind_state, "GradientGraphBuilder"):
+        pytest.skip("the kernels are in onnxruntime-training only")
+
+
+@pytest.fixture(scope="session")
+def skip_unless_run_here() -> Callable[[str], None]:
+    """Skips the test where this build of ONNX Runtime lacks the kernels of a target."""
+    return _skip_unless_run_here
+
+
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Model]:
     """The model of a text; a keyword gives a constant its shape (values are random) or its values."""

@@ -40,7 +40,6 @@ g (float[N,3,12,12] x) => (probability) <
 }"""
 CONVOLUTIONS = {"c1": (8, 3, 3, 3), "c2": (8, 1, 3, 3), "c2_bias": (8,), "c3": (6, 8, 1, 1)}
 SHAPES = CONVOLUTIONS | dict.fromkeys(("s1", "b1", "m1", "v1_variance"), (8,)) | {"fc": (5, 14), "fc_bias": (5,)}
-HAS_TRAINING_KERNELS = hasattr(onnxruntime.capi._pybind_state, "GradientGraphBuilder")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +76,8 @@ SOLVER = Solver(momentum=0.9, weight_decay=0.01, clip_gradients=2.0)
 
 
 @pytest.mark.parametrize("target", ["onnx-cuda", "ort-training"])
-def test_three_steps_agree(target, network, batch, run, values_of):
-    if target == "ort-training" and not HAS_TRAINING_KERNELS:
-        pytest.skip("this ONNX Runtime has no training kernels")
+def test_three_steps_agree(target, network, batch, run, values_of, skip_unless_run_here):
+    skip_unless_run_here(target)
     expected = three_steps(build_training_graph(network, SOLVER), batch, run, values_of)
     found = three_steps(build_training_graph(network, SOLVER, target=target), batch, run, values_of)
     assert_same_steps(found, expected)
@@ -137,9 +135,9 @@ def test_dropout_keeps_the_expected_value(make_model, run):
     np.testing.assert_allclose(outputs["w.grad"], 2 * (outputs["y"] ** 2).sum(0) / x.size, rtol=1e-5)
 
 
-@pytest.mark.skipif(not HAS_TRAINING_KERNELS, reason="onnxruntime-training has the GradientGraphBuilder")
-def test_gradients_equal_those_of_onnxruntime_training(network, batch, run):
+def test_gradients_equal_those_of_onnxruntime_training(network, batch, run, skip_unless_run_here):
     """Its builder knows BatchNormalization as BatchNormInternal only, and no LRN."""
+    skip_unless_run_here("ort-training")
     from onnxruntime.capi._pybind_state import GradientGraphBuilder
 
     network = network.copy()

@@ -1,0 +1,41 @@
+"""Trains a network with ONNX Runtime alone, from a training graph that `wootz-opt` wrote.
+
+    wootz-opt --pass=training-mode --pass=attach-loss --pass=build-gradients \\
+              --pass='apply-optimizer{type=SGD momentum=0.9}' --pass='legalize{target=onnx}' \\
+              network.onnx -o training.onnx
+    python examples/train_with_bare_onnxruntime.py training.onnx images.npy labels.npy
+
+The graph is a pure function. Its metadata entry `wootz.training` (JSON) says which tensor is what:
+
+    data, labels    inputs: float32[N,C,H,W] images and int64[N] classes
+    learning_rate   input: a float32 scalar
+    losses          outputs: float32 scalars, before the step
+    slots           the state: each has an `input`, with an initializer of the same name as its first value, and an
+                    `output`, its value after the step, to be fed as that input to the next run
+"""
+
+import json
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+
+BATCH, STEPS, RATE = 32, 100, np.array(0.01, np.float32)
+
+model_file, images, labels = sys.argv[1], np.load(sys.argv[2]).astype(np.float32), np.load(sys.argv[3])
+model = onnx.load(model_file)
+interface = json.loads({p.key: p.value for p in model.metadata_props}["wootz.training"])
+outputs = interface["losses"] + [slot["output"] for slot in interface["slots"]]
+
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3  # a warning for each input with an initial value
+session = onnxruntime.InferenceSession(model_file, options, providers=["CPUExecutionProvider"])
+random, state = np.random.default_rng(0), {}
+for step in range(STEPS):
+    chosen = random.integers(0, len(images), BATCH)
+    batch = {interface["data"]: images[chosen], interface["labels"]: labels[chosen].astype(np.int64)}
+    values = session.run(outputs, {**batch, interface["learning_rate"]: RATE, **state})
+    state = dict(zip([slot["input"] for slot in interface["slots"]], values[len(interface["losses"]) :], strict=True))
+    print(f"step {step}: loss {values[0]:.4f}")
+np.savez("trained.npz", **state)

@@ -1,0 +1,58 @@
+"""`wootz-opt` writes a training graph that a program without wootz trains."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "train_with_bare_onnxruntime.py"
+NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
+network (float[N,1,4,4] x) => (probability) <
+  float[2,1,1,1] conv = {1, -1}, float[3,32] fc = {%s}, float[3] bias = {0, 0, 0}> {
+  y = Conv(x, conv)
+  r = Relu(y)
+  f = Flatten(r)
+  logits = Gemm<transB=1>(f, fc, bias)
+  probability = Softmax(logits)
+}
+""" % ", ".join(f"{v:.3f}" for v in np.random.default_rng(0).normal(0, 0.1, 96))  # noqa: UP031
+PASSES = (
+    "training-mode",
+    "attach-loss",
+    "build-gradients",
+    "apply-optimizer{momentum=0.9}",
+    "legalize{target=onnx}",
+)
+
+
+@pytest.fixture
+def training_graph(tmp_path):
+    (tmp_path / "network.onnxtxt").write_text(NETWORK)
+    passes = [f"--pass={p}" for p in PASSES]
+    command = [sys.executable, "-c", "from wootz.tools.opt import main; main()", *passes]
+    subprocess.run(
+        [*command, str(tmp_path / "network.onnxtxt"), "-o", str(tmp_path / "training.onnx")], check=True, cwd=tmp_path
+    )
+    return tmp_path / "training.onnx"
+
+
+def test_a_program_without_wootz_trains_the_graph(training_graph, tmp_path):
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 3, 120)
+    images = random.normal(size=(120, 1, 4, 4)) + labels[:, None, None, None] - 1
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "labels.npy", labels)
+    files = [str(training_graph), "images.npy", "labels.npy"]
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE), *files], check=True, cwd=tmp_path, capture_output=True, text=True
+    )
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", done.stdout)]
+    assert len(losses) == 100
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+    assert set(np.load(tmp_path / "trained.npz")) >= {"conv", "fc", "bias", "fc.momentum"}
+    assert "wootz" not in re.sub(r'""".*?"""', "", EXAMPLE.read_text(), flags=re.DOTALL).replace('"wootz.training"', "")
