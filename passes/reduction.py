@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Graph, Model, Variable, copy_graph, is_constant, replace_uses
@@ -78,7 +79,7 @@ def _drop_outputs(model: Model) -> Iterator[Model]:
     outputs = model.graph.outputs
     for kept in [[t.name] for t in outputs] + [[t.name for t in outputs if t is not gone] for gone in outputs]:
         if 0 < len(kept) < len(outputs):
-            yield _edited(model, lambda graph, kept=kept: _keep_outputs(graph, kept))
+            yield _edited(model, partial(_keep_outputs, names=kept))
 
 
 def _keep_outputs(graph: Graph, names: Sequence[str]) -> None:
@@ -88,7 +89,7 @@ def _keep_outputs(graph: Graph, names: Sequence[str]) -> None:
 def _cut_behind(model: Model) -> Iterator[Model]:
     """Makes an inner tensor the only output, early ones first."""
     for name in _inner_tensors(model):
-        yield _edited(_annotated(model), lambda graph, name=name: _set_output(graph, name))
+        yield _edited(_annotated(model), partial(_set_output, name=name))
 
 
 def _set_output(graph: Graph, name: str) -> None:
@@ -98,7 +99,7 @@ def _set_output(graph: Graph, name: str) -> None:
 def _cut_before(model: Model) -> Iterator[Model]:
     """Makes an inner tensor an input, late ones first."""
     for name in reversed(_inner_tensors(model)):
-        yield _edited(_annotated(model), lambda graph, name=name: _make_input(graph, name))
+        yield _edited(_annotated(model), partial(_make_input, name=name))
 
 
 def _make_input(graph: Graph, name: str) -> None:
@@ -117,7 +118,7 @@ def _bypass(model: Model) -> Iterator[Model]:
             output = node.outputs[0]
             is_alike = not is_constant(tensor) and tensor.shape == output.shape and tensor.dtype == output.dtype
             if is_alike and not any(output is t for t in annotated.graph.outputs):
-                yield _edited(model, lambda graph, i=i, operand=operand: _bypass_node(graph, i, operand))
+                yield _edited(model, partial(_bypass_node, position=i, operand=operand))
 
 
 def _bypass_node(graph: Graph, position: int, operand: int) -> None:

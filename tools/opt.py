@@ -44,6 +44,7 @@ EQUAL = 1e-5
 @click.option("--elide-weights", type=click.IntRange(0), metavar="N", help="Leave out weights of more than N elements.")
 @click.option("--timing", is_flag=True, help="Print the seconds that each pass took.")
 @click.option("--stats", is_flag=True, help="Print what the passes counted.")
+@click.option("--data", type=click.Path(path_type=Path), help="Arrays (.npz) for passes with an option data.")
 @click.option("--plan", type=click.Path(path_type=Path), help="Write the pruning plan there, as JSON.")
 @click.option(
     "--split-input-file", is_flag=True, help="Treat the parts between lines '# -----' as models of their own."
@@ -107,8 +108,9 @@ class _Run:
         texts = options["passes"]
         self.passes = (
             *parse_pipeline(options["pipeline"] or "", loaded),
-            *(_with_evaluator(parse_pass(text, loaded)) for text in texts),
+            *(parse_pass(text, loaded) for text in texts),
         )
+        self.passes = tuple(_with_evaluator(_with_data(p, options["data"])) for p in self.passes)
         self._check_printed_passes()
 
     def _check_printed_passes(self) -> None:
@@ -245,6 +247,13 @@ def _expected_errors(part: str, first_line: int) -> list[tuple[int, str]]:
         for i, line in enumerate(part.splitlines())
         if line.strip().startswith(EXPECTED_ERROR)
     ]
+
+
+def _with_data(pass_: Pass, file: Path | None) -> Pass:
+    """Gives a pass that looks at data the file of --data, where its own option names none."""
+    if file is None or getattr(pass_, "data", file) is not None:
+        return pass_
+    return replace(pass_, data=file)  # type: ignore[call-arg]
 
 
 def _with_evaluator(pass_: Pass) -> Pass:

@@ -70,10 +70,20 @@ WEIGHT_CRITERIA: dict[str, Callable[[np.ndarray], np.ndarray]] = {"l1": l1, "l2"
 
 
 def channel_scores(model: Model, analysis: ChannelAnalysis, criterion: str = "l1", seed: int = 0) -> np.ndarray:
-    """The importance of each channel: the sum over its filters in all layers, at the channel's own index: [atoms].
+    """The importance of each channel, by `filter_scores`: float64[atoms], at the channel's own index."""
+    return sum_over_channels(analysis, filter_scores(model, analysis, criterion, seed))
+
+
+def sum_over_channels(analysis: ChannelAnalysis, scores: np.ndarray) -> np.ndarray:
+    """The sum over the filters of a channel in all layers: float64[atoms], at the channel's own index."""
+    return np.bincount(analysis.channel_of, weights=scores, minlength=len(scores))
+
+
+def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed: int) -> np.ndarray:
+    """The importance of each filter: float64[atoms].
 
     Criteria: those of `WEIGHT_CRITERIA`, `bn-scale` (absolute scale of the BatchNormalization behind the layer; Liu
-    et al. 2017) and `random`.
+    et al. 2017) and `random`. Those that look at data are in `data_criteria`.
     """
     scores = np.zeros(len(analysis.channel_of))
     if criterion in WEIGHT_CRITERIA:
@@ -86,9 +96,9 @@ def channel_scores(model: Model, analysis: ChannelAnalysis, criterion: str = "l1
         for layer in analysis.layers:
             scores[layer.atoms] = np.random.default_rng([seed, zlib.crc32(layer.name.encode())]).random(layer.size)
     else:
-        known = ", ".join([*WEIGHT_CRITERIA, "bn-scale", "random"])
+        known = ", ".join([*WEIGHT_CRITERIA, "bn-scale", "random; with data: apoz, taylor"])
         raise WootzError(f"no criterion {criterion!r} (there are {known})")
-    return np.bincount(analysis.channel_of, weights=scores, minlength=len(scores))
+    return scores
 
 
 def _batch_norm_scales(model: Model, analysis: ChannelAnalysis) -> np.ndarray:

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
-from wootz.passes.analysis.importance import channel_scores, kept_count, most_important
+from wootz.passes.analysis.data_criteria import DATA_CRITERIA, Sample, data_scores
+from wootz.passes.analysis.importance import channel_scores, kept_count, most_important, sum_over_channels
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import LayerPlan, PruningPlan
 from wootz.passes.pruning.cells import Cell, find_cells
@@ -41,11 +43,20 @@ class Planner:
         round_to: int = 1,
         min_channels: int = 1,
         analysis: ChannelAnalysis | None = None,
+        sample: Sample | None = None,
     ) -> Planner:
-        """The planner for `model`; `analysis` saves analysing it again."""
+        """The planner for `model`; `analysis` saves analysing it again, `sample` is for criteria that look at data.
+
+        Raises WootzError for an unknown criterion, or one that lacks what it needs.
+        """
         analysis = analysis or analyse_channels(model)
         cells, locks = find_cells(analysis)
-        scores = channel_scores(model, analysis, criterion, seed)
+        if criterion in DATA_CRITERIA:
+            if sample is None:
+                raise WootzError(f"criterion {criterion} looks at data: data=FILE.npz")
+            scores = sum_over_channels(analysis, data_scores(model, analysis, criterion, sample))
+        else:
+            scores = channel_scores(model, analysis, criterion, seed)
         return Planner(analysis, cells, locks, scores, round_to, min_channels)
 
     def cells_of(self, layer: int) -> tuple[int, ...]:

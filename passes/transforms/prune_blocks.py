@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis
-from wootz.passes.analysis.modules import find_modules
+from wootz.passes.analysis.data_criteria import Sample, read_sample
 from wootz.passes.analysis.importance import require_rate
-from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.base import Evaluator, Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, module_nodes
 from wootz.passes.plan.pruning import PruningPlan
@@ -38,15 +40,16 @@ class PruneBlocks(Pass):
     name = "prune-blocks"
     rate: float | None = option(None, "one rate for all modules")
     rates: tuple[float, ...] = option((), "one rate a module, in order of data flow")
-    criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random")
+    criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random; with data: apoz, taylor")
+    data: Path | None = option(None, ".npz with the network's inputs, and labels, for apoz and taylor")
     seed: int = option(0, "for the criterion random")
     round_to: int = option(1, "keep multiples of this many filters")
     min_channels: int = option(1, "keep at least this many filters")
+    evaluator: Evaluator | None = None
 
     def apply(self, model: Model) -> PassResult:
-        pruner = BlockPruner.of(
-            model, self.criterion, seed=self.seed, round_to=self.round_to, min_channels=self.min_channels
-        )
+        sample = read_sample(self.data, self.evaluator) if self.data else None
+        pruner = BlockPruner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample)
         plan = pruner.plan(self._rates(pruner))
         return PassResult(pruner.materialize(plan), plan.is_pruned, plan.statistics(), plan)
 
@@ -110,9 +113,11 @@ class BlockPruner:
         seed: int = 0,
         round_to: int = 1,
         min_channels: int = 1,
+        sample: Sample | None = None,
     ) -> BlockPruner:
+        """The pruner for `model`; `sample` is for criteria that look at data."""
         modules, _ = find_modules(model)
-        planner = Planner.of(model, criterion, seed, round_to, min_channels)
+        planner = Planner.of(model, criterion, seed, round_to, min_channels, sample=sample)
         return BlockPruner(model, modules, planner, Materializer.of(model, planner.analysis))
 
     def plan(self, rates: Mapping[str, Rate]) -> PruningPlan:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from wootz.passes.analysis.cost import macs, parameters
+from wootz.passes.analysis.data_criteria import read_sample
 from wootz.passes.analysis.importance import kept_count, require_rate
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.base import Evaluator, Pass, PassResult, option
 from wootz.passes.ir.model import Model, module_nodes
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.materializer import Materializer
@@ -46,15 +48,18 @@ class PruneFilters(Pass):
     )
     macs: str = option("", "target for the multiply-accumulates, as 0.5x or a number")
     parameters: str = option("", "target for the parameters, as 0.5x or a number")
-    criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random")
+    criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random; with data: apoz, taylor")
+    data: Path | None = option(None, ".npz with the network's inputs, and labels, for apoz and taylor")
     ranking: Literal["local", "global"] = option("local", "rank within layers or over all of them")
     seed: int = option(0, "for the criterion random")
     linear: bool = option(False, "prune hidden fully connected layers too")
     round_to: int = option(1, "keep multiples of this many filters")
     min_channels: int = option(1, "keep at least this many filters")
+    evaluator: Evaluator | None = None
 
     def apply(self, model: Model) -> PassResult:
-        planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels)
+        sample = read_sample(self.data, self.evaluator) if self.data else None
+        planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample=sample)
         materializer = Materializer.of(model, planner.analysis)
         if (bool(self.macs), bool(self.parameters), self.rate is not None or bool(self.rates)).count(True) != 1:
             raise self.refuse("needs one of: rate and rates, macs, parameters")
