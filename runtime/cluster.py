@@ -25,7 +25,7 @@ class Cluster(Protocol):
     def gather(self, value: T) -> list[T]:
         """The values of all processes, by rank, on every process."""
 
-    def broadcast(self, value: T | None, root: int = 0) -> T:
+    def broadcast(self, value: Any, root: int = 0) -> Any:
         """The value of process `root`, on every process."""
 
 
@@ -36,8 +36,7 @@ class SingleProcess:
     def gather(self, value: T) -> list[T]:
         return [value]
 
-    def broadcast(self, value: T | None, root: int = 0) -> T:
-        assert value is not None
+    def broadcast(self, value: Any, root: int = 0) -> Any:
         return value
 
 
@@ -52,9 +51,8 @@ class MpiCluster:
         gathered: list[T] = self._world.allgather(value)
         return gathered
 
-    def broadcast(self, value: T | None, root: int = 0) -> T:
-        sent: T = self._world.bcast(value, root)
-        return sent
+    def broadcast(self, value: Any, root: int = 0) -> Any:
+        return self._world.bcast(value, root)
 
 
 def connect() -> Cluster:

@@ -19,7 +19,7 @@ class NetworkResult:
     """One network of the subspace. Accuracies are on the validation split, sizes in parameters, seconds of training.
 
     `blocks` is the composite vector as text, a dash for modules that start from the teacher's remaining weights;
-    empty for default networks.
+    empty for default networks. A network with a `fault` could not be trained; its accuracy counts as 0.
     """
 
     index: int
@@ -33,6 +33,7 @@ class NetworkResult:
     blocks: tuple[str, ...] = ()
     latency_ms: float | None = None
     process: int = 0
+    fault: str = ""
 
     @property
     def measured(self) -> Measurements:

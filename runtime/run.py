@@ -53,7 +53,7 @@ from wootz.runtime.result import (
 from wootz.runtime.run_directory import BEST_FILE, STORE_FOLDER, TEACHER_FILE
 from wootz.runtime.session import CPU, Device, runtime_version
 from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import TrainedBlock, Trainer, Weights
+from wootz.runtime.trainer import DivergenceError, TrainedBlock, Trainer
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ class _Run:
         teacher, full = self.prepare_teacher()
         check_accuracy_bounds(job.objective, full.measured)
         pruner = BlockPruner.of(teacher, job.criterion)
-        candidates = self.candidates(pruner)
+        candidates = self.on_process_0(lambda: self.candidates(pruner))
         order = feasible_in_order(candidates, job.objective, full.measured)
         tried = replace(
             job.subspace,
@@ -222,7 +222,7 @@ class _Run:
             accuracy=accuracy,
             curve=curve,
             seconds=seconds,
-            latency_ms=self.latency(model),
+            latency_ms=self.on_process_0(lambda: self.latency(model)),
             test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
         )
         if self.cluster.rank == 0:
@@ -274,41 +274,54 @@ class _Run:
     ) -> tuple[ExplorationResult, Model | None]:
         """Fine-tunes and evaluates networks in order. The best one is tested, and its model given, on all processes."""
         begin = time.perf_counter()
-        job, weights = self.job, dict[int, Weights]()
+        job = self.job
 
         def evaluate(candidate: Candidate) -> NetworkResult:
             model, blocks = build(candidate)
             configuration = format_configuration(job.subspace.configurations[candidate.index])
-            position = order.index(candidate) + 1
-            trained = self.trainer.fine_tune(
-                model, job.solver, f"{kind} network {position} of at most {len(order)} {configuration}"
-            )
-            weights[candidate.index] = trained.weights
-            return NetworkResult(
+            title = f"{kind} network {order.index(candidate) + 1} of at most {len(order)} {configuration}"
+            result = NetworkResult(
                 index=candidate.index,
                 configuration=configuration,
                 parameters=int(candidate.measured[Metric.MODEL_SIZE]),
                 flops=int(candidate.measured[Metric.FLOPS]),
-                initial_accuracy=trained.initial_accuracy,
-                accuracy=trained.final_accuracy,
-                curve=trained.curve,
-                seconds=trained.seconds,
+                initial_accuracy=0.0,
+                accuracy=0.0,
+                curve=((0, 0.0),),
+                seconds=0.0,
                 blocks=blocks,
                 latency_ms=candidate.measured.get(Metric.LATENCY),
                 process=self.cluster.rank,
             )
+            try:
+                trained = self.trainer.fine_tune(model, job.solver, title)
+            except DivergenceError as error:
+                return replace(result, fault=str(error))
+            return replace(
+                result,
+                initial_accuracy=trained.initial_accuracy,
+                accuracy=trained.final_accuracy,
+                curve=trained.curve,
+                seconds=trained.seconds,
+            )
 
         found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, evaluate, self.cluster)
         seconds = time.perf_counter() - begin
-        best = found.best
-        if best is None:
+        for network in found.evaluated:
+            if network.fault:
+                self.note(network.fault)
+        if found.best is None:
             return ExplorationResult(found.evaluated, None, seconds), None
-        candidate = next(c for c in order if c.index == best.index)
-        best_weights = self.cluster.broadcast(weights.get(best.index), root=best.process)
-        model = with_weights(build(candidate)[0], best_weights)
+        model = self.trained(found.best, build(next(c for c in order if c.index == found.best.index))[0])
         test = job.dataset.test
         test_accuracy = None if test is None else self.trainer.test_accuracy(model, test)
-        return ExplorationResult(found.evaluated, best.index, seconds, test_accuracy), model
+        return ExplorationResult(found.evaluated, found.best.index, seconds, test_accuracy), model
+
+    def trained(self, network: NetworkResult, initial: Model) -> Model:
+        """The network after fine-tuning, on all processes; `initial` is what fine-tuning began with."""
+        is_here = self.cluster.rank == network.process
+        weights = self.trainer.stored_weights(initial, self.job.solver) if is_here else None
+        return with_weights(initial, self.cluster.broadcast(weights, root=network.process))
 
     def assembled(
         self,
@@ -366,7 +379,8 @@ class _Run:
 
     def on_process_0(self, compute: Callable[[], T]) -> T:
         """`compute()` on process 0, its value on all."""
-        return self.cluster.broadcast(compute() if self.cluster.rank == 0 else None)
+        value: T = self.cluster.broadcast(compute() if self.cluster.rank == 0 else None)
+        return value
 
     def note(self, text: str) -> None:
         self.notes.append(text)

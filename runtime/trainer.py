@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
@@ -41,6 +42,10 @@ Weights = Mapping[str, np.ndarray]
 
 BLOCK_ERROR_WINDOW = 20
 """The first and the last so many losses are averaged for the error of a block before and after."""
+
+
+class DivergenceError(WootzError):
+    """The loss of a network is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,11 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
 
     def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
-        """Trains all parameters of `model`, a classifier, on the training split."""
-        key = digest("network", model, solver, *self._setting())
+        """Trains all parameters of `model`, a classifier, on the training split.
+
+        Raises DivergenceError, with the step, when the loss is no longer finite.
+        """
+        key = self._network_key(model, solver)
         stored = self.store.get(key)
         if stored is None:
             stored = self._fine_tune(model, solver, title)
@@ -94,6 +102,14 @@ class Trainer:
         record = stored.record
         curve = tuple((int(step), float(value)) for step, value in record["curve"])
         return TrainedNetwork(stored.weights, curve[0][1], curve[-1][1], curve, record["seconds"], reused)
+
+    def stored_weights(self, model: Model, solver: Solver) -> Weights | None:
+        """The weights of `model` after `fine_tune`; None if that was not done here."""
+        stored = self.store.get(self._network_key(model, solver))
+        return None if stored is None else stored.weights
+
+    def _network_key(self, model: Model, solver: Solver) -> str:
+        return digest("network", model, solver, *self._setting())
 
     def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored:
         session = TrainingSession(build_training_graph(model, solver, target=self.target), self.device)
@@ -112,6 +128,11 @@ class Trainer:
             measure_accuracy=lambda: validate(solver.test_iter * solver.batch_size),
         )
         steps = len(history.losses)
+        if history.diverged:
+            raise DivergenceError(
+                f"{title}: the training diverged, the loss is not finite at step {steps} (learning rate "
+                f"{solver.learning_rate(steps - 1):g}): lower base_lr, or set clip_gradients"
+            )
         between = [(step, value) for step, value in history.accuracies if step < steps]
         curve = [(0, initial), *between, (steps, validate())]
         return Stored(session.weights(), {"curve": curve, "seconds": history.seconds})

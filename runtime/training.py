@@ -9,17 +9,12 @@ from itertools import islice
 
 import numpy as np
 
-from wootz.passes.errors import WootzError
 from wootz.passes.plan.solver import Solver
 from wootz.runtime.batches import Batch
 from wootz.runtime.session import TrainingSession
 
 OnStep = Callable[[int, np.ndarray], None]
 """Called after each step with the number of steps done and the losses of the last one."""
-
-
-class DivergenceError(WootzError):
-    """A loss is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,8 @@ def train(
     """Runs the solver's `max_iter` steps, `iter_size` batches each, with its learning rates.
 
     `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
-    independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. Raises
-    DivergenceError when none is left.
+    independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. The
+    training ends early when none is left.
     """
     names = session.interface.losses
     history: list[np.ndarray] = []
@@ -64,10 +59,7 @@ def train(
             if not np.isfinite(loss):
                 diverged.setdefault(name, step + 1)
         if len(diverged) == len(names):
-            raise DivergenceError(
-                f"the training diverged: the loss is not finite at step {step + 1} "
-                f"(learning rate {rate:g}): lower base_lr, or set clip_gradients"
-            )
+            break
         if on_step is not None:
             on_step(step + 1, losses)
         if measure_accuracy is not None and solver.test_interval and (step + 1) % solver.test_interval == 0:

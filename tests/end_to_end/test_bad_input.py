@@ -115,6 +115,19 @@ def test_nothing_meets_the_objective(wootz, job_files, tmp_path):
     assert not (tmp_path / "out" / "best.onnx").exists()
 
 
+def test_networks_that_diverge_are_named_and_the_run_goes_on(wootz, job_files, finished_run, tmp_path):
+    (tmp_path / "solver.prototxt").write_text("base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16")
+    done = wootz(
+        "run", finished_run / "teacher.onnx", "--solver", tmp_path / "solver.prototxt", "--pretrain-solver",
+        job_files / "pretrain.prototxt", "--subspace", job_files / "subspace.json", "--data", "digits",
+        "--objective", "min ModelSize constraint Accuracy > 0.5", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == 1
+    assert re.search(r"none of the 4 networks meets", done.err)
+    assert len(re.findall(r"the training diverged, the loss is not finite at step \d", done.out)) == 4
+    assert "the training diverged" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_usage_errors_exit_with_2(wootz):
     assert wootz("run", "--no-such-option").code == 2
     assert wootz("fly").code == 2
