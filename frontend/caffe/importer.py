@@ -129,7 +129,8 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
         if is_data_layer(layer):
             continue
         only_labels = phase is Phase.TEST and bool(layer.bottoms) and set(layer.bottoms) <= from_labels
-        if not only_labels and not is_for_training_only(layer.type, phase):
+        own_loss = phase is Phase.TEST and layer.type == "Python" and bool(layer.loss_weights)
+        if not only_labels and not own_loss and not is_for_training_only(layer.type, phase):
             kept.append(layer)
             continue
         from_labels.update(set(layer.tops) - set(layer.bottoms))

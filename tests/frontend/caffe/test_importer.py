@@ -143,6 +143,12 @@ def test_layers_that_prepare_labels_go_with_the_loss(load) -> None:
     assert [n.op for n in result.model.graph.nodes] == ["Flatten", "Gemm"]
 
 
+def test_a_loss_in_python_is_left_out(load) -> None:
+    result = load("""input: "x" input_shape { dim: 1 dim: 3 } layer { name: "s" type: "Softmax" bottom: "x" top: "y" }
+        layer { name: "l" type: "Python" bottom: "y" top: "l" loss_weight: 1 python_param { layer: "Mine" } }""")
+    assert [t.name for t in result.model.graph.outputs] == ["y"]
+
+
 def test_the_raw_head_of_a_detector_is_the_output(load) -> None:
     result = load("""input: "x" input_dim: 1 input_dim: 3 input_dim: 4 input_dim: 4
         layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 2 kernel_size: 1 } }
@@ -201,7 +207,7 @@ def test_a_shape_that_is_in_the_data_can_be_given(load) -> None:
             'layer { name: "r" type: "RelU" bottom: "x" top: "y" }',
             "layers of this type are not understood: did",
         ),
-        ('layer { name: "r" type: "Python" bottom: "x" top: "y" }', "layer 'r' (Python): layers of this type are not"),
+        ('layer { name: "r" type: "Python" bottom: "x" top: "y" }', "(Python): the Python code of '' has no ONNX"),
         (
             'layer { name: "r" type: "ReLU" bottom: "x" top: "y" magic_param { a: 1 } }',
             "2:53: layer 'r' has a field 'magic_param' that is not understood",
