@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ import click
 from wootz.tools.cli import DEBUG, run_command
 
 if TYPE_CHECKING:  # what follows is imported when it is needed: `wootz-opt --version` takes a tenth of a second
+    import numpy as np
+
     from wootz.passes.base import Pass
     from wootz.passes.ir.model import Model
     from wootz.passes.pipeline import Step
@@ -51,7 +53,7 @@ EQUAL = 1e-5
 )
 @click.option("--verify-diagnostics", is_flag=True, help="Expect the errors that '# expected-error: TEXT' lines state.")
 def opt(model: str | None, list_passes: bool, help_pass: str | None, **options: Any) -> int:
-    """Runs passes on MODEL (.onnx, .onnxtxt or - for standard input) and prints or writes the result."""
+    """Runs passes on MODEL (.onnx, .onnxtxt, .prototxt, - for standard input) and prints or writes the result."""
     from wootz.passes.registry import load_passes
 
     loaded = {name: cls for file in options.pop("load_pass") for name, cls in load_passes(file).items()}
@@ -127,7 +129,7 @@ class _Run:
         from wootz.passes.ir.text import parse_text, split_text
 
         if not (self.options["split_input_file"] or self.options["verify_diagnostics"]):
-            self._process(lambda: load(self.source))
+            self._process(lambda: load(self.source) if Path(self.source).suffix != ".prototxt" else self._import())
             return 0
         content, file = read(self.source)
         if not is_text(content, file):
@@ -144,6 +146,11 @@ class _Run:
         for failure in failures:
             click.echo(f"error: {failure}", err=True)
         return 1 if failures else 0
+
+    def _import(self) -> Model:
+        from wootz.tools.models import open_network
+
+        return open_network(self.source).model
 
     def _process_part(self, part: str, file: str, line: int, parse: Callable[..., Model]) -> list[str]:
         """Processes one model of several; gives what went other than expected."""
@@ -260,9 +267,14 @@ def _with_evaluator(pass_: Pass) -> Pass:
     """Gives a pass that executes graphs ONNX Runtime to do it with."""
     if not any(f.name == "evaluator" for f in fields(pass_)):
         return pass_
+    return replace(pass_, evaluator=_evaluate)  # type: ignore[call-arg]
+
+
+def _evaluate(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """ONNX Runtime is imported when a graph is executed, not before: that takes longer than most passes."""
     from wootz.runtime.session import evaluate
 
-    return replace(pass_, evaluator=evaluate)  # type: ignore[call-arg]
+    return evaluate(model, feeds)
 
 
 def _check_equivalence(step: Step, before: Model) -> None:
