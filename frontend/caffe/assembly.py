@@ -16,7 +16,7 @@ from wootz.frontend.caffe.shape import Shape, Symbol, annotation, elements, text
 from wootz.frontend.caffe.weights import LARGEST_BLOB
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Tensor, Variable, producer, subgraph_nodes
+from wootz.passes.ir.model import Tensor, Variable, producer, subgraph_nodes
 
 
 def assemble(
@@ -30,7 +30,8 @@ def assemble(
     builder = lowered.builder
     for name in dict.fromkeys([*(w.blob for w in wiring.wires), *(w.layer.name for w in wiring.layers)]):
         builder.fresh(name)
-    values = _inputs(wiring, shapes, builder.graph, symbolic)
+    lowered.batch = next((shape[0] for shape in shapes.values() if shape), 0)
+    values = _inputs(wiring, shapes, lowered, symbolic)
     renamable: set[int] = set()
     layer_names: set[str] = set()
     for wired in wiring.layers:
@@ -50,19 +51,21 @@ def assemble(
     return values
 
 
-def _inputs(wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], graph: Graph, symbolic: bool) -> dict[int, Value]:
+def _inputs(
+    wiring: Wiring, shapes: Mapping[str, tuple[int, ...]], lowered: Lowered, symbolic: bool
+) -> dict[int, Value]:
     """The graph inputs. The batch dimension is the first one of the first input, and of those of the same size."""
-    batch = next((shape[0] for shape in shapes.values() if shape), None)
+    regions = {b for w in wiring.layers if w.layer.type in REGION_LAYERS for b in w.bottoms[1:2]}
     values: dict[int, Value] = {}
     for i, w in enumerate(wiring.wires):
         if w.producer is None and w.blob in shapes:
             shape: Shape = shapes[w.blob]
-            if any(i in r.bottoms[1:2] and r.layer.type in REGION_LAYERS for r in wiring.layers):
+            if i in regions:
                 shape = (Symbol("regions"), *shape[1:])
-            elif symbolic and shape and shape[0] == batch:
+            elif symbolic and shape and shape[0] == lowered.batch:
                 shape = (Symbol(), *shape[1:])
             tensor = Variable(w.blob, np.dtype(np.float32), annotation(shape))
-            graph.inputs.append(tensor)
+            lowered.builder.graph.inputs.append(tensor)
             values[i] = Value(tensor, shape)
     return values
 

@@ -51,6 +51,8 @@ class Lowered:
     weights: WeightSource
     phase: Phase
     notes: list[str] = field(default_factory=list)
+    batch: int = 0
+    """The declared number of images in a batch, for which the first dimension of inputs stands."""
     shared: dict[str, Constant] = field(default_factory=dict)
     multipliers: dict[str, tuple[float, float]] = field(default_factory=dict)
     plain_batch_norms: dict[int, Node] = field(default_factory=dict)

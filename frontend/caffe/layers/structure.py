@@ -140,7 +140,10 @@ def flatten(site: Site, p: FlattenParameter) -> Value:
 
 
 def reshape(site: Site, p: ReshapeParameter) -> Value:
-    """Reshape; 0 keeps a dimension, -1 takes what is left, and the axes outside `axis`, `num_axes` stay."""
+    """Reshape; 0 keeps a dimension, -1 takes what is left, and the axes outside `axis`, `num_axes` stay.
+
+    Where a written first dimension fits for the declared batch size only, it stands for any.
+    """
     site.expect_inputs(1)
     x = site.input
     rank = len(x.shape)
@@ -150,6 +153,8 @@ def reshape(site: Site, p: ReshapeParameter) -> Value:
         raise site.error(f"axis {p.axis} and num_axes {p.num_axes} for a blob of shape {text(x.shape)}")
     middle = _resolved(site, p.shape.dim, x.shape, start, end)
     shape = (*x.shape[:start], *middle, *x.shape[end:])
+    if count(shape) != count(x.shape) and start == 0 and shape and shape[0] == site.lowered.batch:
+        shape = (x.shape[0], *shape[1:])
     if count(shape) != count(x.shape):
         raise site.error(f"{text(x.shape)} can't be reshaped to {text(shape)}: other number of elements")
     return Value(site.reshape(x.tensor, x.shape, shape), shape)

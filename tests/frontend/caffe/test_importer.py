@@ -59,9 +59,17 @@ def test_the_batch_is_symbolic(load, run, random) -> None:
     np.testing.assert_allclose(y, np.concatenate(single), atol=1e-5)
 
 
-def test_a_network_for_one_batch_size_keeps_it_and_says_so(load) -> None:
+def test_a_written_batch_size_stands_for_any(load, run, random) -> None:
     result = load("""input: "x" input_shape { dim: 4 dim: 6 }
         layer { name: "r" type: "Reshape" bottom: "x" top: "y" reshape_param { shape { dim: 4 dim: 2 dim: 3 } } }""")
+    assert (result.blobs["y"], result.notes) == (("N", 2, 3), ())
+    x = random.normal(size=(7, 6)).astype(np.float32)
+    np.testing.assert_array_equal(run(result, {"x": x})["y"], x.reshape(7, 2, 3))
+
+
+def test_a_network_for_one_batch_size_keeps_it_and_says_so(load) -> None:
+    result = load("""input: "x" input_shape { dim: 4 dim: 6 }
+        layer { name: "r" type: "Reshape" bottom: "x" top: "y" reshape_param { shape { dim: 2 dim: 12 } } }""")
     assert result.model.graph.inputs[0].shape == [4, 6]
     assert "the batch size is fixed as declared" in result.notes[0]
 
