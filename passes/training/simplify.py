@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, is_constant, subgraph_nodes
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, subgraph_nodes
 
 LARGEST_SHARED_CONSTANT = 64
 """Constants with more elements are weights, or not worth comparing."""
@@ -109,7 +109,7 @@ def _is_scalar(tensor: Tensor) -> bool:
 def _widen(scalar: Tensor, rank: int, builder: Builder, widened: dict[tuple[int, int], Tensor]) -> Tensor:
     key = (id(scalar), rank)
     if key not in widened:
-        if is_constant(scalar) and not any(scalar is t for t in builder.graph.inputs):
+        if isinstance(scalar, Constant) and not any(scalar is t for t in builder.graph.inputs):
             widened[key] = builder.constant(scalar.values.reshape([1] * rank), scalar.name)
         else:
             widened[key] = builder.op("Reshape", scalar, builder.constant([1] * rank))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Model, Node, Variable
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Variable, replace_uses
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.state import NEW_SUFFIX
@@ -21,6 +21,8 @@ class TrainingMode(Pass):
        are the mean and variance of the batch, which the gradient needs; the running averages are computed beside it:
        `mean.new = momentum * mean + (1 - momentum) * batch_mean`, a graph output, and so for the variance.
     2. Dropout gets `training_mode=true` and a seed of its own.
+    3. An Identity of a constant becomes a constant of its own name: exporters merge parameters that are equal before
+       training, and they won't be afterwards.
 
     As ONNX defines it, the batch is normalised with its population variance (divided by n), and the running variance
     averages that. PyTorch and Caffe normalise alike, but average the sample variance (divided by n - 1).
@@ -36,6 +38,7 @@ class TrainingMode(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         graph = result.graph
+        separated = _separate_merged_constants(graph)
         annotate_shapes(graph)
         batch_norms = [n for n in graph.nodes if n.op == "BatchNormalization" and not n.attrs.get("training_mode", 0)]
         dropouts = [n for n in graph.nodes if n.op == "Dropout"]
@@ -45,8 +48,8 @@ class TrainingMode(Pass):
             self._use_batch_statistics(node, builder, outputs)
         for i, node in enumerate(dropouts):
             _switch_on(node, self.seed + i, builder)
-        counts = {"batch-normalizations": len(batch_norms), "dropouts": len(dropouts)}
-        return PassResult(result, bool(batch_norms or dropouts), counts)
+        counts = {"batch-normalizations": len(batch_norms), "dropouts": len(dropouts), "separated": separated}
+        return PassResult(result, any(counts.values()), counts)
 
     def _use_batch_statistics(self, node: Node, builder: Builder, outputs: set[str]) -> None:
         mean, variance = node.inputs[3:5]
@@ -64,6 +67,19 @@ class TrainingMode(Pass):
             new.name, new.dtype, new.shape = old.name + NEW_SUFFIX, old.dtype, old.shape
             builder.graph.outputs.append(new)
             outputs.add(new.name)
+
+
+def _separate_merged_constants(graph: Graph) -> int:
+    """Replaces every Identity of a constant by that constant under the Identity's name; gives their number."""
+    merged = [n for n in graph.nodes if n.op == "Identity" and isinstance(n.inputs[0], Constant)]
+    for node in merged:
+        (source,), (copy,) = node.inputs, node.outputs
+        node.inputs.clear()
+        node.outputs.clear()
+        replace_uses(graph, copy, Constant(copy.name, source.values))
+    dropped = {id(n) for n in merged}
+    graph.nodes = [n for n in graph.nodes if id(n) not in dropped]
+    return len(merged)
 
 
 def _switch_on(node: Node, seed: int, builder: Builder) -> None:

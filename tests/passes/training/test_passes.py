@@ -1,0 +1,176 @@
+"""What the training passes refuse, whom they train and what they leave alone."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from wootz.passes.errors import PassError
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Model
+from wootz.passes.plan.solver import Solver
+from wootz.passes.training.apply_optimizer import ApplyOptimizer
+from wootz.passes.training.attach_loss import AttachLoss
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.interface import Slot, TrainingInterface
+from wootz.passes.training.legalize import Legalize
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.training.training_mode import TrainingMode
+
+LINEAR = """g (float[N,4] x) => (y) <float[4,3] w, float[3] b> {
+  h = MatMul(x, w)
+  y = Add(h, b)
+}"""
+TWO_STUDENTS = """g (float[N,4] x) => (loss0, loss1) <
+  float[4,3] "teacher/w", float[4,3] "s0/w", float[4,3] "s1/w", float two> {
+  t = MatMul(x, "teacher/w")
+  target = Mod<fmod=1>(t, two)
+  y0 = MatMul(x, "s0/w")
+  d0 = Sub(y0, target)
+  q0 = Mul(d0, d0)
+  loss0 = ReduceMean<keepdims=0>(q0)
+  y1 = MatMul(x, "s1/w")
+  d1 = Sub(y1, target)
+  q1 = Mul(d1, d1)
+  loss1 = ReduceMean<keepdims=0>(q1)
+}"""
+STUDENT_SHAPES = {"teacher/w": (4, 3), "s0/w": (4, 3), "s1/w": (4, 3), "two": np.array(2.0)}
+
+
+@pytest.fixture
+def linear(make_model):
+    return make_model(LINEAR, w=(4, 3), b=(3,))
+
+
+@pytest.fixture
+def two_students(make_model):
+    return make_model(TWO_STUDENTS, **STUDENT_SHAPES)
+
+
+def refusal(message):
+    return pytest.raises(PassError, match=f"^{re.escape(message)}$")
+
+
+def test_attach_loss_refuses_an_output_that_is_not_there(linear):
+    with refusal("attach-loss: no output named 'z' (outputs: y)"):
+        AttachLoss(output="z").apply(linear)
+
+
+def test_attach_loss_refuses_an_open_choice(two_students):
+    with refusal("attach-loss: the model has 2 outputs (loss0, loss1): choose one with output=NAME"):
+        AttachLoss().apply(two_students)
+
+
+def test_attach_loss_refuses_weights_for_other_classes(linear):
+    with refusal("attach-loss: y: 2 class-weights for 3 classes"):
+        AttachLoss(class_weights=(1.0, 2.0)).apply(linear)
+
+
+def test_build_gradients_refuses_a_network_without_loss(linear):
+    with refusal("build-gradients: no scalar output to minimise: run attach-loss first"):
+        BuildGradients().apply(linear)
+
+
+def test_build_gradients_refuses_a_loss_that_is_not_a_scalar(linear):
+    with refusal("build-gradients: y: a loss must be a scalar, this output has shape ['N', 3]"):
+        BuildGradients(losses=("y",)).apply(linear)
+
+
+def test_build_gradients_names_node_and_operator_without_a_rule(make_model):
+    text = """g (float[N,4] x) => (loss) <float[4,3] w> {
+      h = MatMul(x, w)
+      [angle] a = Tan(h)
+      loss = ReduceSum<keepdims=0>(a)
+    }"""
+    with refusal("build-gradients: angle: there is no gradient rule for Tan"):
+        BuildGradients().apply(make_model(text, w=(4, 3)))
+
+
+def test_build_gradients_says_what_form_of_an_operator_is_not_covered(make_model):
+    text = """g (float[2,3,4,4] x) => (loss) <float[3] p, int64[8] pads> {
+      h = InstanceNormalization(x, p, p)
+      [border] a = Pad<mode="reflect">(h, pads)
+      loss = ReduceSum<keepdims=0>(a)
+    }"""
+    model = make_model(text, p=(3,), pads=np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    with refusal("build-gradients: border: Pad: mode=reflect is not supported, only constant padding is"):
+        BuildGradients().apply(model)
+
+
+def test_build_gradients_refuses_to_train_nothing(linear):
+    lossy = AttachLoss().apply(linear).model
+    message = "there is nothing to train: no loss depends on a parameter that is not frozen"
+    with refusal(f"build-gradients: {message}"):
+        BuildGradients(frozen=("w", "b")).apply(lossy)
+
+
+def test_apply_optimizer_refuses_a_graph_without_gradients(linear):
+    with refusal("apply-optimizer: there are no gradients: run build-gradients first"):
+        ApplyOptimizer().apply(AttachLoss().apply(linear).model)
+
+
+def test_training_mode_refuses_shared_statistics(make_model):
+    text = """g (float[2,3] x) => (y) <float[3] s, float[3] m, float[3] v_variance> {
+      [one] h = BatchNormalization(x, s, s, m, v_variance)
+      [two] y = BatchNormalization(h, s, s, m, v_variance)
+    }"""
+    with refusal("training-mode: two: the running statistic m is shared with another node"):
+        TrainingMode().apply(make_model(text, s=(3,), m=(3,), v_variance=(3,)))
+
+
+def test_parameters_that_an_exporter_merged_are_trained_apart(make_model):
+    text = """g (float[N,3] x) => (y) <float[3] first> {
+      second = Identity(first)
+      h = Mul(x, first)
+      y = Mul(h, second)
+    }"""
+    graph = build_training_graph(make_model(text, first=np.ones(3, np.float32)), Solver())
+    assert [s.input for s in TrainingInterface.of(graph).slots] == ["first", "second"]
+
+
+def test_a_frozen_teacher_gets_no_gradient_and_needs_no_rule(two_students):
+    """The teacher contains an operator without a rule."""
+    graph = BuildGradients(frozen=("teacher/",)).apply(two_students).model
+    gradients = [t.name for t in graph.graph.outputs if t.name.endswith(".grad")]
+    assert gradients == ["s0/w.grad", "s1/w.grad"]
+    new = graph.graph.nodes[len(two_students.graph.nodes) :]
+    assert not any("teacher/w" in [t.name for t in node.inputs] for node in new)
+
+
+def test_each_student_is_clipped_on_its_own(two_students, run, values_of):
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    gradients = run(Legalize().apply(BuildGradients(frozen=("teacher/",)).apply(two_students).model).model, {"x": x})
+    norms = {s: float(np.linalg.norm(gradients[f"{s}/w.grad"])) for s in ("s0", "s1")}
+    clip = sum(norms.values()) / 2  # between the two norms: one student is clipped, the other is not
+    solver = Solver(clip_gradients=clip)
+    graph = build_training_graph(two_students, solver, loss=None, losses=("loss0", "loss1"), frozen="teacher/")
+    assert TrainingInterface.of(graph).slots == (
+        Slot("s0/w", "s0/w.new", "parameter", "loss0"),
+        Slot("s1/w", "s1/w.new", "parameter", "loss1"),
+    )
+    outputs = run(graph, {"x": x, "learning_rate": np.array(1.0, np.float32)})
+    for student, norm in norms.items():
+        moved = values_of(two_students)[f"{student}/w"] - outputs[f"{student}/w.new"]
+        np.testing.assert_allclose(moved, gradients[f"{student}/w.grad"] * min(1.0, clip / norm), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["L1", "L2"])
+def test_weight_decay(kind, linear, run, values_of):
+    solver = Solver(weight_decay=0.5, regularization_type=kind)
+    network = Model(linear.graph, metadata={MULTIPLIERS_KEY: '{"b": [1, 0]}'})
+    x, labels = np.zeros((2, 4), np.float32), np.array([0, 2])
+    feeds = {"x": x, "labels": labels, "learning_rate": np.array(0.1, np.float32)}
+    outputs = run(build_training_graph(network, solver), feeds)
+    plain = run(build_training_graph(network, Solver()), feeds)
+    w = values_of(linear)["w"]
+    np.testing.assert_allclose(outputs["w.new"], w - 0.05 * (w if kind == "L2" else np.sign(w)), rtol=1e-5)
+    np.testing.assert_array_equal(outputs["b.new"], plain["b.new"])
+
+
+def test_rate_of_zero_changes_nothing_but_statistics_and_momentum(linear, run, values_of):
+    graph = build_training_graph(linear, Solver(momentum=0.9))
+    x, labels = np.ones((2, 4), np.float32), np.array([0, 2])
+    outputs = run(graph, {"x": x, "labels": labels, "learning_rate": np.array(0.0, np.float32)})
+    for name in ("w", "b"):
+        np.testing.assert_array_equal(outputs[f"{name}.new"], values_of(linear)[name])
