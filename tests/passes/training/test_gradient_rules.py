@@ -272,6 +272,87 @@ def test_legalized_in_single_precision_equals_double_precision(
         assert np.abs(found[parameter] - gradient).max() <= 1e-5 * np.abs(gradient).max(), parameter
 
 
+# What PyTorch computes in a case: a(torch, functional, a, w) with w the constants by name.
+PYTORCH = {
+    "Relu": lambda t, f, a, w: f.relu(a),
+    "PRelu": lambda t, f, a, w: f.prelu(a, w["slope"].flatten()),
+    "LeakyRelu": lambda t, f, a, w: f.leaky_relu(a, 0.2),
+    "Elu": lambda t, f, a, w: f.elu(a, 1.3),
+    "Celu": lambda t, f, a, w: f.celu(a, 0.7),
+    "Selu": lambda t, f, a, w: f.selu(a),
+    "Mish": lambda t, f, a, w: f.mish(a),
+    "HardSwish": lambda t, f, a, w: f.hardswish(4 * a),
+    "Softplus": lambda t, f, a, w: f.softplus(a),
+    "Softsign": lambda t, f, a, w: f.softsign(a),
+    "Sigmoid": lambda t, f, a, w: t.sigmoid(a),
+    "Tanh": lambda t, f, a, w: t.tanh(a),
+    "Erf": lambda t, f, a, w: t.erf(a),
+    "Clip": lambda t, f, a, w: t.clamp(a, -0.5, 0.6),
+    "Abs": lambda t, f, a, w: t.abs(a),
+    "Pow": lambda t, f, a, w: a ** (w["w"] * w["w"]),
+    "Div": lambda t, f, a, w: w["w"] * w["w"] / a,
+    "Max": lambda t, f, a, w: t.maximum(a, w["w"] * w["w"]),
+    "Conv": lambda t, f, a, w: f.conv2d(a, w["w"], w["b"], padding=1),
+    "Conv-1x1-strided": lambda t, f, a, w: f.conv2d(a, w["w"], stride=2),
+    "Conv-group": lambda t, f, a, w: f.conv2d(f.pad(a, (0, 1, 1, 2)), w["w"], stride=(2, 3), groups=2),
+    "Conv-depthwise": lambda t, f, a, w: f.conv2d(a, w["w"], stride=(2, 1), padding=1, groups=4),
+    "Conv-dilated": lambda t, f, a, w: f.conv2d(f.pad(a, (3, 2, 2, 2)), w["w"], dilation=(2, 3)),
+    "Conv-dilated-strided": lambda t, f, a, w: f.conv2d(a, w["w"], dilation=2, stride=(3, 2)),
+    "ConvTranspose": lambda t, f, a, w: f.conv_transpose2d(a, w["w"], w["b"]),
+    "Gemm": lambda t, f, a, w: a @ w["w"] + w["b"],
+    "Gemm-transB": lambda t, f, a, w: 0.5 * a @ w["w"].T + 2 * w["b"],
+    "MatMul-broadcast": lambda t, f, a, w: a @ w["w"],
+    "MaxPool": lambda t, f, a, w: f.max_pool2d(f.pad(a, (0, 1, 1, 1), value=-t.inf), (3, 2), 2),
+    "MaxPool-ceil": lambda t, f, a, w: f.max_pool2d(a, 2, 2, ceil_mode=True),
+    "AveragePool-pads": lambda t, f, a, w: f.avg_pool2d(a, 3, 1, 1),
+    "AveragePool-gaps": lambda t, f, a, w: f.avg_pool2d(a, 2, 3),
+    "GlobalAveragePool": lambda t, f, a, w: f.adaptive_avg_pool2d(a, 1),
+    "GlobalMaxPool": lambda t, f, a, w: f.adaptive_max_pool2d(a, 1),
+    "BatchNormalization-training": lambda t, f, a, w: f.batch_norm(
+        a, None, None, w["scale"], w["bias"], training=True, eps=0.001
+    ),
+    "BatchNormalization-inference": lambda t, f, a, w: f.batch_norm(
+        a, w["mean"], w["variance"], w["scale"], w["bias"], eps=0.001
+    ),
+    "InstanceNormalization": lambda t, f, a, w: f.instance_norm(a, weight=w["s"], bias=w["b"]),
+    "LayerNormalization": lambda t, f, a, w: f.layer_norm(a, (6,), w["s"], w["b"]),
+    "LRN": lambda t, f, a, w: f.local_response_norm(a, 3, alpha=0.5, beta=0.75, k=2.0),
+    "Softmax": lambda t, f, a, w: a.softmax(1),
+    "LogSoftmax": lambda t, f, a, w: a.log_softmax(-1),
+    "ReduceL2": lambda t, f, a, w: a.norm(dim=(1, 2)),
+    "ReduceMax": lambda t, f, a, w: a.amax((2, 3)),
+    "ReduceLogSumExp": lambda t, f, a, w: a.logsumexp(-1),
+    "DepthToSpace-CRD": lambda t, f, a, w: f.pixel_shuffle(a, 2),
+    "Gather-repeated": lambda t, f, a, w: a.index_select(2, t.tensor([3, 0, 3])),
+    "Pad": lambda t, f, a, w: f.pad(a, (0, 3, 2, 1, 1, 0)),
+    "Transpose": lambda t, f, a, w: a.permute(2, 0, 3, 1),
+    "Tile": lambda t, f, a, w: a.tile(2, 3),
+    "Resize-nearest": lambda t, f, a, w: f.interpolate(a, scale_factor=(2, 3), mode="nearest"),
+    "Resize-align-corners": lambda t, f, a, w: f.interpolate(a, (10, 9), mode="bilinear", align_corners=True),
+}
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) in PYTORCH], ids=str)
+def test_equals_pytorch(case, forward, feeds, in_double_precision, run_reference, values_of):
+    torch = pytest.importorskip("torch")
+    if case.training:
+        forward = TrainingMode().apply(forward).model
+    double = in_double_precision(forward)
+    found = gradients(run_reference(BuildGradients().apply(double).model, feeds))
+    constants = {name: torch.tensor(value) for name, value in values_of(double).items()}
+    parameters = {name: constants[name].requires_grad_() for name in found}
+    a = torch.tensor(feeds["x"]) + constants["p"]
+    y = PYTORCH[str(case)](torch, torch.nn.functional, a, constants)
+    (y * torch.tensor(feeds["projection"])).sum().backward()
+    for name, parameter in parameters.items():
+        difference = np.abs(found[name] - parameter.grad.numpy()).max()
+        assert difference <= 1e-6 * np.abs(found[name]).max(), name
+
+
+def test_pytorch_computes_known_cases():
+    assert set(PYTORCH) <= {str(case) for case in CASES}
+
+
 def test_what_a_negative_pad_cuts_off_has_no_gradient(make_model, run):
     text = """g (float[2,3] x) => (y) <float[2,3] p, int64[4] pads> {
       a = Add(x, p)
