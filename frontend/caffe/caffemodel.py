@@ -1,7 +1,7 @@
 """Reads `.caffemodel` and `.binaryproto` files: protobuf's wire format, the few fields that hold weights.
 
 Numbers of fields are those of `caffe.proto`; `raw_data` is NVIDIA Caffe's. Arrays are views of the mapped file: a
-weight is copied when the model is written, and not before.
+weight is copied when the model is written, and not before. The file must not be overwritten in place until then.
 """
 
 from __future__ import annotations

@@ -119,25 +119,38 @@ def _import(
 
 
 def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase, notes: list[str]) -> list[Layer]:
-    """The layers of the graph: not those that only training needs, nor those that prepare labels for them.
+    """The layers of the graph: not those that only training needs, nor those that prepare labels for them alone.
 
     While training, losses stay; what only measures or shows goes in either phase.
     """
-    from_labels = {top for layer in sources if layer.type != "Input" for top in layer.tops[1:]}
+    layers = [layer for layer in present if not is_data_layer(layer)]
+    from_labels = _from_labels(layers, sources)
     kept: list[Layer] = []
-    for layer in present:
-        if is_data_layer(layer):
-            continue
-        only_labels = phase is Phase.TEST and bool(layer.bottoms) and set(layer.bottoms) <= from_labels
-        own_loss = phase is Phase.TEST and layer.type == "Python" and bool(layer.loss_weights)
-        if not only_labels and not own_loss and not is_for_training_only(layer.type, phase):
+    needed: set[str] = set()
+    read_by_dropped: set[str] = set()
+    dropped: list[str] = []
+    for layer in reversed(layers):
+        tops = set(layer.tops)
+        for_labels = set(layer.bottoms) <= from_labels and not tops & needed and bool(tops & read_by_dropped)
+        own_loss = layer.type == "Python" and bool(layer.loss_weights)
+        if is_for_training_only(layer.type, phase) or (phase is Phase.TEST and (own_loss or for_labels)):
+            read_by_dropped.update(layer.bottoms)
+            reason = "it only prepares labels" if for_labels else "inference doesn't need it"
+            dropped.append(f"{layer.place}: layer {layer.name!r} ({layer.type}) is left out: {reason}")
+        else:
+            needed.update(layer.bottoms)
             kept.append(layer)
-            continue
-        from_labels.update(set(layer.tops) - set(layer.bottoms))
-        if layer.type != "Silence":
-            reason = "it only prepares labels" if only_labels else "inference doesn't need it"
-            notes.append(f"{layer.place}: layer {layer.name!r} ({layer.type}) is left out: {reason}")
-    return kept
+    notes += reversed(dropped)
+    return kept[::-1]
+
+
+def _from_labels(layers: Sequence[Layer], sources: Sequence[Layer]) -> set[str]:
+    """The blobs that come from what data layers give besides the data, and from nothing else."""
+    blobs = {top for layer in sources if layer.type != "Input" for top in layer.tops[1:]}
+    for layer in layers:
+        if layer.bottoms and set(layer.bottoms) <= blobs:
+            blobs.update(layer.tops)
+    return blobs
 
 
 def _input_shapes(

@@ -195,7 +195,7 @@ def read_network(message: Message) -> Network:
         message.offset,
     )
     fields = decode(head, _NetFields, "the network")
-    layers = [_layer(m, V2_TYPES) for m in message.messages("layer")]
+    layers = [_layer(m, {}) for m in message.messages("layer")]
     layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
     if not layers:
         raise message.error("no layers: this is not the description of a network")
@@ -266,9 +266,6 @@ def _specs(fields: _CommonFields, message: Message) -> tuple[ParameterSpec, ...]
     )
 
 
-V2_TYPES: dict[str, str] = {}
-"""V2's types need no translation."""
-
 _V1_ENUMERATORS = {
     "AbsVal": 35,
     "Accuracy": 1,
@@ -327,6 +324,10 @@ _V1_SPELLINGS = {
     "SIGMOID_CROSS_ENTROPY_LOSS": "SigmoidCrossEntropyLoss",
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "WINDOW_DATA": "WindowData",
+    # Of forks that kept V1's form.
+    "CROP": "Crop",
+    "PRELU": "PReLU",
+    "UPSAMPLE": "Upsample",
 }
 V1_TYPES = {
     **{name.upper(): name for name in _V1_ENUMERATORS},

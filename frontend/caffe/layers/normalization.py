@@ -60,6 +60,8 @@ class BNParameter:
     scale_filler: Filler | None = None
     shift_filler: Filler | None = None
     bn_mode: BNMode | None = None
+    moving_average: NoEffect | None = None
+    decay: NoEffect | None = None
     momentum: float | None = None
     eps: float = 1e-5
     frozen: NoEffect | None = None

@@ -151,6 +151,15 @@ def test_layers_that_prepare_labels_go_with_the_loss(load) -> None:
     assert [n.op for n in result.model.graph.nodes] == ["Flatten", "Gemm"]
 
 
+def test_a_second_stream_of_data_stays(load) -> None:
+    result = load("""layer { name: "data" type: "DummyData" top: "a" top: "b"
+                dummy_data_param { shape { dim: [1, 2] } } }
+        layer { name: "r" type: "ReLU" bottom: "b" top: "r" }
+        layer { name: "s" type: "Eltwise" bottom: "a" bottom: "r" top: "s" }
+        layer { name: "l" type: "HingeLoss" bottom: "s" bottom: "b" top: "l" }""")
+    assert [n.op for n in result.model.graph.nodes] == ["Relu", "Add"]
+
+
 def test_a_loss_in_python_is_left_out(load) -> None:
     result = load("""input: "x" input_shape { dim: 1 dim: 3 } layer { name: "s" type: "Softmax" bottom: "x" top: "y" }
         layer { name: "l" type: "Python" bottom: "y" top: "l" loss_weight: 1 python_param { layer: "Mine" } }""")
