@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from wootz.frontend.caffe.importer import ImportedNetwork
-from wootz.frontend.caffe.solver import read_solver
+from wootz.frontend.caffe.solver import read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.modules import find_modules
@@ -45,8 +45,10 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
     full_network = replace(network.model, modules=modules)
     prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
     subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
-    solver = read_solver(files.path("solver", "solver.prototxt"))
-    teacher_solver = files.optional_path("teacher_solver", "teacher.prototxt")
+    solver_file = files.path("solver", "solver.prototxt")
+    teacher_solver_file = files.optional_path("teacher_solver", "teacher.prototxt") or solver_file
+    pretrain_solver_file = files.path("pretrain_solver", "pretrain.prototxt")
+    solver = read_solver(solver_file)
     data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
     if not data:
         raise WootzError("--data is missing: the folder of the data set")
@@ -66,9 +68,9 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         dataset=dataset,
         subspace=subspace,
         objective=_objective(files),
-        teacher_solver=solver if teacher_solver is None else read_solver(teacher_solver),
+        teacher_solver=read_solver(teacher_solver_file),
         solver=solver,
-        pretrain_solver=read_solver(files.path("pretrain_solver", "pretrain.prototxt")),
+        pretrain_solver=read_solver(pretrain_solver_file),
         out=out,
         baseline=options["baseline"],
         identifier=options["identifier"],
@@ -77,8 +79,19 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
         device=device,
         embed_normalization=options["embed_normalization"],
-        notes=(*network.notes, *warnings, *_machine_notes(solver, processes)),
+        notes=(
+            *network.notes,
+            *warnings,
+            *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
+            *_machine_notes(solver, processes),
+        ),
     )
+
+
+def _solver_notes(files: Iterable[Path]) -> Iterator[str]:
+    """Fields without effect, each file once."""
+    for file in dict.fromkeys(files):
+        yield from solver_notes(file)
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:
