@@ -35,7 +35,7 @@ class StaticShapes:
 def static_shapes(model: Model) -> StaticShapes:
     """Binds the symbolic dimensions of `model` and infers. Raises VerificationError for shapes that contradict."""
     graph = copy_graph(model.graph)
-    for tensor in graph.inputs:
+    for tensor in [*graph.inputs, *(t for node in graph.nodes if node.domain for t in node.outputs)]:
         tensor.shape = _bound(tensor.shape)
     if any(node.op in ("Shape", "Size") for node in graph.nodes):
         return _infer_in_order(graph)

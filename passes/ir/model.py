@@ -230,7 +230,7 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
         converted = onnx.version_converter.convert_version(proto, OPSET)
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rpartition("failed: ")[2]  # what comes before is a place in onnx
         raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {reason}") from error
     onnx.helper.set_model_props(converted, {p.key: p.value for p in proto.metadata_props})
     return converted

@@ -7,7 +7,7 @@ import onnx
 from onnx import shape_inference
 
 from wootz.passes.errors import VerificationError
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Variable, copy_graph, to_variable
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Variable, copy_graph, producer, to_variable
 
 TensorType = tuple[np.dtype, list[int | str] | None]
 """Element type and shape; None where nothing is known of the shape."""
@@ -85,7 +85,7 @@ class NodeInference:
 
 
 def skeleton(graph: Graph) -> onnx.ModelProto:
-    """The model with its weights as graph inputs, and no annotation but those of the inputs."""
+    """The model with its weights as graph inputs, annotated where inference can't tell: inputs, custom operators."""
     bare = copy_graph(graph)
     inputs = {t.name for t in bare.inputs}
     for node in bare.nodes:
@@ -94,10 +94,16 @@ def skeleton(graph: Graph) -> onnx.ModelProto:
     for tensor in bare.tensors().values():
         if isinstance(tensor, Constant) and int(np.prod(tensor.shape)) > LARGEST_SHAPE_OPERAND:
             bare.inputs.append(to_variable(tensor))
-        elif isinstance(tensor, Variable) and tensor.name not in inputs:
+        elif isinstance(tensor, Variable) and tensor.name not in inputs and not _is_of_other_domain(tensor):
             tensor.shape = None
             tensor.dtype = None
     return Model(bare).to_proto()
+
+
+def _is_of_other_domain(tensor: Variable) -> bool:
+    """Whether a custom operator computes the tensor: what is annotated is all that is known of its shape."""
+    node = producer(tensor)
+    return node is not None and node.domain not in (None, "", "ai.onnx")
 
 
 def _dtype(info: onnx.ValueInfoProto) -> np.dtype:

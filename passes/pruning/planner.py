@@ -80,13 +80,14 @@ class Planner:
     def plan_counts(self, counts: Counts) -> PruningPlan:
         """The plan that keeps the most important channels of each cell, `counts` of them.
 
-        Where a slice of a tensor would be left without channels, its most important one stays.
+        Where a slice of a tensor would be left without channels, its cells keep more.
+        Raises WootzError when the groups of a convolution would keep unequal counts.
         """
-        kept = np.ones(len(self.analysis.channel_of), bool)
-        for cell, count in counts.items():
-            kept[self._removed_from(cell, count)] = False
-        if self._fill_empty_slices(kept):
-            return self.plan_of_kept(kept)
+        self._require_even(counts)
+        kept = self._kept(counts)
+        while (empty := self._empty_slice(kept)) is not None:
+            counts = self._with_one_more(counts, empty)
+            kept = self._kept(counts)
         by_layer: dict[int, list[tuple[int, int]]] = {}
         for cell, count in counts.items():
             for layer in self.cells[cell].layers:
@@ -117,10 +118,34 @@ class Planner:
         tied = self.analysis.tied_layers(layer)
         return LayerPlan(layer.name, layer.weight, layer.size, keep, tied, self.lock_reason(position))
 
-    def _fill_empty_slices(self, kept: np.ndarray) -> bool:
-        was_empty = False
+    def _kept(self, counts: Counts) -> np.ndarray:
+        """bool[atoms], at each channel's own index."""
+        kept = np.ones(len(self.analysis.channel_of), bool)
+        for cell, count in counts.items():
+            kept[self._removed_from(cell, count)] = False
+        return kept
+
+    def _empty_slice(self, kept: np.ndarray) -> np.ndarray | None:
+        """The channels of a slice that would have none left."""
         for atoms in self.analysis.never_empty:
-            if (atoms >= 0).all() and not kept[channels := self.analysis.channel_of[atoms]].any():
-                kept[channels[np.argmax(self.scores[channels])]] = True
-                was_empty = True
-        return was_empty
+            channels = self.analysis.channel_of[atoms[atoms >= 0]]
+            if len(channels) == len(atoms) and not kept[channels].any():
+                return channels
+        return None
+
+    def _with_one_more(self, counts: Counts, channels: np.ndarray) -> Counts:
+        """The counts with one more for the cell of the most important of `channels`, and for its family."""
+        best = channels[np.argmax(self.scores[channels])]
+        family = next(self.cells[i].family for i in counts if best in self.cells[i].channels)
+        return {i: count + (self.cells[i].family == family) for i, count in counts.items()}
+
+    def _require_even(self, counts: Counts) -> None:
+        first: dict[int, int] = {}
+        for i, cell in enumerate(self.cells):
+            count = counts.get(i, len(cell.channels))
+            other = first.setdefault(cell.family, i)
+            if count != counts.get(other, len(self.cells[other].channels)):
+                names = sorted({self.analysis.layers[p].name for c in (cell, self.cells[other]) for p in c.layers})
+                raise WootzError(
+                    f"{' and '.join(map(repr, names))} feed or are the groups of one convolution and need the same rate"
+                )

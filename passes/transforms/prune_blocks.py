@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -180,12 +180,18 @@ class BlockPruner:
         inner = {}
         for module, inside in self._layers_inside.items():
             boundary = np.union1d(self.analysis.channels_in(module.entry), self.analysis.channels_in(module.exit))
-            inner[module] = tuple(
+            inner[module] = self._whole_families(
                 i
                 for i, cell in enumerate(self.planner.cells)
                 if set(cell.layers) <= set(inside) and not np.isin(cell.channels, boundary).any()
             )
         return inner
+
+    def _whole_families(self, cells: Iterable[int]) -> tuple[int, ...]:
+        """Those of `cells` whose families are among them as a whole: others would keep unequal counts."""
+        chosen = list(cells)
+        torn = {cell.family for i, cell in enumerate(self.planner.cells) if i not in chosen}
+        return tuple(i for i in chosen if self.planner.cells[i].family not in torn)
 
     @cached_property
     def _cells_of_convolution(self) -> dict[str, tuple[int, ...]]:
@@ -194,7 +200,8 @@ class BlockPruner:
         for module, inside in self._layers_inside.items():
             allowed = set(self._inner_cells[module])
             if self._is_chain:
-                allowed = {i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside)}
+                own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
+                allowed = set(self._whole_families(own_cells))
             for position in inside:
                 is_depthwise = self.analysis.layers[position].kind == "depthwise"
                 own = () if is_depthwise else tuple(i for i in self.planner.cells_of(position) if i in allowed)

@@ -124,7 +124,7 @@ class PruneFilters(Pass):
     def _global_counts(self, planner: Planner, rate: float) -> Counts:
         """Removes the share `rate` of all channels, the least important first; a family of cells as one."""
         require_rate(rate)
-        families: dict[object, list[int]] = {}
+        families: dict[int, list[int]] = {}
         for i, cell in enumerate(planner.cells):
             if self._is_pruned_by_default(planner, i):
                 families.setdefault(cell.family, []).append(i)

@@ -146,6 +146,15 @@ def test_custom_operators_lock_what_they_read_and_the_rest_is_pruned() -> None:
     assert reason(found, "b") == "Magic 'm': no rule says what becomes of channels there"
 
 
+def test_what_follows_a_custom_operator_is_pruned_if_its_shape_is_annotated() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 18, "acme" : 1]> g (float[N,2,4,4] x) => (float[N,1,4,4] y)
+    <float[2,2,1,1] wa = {1,1,1,1}, float[1,2,1,1] wb = {1,1}, float[N,2,4,4] m>
+    { [m] m = acme.Magic(x) [a] s = Conv(m, wa) [b] y = Conv(s, wb) }"""
+    found = analyse_channels(parse_text(text))
+    assert reason(found, "a") is None
+    assert [layer.name for layer in found.layers] == ["a", "b"]
+
+
 def test_a_shared_weight_ties_both_uses() -> None:
     found = analysis(
         "[a] s = Conv(x, wa) [b] t = Conv(x, wa) [c] u = Conv(s, wc) [d] v = Conv(t, wc) [z] y = Add(u, v)",

@@ -1,0 +1,99 @@
+"""Plans: what has to be kept together, and what prune-blocks leaves whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model
+from wootz.passes.ir.text import parse_text
+from wootz.passes.pruning.planner import Planner
+from wootz.passes.transforms.prune_blocks import plan_blocks, prunable_convolutions
+
+
+def network(nodes: str, modules: str = "[]", **weights: tuple[int, ...]) -> Model:
+    """A network from x[1,2,2,2] to y, with weights 1, 2, 3, …"""
+    constants = ", ".join(
+        f"float[{','.join(map(str, shape))}] {name} = {{{','.join(map(str, range(1, int(np.prod(shape)) + 1)))}}}"
+        for name, shape in weights.items()
+    )
+    table = modules.replace('"', '\\"')
+    return parse_text(
+        f'<ir_version: 8, opset_import: ["" : 18], metadata_props: ["wootz.modules": "{table}"]> '
+        f"g (float[1,2,2,2] x) => (float y) <{constants}> {{ {nodes} }}"
+    )
+
+
+GROUPED = network(
+    "[a] s = Conv(x, wa) [g] t = Conv<group = 2>(s, wg) [c] y = Conv(t, wc)",
+    wa=(8, 2, 1, 1),
+    wg=(8, 4, 1, 1),
+    wc=(1, 8, 1, 1),
+)
+
+
+def test_groups_keep_equally_many_and_their_own_best() -> None:
+    planner = Planner.of(GROUPED)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    assert plan.keep("a") == (2, 3, 6, 7)  # the weights ascend: the last of each group of four inputs
+    assert plan.keep("g") == (2, 3, 6, 7)
+
+
+def test_unequal_counts_in_groups_are_refused() -> None:
+    planner = Planner.of(GROUPED)
+    cell = next(i for i, c in enumerate(planner.cells) if c.layers == (0,))
+    with pytest.raises(WootzError, match="'a' feed or are the groups of one convolution and need the same rate"):
+        planner.plan({cell: 0.5})
+
+
+def test_a_slice_keeps_one_channel() -> None:
+    model = network(
+        "[a] s = Conv(x, wa) [p] p, q = Split<axis = 1, num_outputs = 2>(s) [b] t = Conv(p, wb) [c] u = Conv(q, wb) "
+        "[z] y = Add(t, u)",
+        wa=(4, 2, 1, 1),
+        wb=(1, 2, 1, 1),
+    )
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.75))
+    assert set(plan.keep("a")) & {0, 1}
+    assert set(plan.keep("a")) & {2, 3}
+
+
+BLOCK = network(
+    "[c1] a = Conv(x, w1) [r1] b = Relu(a) [c2] c = Conv(b, w2) [r2] d = Relu(c) [c3] e = Conv(d, w3) "
+    "[short] f = Conv(x, w4) [add] g = Add(e, f) [r3] y = Relu(g)",
+    '[{"name": "block", "entry": "x", "exit": "y"}]',
+    w1=(4, 2, 1, 1),
+    w2=(4, 4, 1, 1),
+    w3=(2, 4, 1, 1),
+    w4=(2, 2, 1, 1),
+)
+
+
+def test_the_top_layer_stays_whole() -> None:
+    (table,) = prunable_convolutions(BLOCK)
+    assert table.convolutions == ("c1", "c2", "c3", "short")
+    assert table.prunable == ("c1", "c2")
+    assert table.locked["c3"] == "output 'y' of the network"
+
+
+def test_one_rate_or_one_a_convolution() -> None:
+    assert [len(e.keep) for e in plan_blocks(BLOCK, {"block": 0.5}).layers] == [2, 2, 2, 2]
+    assert [len(e.keep) for e in plan_blocks(BLOCK, {"block": (0.25, 0.75)}).layers] == [3, 1, 2, 2]
+    assert not plan_blocks(BLOCK, {"block": 0.0}).is_pruned
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ({"blok": 0.5}, "no module named 'blok' in the model (modules: block)"),
+        ({"block": (0.5,)}, "module 'block': 1 rates for 2 prunable convolutions"),
+        ({"block": 1.0}, "1.0 is not a pruning rate"),
+        ({"block": (0.5, float("nan"))}, "nan is not a pruning rate"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(rates: dict[str, float], message: str) -> None:
+    with pytest.raises(WootzError) as refusal:
+        plan_blocks(BLOCK, rates)
+    assert message in str(refusal.value)
