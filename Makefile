@@ -51,7 +51,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/
 	touch $@
 
 $(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/_sequitur.cpp
-	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,lmdb,examples,test$(WITH_EXTRAS)]'
+	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,lmdb,hdf5,examples,test$(WITH_EXTRAS)]'
 	touch $(VENV)/.demo $@
 
 clean:

@@ -49,7 +49,9 @@ def _prepend(graph: Graph, transform: InputTransform) -> int:
         value = build.op("Gather", value, build.constant([2, 1, 0], "bgr"), axis=1, hint="to_bgr")
     for op, numbers, neutral in (("Sub", transform.mean, 0.0), ("Mul", transform.scale, 1.0)):
         if any(number != neutral for number in numbers):
-            operand = build.constant(np.array(numbers, np.float32).reshape(-1, 1, 1), "mean" if op == "Sub" else "scale")
+            operand = build.constant(
+                np.array(numbers, np.float32).reshape(-1, 1, 1), "mean" if op == "Sub" else "scale"
+            )
             value = build.op(op, value, operand, hint="centred" if op == "Sub" else "scaled")
     count = len(graph.nodes)
     if count:
