@@ -15,7 +15,12 @@ from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
 from wootz.passes.training.lowerings.cuda import CUDA
 from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
-from wootz.passes.training.simplify import drop_unused_nodes, share_equal_computations, widen_scalars
+from wootz.passes.training.simplify import (
+    drop_unused_indices,
+    drop_unused_nodes,
+    share_equal_computations,
+    widen_scalars,
+)
 
 Target = Literal["onnx", "onnx-cuda", "ort-training"]
 
@@ -46,6 +51,7 @@ class Legalize(Pass):
         lowered = _replace_calls(graph, TARGETS[self.target])
         shared = share_equal_computations(graph)
         drop_unused_nodes(graph)
+        drop_unused_indices(graph)
         counts = {"calls": lowered, "shared": shared, "widened scalars": widened}
         return PassResult(result, any(counts.values()), counts)
 

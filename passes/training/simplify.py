@@ -29,6 +29,16 @@ def drop_unused_nodes(graph: Graph) -> None:
     graph.nodes = [node for node in graph.nodes if id(node) in used]
 
 
+def drop_unused_indices(graph: Graph) -> None:
+    """MaxPool gives the indices of its maxima only where they are used: they cost far more than the maxima."""
+    outputs = {id(t) for t in graph.outputs}
+    for node in graph.nodes:
+        if node.op == "MaxPool" and len(node.outputs) > 1:
+            indices = node.outputs[1]
+            if not indices.outputs and id(indices) not in outputs:
+                node.outputs = [node.outputs[0]]
+
+
 def share_equal_computations(graph: Graph) -> int:
     """Lets one node compute what several compute from the same operands; gives the number of nodes dropped.
 

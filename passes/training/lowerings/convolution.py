@@ -32,7 +32,7 @@ TURNING = 16
 
 @dataclass(frozen=True)
 class Convolution:
-    """The fixed numbers of a convolution of x[N,C,H,W] with w[M,C/g,kh,kw] to y[N,M,P,Q]; N may be symbolic."""
+    """The fixed numbers of a convolution (or pooling) from x[N,C,H,W] to y[N,M,P,Q]; N may be symbolic."""
 
     channels: int
     filters: int
@@ -45,18 +45,18 @@ class Convolution:
     count: tuple[int, int]
 
     @staticmethod
-    def of(call: Node, x: Expression, dy: Expression, w: Expression) -> Convolution | None:
-        """None where a number is symbolic."""
-        numbers = [*x.shape[1:], *dy.shape[1:]]
-        if not all(isinstance(n, int) for n in numbers):
+    def of(call: Node, x: Expression, dy: Expression, kernel: tuple[int | str, ...]) -> Convolution | None:
+        """None where a number is symbolic, or where there are not two spatial axes."""
+        numbers = [*x.shape[1:], *dy.shape[1:], *kernel]
+        if len(numbers) != 8 or not all(isinstance(n, int) for n in numbers):
             return None
-        channels, height, width, filters, rows, columns = (int(n) for n in numbers)
+        channels, height, width, filters, rows, columns, kernel_height, kernel_width = (int(n) for n in numbers)
         attrs = call.attrs
         return Convolution(
             channels=channels,
             filters=filters,
-            group=int(attrs["group"]),
-            kernel=(int(w.shape[2]), int(w.shape[3])),
+            group=int(attrs.get("group", 1)),
+            kernel=(kernel_height, kernel_width),
             strides=tuple(attrs["strides"]),
             dilations=tuple(attrs["dilations"]),
             pads=tuple(attrs["pads"]),
@@ -115,7 +115,7 @@ def _shifting_both_pays(conv: Convolution) -> bool:
 
 def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
     """A product of dy with what each tap of the kernel sees of x."""
-    seen = tap_slices(x, conv)
+    seen = tap_slices(x, conv, fold)
     return _as_weight([_outer_products(dy, s, conv.filters, conv.channels, fold) for s in seen], conv)
 
 
@@ -134,7 +134,7 @@ def _one_product(x: Expression, dy: Expression, conv: Convolution, fold: bool) -
     """One product of dy with all that the taps see, which lie behind the channel, as in dw."""
     columns = conv.channels * conv.taps
     if fold:
-        seen = concat([s.reshape([conv.channels, 1, -1]) for s in tap_slices(x, conv)], axis=1)
+        seen = concat([s.reshape([conv.channels, 1, -1]) for s in tap_slices(x, conv, fold)], axis=1)
     else:
         seen = concat([s.reshape([0, conv.channels, 1, conv.positions]) for s in tap_slices(x, conv)], axis=2)
     return _outer_products(dy, seen, conv.filters, columns, fold).reshape([conv.filters, conv.channels, *conv.kernel])
@@ -212,30 +212,67 @@ def _columns_of_the_batch(dy: Expression, w: Expression, conv: Convolution) -> E
     rows = dy.transpose(1, 0, 2, 3).reshape([conv.filters, -1])
     columns = w.reshape([conv.filters, -1]).op("Gemm", rows, transA=1)
     images = columns.reshape([conv.channels * conv.taps, -1, conv.positions]).transpose(1, 0, 2)
+    return add_up_columns(images, conv)
+
+
+def add_up_columns(columns: Expression, conv: Convolution) -> Expression:
+    """[N, C · taps, P·Q] as [N, C, H, W]: each column's elements are added where the window saw them."""
+    size, kernel = columns.integers(list(conv.size)), columns.integers(list(conv.kernel))
     window = {"pads": list(conv.pads), "strides": list(conv.strides), "dilations": list(conv.dilations)}
-    return images.op("Col2Im", dy.integers(list(conv.size)), dy.integers(list(conv.kernel)), **window)
+    return columns.op("Col2Im", size, kernel, **window)
 
 
 # Copies
 
 
-def tap_slices(x: Expression, conv: Convolution) -> list[Expression]:
-    """For each tap of the kernel, what it sees of x at all positions; the first two axes stay."""
-    padded = pad(x, list(conv.pads))
+def tap_slices(x: Expression, conv: Convolution, fold: bool = False, padding: float = 0.0) -> list[Expression]:
+    """For each tap of the kernel, what it sees of x at all positions: [N, C, P, Q], or with `fold` [C, N, P, Q]."""
+    if conv.taps == 1 and conv.strides == (1, 1) and not any(conv.pads):
+        return [x]
+    step = conv.strides[1]
+    if step > 1 and conv.taps > 1:
+        return _slices_of_phases(x, conv, fold, padding)
+    padded = pad(x, list(conv.pads), padding)
     slices = []
-    for i, j in itertools.product(range(conv.kernel[0]), range(conv.kernel[1])):
-        start = [i * conv.dilations[0], j * conv.dilations[1]]
+    for start in _tap_starts(conv):
         end = [s + (n - 1) * t + 1 for s, n, t in zip(start, conv.count, conv.strides, strict=True)]
-        if conv.taps == 1 and conv.strides == (1, 1) and not any(conv.pads):
-            slices.append(padded)
-        else:
-            slices.append(padded.op("Slice", *(x.integers(v) for v in (start, end, [2, 3], list(conv.strides)))))
+        slices.append(padded.op("Slice", *(x.integers(v) for v in (start, end, [2, 3], list(conv.strides)))))
     return slices
 
 
-def pad(x: Expression, pads: list[int]) -> Expression:
-    """Zeros around, or where negative cut off: top, left, bottom, right."""
-    return x.op("Pad", x.integers([0, 0, *pads[:2], 0, 0, *pads[2:]])) if any(pads) else x
+def _slices_of_phases(x: Expression, conv: Convolution, fold: bool, padding: float) -> list[Expression]:
+    """The same from x split once by the column's remainder, so that the columns of each slice lie side by side.
+
+    The Reshape behind the Transpose keeps ONNX Runtime from moving the Transpose behind the slices.
+    """
+    step = conv.strides[1]
+    top, left, bottom, right = conv.pads
+    height, width = conv.padded_rows, conv.size[1] + left + right
+    spare = -width % step
+    padded = pad(x, [top, left, bottom, right + spare], padding)
+    columns = (width + spare) // step
+    phases = padded.reshape([0, 0, height, columns, step]).transpose(4, 0, 1, 2, 3).reshape([step, -1, height, columns])
+    slices = []
+    for row, column in _tap_starts(conv):
+        phase, first = column % step, column // step
+        start = [phase, row, first]
+        end = [phase + 1, row + (conv.count[0] - 1) * conv.strides[0] + 1, first + conv.count[1]]
+        seen = phases.op("Slice", *(x.integers(v) for v in (start, end, [0, 2, 3], [1, conv.strides[0], 1])))
+        slices.append(seen.reshape([*((conv.channels, -1) if fold else (-1, conv.channels)), *conv.count]))
+    return slices
+
+
+def _tap_starts(conv: Convolution) -> list[list[int]]:
+    """Row and column of the padded operand that each tap sees at the first position."""
+    rows, columns = (range(0, k * d, d) for k, d in zip(conv.kernel, conv.dilations, strict=True))
+    return [list(start) for start in itertools.product(rows, columns)]
+
+
+def pad(x: Expression, pads: list[int], padding: float = 0.0) -> Expression:
+    """Padding around, or where negative cut off: top, left, bottom, right."""
+    if not any(pads):
+        return x
+    return x.op("Pad", x.integers([0, 0, *pads[:2], 0, 0, *pads[2:]]), *([padding] if padding else []))
 
 
 def concat(parts: list[Expression], axis: int) -> Expression:
@@ -244,12 +281,12 @@ def concat(parts: list[Expression], axis: int) -> Expression:
 
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     x, dy, w = (Expression.of(t, builder) for t in call.inputs)
-    conv = Convolution.of(call, x, dy, w)
+    conv = Convolution.of(call, x, dy, w.shape[2:])
     return [weight_gradient(x, dy, conv).tensor] if conv else None
 
 
 def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     dy, w, x = (Expression.of(t, builder) for t in call.inputs)
-    conv = Convolution.of(call, x, dy, w)
+    conv = Convolution.of(call, x, dy, w.shape[2:])
     dx = input_gradient(dy, w, conv) if conv else None
     return [dx.tensor] if dx else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from wootz.passes.training.rules.geometry import Window
@@ -12,7 +14,13 @@ def max_pool(b: Backward) -> Gradients:
     """dy goes to the first maximum of each window: the one that the operator's second output points at."""
     if b.attribute("storage_order", 0):
         raise NoRule("storage_order=1 is not supported")
-    return b.gradient().call("MaxPoolGrad", b.operand(0), b.extra_result(1, np.int64))
+    x, y = b.operand(0), b.result()
+    try:
+        window = Window.of(b.node, x, y, b.attribute("kernel_shape"))
+    except NoRule:  # the indices say all there is to know
+        return b.gradient().call("MaxPoolGrad", x, y, b.extra_result(1, np.int64))
+    geometry: dict[str, Any] = {"kernel_shape": list(window.kernel), **window.attributes()}
+    return b.gradient().call("MaxPoolGrad", x, y, b.extra_result(1, np.int64), **geometry)
 
 
 def average_pool(b: Backward) -> Gradients:

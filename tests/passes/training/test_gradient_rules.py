@@ -364,5 +364,23 @@ def test_what_a_negative_pad_cuts_off_has_no_gradient(make_model, run):
     np.testing.assert_array_equal(run(legal, {"x": np.zeros((2, 3), np.float32)})["p.grad"], [[0, 1, 1], [0, 1, 1]])
 
 
+@pytest.mark.parametrize("target", ["onnx", "onnx-cuda"])
+@pytest.mark.parametrize("geometry", [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0)])
+def test_the_first_maximum_gets_the_gradient(geometry, target, make_model, with_projected_loss, run):
+    torch = pytest.importorskip("torch")
+    kernel, stride, pad = geometry
+    body = f"MaxPool<kernel_shape=[{kernel},{kernel}], strides=[{stride},{stride}], pads=[{pad},{pad},{pad},{pad}]>(a)"
+    text = f"g (float[2,3,8,7] x) => (y) <float[2,3,8,7] p> {{ a = Add(x, p) y = {body} }}"
+    values = np.random.default_rng(0).integers(0, 3, (2, 3, 8, 7)).astype(np.float32)
+    forward = with_projected_loss(make_model(text, p=values))
+    legal = Legalize(target=target).apply(BuildGradients().apply(forward).model).model
+    p = torch.tensor(values, requires_grad=True)
+    y = torch.nn.functional.max_pool2d(p, kernel, stride, pad)
+    projection = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+    (y * torch.tensor(projection)).sum().backward()
+    found = run(legal, {"x": np.zeros_like(values), "projection": projection})["p.grad"]
+    np.testing.assert_allclose(found, p.grad, rtol=1e-5, atol=1e-6)
+
+
 def test_every_rule_has_a_case():
     assert set(RULES) == {case.operator for case in CASES}
