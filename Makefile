@@ -40,7 +40,7 @@ types: build/types/wootz
 build/types/wootz:
 	mkdir -p $@
 	ln -s $(CURDIR)/src/wootz/__init__.py $(CURDIR)/src/wootz/py.typed $(CURDIR)/passes $(CURDIR)/frontend \
-	      $(CURDIR)/runtime $(CURDIR)/tools $(CURDIR)/examples $@
+	      $(CURDIR)/runtime $(CURDIR)/tools $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
