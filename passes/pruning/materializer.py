@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -183,29 +183,31 @@ class _Surgery:
         return len(_kept_along(self.masks[tensor], axis))
 
     def replace_parameters(self, sliced: Mapping[int, np.ndarray]) -> None:
-        """A constant is changed in place when all its uses agree; otherwise each use gets a copy of its own."""
-        uses: dict[str, list[int]] = {}
-        for i, use in enumerate(self.analysis.parameters):
-            uses.setdefault(use.constant, []).append(i)
-        for positions in uses.values():
-            new = [sliced.get(i) for i in positions]
-            if all(values is None for values in new):
-                continue
-            for i, values in zip(positions, new, strict=True):
-                if values is not None:
-                    use = self.analysis.parameters[i]
-                    self._set_operand(self.nodes[use.node], use.operand, values, len(positions) == 1)
+        """A constant is changed in place when all that read it agree; otherwise each of them gets a copy."""
+        direct: dict[str, list[tuple[Node, int, np.ndarray]]] = {}
+        for i, values in sliced.items():
+            use = self.analysis.parameters[i]
+            node = self.nodes[use.node]
+            if node.op == "Transpose":
+                node.outputs[0].shape = None  # of a weight, which has no index map: inferred anew
+            tensor = node.inputs[use.operand]
+            if isinstance(tensor, Constant):
+                direct.setdefault(tensor.name, []).append((node, use.operand, values))
+            else:  # behind an Identity, which made the name
+                node.inputs[use.operand] = Constant(tensor.name, values)
+                self._remove_if_unused(tensor)
+        for uses in direct.values():
+            self._replace_constant(uses)
 
-    def _set_operand(self, node: Node, operand: int, values: np.ndarray, is_only_use: bool) -> None:
+    def _replace_constant(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
+        """Gives the operands that are one constant their new values."""
+        node, operand, values = uses[0]
         tensor = node.inputs[operand]
-        if node.op == "Transpose":
-            node.outputs[0].shape = None  # of a weight, which has no index map: inferred anew
-        if isinstance(tensor, Constant) and is_only_use and len(tensor.outputs) == 1:
+        if len(tensor.outputs) == len(uses) and all(np.array_equal(values, other) for *_, other in uses[1:]):
             tensor.values = values
             return
-        name = tensor.name if producer(tensor) is not None else self._fresh(tensor.name)
-        node.inputs[operand] = Constant(name, values)
-        self._remove_if_unused(tensor)
+        for node, operand, values in uses:
+            node.inputs[operand] = Constant(self._fresh(tensor.name), values)
 
     def _fresh(self, hint: str) -> str:
         return Builder(self.graph).fresh(hint)

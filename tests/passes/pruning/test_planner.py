@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model
+from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
 from wootz.passes.transforms.prune_blocks import plan_blocks, prunable_convolutions
 
@@ -58,6 +59,36 @@ def test_a_slice_keeps_one_channel() -> None:
     plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.75))
     assert set(plan.keep("a")) & {0, 1}
     assert set(plan.keep("a")) & {2, 3}
+
+
+SHARED = network(
+    "[a] s = Conv(x, w) [b] t = Relu(s) [c] u = Conv(x, w) [d] v = Conv(t, wd) [e] z = Conv(u, wd) [f] y = Add(v, z)",
+    w=(4, 2, 1, 1),
+    wd=(1, 4, 1, 1),
+)
+
+
+def test_shared_weights_stay_shared_under_their_names() -> None:
+    planner = Planner.of(SHARED)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    pruned = constants(Materializer.of(SHARED, planner.analysis).materialize(plan).graph)
+    assert {name: values.shape for name, values in pruned.items()} == {"w": (2, 2, 1, 1), "wd": (1, 2, 1, 1)}
+    assert constants(SHARED.graph)["w"].shape == (4, 2, 1, 1)
+
+
+def test_a_vector_of_equal_numbers_is_copied_where_its_readers_lose_different_channels() -> None:
+    model = network(
+        "[a] s = Conv(x, wa, ones) [b] t = Conv(x, wb, ones) [c] y = Conv(s, wc) [d] z = Conv(t, wd)",
+        wa=(4, 2, 1, 1),
+        wb=(4, 2, 1, 1),
+        wc=(1, 4, 1, 1),
+        wd=(1, 4, 1, 1),
+        ones=(4,),
+    )
+    planner = Planner.of(model)
+    plan = planner.plan({0: 0.5})
+    pruned = Materializer.of(model, planner.analysis).materialize(plan)
+    assert sorted(v.shape for n, v in constants(pruned.graph).items() if n.startswith("ones")) == [(2,), (4,)]
 
 
 BLOCK = network(
