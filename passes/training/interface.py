@@ -19,7 +19,9 @@ from wootz.passes.ir.model import TRAINING_KEY, Model
 class Slot:
     """One piece of state: parameters and running statistics keep the names they have in the inference graph.
 
-    `loss` names the loss that trains it: in a joint graph each student has its own.
+    `loss` names the loss that trains it: in a joint graph each student has its own. It is empty for the counter of
+    runs, `optimizer.iteration`, which all share. Where the solver's iter_size is n, the graph itself makes a step in
+    every nth run and sums gradients in the others.
     """
 
     input: str
