@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import onnx
 
-from wootz.passes.analysis.block_groups import group_blocks
+from wootz.passes.analysis.block_groups import Group, group_blocks
 from wootz.passes.analysis.cost import flops, parameters
 from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.tuning_blocks import identify_blocks
@@ -27,6 +27,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.input_sources import input_sources
+from wootz.passes.training.joint_graph import partition_by_memory
 from wootz.passes.training.legalize import Target
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
@@ -64,7 +65,8 @@ class Job:
 
     `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
     `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
-    `data_title` name the inputs in the report.
+    `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
+    one process; None sets no bound.
     """
 
     title: str
@@ -86,6 +88,7 @@ class Job:
     baseline: bool = False
     identifier: Literal["paper", "maximal"] = "maximal"
     groups: Literal["joint", "paper"] = "joint"
+    memory_budget: int | None = None
     criterion: str = "l1"
     target: Target = "onnx"
     device: Device = CPU
@@ -250,7 +253,7 @@ class _Run:
         if trained:
             self.progress.message(f"{len(trained)} of {len(wanted)} tuning blocks taken from the store.")
         missing = tuple(b for b in wanted if b not in trained)
-        groups = group_blocks(missing) if job.groups == "paper" else _spread(missing, self.cluster.size)
+        groups = self.on_process_0(lambda: self.groups(pruner, missing))
         mine: list[TrainedBlock] = []
         for number in range(self.cluster.rank, len(groups), self.cluster.size):
             title = f"{len(groups[number])} tuning blocks, group {number + 1} of {len(groups)}"
@@ -264,6 +267,13 @@ class _Run:
                     f"teacher's remaining weights. A lower base_lr or clip_gradients may help."
                 )
         return [trained[b] for b in wanted], len(groups), time.perf_counter() - begin
+
+    def groups(self, pruner: BlockPruner, blocks: tuple[TuningBlock, ...]) -> tuple[Group, ...]:
+        """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
+        if self.job.groups == "paper":
+            return group_blocks(blocks)
+        solver, budget = self.job.pretrain_solver, self.job.memory_budget
+        return partition_by_memory(pruner, blocks, solver, budget, self.cluster.size, self.job.target)
 
     def explore(
         self,
@@ -385,8 +395,3 @@ class _Run:
     def note(self, text: str) -> None:
         self.notes.append(text)
         self.progress.message(text)
-
-
-def _spread(blocks: Sequence[TuningBlock], parts: int) -> list[tuple[TuningBlock, ...]]:
-    """At most `parts` groups of about equal size: one graph a process, so that a teacher pass serves many blocks."""
-    return [tuple(blocks[i::parts]) for i in range(min(parts, len(blocks)))]

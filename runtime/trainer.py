@@ -19,12 +19,11 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
-    TEACHER,
-    TeacherStudent,
     make_students,
     student_loss,
     student_prefix,
@@ -153,10 +152,8 @@ class Trainer:
         self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver, title: str
     ) -> list[TrainedBlock]:
         """Trains `blocks` together against the pruner's model, the unpruned network, and stores each."""
-        joint = TeacherStudent().join(pruner, blocks)
         losses = tuple(student_loss(i) for i in range(len(blocks)))
-        graph = build_training_graph(joint, solver, loss=None, losses=losses, frozen=TEACHER, target=self.target)
-        session = TrainingSession(graph, self.device)
+        session = TrainingSession(joint_training_graph(pruner, blocks, solver, self.target), self.device)
         history = self._train(session, solver, title)
         weights = session.weights()
         keys = self._block_keys(pruner, blocks, solver)

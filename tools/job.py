@@ -20,6 +20,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.dataset import load_dataset
+from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.run import Job
 from wootz.runtime.session import Device
 from wootz.tools.models import open_network, prunable_network
@@ -75,6 +76,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         baseline=options["baseline"],
         identifier=options["identifier"],
         groups=options["groups"],
+        memory_budget=_memory_budget(options, device, processes),
         criterion=options["criterion"],
         target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
         device=device,
@@ -92,6 +94,16 @@ def _solver_notes(files: Iterable[Path]) -> Iterator[str]:
     """Fields without effect, each file once."""
     for file in dict.fromkeys(files):
         yield from solver_notes(file)
+
+
+def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -> int | None:
+    """Bytes for pre-training in one process; without --memory half of the machine's, on GPUs no bound."""
+    if options["memory"] is None:
+        return default_memory_budget(processes) if device.kind == "cpu" else None
+    if options["groups"] == "paper":
+        raise WootzError("--memory goes with --groups=joint: the paper's groups don't depend on memory")
+    budget: int = options["memory"]
+    return budget
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:

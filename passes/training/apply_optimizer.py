@@ -121,7 +121,15 @@ class _GraphStep:
         slots = list(self._count_runs())
         for loss, parameters in self._by_loss(losses, gradients).items():
             slots += self._update_group(loss, {p: gradients[p] for p in parameters})
+            self._move_to_the_end(self._tensors[loss])
         return slots
+
+    def _move_to_the_end(self, loss: Tensor) -> None:
+        """Runtimes order the nodes that nothing reads by their places: a loss belongs to its updates, lest its operands
+        stay in memory until all other students have been trained."""
+        node = loss.inputs[0]
+        if not any(t.outputs for t in node.outputs):
+            self.graph.nodes.append(self.graph.nodes.pop(next(i for i, n in enumerate(self.graph.nodes) if n is node)))
 
     def keep_statistics(self, losses: list[Tensor]) -> Iterable[Slot]:
         """The running statistics that a loss depends on; the others are of a part that is not trained."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from wootz.frontend.caffe.solver import read_solver
 from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.block_costs import (
     BlockUse,
@@ -24,35 +26,42 @@ from wootz.passes.analysis.block_costs import (
     symbol_costs,
     total,
 )
-from wootz.passes.analysis.block_groups import group_blocks
+from wootz.passes.analysis.block_groups import Group, format_bytes, group_blocks
 from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration, format_rate
 from wootz.passes.pruning.input_sources import input_sources
+from wootz.passes.training.joint_graph import group_memory, partition_by_memory
 from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.runtime.machine import default_memory_budget
 from wootz.tools.block_picture import check_picture_path, draw_blocks
+from wootz.tools.memory import Memory
 from wootz.tools.models import open_network, prunable_network
 
 MOST_NETWORKS_SHOWN = 20
+Grouping = Callable[[Sequence[TuningBlock]], tuple[Group, ...]]
 
 
 @dataclass(frozen=True)
 class BlockSurvey:
-    """Everything that `wootz blocks` tells. `names` are short names of the blocks: B1, B2, …"""
+    """Everything that `wootz blocks` tells. `names` are short names of the blocks: B1, B2, …; `memory` is what each
+    group takes, in bytes, where that was estimated."""
 
     subspace: Subspace
     networks: tuple[tuple[Symbol, ...], ...]
     plan: BlockPlan
     uses: tuple[BlockUse, ...]
-    groups: tuple[tuple[TuningBlock, ...], ...]
+    groups: tuple[Group, ...]
     costs: tuple[Cost, ...]
     full: Cost
     work: WorkEstimate
     names: Mapping[TuningBlock, str]
+    memory: tuple[int, ...] = ()
 
     @property
     def uncovered(self) -> tuple[tuple[int, Symbol], ...]:
@@ -69,14 +78,32 @@ class BlockSurvey:
               help="Configurations: .json, .csv, .npy or pickle.")  # fmt: skip
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
+@click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
+              help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip
+@click.option("--pretrain-solver", type=click.Path(path_type=Path), metavar="FILE",
+              help="Solver prototxt for the tuning blocks: estimates the memory of groups.")  # fmt: skip
+@click.option("--memory", type=Memory(), metavar="BYTES|4G",
+              help="For pre-training (default: half of the machine's); goes with --pretrain-solver.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="Draw networks × modules, coloured by block: .svg, .png."
 )
-def blocks(model: str, subspace_file: Path, identifier: str, output: Path | None, picture: Path | None) -> None:
+def blocks(
+    model: str,
+    subspace_file: Path,
+    identifier: str,
+    groups: str,
+    pretrain_solver: Path | None,
+    memory: int | None,
+    output: Path | None,
+    picture: Path | None,
+) -> None:
     """Show the tuning blocks of MODEL for a subspace, what they cost and what they save. Nothing is trained."""
     if picture is not None:
         check_picture_path(picture)
+    if memory is not None and (pretrain_solver is None or groups == "paper"):
+        raise WootzError("--memory goes with --pretrain-solver, which has the batch size, and with --groups=joint")
+    solver = None if pretrain_solver is None else read_solver(pretrain_solver)
     network = open_network(model).model
     modules, source = find_modules(network)
     if not modules:
@@ -90,7 +117,13 @@ def blocks(model: str, subspace_file: Path, identifier: str, output: Path | None
         raise WootzError(
             f"{subspace_file} has a single configuration: blocks are what networks share; give at least two"
         )
-    survey = survey_blocks(pruner, subspace, cast(Method, identifier))
+    if groups == "paper":
+        grouping: Grouping = group_blocks
+    else:
+        grouping = partial(_joint_groups, pruner, solver, memory or default_memory_budget(1))
+    survey = survey_blocks(pruner, subspace, cast(Method, identifier), grouping)
+    if solver is not None:
+        survey = replace(survey, memory=tuple(group_memory(pruner, group, solver) for group in survey.groups))
     show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})")
     if output is not None:
         write_atomically(output, f"{json.dumps(as_json(survey, identifier), indent=1)}\n".encode())
@@ -98,8 +131,23 @@ def blocks(model: str, subspace_file: Path, identifier: str, output: Path | None
         draw_blocks(picture, survey.subspace, survey.plan, survey.names)
 
 
-def survey_blocks(pruner: BlockPruner, subspace: Subspace, method: Method) -> BlockSurvey:
-    """Identifies the blocks of `subspace` and measures them on pruned networks."""
+def _joint_groups(
+    pruner: BlockPruner, solver: Solver | None, budget: int | None, blocks: Sequence[TuningBlock]
+) -> tuple[Group, ...]:
+    """As few groups as fit into `budget` bytes; without a solver one group, since its memory isn't known."""
+    if solver is None:
+        return one_group(blocks)
+    return partition_by_memory(pruner, blocks, solver, budget)
+
+
+def one_group(blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:
+    return (tuple(blocks),) if blocks else ()
+
+
+def survey_blocks(
+    pruner: BlockPruner, subspace: Subspace, method: Method, grouping: Grouping = one_group
+) -> BlockSurvey:
+    """Identifies the blocks of `subspace`, groups those to be trained, and measures them on pruned networks."""
     sources = input_sources(pruner)
     plan = identify_blocks(subspace, method, sources.of_modules)
     networks = tuple(symbols(configuration, sources.of_modules) for configuration in subspace.configurations)
@@ -114,7 +162,7 @@ def survey_blocks(pruner: BlockPruner, subspace: Subspace, method: Method) -> Bl
     whole_networks = [(*network, rest) for network, rest in zip(networks, outside, strict=True)]
     cost_of = symbol_costs(whole_networks, costs_of_symbols)
     uses = block_uses(plan, cost_of)
-    groups = group_blocks(block for block in plan.blocks if block.is_pruned)
+    groups = grouping([block for block in plan.blocks if block.is_pruned])
     full = network_cost(pruner.model)
     costs = tuple(total(cost_of[symbol] for symbol in network) for network in whole_networks)
     return BlockSurvey(
@@ -140,7 +188,8 @@ def show(console: Console, survey: BlockSurvey, title: str) -> None:
     console.print(_block_table(survey, title))
     for number, group in enumerate(survey.groups, start=1):
         members = " ".join(survey.names[block] for block in group)
-        console.print(f"group {number}: {members}", highlight=False, soft_wrap=True)
+        memory = f" (about {format_bytes(survey.memory[number - 1])})" if survey.memory else ""
+        console.print(f"group {number}{memory}: {members}", highlight=False, soft_wrap=True)
     console.print(_network_table(survey))
     left_out = len(survey.networks) - MOST_NETWORKS_SHOWN
     if left_out > 0:
@@ -248,6 +297,7 @@ def as_json(survey: BlockSurvey, identifier: str) -> dict[str, Any]:
             for use in survey.uses
         ],
         "groups": [[survey.names[block] for block in group] for group in survey.groups],
+        "memory": list(survey.memory),
         "networks": [
             {
                 "configuration": configuration,

@@ -18,6 +18,7 @@ from wootz.runtime.run import Job, check
 from wootz.runtime.run import run as run_job
 from wootz.runtime.run_directory import check_run_directory, clear_results
 from wootz.tools.job import make_job, run_name
+from wootz.tools.memory import Memory
 from wootz.tools.progress import ConsoleProgress
 from wootz.tools.summary import nothing_found, print_summary
 
@@ -38,7 +39,9 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
-              help="Which blocks are pre-trained in one graph: all, or those that don't overlap.")  # fmt: skip
+              help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip
+@click.option("--memory", type=Memory(), metavar="BYTES|4G",
+              help="For pre-training in a process (default: half of the machine's, over the processes).")  # fmt: skip
 @click.option("--criterion", default="l1", show_default=True, help="Importance of a filter.")
 @click.option("--mean", help="Mean of the input pixels (0-255), one or one a channel: overrides the model's.")
 @click.option("--scale", help="Factor after the mean was subtracted, one or one a channel.")
