@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from wootz.passes.analysis.block_costs import network_cost
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import save
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.tools.cli import wootz
@@ -201,3 +202,49 @@ def test_an_output_of_another_kind_is_refused(tmp_path):
     assert "written as .json or .csv" in refusal(
         "subspace", "sample", RESIDUAL, "--count", "2", "-o", tmp_path / "s.txt"
     )
+
+
+@pytest.fixture
+def two_rates(tmp_path):
+    (tmp_path / "s.json").write_text(json.dumps([[r, s, r, s] for r in (0.3, 0.5) for s in (0.3, 0.5)]))
+    (tmp_path / "pretrain.prototxt").write_text("base_lr: 0.1 lr_policy: 'fixed' momentum: 0.9 batch_size: 32")
+    return ("blocks", RESIDUAL, "--subspace", tmp_path / "s.json", "-o", tmp_path / "blocks.json")
+
+
+def groups_of(tmp_path):
+    written = json.loads((tmp_path / "blocks.json").read_text())
+    return written["groups"], written["memory"]
+
+
+def test_groups(two_rates, tmp_path):
+    assert run(*two_rates).exit_code == 0
+    assert [len(group) for group in groups_of(tmp_path)[0]] == [8], "one teacher pass for all"
+    assert run(*two_rates, "--groups", "paper").exit_code == 0
+    assert [len(group) for group in groups_of(tmp_path)[0]] == [4, 4]
+
+
+def test_groups_by_memory(two_rates, tmp_path):
+    solver = ("--pretrain-solver", tmp_path / "pretrain.prototxt")
+    result = run(*two_rates, *solver)
+    groups, memory = groups_of(tmp_path)
+    assert len(groups) == 1
+    assert f"group 1 (about {memory[0] / 1e6:.3g} MB)" in result.output
+    assert run(*two_rates, *solver, "--memory", f"{memory[0] - 1}").exit_code == 0
+    groups, smaller = groups_of(tmp_path)
+    assert len(groups) == 2
+    assert max(smaller) < memory[0]
+    assert "alone takes about" in refusal(*two_rates, *solver, "--memory", "1M")
+
+
+def test_a_budget_needs_a_batch_size(two_rates):
+    assert "--memory goes with --pretrain-solver" in refusal(*two_rates, "--memory", "4G")
+    assert "'much' is no amount of memory" in run(*two_rates, "--memory", "much").output
+
+
+def test_modules_that_overlap(tmp_path):
+    model = replace(open_network(str(RESIDUAL)).model)
+    first, second, *_ = find_modules(model)[0]
+    save(replace(model, modules=(first, replace(second, entry=first.entry))), tmp_path / "overlap.onnx")
+    (tmp_path / "s.json").write_text("[[0.5, 0.5], [0.3, 0.5]]")
+    reason = refusal("blocks", tmp_path / "overlap.onnx", "--subspace", tmp_path / "s.json")
+    assert reason.startswith(f"modules '{first.name}' and '{second.name}' overlap")
