@@ -19,7 +19,7 @@ from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
-from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.model import Model, separate_merged_constants, tensor_shape
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
 from wootz.passes.plan.objective import Metric, Objective
@@ -206,7 +206,8 @@ class _Run:
 
     def prepare_teacher(self) -> tuple[Model, FullNetworkResult]:
         """The full network, trained first if it has untrained layers, and what was measured of it."""
-        job, model = self.job, self.job.network
+        job, model = self.job, self.job.network.copy()
+        separate_merged_constants(model.graph)
         curve: tuple[tuple[int, float], ...] = ()
         seconds, origin = 0.0, "weights as given"
         if job.untrained:

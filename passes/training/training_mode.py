@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Variable, replace_uses
+from wootz.passes.ir.model import Constant, Model, Node, Variable, separate_merged_constants
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.state import NEW_SUFFIX
@@ -38,7 +38,7 @@ class TrainingMode(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         graph = result.graph
-        separated = _separate_merged_constants(graph)
+        separated = separate_merged_constants(graph)
         annotate_shapes(graph)
         batch_norms = [n for n in graph.nodes if n.op == "BatchNormalization" and not n.attrs.get("training_mode", 0)]
         dropouts = [n for n in graph.nodes if n.op == "Dropout"]
@@ -67,19 +67,6 @@ class TrainingMode(Pass):
             new.name, new.dtype, new.shape = old.name + NEW_SUFFIX, old.dtype, old.shape
             builder.graph.outputs.append(new)
             outputs.add(new.name)
-
-
-def _separate_merged_constants(graph: Graph) -> int:
-    """Replaces every Identity of a constant by that constant under the Identity's name; gives their number."""
-    merged = [n for n in graph.nodes if n.op == "Identity" and isinstance(n.inputs[0], Constant)]
-    for node in merged:
-        (source,), (copy,) = node.inputs, node.outputs
-        node.inputs.clear()
-        node.outputs.clear()
-        replace_uses(graph, copy, Constant(copy.name, source.values))
-    dropped = {id(n) for n in merged}
-    graph.nodes = [n for n in graph.nodes if id(n) not in dropped]
-    return len(merged)
 
 
 def _switch_on(node: Node, seed: int, builder: Builder) -> None:
