@@ -58,11 +58,11 @@ class ApplyOptimizer(Pass):
     labels: str = option("labels", "name of the input with the labels")
 
     @staticmethod
-    def of(solver: Solver, losses: tuple[str, ...] = ()) -> ApplyOptimizer:
+    def of(solver: Solver, losses: tuple[str, ...] = (), labels: str = "labels") -> ApplyOptimizer:
         """The pass with the settings of `solver`."""
         shared = {f.name for f in ApplyOptimizer.options()} & {f.name for f in dataclasses.fields(Solver)}
         settings = {name: getattr(solver, name) for name in shared - {"type"}}
-        return ApplyOptimizer(type=solver.type.value, losses=losses, **settings)
+        return ApplyOptimizer(type=solver.type.value, losses=losses, labels=labels, **settings)
 
     def solver(self) -> Solver:
         """The settings as a Solver."""

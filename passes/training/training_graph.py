@@ -17,19 +17,21 @@ def build_training_graph(
     *,
     loss: LossKind | None = "softmax-cross-entropy",
     losses: tuple[str, ...] = (),
+    labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
     target: Target = "onnx",
 ) -> Model:
     """The training graph of `model`: `training-mode`, `attach-loss`, `build-gradients`, `apply-optimizer`, `legalize`.
 
     With loss=None the model has its losses already: the scalar outputs `losses` (none named: all scalar outputs).
+    `labels` names the input with the labels (Caffe's networks for training call it `label`).
     Parameters that `frozen` names (a name, or a prefix that ends in / or *) are not trained. What a program needs to
     run the result is `TrainingInterface.of(result)`. Raises PassError for what a pass refuses.
     """
     result = TrainingMode(seed=solver.random_seed).apply(model).model
     if loss is not None:
-        result = AttachLoss(loss=loss).apply(result).model
+        result = AttachLoss(loss=loss, labels=labels).apply(result).model
     frozen_names = (frozen,) if isinstance(frozen, str) else frozen
     result = BuildGradients(losses=losses, frozen=frozen_names).apply(result).model
-    result = ApplyOptimizer.of(solver, losses=losses).apply(result).model
+    result = ApplyOptimizer.of(solver, losses=losses, labels=labels).apply(result).model
     return Legalize(target=target).apply(result).model
