@@ -13,7 +13,7 @@ from wootz.passes.analysis.index_maps import NO_ATOM, first_along, varying_axes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Tensor
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
@@ -40,8 +40,8 @@ def student_loss(index: int) -> str:
 class TeacherStudent(Pass):
     """Puts the teacher and a student for each block side by side; the outputs are the students' losses.
 
-    1. The teacher is the network in inference mode: BatchNormalization folded, weights constant, cut off after the last
-       tensor that a student needs.
+    1. The teacher is the network in inference mode: BatchNormalization folded, or written as Mul and Add where it can't
+       be, Dropout left out, weights constant, cut off after the last tensor that a student needs.
     2. A student is the block's modules, pruned, with what remains of the teacher's weights. It reads the teacher's
        input to these modules; its loss is mean((O - O')²) over all elements of the teacher's output O and its own
        output O'. Students may overlap: they never feed each other.
@@ -73,6 +73,7 @@ class TeacherStudent(Pass):
     def join(self, pruner: BlockPruner, blocks: Sequence[TuningBlock]) -> Model:
         """The joint graph of `blocks` with the pruner's model as teacher; student i is the i-th block."""
         teacher = FoldBatchNorm().apply(replace(pruner.model, modules=pruner.modules)).model.graph.copy()
+        _fix_inference_mode(teacher, pruner.analysis.shapes)
         taps = _Taps(teacher)
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})
         multipliers = json.loads(pruner.model.metadata.get(MULTIPLIERS_KEY, "{}"))
@@ -187,6 +188,36 @@ class _Taps:
             indices = build.constant(np.flatnonzero(first_along(kept, axes[0])), f"{name}.indices")
             self._parts[key] = build.op("Gather", self._whole[name], indices, hint=f"{name}.kept", axis=axes[0])
         return self._parts[key]
+
+
+def _fix_inference_mode(teacher: Graph, shapes: Mapping[str, Sequence[int] | None]) -> None:
+    """Leaves nothing in the graph that `training-mode` would change."""
+    for node in list(teacher.nodes):
+        if node.op == "BatchNormalization":
+            scale, bias, mean, variance = (_constant_values(t, node).astype(np.float64) for t in node.inputs[1:5])
+            factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
+            per_channel = (-1, *(1,) * (len(shapes[node.inputs[0].name] or ()) - 2))
+            output = node.outputs[0]
+            build = Builder(teacher, f"{output.name}/")
+            operands = [
+                build.constant(v.reshape(per_channel).astype(np.float32), hint)
+                for v, hint in ((factor, "factor"), (bias - mean * factor, "shift"))
+            ]
+            scaled = build.op("Mul", node.inputs[0], operands[0], hint="scaled")
+            node.op, node.attrs, node.inputs = "Add", {}, [scaled, operands[1]]
+            node.outputs = [output]
+        elif node.op == "Dropout":
+            node.op, node.attrs, node.inputs = "Identity", {}, node.inputs[:1]
+            node.outputs = node.outputs[:1]
+
+
+def _constant_values(tensor: Tensor, node: Node) -> np.ndarray:
+    constant = constant_behind(tensor)
+    if constant is None:
+        raise WootzError(
+            f"{node.name or node.outputs[0].name}: its operand {tensor.name!r} is computed, not a constant"
+        )
+    return constant.values
 
 
 def add_prefix(graph: Graph, prefix: str, keep: set[str]) -> None:

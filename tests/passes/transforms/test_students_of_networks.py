@@ -16,7 +16,11 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.input_sources import input_sources
+from wootz.passes.training.attach_loss import AttachLoss
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
@@ -201,3 +205,39 @@ def test_what_cannot_be_pruned_is_refused():
     model = import_caffe(NETWORKS / "inception.prototxt").model
     with pytest.raises(PassError, match=r"teacher-student: 1\.5 is not a pruning rate"):
         TeacherStudent(blocks="inception_3a@1.5").apply(model)
+
+
+def gradients(model, feeds, **options):
+    """The gradients of a model with losses, in training mode, by parameter."""
+    training = BuildGradients(**options).apply(TrainingMode().apply(model).model).model
+    found = evaluate(Legalize().apply(training).model, feeds)
+    return {name.removesuffix(".grad"): g for name, g in found.items() if name.endswith(".grad")}
+
+
+def test_gradients_in_the_joint_graph_are_those_of_each_student_alone_on_recorded_activations(case):
+    blocks = [b for b in case.plan().blocks if b.is_pruned]
+    joint = TeacherStudent().join(case.pruner, blocks)
+    losses = tuple(student_loss(i) for i in range(len(blocks)))
+    together = gradients(joint, {"data": case.data}, losses=losses, frozen=(TEACHER,))
+    assert not any(name.startswith(TEACHER) for name in together)
+    compared = 0
+    for i, student in enumerate(make_students(case.pruner, blocks)):
+        entry, exit_ = student.model.graph.inputs[0].name, student.model.graph.outputs[0].name
+        recorded = activations(case.model, [exit_, *([entry] if entry != "data" else [])], case.data)
+        alone = AttachLoss(loss="mse", target="recorded").apply(student.model).model
+        feeds = {
+            entry: of_channels(recorded[entry], student, entry),
+            "recorded": of_channels(recorded[exit_], student, exit_),
+        }
+        expected = gradients(alone, feeds)
+        largest = max(np.max(np.abs(g)) for g in expected.values())  # biases before a normalisation have none
+        for name, gradient in expected.items():
+            difference = np.max(np.abs(together[student_prefix(i) + name] - gradient))
+            assert difference <= 1e-5 * max(np.max(np.abs(gradient)), 0.1 * largest), f"{blocks[i]} {name}"
+            compared += 1
+    assert compared == len(together)
+
+
+def of_channels(values, student, tensor):
+    kept = student.kept(tensor)
+    return values if kept.all() else values[:, np.flatnonzero(kept.ravel())]

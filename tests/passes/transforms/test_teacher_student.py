@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,14 @@ import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.errors import PassError
+from wootz.passes.ir.model import Module
+from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
@@ -140,3 +144,45 @@ def test_blocks_are_parsed_into_symbols(pruner):
         TuningBlock((Symbol(1, 0.5), Symbol(2, 0.75))),
         TuningBlock((Symbol(3, 0.0),)),
     )
+
+
+PRE_ACTIVATION = """<ir_version: 8, opset_import: ["" : 18]>
+net (float[N, 2, 2, 2] x) => (float[N, 2, 2, 2] y)
+<float[2] s = {2, 3}, float[2] b = {1, -1}, float[2] m = {0.5, 0}, float[2] v = {4, 1},
+ float[2, 2, 1, 1] w = {1, 2, 3, 4}, float[2, 2, 1, 1] u = {4, 3, 2, 1}> {
+  n = BatchNormalization <epsilon = 0.1> (x, s, b, m, v)
+  d = Dropout (n)
+  r = Relu (d)
+  a = Conv (r, w)
+  h = Relu (a)
+  c = Conv (h, u)
+  y = Add (c, r)
+}
+"""
+
+
+def test_training_mode_finds_nothing_to_change_in_the_teacher(data):
+    """A normalisation that can't be folded (pre-activation, DenseNet) and a dropout stay as they are in inference."""
+    model = replace(parse_text(PRE_ACTIVATION), modules=(Module("m", "r", "y"),))
+    joint = TeacherStudent(blocks="m@0.5").apply(model).model
+    trained = TrainingMode().apply(joint)
+    assert not trained.modified
+    assert not {n.op for n in trained.model.graph.nodes} & {"BatchNormalization", "Dropout"}
+    x = np.random.default_rng(0).normal(size=(3, 2, 2, 2)).astype(np.float32)
+    teacher = joint.copy()
+    teacher.graph.outputs = [teacher.graph.tensors()["teacher/y"]]
+    expected = evaluate(model, {"x": x})["y"]
+    np.testing.assert_allclose(evaluate(teacher, {"x": x})["teacher/y"], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_running_statistics_of_students_are_their_own(pruner, data):
+    """Equal blocks with one behind the other, and the same block twice, average what they see themselves."""
+    blocks = parse_blocks("res2b@0.5,res2a@0.5+res2b@0.5,res2b@0.5", pruner)
+    interface, weights, _ = trained(pruner, blocks, data)
+    means = [n for n in weights if n.endswith(".mean") and "res2b" in n]
+    assert len(means) == 3 * len({n.split("/", 1)[1] for n in means})
+    for name in {n.split("/", 1)[1] for n in means}:
+        one, behind, twin = (weights[student_prefix(i) + name] for i in range(3))
+        np.testing.assert_array_equal(one, twin)
+        assert not np.allclose(one, behind, atol=1e-4)
+    assert all(slot.input.startswith("block") for slot in interface.slots if slot.kind == "statistic")
