@@ -16,6 +16,8 @@ _EXPORTS = {
     "PassResult": "wootz.passes.base",
     "parse_pipeline": "wootz.passes.pipeline",
     "run_pipeline": "wootz.passes.pipeline",
+    "PruneInfo": "wootz.passes.multiplex",
+    "multiplex": "wootz.passes.multiplex",
     "WootzError": "wootz.passes.errors",
 }
 
