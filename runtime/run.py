@@ -15,7 +15,6 @@ import onnx
 
 from wootz.passes.analysis.block_groups import Group, group_blocks
 from wootz.passes.analysis.cost import flops, parameters
-from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
@@ -109,7 +108,6 @@ def run(job: Job, cluster: Cluster, progress: Progress) -> RunResult:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
-    check_modules(job.network, job.network.modules)
     job.device.providers()
     channels = job.dataset.train.images.shape[1]
     for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):

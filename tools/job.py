@@ -12,6 +12,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.frontend.caffe.solver import read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import read_subspace
+from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
@@ -43,6 +44,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
     files = _Files(folder, options)
     network = open_network(network_file, options["weights"], options["seed"])
     modules, source = find_modules(network.model)
+    check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)
     prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
     subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
