@@ -9,7 +9,8 @@ shares the memory of its operand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,64 +76,63 @@ def _sizes(model: Model, batch_size: int) -> dict[str, int]:
     return found
 
 
-def _most_alive(graph: Graph, sizes: dict[str, int], elsewhere: set[str]) -> int:
+def _most_alive(graph: Graph, sizes: Mapping[str, int], elsewhere: set[str]) -> int:
     """The most bytes of intermediate results alive at once; those named in `elsewhere` have a place of their own."""
     order = execution_order(graph)
-    outputs = {id(t) for t in graph.outputs}
-    uses: dict[int, int] = {}
+    buffers = _Buffers(sizes, order, graph.outputs)
+    most = 0
     for node in order:
-        for tensor in _operands(node):
-            uses[id(tensor)] = uses.get(id(tensor), 0) + 1
-    buffer_of: dict[int, int] = {}
-    holders: dict[int, int] = {}
-    bytes_of: dict[int, int] = {}
-    alive = most = 0
-    for node in order:
-        operands = _operands(node)
-        for tensor in (t for t in node.outputs if not t.is_empty()):
-            if tensor.name in elsewhere:
-                continue
-            buffer = _shared_buffer(node, tensor, buffer_of, holders, bytes_of, uses, sizes)
-            if buffer is None:
-                buffer = id(tensor)
-                bytes_of[buffer] = sizes.get(tensor.name, 0)
-                alive += bytes_of[buffer]
-            buffer_of[id(tensor)] = buffer
-            holders[buffer] = holders.get(buffer, 0) + 1
-        most = max(most, alive)
-        for tensor in operands:
-            uses[id(tensor)] -= 1
-        for tensor in {id(t): t for t in [*operands, *node.outputs]}.values():
-            buffer = buffer_of.get(id(tensor))
-            if buffer is not None and not uses.get(id(tensor)) and id(tensor) not in outputs:
-                del buffer_of[id(tensor)]
-                holders[buffer] -= 1
-                if not holders[buffer]:
-                    alive -= bytes_of[buffer]
+        results = [t for t in node.outputs if not t.is_empty() and t.name not in elsewhere]
+        for tensor in results:
+            buffers.place(tensor, node)
+        most = max(most, buffers.alive)
+        buffers.finish(node, results)
     return most
 
 
-def _shared_buffer(
-    node: Node,
-    result: Tensor,
-    buffer_of: dict[int, int],
-    holders: dict[int, int],
-    bytes_of: dict[int, int],
-    uses: dict[int, int],
-    sizes: dict[str, int],
-) -> int | None:
-    """The buffer of an operand that `result`, the first one of its node, takes over or looks into."""
-    if result is not node.outputs[0] or node.domain:
-        return None
-    if node.op in VIEWS:
-        return buffer_of.get(id(node.inputs[0]))
-    if node.op in IN_PLACE:
-        for operand in node.inputs[:2]:
-            buffer = buffer_of.get(id(operand))
-            is_last = buffer is not None and uses[id(operand)] == 1 and holders[buffer] == 1
-            if is_last and buffer is not None and bytes_of[buffer] == sizes.get(result.name):
+class _Buffers:
+    """The memory of results while a graph runs; tensors that share a buffer are its holders."""
+
+    def __init__(self, sizes: Mapping[str, int], order: Iterable[Node], outputs: Iterable[Tensor]):
+        self.alive = 0
+        self._sizes = sizes
+        self._uses = Counter(id(t) for node in order for t in _operands(node)) + Counter(id(t) for t in outputs)
+        self._buffer_of: dict[int, int] = {}
+        self._holders: Counter[int] = Counter()
+        self._bytes: dict[int, int] = {}
+
+    def place(self, result: Tensor, node: Node) -> None:
+        buffer = self._taken_over(result, node)
+        if buffer is None:
+            buffer = id(result)
+            self._bytes[buffer] = self._sizes.get(result.name, 0)
+            self.alive += self._bytes[buffer]
+        self._buffer_of[id(result)] = buffer
+        self._holders[buffer] += 1
+
+    def finish(self, node: Node, results: Iterable[Tensor]) -> None:
+        """Gives back what nothing reads after `node`."""
+        for operand in _operands(node):
+            self._uses[id(operand)] -= 1
+        for tensor in {id(t): t for t in (*_operands(node), *results)}.values():
+            buffer = self._buffer_of.get(id(tensor))
+            if buffer is not None and not self._uses[id(tensor)]:
+                del self._buffer_of[id(tensor)]
+                self._holders[buffer] -= 1
+                self.alive -= 0 if self._holders[buffer] else self._bytes[buffer]
+
+    def _taken_over(self, result: Tensor, node: Node) -> int | None:
+        """The buffer of an operand that `result` looks into or is written over, if it is its node's first."""
+        if result is not node.outputs[0] or node.domain:
+            return None
+        if node.op in VIEWS:
+            return self._buffer_of.get(id(node.inputs[0]))
+        for operand in node.inputs[:2] if node.op in IN_PLACE else ():
+            buffer = self._buffer_of.get(id(operand))
+            is_last = buffer is not None and self._uses[id(operand)] == 1 and self._holders[buffer] == 1
+            if is_last and buffer is not None and self._bytes[buffer] == self._sizes.get(result.name):
                 return buffer
-    return None
+        return None
 
 
 def execution_order(graph: Graph) -> Sequence[Node]:
