@@ -20,10 +20,8 @@ from wootz.frontend.caffe.weights import FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import Wiring, wire
 from wootz.passes.errors import InputError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import OPSET, Graph, Model
+from wootz.passes.ir.model import MULTIPLIERS_KEY, OPSET, Graph, Model
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-
-MULTIPLIERS_KEY = "wootz.multipliers"
 
 
 @dataclass(frozen=True)
