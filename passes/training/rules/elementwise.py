@@ -95,15 +95,26 @@ def softsign(b: Backward) -> Gradients:
 
 
 def power(b: Backward) -> Gradients:
-    """d(aᵇ)/da = b aᵇ⁻¹ and d(aᵇ)/db = aᵇ log a."""
+    """d(aᵇ)/da = b aᵇ⁻¹, 0 where b is 0; d(aᵇ)/db = aᵇ log a, 0 where aᵇ is 0."""
     dy, y, base = b.gradient(), b.result(), b.operand(0)
     exponent = b.operand(1).cast(base)
     dbase = dexponent = None
     if b.wants(0):
-        dbase = sum_to_shape(dy * exponent * base ** (exponent - 1.0), y, base)
+        slope = exponent * base ** (exponent - 1.0)
+        dbase = sum_to_shape(dy * (slope if _has_no_zeros(exponent) else _unless_zero(slope, exponent)), y, base)
     if b.wants(1):
-        dexponent = sum_to_shape(dy * y * base.op("Log"), y, b.operand(1)).cast(b.operand(1))
+        slope = _unless_zero(y * base.op("Log"), y)
+        dexponent = sum_to_shape(dy * slope, y, b.operand(1)).cast(b.operand(1))
     return [dbase, dexponent]
+
+
+def _has_no_zeros(operand: Expression) -> bool:
+    return isinstance(operand.tensor, Constant) and bool(np.all(operand.tensor.values))
+
+
+def _unless_zero(values: Expression, operand: Expression) -> Expression:
+    """`values`, but 0 where `operand` is."""
+    return values.constant(0.0).where(operand.equal(0.0), values)
 
 
 def where(b: Backward) -> Gradients:

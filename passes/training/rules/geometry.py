@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wootz.passes.ir.model import Node
 from wootz.passes.training.expression import Expression
@@ -12,7 +12,7 @@ from wootz.passes.training.rules.rule import NoRule, static
 
 @dataclass(frozen=True)
 class Window:
-    """A window over two spatial axes; `size` is that of the operand, `count` the number of positions, per axis."""
+    """A window over the spatial axes; `size` is that of the operand, `count` the number of positions, per axis."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -23,19 +23,45 @@ class Window:
 
     @staticmethod
     def of(node: Node, x: Expression, y: Expression, kernel: Sequence[int | str]) -> Window:
-        """The window of a Conv or pooling node, with `auto_pad` resolved. Raises NoRule unless x is N,C,H,W."""
-        if x.rank != 4:
-            raise NoRule(f"only two spatial axes are supported, the operand has {x.rank - 2}")
-        size = tuple(static(x.shape[2:], "height and width"))
-        window = Window(
+        """The window of a Conv or pooling node, with `auto_pad` resolved. Raises NoRule for symbolic sizes."""
+        window = Window._with_pads(node, x, y, kernel)
+        match node.attrs.get("auto_pad", "NOTSET"):
+            case "SAME_UPPER":
+                return replace(window, pads_begin=tuple(t // 2 for t in window._missing()))
+            case "SAME_LOWER":
+                return replace(window, pads_begin=tuple((t + 1) // 2 for t in window._missing()))
+        return window
+
+    @staticmethod
+    def of_transposed(node: Node, x: Expression, y: Expression, kernel: Sequence[int | str]) -> Window:
+        """The window over the result of a ConvTranspose, one position an element of x.
+
+        With `auto_pad` or `output_shape`, the pads follow from the sizes, as the operator's specification says.
+        Raises NoRule for symbolic sizes, and where `output_padding` makes room for another position.
+        """
+        window = Window._with_pads(node, y, x, kernel)
+        automatic = node.attrs.get("auto_pad", "NOTSET")
+        if automatic in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in node.attrs:
+            extra = node.attrs.get("output_padding") or [0] * len(window.size)
+            totals = [max(s + e - n, 0) for s, e, n in zip(window.span, extra, window.size, strict=True)]
+            upper = automatic == "SAME_UPPER"
+            window = replace(window, pads_begin=tuple(t // 2 if upper else (t + 1) // 2 for t in totals))
+        if any(-p >= s for p, s in zip(window.pads_end, window.strides, strict=True)):
+            raise NoRule("an output_padding or output_shape that leaves room for another position is not supported")
+        return window
+
+    @staticmethod
+    def _with_pads(node: Node, x: Expression, y: Expression, kernel: Sequence[int | str]) -> Window:
+        """The window with the pads that the node states; none where it has `auto_pad`."""
+        axes = x.rank - 2
+        return Window(
             kernel=tuple(static(kernel, "the kernel")),
-            strides=tuple(node.attrs.get("strides") or (1, 1)),
-            dilations=tuple(node.attrs.get("dilations") or (1, 1)),
-            pads_begin=tuple((node.attrs.get("pads") or (0, 0, 0, 0))[:2]),
-            size=size,
-            count=tuple(static(y.shape[2:], "height and width")),
+            strides=tuple(node.attrs.get("strides") or (1,) * axes),
+            dilations=tuple(node.attrs.get("dilations") or (1,) * axes),
+            pads_begin=tuple((node.attrs.get("pads") or (0,) * axes)[:axes]),
+            size=tuple(static(x.shape[2:], "the spatial axes")),
+            count=tuple(static(y.shape[2:], "the spatial axes")),
         )
-        return window._automatic(node.attrs.get("auto_pad", "NOTSET"))
 
     @property
     def extent(self) -> tuple[int, ...]:
@@ -65,9 +91,6 @@ class Window:
         """What a ConvTranspose back to the operand's size needs beside `attributes`."""
         return {"output_padding": [max(-p, 0) for p in self.pads_end]}
 
-    def _automatic(self, auto_pad: str) -> Window:
-        if auto_pad in ("NOTSET", "VALID"):
-            return self
-        totals = [max(s - n, 0) for s, n in zip(self.span, self.size, strict=True)]
-        begin = tuple((t + 1) // 2 if auto_pad == "SAME_LOWER" else t // 2 for t in totals)
-        return Window(self.kernel, self.strides, self.dilations, begin, self.size, self.count)
+    def _missing(self) -> list[int]:
+        """Elements that the windows touch beyond those of the operand."""
+        return [max(s - n, 0) for s, n in zip(self.span, self.size, strict=True)]

@@ -23,17 +23,15 @@ def conv(b: Backward) -> Gradients:
     if b.wants(1):
         (dw,) = x.call("ConvWeightGrad", dy, w, kernel_shape=list(window.kernel), **geometry)
     if b.wants(2):
-        db = dy.sum([0, 2, 3], keepdims=False)
+        db = dy.sum([0, *range(2, x.rank)], keepdims=False)
     return [dx, dw, db]
 
 
 def conv_transpose(b: Backward) -> Gradients:
     """The transposed convolution is the input gradient of a convolution: dx is that convolution of dy, and in its
     weight gradient dy is the image and x the gradient."""
-    if b.attribute("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in b.node.attrs:
-        raise NoRule("auto_pad and output_shape are not supported: give pads and output_padding")
     dy, x, w = b.gradient(), b.operand(0), b.operand(1)
-    window = Window.of(b.node, b.result(), x, w.shape[2:])
+    window = Window.of_transposed(b.node, x, b.result(), w.shape[2:])
     geometry: dict[str, Any] = {**window.attributes(), "group": b.attribute("group", 1)}
     dx = dw = db = None
     if b.wants(0):
@@ -41,7 +39,7 @@ def conv_transpose(b: Backward) -> Gradients:
     if b.wants(1):
         (dw,) = dy.call("ConvWeightGrad", x, w, kernel_shape=list(window.kernel), **geometry)
     if b.wants(2):
-        db = dy.sum([0, 2, 3], keepdims=False)
+        db = dy.sum([0, *range(2, x.rank)], keepdims=False)
     return [dx, dw, db]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from wootz.passes.ir.model import Constant
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.rules.interpolation import resize
-from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like, static, sum_to_shape
+from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, integers, like, static, sum_to_shape
 
 END = 2**31 - 1
 """A bound of Slice behind every element; its negative is before every element."""
@@ -33,7 +33,7 @@ def concat(b: Backward) -> Gradients:
     sizes = static([b.operand(i).shape[axis] for i in range(len(b.x))], "the concatenated axis")
     ends = list(itertools.accumulate(sizes))
     return [
-        dy.op("Slice", dy.integers([end - size]), dy.integers([end]), dy.integers([axis])) if b.wants(i) else None
+        _slice(dy, end - size, end, axis) if b.wants(i) else None
         for i, (size, end) in enumerate(zip(sizes, ends, strict=True))
     ]
 
@@ -47,9 +47,9 @@ def split(b: Backward) -> Gradients:
 def slice_(b: Backward) -> Gradients:
     """dy where an element was taken, zeros elsewhere."""
     x, dx = b.operand(0), b.gradient()
-    starts, ends = _integers(b, 1), _integers(b, 2)
-    axes = _integers(b, 3) if len(b.x) > 3 and b.x[3] is not None else list(range(len(starts)))
-    steps = _integers(b, 4) if len(b.x) > 4 and b.x[4] is not None else [1] * len(starts)
+    starts, ends = integers(b, 1), integers(b, 2)
+    axes = integers(b, 3) if len(b.x) > 3 and b.x[3] is not None else list(range(len(starts)))
+    steps = integers(b, 4) if len(b.x) > 4 and b.x[4] is not None else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         (size,) = static([x.shape[axis]], "the sliced axis")
         dx = _put_back(dx, list(range(*slice(_bound(start), _bound(end), step).indices(size))), axis % x.rank, size)
@@ -74,19 +74,62 @@ def gather(b: Backward) -> Gradients:
 
 
 def pad(b: Backward) -> Gradients:
-    """What lies inside the padding; what a negative pad cut off gets zeros."""
-    if b.attribute("mode", "constant") != "constant":
-        raise NoRule(f"mode={b.attribute('mode')} is not supported, only constant padding is")
-    dy, pads = b.gradient(), np.asarray(_integers(b, 1))
-    count = len(pads) // 2
-    axes = _integers(b, 3) if len(b.x) > 3 and b.x[3] is not None else list(range(count))
-    begin, end = np.maximum(pads[:count], 0), np.maximum(pads[count:], 0)
-    last = np.where(end > 0, -end, END)
-    bounds = (dy.integers([int(v) for v in bound]) for bound in (begin, last))
-    dx = dy.op("Slice", *bounds, dy.integers(axes)) if (pads > 0).any() else dy
+    """What lies inside the padding; with mode reflect or edge, the border's gradients go to where it was copied from.
+
+    A negative pad cuts off: what it cut off gets zeros.
+    """
+    mode = b.attribute("mode", "constant")
+    if mode == "constant":
+        return [_without_padding(b)]
+    if mode not in ("reflect", "edge"):
+        raise NoRule(f"mode={mode} is not supported: constant, reflect and edge are")
+    dx, x = b.gradient(), b.operand(0)
+    pads, axes = np.reshape(integers(b, 1), [2, -1]), _padded_axes(b)
     if (pads < 0).any():
-        dx = dx.op("Pad", dx.integers([max(-int(p), 0) for p in pads]), None, dx.integers(axes))
+        raise NoRule(f"negative pads are not supported with mode={mode}: slice")
+    for begin, end, axis in zip(*pads.tolist(), axes, strict=True):
+        if begin or end:
+            (size,) = static([x.shape[axis]], "the padded axis")
+            dx = _fold_border(dx, begin, end, axis, size, mode)
     return [dx]
+
+
+def _without_padding(b: Backward) -> Expression:
+    dy, operand = b.gradient(), b.operand(1)
+    if not isinstance(operand.tensor, Constant):  # the opposite pads cut off what was added
+        axes = b.x[3] if len(b.x) > 3 else None
+        return dy.op("Pad", operand.op("Neg"), None, axes)
+    pads = np.reshape(integers(b, 1), [2, -1])
+    axes = dy.integers(_padded_axes(b))
+    begin, end = np.maximum(pads, 0)
+    last = np.where(end > 0, -end, END)
+    dx = dy.op("Slice", dy.integers(begin.tolist()), dy.integers(last.tolist()), axes) if (pads > 0).any() else dy
+    if (pads < 0).any():
+        dx = dx.op("Pad", dx.integers(np.maximum(-pads, 0).flatten().tolist()), None, axes)
+    return dx
+
+
+def _padded_axes(b: Backward) -> list[int]:
+    axes = integers(b, 3) if len(b.x) > 3 and b.x[3] is not None else range(b.operand(0).rank)
+    return [a % b.operand(0).rank for a in axes]
+
+
+def _fold_border(dy: Expression, begin: int, end: int, axis: int, size: int, mode: str) -> Expression:
+    """dy without the border along one axis; what the border has is added where the border's elements come from."""
+    total = _slice(dy, begin, begin + size, axis)
+    borders = [(begin, 0, begin, 1), (end, begin + size, begin + size + end, size - 1 - end)]
+    for width, first, last, mirrored in borders:
+        if not width:
+            continue
+        if mode == "edge":
+            part = _slice(dy, first, last, axis).sum([axis])
+            place = 0 if first == 0 else size - 1
+        else:
+            part = _slice(dy, last - 1, first - 1 if first else -END, axis, step=-1)
+            place = mirrored
+        width = 1 if mode == "edge" else width
+        total = total + _put_back(part, list(range(place, place + width)), axis, size)
+    return total
 
 
 def expand(b: Backward) -> Gradients:
@@ -96,7 +139,7 @@ def expand(b: Backward) -> Gradients:
 def tile(b: Backward) -> Gradients:
     """The sum over the repetitions: [r0·d0, r1·d1, …] as [r0, d0, r1, d1, …], summed over each r."""
     shape = b.operand(0).shape
-    repeats = _integers(b, 1)
+    repeats = integers(b, 1)
     if sum(not isinstance(d, int) for d in shape) > 1:
         raise NoRule("only one axis may have a symbolic size")
     apart = [n for r, d in zip(repeats, shape, strict=True) for n in (r, d if isinstance(d, int) else -1)]
@@ -128,17 +171,13 @@ def _put_back(dy: Expression, taken: list[int], axis: int, size: int) -> Express
     return with_zero.op("Gather", dy.integers(source), axis=axis)
 
 
+def _slice(values: Expression, start: int, end: int, axis: int, step: int = 1) -> Expression:
+    return values.op("Slice", *(values.integers([v]) for v in (start, end, axis, step)))
+
+
 def _bound(value: int) -> int | None:
     """A bound of Slice for Python."""
     return None if abs(value) >= END else value
-
-
-def _integers(b: Backward, index: int) -> list[int]:
-    """Operand `index` as numbers. Raises NoRule where it is computed."""
-    tensor = b.operand(index).tensor
-    if not isinstance(tensor, Constant):
-        raise NoRule(f"operand {index} must be constant")
-    return [int(v) for v in tensor.values]
 
 
 def _zeros(operand: Expression) -> Expression:

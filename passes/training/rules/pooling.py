@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,15 @@ def average_pool(b: Backward) -> Gradients:
 
 
 def _window_counts(window: Window, b: Backward) -> np.ndarray:
-    """The divisor of each window, of shape [1,1,rows,columns]: elements inside the operand, or inside its pads too.
+    """The divisor of each window, of shape [1,1,positions…]: elements inside the operand, or inside its pads too.
 
     Windows that `ceil_mode` lets reach beyond the padding do not count what lies there.
     """
-    pads = b.attribute("pads") or [0, 0, 0, 0]
-    pads_end = window.pads_end if b.attribute("auto_pad", "NOTSET") != "NOTSET" else tuple(pads[2:])
+    axes = len(window.size)
+    pads = b.attribute("pads") or [0] * 2 * axes
+    pads_end = window.pads_end if b.attribute("auto_pad", "NOTSET") != "NOTSET" else tuple(pads[axes:])
     counts = []
-    for axis in range(2):
+    for axis in range(axes):
         first = window.pads_begin[axis]
         begin, end = first, first + window.size[axis]
         if b.attribute("count_include_pad", 0):
@@ -50,7 +52,7 @@ def _window_counts(window: Window, b: Backward) -> np.ndarray:
         starts = np.arange(window.count[axis])[:, None] * window.strides[axis]
         positions = starts + np.arange(window.kernel[axis])[None, :] * window.dilations[axis]
         counts.append(((positions >= begin) & (positions < end)).sum(axis=1))
-    return np.maximum(np.multiply.outer(*counts), 1)[None, None].astype(np.float64)
+    return np.maximum(reduce(np.multiply.outer, counts), 1)[None, None].astype(np.float64)
 
 
 POOLING: dict[str, Rule] = {

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from wootz.passes.ir.model import Constant
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, like, static
+from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, integers, like, static
 
 Formula = Callable[[Expression, Expression, Expression], Expression]
 
@@ -37,6 +36,17 @@ def reduce_extremum(b: Backward) -> Gradients:
     return [chosen * (dy / chosen.sum(_axes(b)))]
 
 
+def reduce_prod(b: Backward) -> Gradients:
+    """dy times the product of the other elements: of those that are not zero, where no other one is zero, else 0."""
+    dy, x, axes = _with_reduced_axes(b, b.gradient()), b.operand(0), _axes(b)
+    is_zero = x.equal(0.0)
+    other = x.constant(1.0).where(is_zero, x)
+    product = other.op("ReduceProd", x.integers(axes)) / other
+    zero = is_zero.cast(x)
+    zeros_elsewhere = zero.sum(axes) - zero
+    return [(dy * product).where(zeros_elsewhere.less(0.5))]
+
+
 def _stretched(b: Backward, values: Expression) -> Expression:
     return _with_reduced_axes(b, values).op("Expand", b.operand(0).shape_tensor())
 
@@ -62,12 +72,12 @@ def _axes(b: Backward) -> list[int]:
     rank = b.operand(0).rank
     if b.node.op == "GlobalAveragePool":
         return list(range(2, rank))
-    operand = b.x[1] if len(b.x) > 1 else None
-    if operand is None:
-        return [a % rank for a in b.attribute("axes", range(rank))]
-    if not isinstance(operand.tensor, Constant):
-        raise NoRule("the axes must be constant")
-    return [int(a) % rank for a in operand.tensor.values]
+    axes = b.attribute("axes", [])
+    if len(b.x) > 1 and b.x[1] is not None:
+        axes = integers(b, 1)
+    if not axes and b.attribute("noop_with_empty_axes", 0):
+        raise NoRule("noop_with_empty_axes=1 without axes is not supported")
+    return [a % rank for a in axes or range(rank)]
 
 
 def global_max_pool(b: Backward) -> Gradients:
@@ -89,6 +99,7 @@ REDUCTION: dict[str, Rule] = {
     "ReduceMax": reduce_extremum,
     "ReduceMean": reduce_mean,
     "ReduceMin": reduce_extremum,
+    "ReduceProd": reduce_prod,
     "ReduceSum": reduce_sum,
     "ReduceSumSquare": reduction(lambda dy, x, y: x * (dy * 2.0)),
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Node, Variable
+from wootz.passes.ir.model import Constant, Node, Variable
 from wootz.passes.training.expression import Expression
 
 
@@ -112,6 +112,14 @@ def static(dimensions: Sequence[int | str], what: str) -> list[int]:
     if len(numbers) != len(dimensions):
         raise NoRule(f"{what} must have a fixed size, not {list(dimensions)}")
     return numbers
+
+
+def integers(b: Backward, index: int) -> list[int]:
+    """Operand `index` as numbers. Raises NoRule where it is computed."""
+    tensor = b.operand(index).tensor
+    if not isinstance(tensor, Constant):
+        raise NoRule(f"operand {index} must be constant")
+    return [int(v) for v in tensor.values]
 
 
 def like(operand: Expression) -> Sequence[int] | Expression:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnxruntime
@@ -47,54 +47,94 @@ def _run(graph: Model, feeds: Arrays) -> Arrays:
 class ConvTranspose(OpRun):
     """ConvTranspose for the reference evaluator, whose own one mixes up the groups."""
 
-    def _run(self, x, w, bias=None, *, strides=None, dilations=None, pads=None, output_padding=None, group=1, **_):
-        strides, dilations, pads = strides or [1, 1], dilations or [1, 1], pads or [0, 0, 0, 0]
-        output_padding = output_padding or [0, 0]
-        n, _channels, rows, columns = x.shape
-        per_group, (height, width) = w.shape[1], w.shape[2:]
-        size = [
-            (count - 1) * s + (k - 1) * d + 1
-            for count, s, k, d in zip((rows, columns), strides, (height, width), dilations, strict=True)
-        ]
-        full = np.zeros((n, per_group * group, size[0] + output_padding[0], size[1] + output_padding[1]), x.dtype)
+    def _run(self, x, w, bias=None, *, strides=None, dilations=None, pads=None, output_padding=None, group=1, **others):
+        axes = w.ndim - 2
+        strides, dilations = strides or [1] * axes, dilations or [1] * axes
+        extra = output_padding or [0] * axes
+        windows = _Windows(x.shape[2:], w.shape[2:], strides, dilations)
+        per_group = w.shape[1]
+        full = np.zeros((len(x), per_group * group, *np.add(windows.span, extra)), x.dtype)
         for g, (inputs, kernel) in enumerate(zip(np.split(x, group, 1), np.split(w, group), strict=True)):
-            channels = slice(g * per_group, (g + 1) * per_group)
-            for i, j in np.ndindex(height, width):
-                top, left = i * dilations[0], j * dilations[1]
-                bottom, right = top + (rows - 1) * strides[0] + 1, left + (columns - 1) * strides[1] + 1
-                part = np.einsum("nchw,cm->nmhw", inputs, kernel[:, :, i, j])
-                full[:, channels, top : bottom : strides[0], left : right : strides[1]] += part
-        bottom, right = full.shape[2] - pads[2], full.shape[3] - pads[3]
-        cropped = full[:, :, pads[0] : bottom, pads[1] : right]
-        return (cropped if bias is None else cropped + bias[None, :, None, None],)
+            for tap, place in windows.taps():
+                part = np.einsum("nc...,cm->nm...", inputs, kernel[(..., *tap)])
+                full[(slice(None), slice(g * per_group, (g + 1) * per_group), *place)] += part
+        cropped = full[(..., *self._inside(full.shape[2:], x.shape[2:], strides, pads, **others))]
+        return (cropped if bias is None else cropped + _column(bias, axes),)
+
+    def _inside(self, full, positions, strides, pads, auto_pad=None, output_shape=None, **_):
+        """What is left when the pads are cut off; they follow from the size where that is given."""
+        axes = len(full)
+        begin, size = (
+            (pads or [0] * 2 * axes)[:axes],
+            np.subtract(full, np.reshape(pads or [0] * 2 * axes, [2, -1]).sum(0)),
+        )
+        if output_shape or auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+            size = output_shape[-axes:] if output_shape else np.multiply(positions, strides)
+            total = np.subtract(full, size)
+            begin = total // 2 if auto_pad == "SAME_UPPER" else total - total // 2
+        return tuple(slice(b, b + n) for b, n in zip(begin, size, strict=True))
 
 
 class Conv(OpRun):
     """Conv for the reference evaluator, whose own one fails on groups with strides."""
 
     def _run(self, x, w, bias=None, *, strides=None, dilations=None, pads=None, group=1, auto_pad=None, **_):
-        strides, dilations, pads = strides or [1, 1], dilations or [1, 1], list(pads or [0, 0, 0, 0])
-        extent = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], dilations, strict=True)]
+        axes = w.ndim - 2
+        strides, dilations = strides or [1] * axes, dilations or [1] * axes
+        pads = np.reshape(pads or [0] * 2 * axes, [2, -1])
+        extent = np.multiply(np.subtract(w.shape[2:], 1), dilations) + 1
         if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            for axis in range(2):
-                count = -(-x.shape[2 + axis] // strides[axis])
-                total = max((count - 1) * strides[axis] + extent[axis] - x.shape[2 + axis], 0)
-                pads[axis], pads[2 + axis] = total // 2, total - total // 2
-                if auto_pad == "SAME_LOWER":
-                    pads[axis], pads[2 + axis] = pads[2 + axis], pads[axis]
-        x = np.pad(x, ((0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-        rows, columns = ((n - e) // s + 1 for n, e, s in zip(x.shape[2:], extent, strides, strict=True))
-        outputs = []
-        for inputs, kernel in zip(np.split(x, group, 1), np.split(w, group), strict=True):
-            total = 0.0
-            for i, j in np.ndindex(*w.shape[2:]):
-                top, left = i * dilations[0], j * dilations[1]
-                bottom, right = top + (rows - 1) * strides[0] + 1, left + (columns - 1) * strides[1] + 1
-                seen = inputs[:, :, top : bottom : strides[0], left : right : strides[1]]
-                total = total + np.einsum("nchw,mc->nmhw", seen, kernel[:, :, i, j])
-            outputs.append(total)
+            count = -(-np.array(x.shape[2:]) // strides)
+            total = np.maximum((count - 1) * strides + extent - x.shape[2:], 0)
+            pads = np.stack([total // 2, total - total // 2])[:: 1 if auto_pad == "SAME_UPPER" else -1]
+        x = np.pad(x, [(0, 0), (0, 0), *pads.T])
+        windows = _Windows((np.array(x.shape[2:]) - extent) // strides + 1, w.shape[2:], strides, dilations)
+        outputs = [
+            sum(
+                np.einsum("nc...,mc->nm...", inputs[(..., *place)], kernel[(..., *tap)])
+                for tap, place in windows.taps()
+            )
+            for inputs, kernel in zip(np.split(x, group, 1), np.split(w, group), strict=True)
+        ]
         y = np.concatenate(outputs, axis=1)
-        return (y if bias is None else y + bias[None, :, None, None],)
+        return (y if bias is None else y + _column(bias, axes),)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Windows:
+    """The places that each tap of a kernel sees, at `count` positions an axis."""
+
+    count: Sequence[int]
+    kernel: Sequence[int]
+    strides: Sequence[int]
+    dilations: Sequence[int]
+
+    @property
+    def span(self):
+        reach = zip(self.count, self.kernel, self.strides, self.dilations, strict=True)
+        return [(n - 1) * s + (k - 1) * d + 1 for n, k, s, d in reach]
+
+    def taps(self):
+        for tap in np.ndindex(*self.kernel):
+            axes = zip(tap, self.count, self.strides, self.dilations, strict=True)
+            yield tap, tuple(slice(i * d, i * d + (n - 1) * s + 1, s) for i, n, s, d in axes)
+
+
+def _column(bias, axes):
+    return bias.reshape([-1, *[1] * axes])
+
+
+class Pad(OpRun):
+    """Pad for the reference evaluator, whose own one can't cut off."""
+
+    def _run(self, x, pads, value=None, axes=None, *, mode="constant"):
+        begin, end = np.zeros(x.ndim, int), np.zeros(x.ndim, int)
+        where = np.arange(x.ndim) if axes is None else axes
+        begin[where], end[where] = np.reshape(pads, [2, -1])
+        kept = tuple(slice(max(-b, 0), n - max(-e, 0)) for b, e, n in zip(begin, end, x.shape, strict=True))
+        width = np.maximum(np.stack([begin, end], 1), 0)
+        options = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+        return (np.pad(x[kept], width, mode, **options),)
 
 
 class LRN(OpRun):
@@ -110,7 +150,7 @@ class LRN(OpRun):
 
 def _run_reference(graph: Model, feeds: Arrays) -> Arrays:
     inlined = inline_local_functions(graph.to_proto())  # new_ops are not passed on to functions
-    evaluator = ReferenceEvaluator(inlined, new_ops=[Conv, ConvTranspose, LRN, MeanVarianceNormalization])
+    evaluator = ReferenceEvaluator(inlined, new_ops=[Conv, ConvTranspose, LRN, MeanVarianceNormalization, Pad])
     return dict(zip(evaluator.output_names, evaluator.run(None, feeds), strict=True))
 
 

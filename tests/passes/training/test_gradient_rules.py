@@ -36,6 +36,7 @@ class Case:
 
 
 IMAGE = (2, 4, 7, 6)
+ZEROS = {"w3": np.array([[1.0, 1, 1, 1], [0, 1, 2, 0], [1, 1, 0, 1], [0, 0, 0, 0], [2, 1, 1, 3]]), "s": np.array([1])}
 CASES = [
     Case("Identity", "y = Identity(a)"),
     Case("Relu", "y = Relu(a)"),
@@ -66,6 +67,7 @@ CASES = [
     Case("Neg", "y = Neg(a)"),
     Case("Pow", "y = Pow(a, w2)", weights={"w2": np.array([2.0])}, note="square"),
     Case("Pow", "v = Mul(w, w) y = Pow(a, v)", weights={"w": (6,)}, positive=True),
+    Case("Pow", "y = Pow(a, w3)", weights={"w3": np.array([0.0, 1.0, 2.0, 3.0, 0.0, 1.0])}, note="powers"),
     Case("Reciprocal", "y = Reciprocal(a)", positive=True),
     Case("Selu", "y = Selu(a)"),
     Case("Sigmoid", "y = Sigmoid(a)"),
@@ -99,6 +101,54 @@ CASES = [
     Case(
         "Conv", 'y = Conv<auto_pad="SAME_LOWER", strides=[2,2]>(a, w)', weights={"w": (3, 4, 3, 3)}, note="same-lower"
     ),
+    Case("Conv", 'y = Conv<auto_pad="VALID", strides=[2,2]>(a, w)', weights={"w": (3, 4, 3, 3)}, note="valid"),
+    Case(
+        "Conv",
+        "y = Conv<group=2, strides=[2], pads=[1,2], dilations=[2]>(a, w, b)",
+        (2, 4, 9),
+        {"w": (6, 2, 3), "b": (6,)},
+        note="1d",
+    ),
+    Case("Conv", 'y = Conv<auto_pad="SAME_LOWER", strides=[2]>(a, w)', (2, 4, 8), {"w": (3, 4, 3)}, note="1d-same"),
+    Case(
+        "Conv",
+        "y = Conv<group=2, strides=[2,1,2], pads=[1,0,1,0,1,2], dilations=[1,2,1]>(a, w, b)",
+        (2, 4, 5, 4, 6),
+        {"w": (6, 2, 3, 2, 3), "b": (6,)},
+        note="3d",
+    ),
+    Case("ConvTranspose", "y = ConvTranspose<strides=[2]>(a, w, b)", (2, 4, 5), {"w": (4, 3, 3), "b": (3,)}, note="1d"),
+    Case(
+        "ConvTranspose",
+        "y = ConvTranspose<group=2, strides=[2,1,2], pads=[1,0,1,0,1,1], output_padding=[1,0,0]>(a, w, b)",
+        (2, 4, 3, 4, 3),
+        {"w": (4, 2, 3, 2, 3), "b": (4,)},
+        note="3d",
+    ),
+    Case(
+        "ConvTranspose",
+        'y = ConvTranspose<auto_pad="SAME_UPPER", strides=[2,2]>(a, w)',
+        weights={"w": (4, 3, 3, 5)},
+        note="same-upper",
+    ),
+    Case(
+        "ConvTranspose",
+        'y = ConvTranspose<auto_pad="SAME_LOWER", strides=[2,2]>(a, w)',
+        weights={"w": (4, 3, 3, 5)},
+        note="same-lower",
+    ),
+    Case(
+        "ConvTranspose",
+        'y = ConvTranspose<auto_pad="VALID", strides=[2,2]>(a, w)',
+        weights={"w": (4, 3, 3, 2)},
+        note="valid",
+    ),
+    Case(
+        "ConvTranspose",
+        "y = ConvTranspose<strides=[2,2], output_shape=[14,11]>(a, w)",
+        weights={"w": (4, 3, 3, 3)},
+        note="output-shape",
+    ),
     Case("Gemm", "y = Gemm(a, w, b)", (5, 4), {"w": (4, 3), "b": (3,)}),
     Case("Gemm", "y = Gemm<transB=1, alpha=0.5, beta=2.0>(a, w, b)", (5, 4), {"w": (3, 4), "b": (1, 3)}, note="transB"),
     Case("Gemm", "y = Gemm<transA=1>(a, w)", (4, 5), {"w": (4, 3)}, note="transA"),
@@ -112,6 +162,23 @@ CASES = [
     Case("AveragePool", "y = AveragePool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(a)"),
     Case("AveragePool", "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(a)", note="pads"),
     Case("AveragePool", "y = AveragePool<kernel_shape=[2,2], strides=[3,3]>(a)", note="gaps"),
+    Case("MaxPool", "y = MaxPool<kernel_shape=[2,3], dilations=[3,1], strides=[1,2]>(a)", note="dilated"),
+    Case("MaxPool", "y = MaxPool<kernel_shape=[3], strides=[2], pads=[1,0]>(a)", (2, 3, 9), note="1d"),
+    Case("MaxPool", "y = MaxPool<kernel_shape=[2,3,2], strides=[1,2,2]>(a)", (2, 3, 4, 5, 6), note="3d"),
+    Case("AveragePool", "y = AveragePool<kernel_shape=[2,3], strides=[2,2], ceil_mode=1>(a)", note="ceil"),
+    Case(
+        "AveragePool",
+        "y = AveragePool<kernel_shape=[3,3], strides=[2,3], pads=[1,1,1,1], ceil_mode=1, count_include_pad=1>(a)",
+        note="ceil-pads",
+    ),
+    Case("AveragePool", 'y = AveragePool<kernel_shape=[3,2], strides=[2,2], auto_pad="SAME_UPPER">(a)', note="same"),
+    Case("AveragePool", "y = AveragePool<kernel_shape=[3], strides=[2], pads=[1,0]>(a)", (2, 3, 9), note="1d"),
+    Case(
+        "AveragePool",
+        "y = AveragePool<kernel_shape=[2,3,2], strides=[1,2,2], pads=[0,1,0,1,1,0], count_include_pad=1>(a)",
+        (2, 3, 4, 5, 6),
+        note="3d",
+    ),
     Case("GlobalAveragePool", "y = GlobalAveragePool(a)"),
     Case(
         "BatchNormalization",
@@ -149,6 +216,8 @@ CASES = [
     Case("ReduceLogSumExp", "y = ReduceLogSumExp<keepdims=0>(a, s)", weights={"s": np.array([-1])}),
     Case("ReduceMax", "y = ReduceMax<keepdims=0>(a, s)", weights={"s": np.array([2, 3])}),
     Case("ReduceMin", "y = ReduceMin(a, s)", weights={"s": np.array([1])}),
+    Case("ReduceProd", "y = ReduceProd<keepdims=0>(a, s)", weights={"s": np.array([1, 2])}),
+    Case("ReduceProd", "z = Mul(a, w3) y = ReduceProd(z, s)", (5, 4), ZEROS, note="zeros"),
     Case("ReduceSumSquare", "y = ReduceSumSquare(a, s)", weights={"s": np.array([0])}),
     Case("DepthToSpace", "y = DepthToSpace<blocksize=2>(a)", (2, 8, 3, 2)),
     Case("DepthToSpace", 'y = DepthToSpace<blocksize=2, mode="CRD">(a)', (2, 8, 3, 2), note="CRD"),
@@ -158,6 +227,9 @@ CASES = [
     Case("Gather", "y = Gather<axis=2>(a, s)", weights={"s": np.array([3, 0, 3])}, note="repeated"),
     Case("Gather", "y = Gather<axis=1>(a, s)", weights={"s": np.array([[3, 0], [1, 1]])}, note="matrix"),
     Case("Pad", "y = Pad(a, s)", weights={"s": np.array([0, 1, 2, 0, 0, 0, 1, 3])}),
+    Case("Pad", "y = Pad(a, s, , x3)", weights={"s": np.array([2, -1, -2, 1]), "x3": np.array([-1, 1])}, note="cut"),
+    Case("Pad", 'y = Pad<mode="edge">(a, s)', weights={"s": np.array([0, 0, 2, 1, 1, 0, 0, 8])}, note="edge"),
+    Case("Pad", 'y = Pad<mode="reflect">(a, s)', weights={"s": np.array([0, 3, 2, 1, 0, 2, 0, 5])}, note="reflect"),
     Case(
         "Slice",
         "y = Slice(a, s, e, x3)",
@@ -170,6 +242,9 @@ CASES = [
         note="steps",
     ),
     Case("Split", "y, z = Split<axis=1>(a, s)", weights={"s": np.array([1, 3])}),
+    Case("Split", "w4, y, z = Split<axis=-1, num_outputs=3>(a)", (3, 8), note="unequal"),
+    Case("Gather", "y = Gather<axis=-1>(a, s)", weights={"s": np.array(-2)}, note="scalar"),
+    Case("Expand", "y = Expand(a, s)", (3, 1), {"s": np.array([2, 1, 4])}, note="rank"),
     Case("Tile", "y = Tile(a, s)", (2, 3), {"s": np.array([2, 3])}),
     Case("Transpose", "y = Transpose<perm=[2,0,3,1]>(a)"),
     Case("Transpose", "y = Transpose(a)", note="reversed"),
@@ -191,6 +266,28 @@ CASES = [
         weights={"s": np.array([1.0, 1.0, 1.7, 0.5])},
         note="linear",
     ),
+    Case(
+        "Resize",
+        'y = Resize<mode="cubic", coordinate_transformation_mode="asymmetric", cubic_coeff_a=-0.5>(a, , , s)',
+        weights={"s": np.array([2, 4, 10, 3])},
+        note="cubic",
+    ),
+    Case(
+        "Resize",
+        'y = Resize<mode="linear", antialias=1>(a, , , s)',
+        weights={"s": np.array([2, 4, 3, 4])},
+        note="antialias",
+    ),
+    Case(
+        "Resize",
+        'y = Resize<mode="linear", axes=[3,2], coordinate_transformation_mode="pytorch_half_pixel">(a, , s)',
+        weights={"s": np.array([1.5, 2.0])},
+        note="axes",
+    ),
+    Case("Resize", 'y = Resize<mode="linear">(a, , , s)', (2, 3, 5), {"s": np.array([2, 3, 8])}, note="1d"),
+    Case(
+        "Resize", 'y = Resize<mode="linear">(a, , s)', (1, 2, 3, 4, 2), {"s": np.array([1, 1, 2, 0.5, 1.5])}, note="3d"
+    ),
     Case("Reshape", "y = Reshape(a, s)", weights={"s": np.array([2, -1, 3])}),
     Case("Flatten", "y = Flatten(a)"),
     Case("Squeeze", "y = Squeeze(a)", (3, 1, 4)),
@@ -198,6 +295,7 @@ CASES = [
     Case("Concat", "v = Mul(w, w) y = Concat<axis=1>(a, v, a)", weights={"w": (2, 3, 7, 6)}),
     Case("ReduceMean", "y = ReduceMean<keepdims=0>(a, s)", weights={"s": np.array([2, 3])}),
     Case("ReduceMean", "y = ReduceMean(a)", note="all"),
+    Case("ReduceSum", "y = ReduceSum(a, s)", weights={"s": np.zeros(0, np.int64)}, note="no-axes"),
     Case("ReduceSum", "y = ReduceSum(a, s)", weights={"s": np.array([1, -1])}),
     Case("Dropout", "y = Dropout(a, ratio)", weights={"ratio": np.array(0.5)}, note="inference"),
 ]
@@ -351,6 +449,22 @@ def test_equals_pytorch(case, forward, feeds, in_double_precision, run_reference
 
 def test_pytorch_computes_known_cases():
     assert set(PYTORCH) <= {str(case) for case in CASES}
+
+
+def test_pads_that_the_graph_computes(make_model, run):
+    """Each axis is cut or widened by what an input says."""
+    text = """g (float[3,4] x, int64[4] pads, float[4,5] projection) => (y) <float[3,4] p> {
+      a = Add(x, p)
+      b = Pad(a, pads)
+      c = Mul(b, projection)
+      y = ReduceSum<keepdims=0>(c)
+    }"""
+    legal = Legalize().apply(BuildGradients().apply(make_model(text, p=(3, 4))).model).model
+    projection = np.arange(20, dtype=np.float32).reshape(4, 5)
+    feeds = {"x": np.zeros((3, 4), np.float32), "pads": np.array([2, -1, -1, 2]), "projection": projection}
+    expected = np.zeros((3, 4))
+    expected[:2, 1:] = projection[2:, :3]
+    np.testing.assert_array_equal(run(legal, feeds)["p.grad"], expected)
 
 
 def test_what_a_negative_pad_cuts_off_has_no_gradient(make_model, run):
