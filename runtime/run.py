@@ -21,7 +21,7 @@ from wootz.passes.ir.files import save
 from wootz.passes.ir.model import Model, separate_merged_constants, tensor_shape
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
-from wootz.passes.plan.objective import Metric, Objective
+from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
@@ -134,6 +134,17 @@ def check(job: Job) -> None:
             )
 
 
+def in_subspace_order(subspace: Subspace, candidates: Sequence[Candidate]) -> Subspace:
+    """Those configurations of `subspace` that are candidates."""
+    chosen = sorted(candidate.index for candidate in candidates)
+    return replace(subspace, configurations=tuple(subspace.configurations[i] for i in chosen))
+
+
+def pruned_blocks(plan: BlockPlan) -> tuple[TuningBlock, ...]:
+    """The blocks that need training: the others equal the teacher."""
+    return tuple(block for block in plan.blocks if block.is_pruned)
+
+
 class _Run:
     """One run: what its stages share."""
 
@@ -155,16 +166,14 @@ class _Run:
 
     def execute(self) -> RunResult:
         job, begin = self.job, time.perf_counter()
-        teacher, full = self.prepare_teacher()
+        network = job.network.copy()
+        separate_merged_constants(network.graph)
+        order, full_size = self.order_of_exploration(network)
+        tried = in_subspace_order(job.subspace, order)
+        plan = self.plan_blocks(network, tried)
+        teacher, full = self.prepare_teacher(network, full_size)
         check_accuracy_bounds(job.objective, full.measured)
         pruner = BlockPruner.of(teacher, job.criterion)
-        candidates = self.on_process_0(lambda: self.candidates(pruner))
-        order = feasible_in_order(candidates, job.objective, full.measured)
-        tried = replace(
-            job.subspace,
-            configurations=tuple(job.subspace.configurations[c.index] for c in sorted(order, key=lambda c: c.index)),
-        )
-        plan = identify_blocks(tried, job.identifier, input_sources(pruner).of_modules)
         if len(tried.configurations) == 1:
             self.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
@@ -202,10 +211,27 @@ class _Run:
             result.save(job.out)
         return result
 
-    def prepare_teacher(self) -> tuple[Model, FullNetworkResult]:
+    def order_of_exploration(self, network: Model) -> tuple[list[Candidate], Measurements]:
+        """The configurations to try, in order, and the size of the full network: weights play no part in either."""
+        pruner = BlockPruner.of(network, self.job.criterion)
+        full, candidates = self.on_process_0(lambda: (self.size(network), self.candidates(pruner)))
+        return feasible_in_order(candidates, self.job.objective, full), full
+
+    def plan_blocks(self, network: Model, tried: Subspace) -> BlockPlan:
+        """The tuning blocks of the configurations to be tried.
+
+        Raises WootzError where one does not fit into the memory, if the full network has yet to be trained; else
+        nothing is lost when `pretrain` finds out.
+        """
+        pruner = BlockPruner.of(network, self.job.criterion)
+        plan = identify_blocks(tried, self.job.identifier, input_sources(pruner).of_modules)
+        if self.job.untrained:
+            self.on_process_0(lambda: self.groups(pruner, pruned_blocks(plan)))
+        return plan
+
+    def prepare_teacher(self, model: Model, size: Measurements) -> tuple[Model, FullNetworkResult]:
         """The full network, trained first if it has untrained layers, and what was measured of it."""
-        job, model = self.job, self.job.network.copy()
-        separate_merged_constants(model.graph)
+        job = self.job
         curve: tuple[tuple[int, float], ...] = ()
         seconds, origin = 0.0, "weights as given"
         if job.untrained:
@@ -219,12 +245,12 @@ class _Run:
         test = job.dataset.test
         full = FullNetworkResult(
             origin=origin,
-            parameters=parameters(model),
-            flops=flops(model),
+            parameters=int(size[Metric.MODEL_SIZE]),
+            flops=int(size[Metric.FLOPS]),
             accuracy=accuracy,
             curve=curve,
             seconds=seconds,
-            latency_ms=self.on_process_0(lambda: self.latency(model)),
+            latency_ms=size.get(Metric.LATENCY),
             test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
         )
         if self.cluster.rank == 0:
@@ -237,8 +263,13 @@ class _Run:
         found = []
         for index, configuration in enumerate(self.job.subspace.configurations):
             model = self.pruned(pruner, configuration)
-            found.append(Candidate(index, measurements(parameters(model), flops(model), None, self.latency(model))))
+            found.append(Candidate(index, self.size(model)))
         return found
+
+    def size(self, model: Model) -> Measurements:
+        """What is known of a network before any training. Latency is measured only where the objective asks for it."""
+        latency_ms = latency(model, self.job.image_shape, self.job.device) if self.wants_latency else None
+        return measurements(parameters(model), flops(model), None, latency_ms)
 
     def pretrain(self, pruner: BlockPruner, plan: BlockPlan) -> tuple[list[TrainedBlock], int, float]:
         """Trains the pruned blocks, group by group, the groups spread over the processes.
@@ -247,7 +278,7 @@ class _Run:
         seconds. Blocks that are in the store are taken from there.
         """
         job, begin = self.job, time.perf_counter()
-        wanted = tuple(b for b in plan.blocks if b.is_pruned)
+        wanted = pruned_blocks(plan)
         trained = self.on_process_0(lambda: self.trainer.stored_blocks(pruner, wanted, job.pretrain_solver))
         if trained:
             self.progress.message(f"{len(trained)} of {len(wanted)} tuning blocks taken from the store.")
@@ -355,10 +386,6 @@ class _Run:
     def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
         rates = dict(zip(self.job.subspace.modules, configuration, strict=True))
         return pruner.materialize(pruner.plan(rates))
-
-    def latency(self, model: Model) -> float | None:
-        """Measured only where the objective asks for it."""
-        return latency(model, self.job.image_shape, self.job.device) if self.wants_latency else None
 
     def block_result(self, block: TrainedBlock, plan: BlockPlan) -> BlockResult:
         return BlockResult(

@@ -116,14 +116,14 @@ def make_students(pruner: BlockPruner, blocks: Iterable[TuningBlock]) -> Iterato
     """
     sources = input_sources(pruner).of_modules
     for block in blocks:
-        plan = pruner.plan(_rates(pruner, block, sources))
+        plan = pruner.plan(network_rates(pruner, block, sources))
         modules = [pruner.modules[m] for m in block.modules]
         block_model = ExtractBlocks().carve(pruner.materialize(plan), modules, pruner.analysis)
         yield Student(block_model, plan, pruner.analysis)
 
 
-def _rates(pruner: BlockPruner, block: TuningBlock, sources: Mapping[int, Sequence[int]]) -> dict[str, Rate]:
-    """The rates of the block's modules, and of those that its input comes from."""
+def network_rates(pruner: BlockPruner, block: TuningBlock, sources: Mapping[int, Sequence[int]]) -> dict[str, Rate]:
+    """The rates of the block's modules, and of those that its input comes from; `sources` as in `input_sources`."""
     rates: dict[str, Rate] = {}
     for symbol in block.symbols:
         if symbol.input_rates:

@@ -30,8 +30,10 @@ def test_a_small_budget_takes_more_teacher_passes_to_the_same_result(wootz, job_
         (("--memory", "1G", "--groups", "paper"), "--memory goes with --groups=joint"),
     ],
 )
-def test_refusals(wootz, job_files, tmp_path, options, reason):
+def test_refusals_come_before_anything_is_trained(wootz, job_files, tmp_path, options, reason):
     done = run_with(wootz, job_files, tmp_path, "out", *options)
     assert done.code == 1
     assert reason in done.err
     assert len(done.err.strip().splitlines()) == 1
+    assert "full network" not in done.out
+    assert not list((tmp_path / "out").rglob("*.npz")), "nothing was trained"
