@@ -11,6 +11,7 @@ import numpy as np
 
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.dataset import Split
+from wootz.runtime.schedule import Choice, training_schedule
 
 PREPARED_AHEAD = 4
 
@@ -24,12 +25,17 @@ class Batch:
 
 
 def training_batches(split: Split, transform: InputTransform, size: int, count: int, seed: int) -> Iterator[Batch]:
-    """`count` batches of `size` images: the images in a new random order each epoch, cropped and flipped at random.
+    """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`."""
+    schedule = training_schedule(len(split), split.images.shape[2:], transform, size, count, seed)
+    return _ahead(training_batch(split, transform, choice) for choice in schedule)
 
-    An epoch's last images and the next one's first share a batch, so that all batches have `size` images. The
-    sequence depends on the arguments alone.
-    """
-    return _ahead(_training_batches(split, transform, size, count, seed))
+
+def training_batch(split: Split, transform: InputTransform, choice: Choice) -> Batch:
+    """The batch that `choice` describes."""
+    images = _crop(split.images[choice.images], transform.crop_size, choice)
+    if choice.flips is not None:
+        images[choice.flips] = images[choice.flips, ..., ::-1]
+    return Batch(normalize(images, transform), split.labels[choice.images])
 
 
 def ordered_batches(split: Split, transform: InputTransform, size: int) -> Iterator[Batch]:
@@ -47,31 +53,14 @@ def normalize(images: np.ndarray, transform: InputTransform) -> np.ndarray:
     return (images.astype(np.float32) - mean) * scale
 
 
-def _training_batches(split: Split, transform: InputTransform, size: int, count: int, seed: int) -> Iterator[Batch]:
-    generator = np.random.default_rng(seed)
-    order = np.empty(0, np.int64)
-    for _ in range(count):
-        while len(order) < size:
-            order = np.concatenate([order, generator.permutation(len(split))])
-        taken, order = order[:size], order[size:]
-        images = _random_crop(split.images[taken], transform.crop_size, generator)
-        if transform.mirror:
-            flipped = generator.random(size) < 0.5
-            images[flipped] = images[flipped, ..., ::-1]
-        yield Batch(normalize(images, transform), split.labels[taken])
-
-
-def _random_crop(images: np.ndarray, crop_size: int, generator: np.random.Generator) -> np.ndarray:
-    """A copy in any case: the caller flips it in place."""
-    if not crop_size:
-        return images.copy()
-    n, _, height, width = images.shape
-    tops = generator.integers(0, height - crop_size + 1, n)
-    lefts = generator.integers(0, width - crop_size + 1, n)
+def _crop(images: np.ndarray, crop_size: int, choice: Choice) -> np.ndarray:
+    """The windows that `choice` names, copied: the caller flips them in place."""
+    if choice.tops is None or choice.lefts is None:
+        return images
     return np.stack(
         [
             image[:, top : top + crop_size, left : left + crop_size]
-            for image, top, left in zip(images, tops, lefts, strict=True)
+            for image, top, left in zip(images, choice.tops, choice.lefts, strict=True)
         ]
     )
 

@@ -44,7 +44,7 @@ class Expression:
         """A constant of the same element type."""
         return self._same_type(self.builder.constant(values, dtype=self.dtype))
 
-    def integers(self, values: Sequence[int] | int) -> Expression:
+    def integers(self, values: Sequence[int] | np.ndarray | int) -> Expression:
         """An int64 constant: axes, a shape."""
         return Expression(self.builder.constant(np.asarray(values, np.int64)), self.builder, np.dtype(np.int64))
 

@@ -14,6 +14,9 @@ from typing import Literal
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import TRAINING_KEY, Model
 
+BATCHES_KEY = "wootz.batches"
+"""Metadata: EmbeddedBatches as JSON, in a training graph that makes its batches itself."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -21,12 +24,12 @@ class Slot:
 
     `loss` names the loss that trains it: in a joint graph each student has its own. It is empty for the counter of
     runs, `optimizer.iteration`, which all share. Where the solver's iter_size is n, the graph itself makes a step in
-    every nth run and sums gradients in the others.
+    every nth run and sums gradients in the others. Slots of kind `schedule` are those of EmbeddedBatches.
     """
 
     input: str
     output: str
-    kind: Literal["parameter", "statistic", "optimizer"]
+    kind: Literal["parameter", "statistic", "optimizer", "schedule"]
     loss: str
 
 
@@ -55,3 +58,33 @@ class TrainingInterface:
         table = json.loads(model.metadata[TRAINING_KEY])
         slots = tuple(Slot(**row) for row in table.pop("slots"))
         return TrainingInterface(losses=tuple(table.pop("losses")), slots=slots, **table)
+
+
+@dataclass(frozen=True)
+class EmbeddedBatches:
+    """Further names in a training graph that `embed-batches` has made: it has all images of a split as its input.
+
+    In its TrainingInterface `data`, `labels` and `learning_rate` name inputs that hold the images and labels of a split
+    and the learning rates of `window` runs. `order`, and where they are used `tops`, `lefts` and `flips`, are inputs,
+    int64 [window, batch]: the schedule of these runs. `position`, int64, is the slot with the number of the next run,
+    and `recorded` are the slots with the losses of all runs so far, float32 [window] each, in the order of `losses`.
+    """
+
+    order: str
+    tops: str | None
+    lefts: str | None
+    flips: str | None
+    position: str
+    recorded: tuple[str, ...]
+    window: int
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def of(model: Model) -> EmbeddedBatches:
+        """Those stored in `model`. Raises WootzError when the batches are not made in the graph."""
+        if BATCHES_KEY not in model.metadata:
+            raise WootzError("the graph takes its batches from outside: embed-batches has not been run on this model")
+        table = json.loads(model.metadata[BATCHES_KEY])
+        return EmbeddedBatches(recorded=tuple(table.pop("recorded")), **table)

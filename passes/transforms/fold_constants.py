@@ -23,7 +23,7 @@ class FoldConstants(Pass):
     1. A node whose operands are all constants becomes a constant of the same name, by ONNX's reference implementation.
     2. `Shape` and `Size` of a tensor without symbolic dimensions become constants.
     3. Results of more than `largest` elements, random and quantization operators, subgraphs, and operators that the
-       reference implementation lacks stay as they are.
+       reference implementation lacks stay as they are, and so does what depends on the state of a training graph.
 
     The outputs of the network are the same.
     """
@@ -40,21 +40,22 @@ class FoldConstants(Pass):
         while folded > before:
             before = folded
             shapes = _static_shapes(graph) if any(n.op in ("Shape", "Size") for n in graph.nodes) else {}
+            given = {t.name for t in graph.inputs}
             for node in list(graph.nodes):
-                value = self._value(node, shapes)
+                value = self._value(node, shapes, given)
                 if value is not None and node.outputs[0].name not in outputs:
                     _replace_by_constant(graph, node, value)
                     folded += 1
         remove_dead_nodes(graph)
         return PassResult(result, folded > 0, {"folded": folded})
 
-    def _value(self, node: Node, shapes: dict[str, tuple[int, ...]]) -> np.ndarray | None:
+    def _value(self, node: Node, shapes: dict[str, tuple[int, ...]], given: set[str]) -> np.ndarray | None:
         if node.op in ("Shape", "Size") and node.inputs[0].name in shapes:
             shape = np.asarray(shapes[node.inputs[0].name], np.int64)
             if node.op == "Size":
                 return np.asarray(shape.prod())
             return shape[node.attrs.get("start", 0) : node.attrs.get("end")]
-        operands = [_operand(t) for t in node.inputs]
+        operands = [None if t.name in given else _operand(t) for t in node.inputs]
         if node.op in KEPT or not can_evaluate(node) or any(o is None for o in operands):
             return None
         try:
