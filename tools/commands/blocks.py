@@ -261,13 +261,18 @@ def _work_lines(survey: BlockSurvey) -> list[str]:
     if not pruned:
         return ["nothing to pre-train: no pruned piece is in two networks"]
     return [
-        f"pre-training {pruned} blocks in {len(survey.groups)} groups: {_work(work.pretraining)} an image and step "
-        f"(students {_work(work.students)}, teacher {_work(work.teacher)})",
+        f"pre-training {_counted(pruned, 'block')} in {_counted(len(survey.groups), 'group')}: "
+        f"{_work(work.pretraining)} an image and step (students {_work(work.students)}, "
+        f"teacher {_work(work.teacher)})",
         f"the same pieces trained in each network for itself: {_work(work.separate)}, "
         f"{work.separate / work.students:.1f} times as much as the students take",
         f"fine-tuning all {len(survey.networks)} networks: {_work(work.fine_tuning)} an image and step; with as many "
         f"steps, pre-training pays when it saves more than {100 * work.break_even:.1f} % of them",
     ]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _work(macs: int) -> str:
