@@ -22,21 +22,43 @@ except ImportError as missing:  # three packages provide it, and none is a hard 
 
 Arrays = dict[str, np.ndarray]
 
+DRAWS_RANDOM_NUMBERS = frozenset(
+    {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
 
 @dataclass(frozen=True)
 class Device:
-    """Where graphs run. `threads` is the number of CPU threads of one session; 0 takes all cores."""
+    """Where graphs run. `threads` is the number of CPU threads of one session; 0 takes all cores.
+
+    On CUDA `tf32` lets convolutions and matrix products round their float32 operands to 10 bits of mantissa, and
+    `cuda_graphs` captures a training step once and starts it as a whole afterwards; on the CPU both have no meaning.
+    """
 
     kind: Literal["cpu", "cuda"] = "cpu"
     threads: int = 0
+    tf32: bool = False
+    cuda_graphs: bool = False
 
-    def providers(self) -> list[str]:
-        """ONNX Runtime's names. Raises WootzError when this build has no CUDA."""
+    def providers(self, capture: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+        """ONNX Runtime's names, with options. Raises WootzError when this build has no CUDA.
+
+        ONNX Runtime uses TF32 unless told otherwise. It searches for the fastest convolution algorithm by trying all,
+        which pays in training: shapes repeat.
+        """
         if self.kind == "cpu":
             return ["CPUExecutionProvider"]
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise WootzError("this ONNX Runtime has no CUDA provider: install wootz[cuda], or run on the CPU")
-        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        options = {"use_tf32": str(int(self.tf32)), "cudnn_conv_algo_search": "EXHAUSTIVE"}
+        if capture:
+            options["enable_cuda_graph"] = "1"
+        return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+    @property
+    def numerics(self) -> str:
+        """What of it changes results, for the keys of stored ones: kernels do; threads and captured graphs don't."""
+        return f"{self.kind}, tf32" if self.kind == "cuda" and self.tf32 else self.kind
 
 
 CPU = Device()
@@ -72,41 +94,93 @@ class InferenceSession:
         return result
 
 
-class TrainingSession:
-    """Runs a training graph step by step and keeps its slots.
+class DeviceWeights:
+    """Weights where a session keeps them: they hold until its next step, and needn't leave the device."""
 
-    ONNX Runtime does not update in place, so every slot has two buffers: one step reads the first and writes the
-    second, the next one the other way round.
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = dict(values)
+
+
+class TrainingSession:
+    """Runs a training graph run by run and keeps its slots on the device.
+
+    ONNX Runtime does not update in place, so every slot has two buffers: one run reads the first and writes the
+    second, the next one the other way round. All inputs and outputs are bound once to buffers of their own, whose
+    contents alone change: a run of a graph that makes its batches itself copies nothing from or to the host, and
+    CUDA graphs, one for either direction, can be captured.
     """
 
-    def __init__(self, graph: Model, device: Device = CPU):
+    def __init__(self, graph: Model, device: Device = CPU, batch_size: int = 0):
+        """With `batch_size` all batches have this size, and shapes are static: CUDA graphs need that. A graph that makes
+        its batches itself has its own size."""
         self.interface = TrainingInterface.of(graph)
+        self._device = device
+        captures = device.kind == "cuda" and device.cuda_graphs
+        if captures:
+            _check_capturable(graph)
         program, initial = without_initial_values(graph, [s.input for s in self.interface.slots])
-        self._session = _open(program, device, frees_early=True)
+        self._session = _open(
+            program, device, frees_early=True, capture=captures, fixed=_batch_dimension(graph, batch_size)
+        )
         self._buffers = tuple(
             {s.input: _on_device(initial[s.input], device) for s in self.interface.slots} for _ in range(2)
         )
-        self._losses = [
-            onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((), np.float32)) for _ in self.interface.losses
-        ]
+        self._inputs: dict[str, Any] = {}
+        self._losses = [_on_device(np.zeros((), np.float32), device) for _ in self.interface.losses]
         self._bindings = [self._bind(self._buffers[i], self._buffers[1 - i]) for i in range(2)]
+        self._run_options = [_run_options(i + 1 if captures else None) for i in range(2)]
         self._current = 0
 
     def step(self, data: np.ndarray, labels: np.ndarray | None, learning_rate: float) -> np.ndarray:
-        """One step on a batch: float32 data, int64 labels. Gives the losses before the step, one a loss output."""
-        binding = self._bindings[self._current]
-        binding.bind_cpu_input(self.interface.data, np.ascontiguousarray(data, np.float32))
-        binding.bind_cpu_input(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
+        """One run on a batch: float32 data, int64 labels. Gives the losses before the step, one a loss output."""
+        self.put(self.interface.data, np.asarray(data, np.float32))
+        self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
         if self.interface.labels is not None:
-            binding.bind_cpu_input(self.interface.labels, np.ascontiguousarray(labels, np.int64))
-        self._session.run_with_iobinding(binding)
-        self._current = 1 - self._current
+            self.put(self.interface.labels, np.asarray(labels, np.int64))
+        self.run()
         return np.array([value.numpy() for value in self._losses])
+
+    def put(self, name: str, values: np.ndarray) -> None:
+        """Sets a graph input that is no slot, for this run and those to come."""
+        known = self._inputs.get(name)
+        if known is not None and tuple(known.shape()) == values.shape:
+            known.update_inplace(np.asarray(values, order="C"))
+            return
+        self._inputs[name] = _on_device(values, self._device)
+        for binding in self._bindings:
+            binding.bind_ortvalue_input(name, self._inputs[name])
+
+    def put_whole(self, name: str, values: np.ndarray) -> None:
+        """`put` for a large array that doesn't change: on the CPU it is used where it is."""
+        held = np.ascontiguousarray(values)
+        self._inputs[name] = onnxruntime.OrtValue.ortvalue_from_numpy(held, self._device.kind, 0)
+        for binding in self._bindings:
+            binding.bind_ortvalue_input(name, self._inputs[name])
+
+    def run(self) -> None:
+        """One run on the inputs as they were put."""
+        self._session.run_with_iobinding(self._bindings[self._current], self._run_options[self._current])
+        self._current = 1 - self._current
+
+    def read_slot(self, name: str) -> np.ndarray:
+        """A copy of what the slot holds now."""
+        return np.array(self._buffers[self._current][name].numpy())
+
+    def write_slot(self, name: str, values: np.ndarray) -> None:
+        """Sets what the next run reads from the slot."""
+        self._buffers[self._current][name].update_inplace(np.asarray(values, order="C"))
 
     def weights(self) -> Arrays:
         """Copies of the parameters and running statistics as they are now, by name."""
-        kept = [s.input for s in self.interface.slots if s.kind != "optimizer"]
-        return {name: np.array(self._buffers[self._current][name].numpy()) for name in kept}
+        return {name: self.read_slot(name) for name in self._weight_names()}
+
+    def device_weights(self) -> DeviceWeights:
+        """The same without a copy."""
+        current = self._buffers[self._current]
+        return DeviceWeights({name: current[name] for name in self._weight_names()})
+
+    def _weight_names(self) -> list[str]:
+        return [s.input for s in self.interface.slots if s.kind in ("parameter", "statistic")]
 
     def _bind(self, read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
         binding = self._session.io_binding()
@@ -119,19 +193,32 @@ class TrainingSession:
 
 
 class WeightedSession:
-    """Runs an inference model whose weights come with each call: one session for all steps of a training."""
+    """Runs an inference model whose weights are exchangeable: one session for all steps of a training."""
 
     def __init__(self, model: Model, names: Iterable[str], device: Device = CPU):
-        program, self._weights = without_initial_values(_with_inputs(model, set(names)), list(names))
+        program, initial = without_initial_values(_with_inputs(model, set(names)), list(names))
         self._session = _open(program, device)
+        self._names = list(initial)
+        self._device = device
+        self._binding = self._session.io_binding()
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
+        self.set_weights(initial)
 
-    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
-        self._weights = {name: weights[name] for name in self._weights}
+    def set_weights(self, weights: Mapping[str, np.ndarray] | DeviceWeights) -> None:
+        """The weights of the runs to come. Those of a training session hold until its next step."""
+        if isinstance(weights, DeviceWeights):
+            self._bound = {name: weights.values[name] for name in self._names}
+        else:
+            self._bound = {name: _on_device(weights[name], self._device) for name in self._names}
+        for name, value in self._bound.items():
+            self._binding.bind_ortvalue_input(name, value)
 
     def run(self, data: np.ndarray) -> np.ndarray:
-        result: np.ndarray = self._session.run([self._output], {self._input: data, **self._weights})[0]
+        self._binding.bind_cpu_input(self._input, np.ascontiguousarray(data))
+        self._binding.bind_output(self._output)
+        self._session.run_with_iobinding(self._binding)
+        result: np.ndarray = self._binding.copy_outputs_to_cpu()[0]
         return result
 
 
@@ -156,22 +243,59 @@ def _with_inputs(model: Model, names: set[str]) -> Model:
 
 def _on_device(values: np.ndarray, device: Device) -> Any:
     # ONNX Runtime may borrow the memory of an array on the CPU: every buffer gets a copy of its own.
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.array(values), device.kind, 0)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.array(values, order="C"), device.kind, 0)
 
 
-def _open(model: Model, device: Device, exact: bool = False, frees_early: bool = False) -> Any:
+def _batch_dimension(graph: Model, size: int) -> dict[str, int]:
+    """The value of the symbolic first dimension of the data; none where it has no symbol or `size` is 0."""
+    data = next(t for t in graph.graph.inputs if t.name == TrainingInterface.of(graph).data)
+    symbol = data.shape[0] if data.shape else None
+    return {symbol: size} if size and isinstance(symbol, str) else {}
+
+
+def _check_capturable(graph: Model) -> None:
+    """Raises WootzError for what a captured CUDA graph would do wrong."""
+    for node in graph.graph.nodes:
+        if node.op in DRAWS_RANDOM_NUMBERS:
+            raise WootzError(
+                f"{node.op} node {node.name!r} draws random numbers, and a CUDA graph would repeat them in every step: "
+                f"train without --cuda-graphs"
+            )
+
+
+def _run_options(cuda_graph: int | None) -> Any:
+    """ONNX Runtime keeps one captured CUDA graph a number."""
+    if cuda_graph is None:
+        return None
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(cuda_graph))
+    return options
+
+
+def _open(
+    model: Model,
+    device: Device,
+    exact: bool = False,
+    frees_early: bool = False,
+    capture: bool = False,
+    fixed: Mapping[str, int] | None = None,
+) -> Any:
     """A session. With `frees_early` it gives memory back as soon as a result isn't needed: half as much is held in a
     training graph, at the same speed. Else ONNX Runtime keeps buffers for results of equal shape, and one more block
-    of the size of all results."""
+    of the size of all results. `fixed` gives symbolic dimensions a value."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = device.threads or available_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.use_deterministic_compute = True
     options.enable_mem_pattern = options.enable_mem_reuse = not frees_early
+    for symbol, extent in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(symbol, extent)
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return onnxruntime.InferenceSession(model.to_proto().SerializeToString(), options, providers=device.providers())
+        return onnxruntime.InferenceSession(
+            model.to_proto().SerializeToString(), options, providers=device.providers(capture)
+        )
     except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
         raise WootzError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())}") from error

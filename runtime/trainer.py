@@ -32,10 +32,12 @@ from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.evaluation import accuracy
 from wootz.runtime.progress import Progress
+from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
+from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession, runtime_version
 from wootz.runtime.store import ResultStore, Stored, digest
-from wootz.runtime.training import History, train
+from wootz.runtime.training import History, HostSteps, Steps, train
 
 Weights = Mapping[str, np.ndarray]
 
@@ -56,7 +58,6 @@ class TrainedNetwork:
     final_accuracy: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
-    reused: bool
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,11 @@ class TrainedBlock:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Everything that training depends on beside the network and the solver."""
+    """Everything that training depends on beside the network and the solver.
+
+    `data_on_device` keeps the training images on the device. It is not part of the key of a result: batches are the
+    same, bit for bit, and so are the formulas; what is left is the noise of another order of execution.
+    """
 
     dataset: Dataset
     train_transform: InputTransform
@@ -83,6 +88,7 @@ class Trainer:
     device: Device
     store: ResultStore
     progress: Progress = field(default_factory=Progress)
+    data_on_device: bool = False
 
     def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
         """Trains all parameters of `model`, a classifier, on the training split.
@@ -94,13 +100,11 @@ class Trainer:
         if stored is None:
             stored = self._fine_tune(model, solver, title)
             self.store.put(key, stored)
-            reused = False
         else:
             self.progress.message(f"{title}: taken from the store")
-            reused = True
         record = stored.record
         curve = tuple((int(step), float(value)) for step, value in record["curve"])
-        return TrainedNetwork(stored.weights, curve[0][1], curve[-1][1], curve, record["seconds"], reused)
+        return TrainedNetwork(stored.weights, curve[0][1], curve[-1][1], curve, record["seconds"])
 
     def stored_weights(self, model: Model, solver: Solver) -> Weights | None:
         """The weights of `model` after `fine_tune`; None if that was not done here."""
@@ -111,17 +115,17 @@ class Trainer:
         return digest("network", model, solver, *self._setting())
 
     def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored:
-        session = TrainingSession(build_training_graph(model, solver, target=self.target), self.device)
-        weights = session.weights()
-        evaluator = WeightedSession(model, weights, self.device)
+        session, training_steps = self._open(build_training_graph(model, solver, target=self.target), solver)
+        evaluator = WeightedSession(model, session.weights(), self.device)
 
         def validate(limit: int = 0) -> float:
-            evaluator.set_weights(session.weights())
+            evaluator.set_weights(session.device_weights())
             return accuracy(evaluator.run, self.dataset.validation, self.test_transform, limit)
 
         initial = validate()
         history = self._train(
             session,
+            training_steps,
             solver,
             title,
             measure_accuracy=lambda: validate(solver.test_iter * solver.batch_size),
@@ -153,8 +157,8 @@ class Trainer:
     ) -> list[TrainedBlock]:
         """Trains `blocks` together against the pruner's model, the unpruned network, and stores each."""
         losses = tuple(student_loss(i) for i in range(len(blocks)))
-        session = TrainingSession(joint_training_graph(pruner, blocks, solver, self.target), self.device)
-        history = self._train(session, solver, title)
+        session, steps = self._open(joint_training_graph(pruner, blocks, solver, self.target), solver)
+        history = self._train(session, steps, solver, title)
         weights = session.weights()
         keys = self._block_keys(pruner, blocks, solver)
         trained = []
@@ -183,20 +187,28 @@ class Trainer:
         """The accuracy of a finished network on `split`."""
         return accuracy(InferenceSession(model, self.device).run, split, self.test_transform)
 
+    def _open(self, graph: Model, solver: Solver) -> tuple[TrainingSession, Steps]:
+        """A session for `graph`, and its steps on the training split."""
+        split, transform = self.dataset.train, self.train_transform
+        count = solver.max_iter * solver.iter_size
+        if self.data_on_device:
+            graph = with_batches(graph, split, transform, solver)
+            session = TrainingSession(graph, self.device)
+            extents = split.images.shape[2:]
+            schedule = training_schedule(len(split), extents, transform, solver.batch_size, count, solver.random_seed)
+            return session, ResidentSteps(graph, session, split, schedule, solver)
+        session = TrainingSession(graph, self.device, solver.batch_size)
+        batches = training_batches(split, transform, solver.batch_size, count, solver.random_seed)
+        return session, HostSteps(session, batches, solver)
+
     def _train(
         self,
         session: TrainingSession,
+        steps: Steps,
         solver: Solver,
         title: str,
         measure_accuracy: Callable[[], float] | None = None,
     ) -> History:
-        batches = training_batches(
-            self.dataset.train,
-            self.train_transform,
-            solver.batch_size,
-            solver.max_iter * solver.iter_size,
-            solver.random_seed,
-        )
         recent: deque[float] = deque(maxlen=max(1, solver.average_loss))
 
         def on_step(done: int, losses: np.ndarray) -> None:
@@ -206,7 +218,7 @@ class Trainer:
                 self._save_snapshot(session, solver, title, done)
 
         self.progress.begin(title, solver.max_iter, solver.display)
-        history = train(session, batches, solver, on_step=on_step, measure_accuracy=measure_accuracy)
+        history = train(steps, solver, on_step=on_step, measure_accuracy=measure_accuracy)
         self.progress.end(f"{len(history.losses) / history.seconds:.1f} steps/s")
         return history
 
@@ -224,7 +236,7 @@ class Trainer:
             repr(self.train_transform),
             repr(self.test_transform),
             self.target,
-            self.device.kind,
+            self.device.numerics,
             runtime_version(),
             metadata.version("wootz"),
         )

@@ -1,4 +1,4 @@
-"""The training loop: steps of a training session, its losses, and the accuracies measured on the way."""
+"""The training loop: steps, their losses, and the accuracies measured on the way."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from wootz.runtime.batches import Batch
 from wootz.runtime.session import TrainingSession
 
 OnStep = Callable[[int, np.ndarray], None]
-"""Called after each step with the number of steps done and the losses of the last one."""
+"""Called after each step with the number of steps done and the losses of that one."""
 
 
 @dataclass(frozen=True)
@@ -27,44 +28,75 @@ class History:
     diverged: dict[str, int] = field(default_factory=dict)
 
 
+class Steps(Protocol):
+    """What makes the steps of a training; `names` are those of its losses."""
+
+    names: tuple[str, ...]
+
+    def advance(self, first: int, stop: int) -> np.ndarray:
+        """Makes the steps from number `first` (from 0) on, at least one and at most up to `stop`.
+
+        Gives the losses of the steps made, [steps, losses], the mean over the runs of each; of no step where there are
+        no more batches.
+        """
+
+
+class HostSteps:
+    """Steps on batches that the host prepares: one at a time."""
+
+    def __init__(self, session: TrainingSession, batches: Iterable[Batch], solver: Solver):
+        self.names = session.interface.losses
+        self._session, self._batches, self._solver = session, iter(batches), solver
+
+    def advance(self, first: int, stop: int) -> np.ndarray:
+        rate = self._solver.learning_rate(first)
+        runs = islice(self._batches, self._solver.iter_size)
+        losses = [self._session.step(batch.data, batch.labels, rate) for batch in runs]
+        return np.mean(losses, axis=0, keepdims=True) if losses else np.empty((0, len(self.names)))
+
+
 def train(
-    session: TrainingSession,
-    batches: Iterable[Batch],
+    steps: Steps,
     solver: Solver,
     *,
     on_step: OnStep | None = None,
     measure_accuracy: Callable[[], float] | None = None,
 ) -> History:
-    """Runs the solver's `max_iter` steps, `iter_size` batches each, with its learning rates.
+    """Makes the solver's `max_iter` steps, with its learning rates.
 
     `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
     independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. The
-    training ends early when none is left.
+    training ends early when none is left. When `on_step` is called for a step that is a multiple of `snapshot`, no
+    step has been made after it; of other steps it may hear later.
     """
-    names = session.interface.losses
     history: list[np.ndarray] = []
     accuracies: list[tuple[int, float]] = []
     diverged: dict[str, int] = {}
     seconds = 0.0
     begin = time.perf_counter()
-    runs = iter(batches)
-    for step in range(solver.max_iter):
-        rate = solver.learning_rate(step)
-        accumulated = [session.step(b.data, b.labels, rate) for b in islice(runs, solver.iter_size)]
-        if not accumulated:
+    while len(history) < solver.max_iter and len(diverged) < len(steps.names):
+        made = steps.advance(len(history), _next_stop(solver, len(history)))
+        if not len(made):
             break
-        losses = np.mean(accumulated, axis=0)
-        history.append(losses)
-        for name, loss in zip(names, losses, strict=True):
-            if not np.isfinite(loss):
-                diverged.setdefault(name, step + 1)
-        if len(diverged) == len(names):
-            break
-        if on_step is not None:
-            on_step(step + 1, losses)
-        if measure_accuracy is not None and solver.test_interval and (step + 1) % solver.test_interval == 0:
-            seconds += time.perf_counter() - begin
-            accuracies.append((step + 1, measure_accuracy()))
-            begin = time.perf_counter()
+        for losses in made:
+            history.append(losses)
+            for name, loss in zip(steps.names, losses, strict=True):
+                if not np.isfinite(loss):
+                    diverged.setdefault(name, len(history))
+            if len(diverged) == len(steps.names):
+                break
+            if on_step is not None:
+                on_step(len(history), losses)
+        else:
+            if measure_accuracy is not None and solver.test_interval and len(history) % solver.test_interval == 0:
+                seconds += time.perf_counter() - begin
+                accuracies.append((len(history), measure_accuracy()))
+                begin = time.perf_counter()
     seconds += time.perf_counter() - begin
     return History(np.array(history), tuple(accuracies), seconds, diverged)
+
+
+def _next_stop(solver: Solver, done: int) -> int:
+    """The number of steps at the next test or snapshot, or at the end."""
+    intervals = [interval for interval in (solver.test_interval, solver.snapshot) if interval]
+    return min([solver.max_iter, *(done + interval - done % interval for interval in intervals)])

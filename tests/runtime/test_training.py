@@ -10,7 +10,7 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Split
 from wootz.runtime.session import Device, TrainingSession, WeightedSession
-from wootz.runtime.training import train
+from wootz.runtime.training import HostSteps, train
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
@@ -44,7 +44,7 @@ def run(network, split, solver, **options):
     batches = training_batches(
         split, InputTransform(channel_order="RGB"), solver.batch_size, solver.max_iter * solver.iter_size, seed=1
     )
-    return session, train(session, batches, solver, **options)
+    return session, train(HostSteps(session, batches, solver), solver, **options)
 
 
 def test_training_learns_and_is_deterministic(network, split):

@@ -1,0 +1,172 @@
+"""Training on a data set that stays on the device gives what training on batches of the host gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.joint_graph import joint_training_graph
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.runtime import resident
+from wootz.runtime.batches import training_batches
+from wootz.runtime.dataset import Split
+from wootz.runtime.resident import ResidentSteps, fits_on, with_batches
+from wootz.runtime.schedule import training_schedule
+from wootz.runtime.session import Device, TrainingSession
+from wootz.runtime.training import HostSteps, train
+
+NET = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 6 dim: 6 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "scale" type: "Scale" bottom: "conv" top: "conv" scale_param { bias_term: true } }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "conv2" type: "Convolution" bottom: "conv" top: "conv2" module: "m"
+        convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "msra" } } }
+layer { name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3" module: "m"
+        convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "fc" type: "InnerProduct" bottom: "conv3" top: "fc"
+        inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+"""
+CPU = Device(threads=1)
+TRANSFORM = InputTransform(mean=(120.0, 110.0, 100.0), scale=(1 / 64,), crop_size=6, mirror=True)
+
+
+@pytest.fixture
+def network(tmp_path):
+    (tmp_path / "net.prototxt").write_text(NET)
+    return import_caffe(tmp_path / "net.prototxt").model
+
+
+@pytest.fixture
+def split():
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 3
+    images = generator.integers(0, 120, (40, 3, 8, 7)) + 60 * labels[:, None, None, None]
+    return Split(images.astype(np.uint8), labels)
+
+
+def host(graph, split, solver, transform=TRANSFORM, device=CPU):
+    session = TrainingSession(graph, device, solver.batch_size)
+    count = solver.max_iter * solver.iter_size
+    batches = training_batches(split, transform, solver.batch_size, count, solver.random_seed)
+    return session, HostSteps(session, batches, solver)
+
+
+def on_device(graph, split, solver, transform=TRANSFORM, device=CPU):
+    graph = with_batches(graph, split, transform, solver)
+    session = TrainingSession(graph, device)
+    extents, count = split.images.shape[2:], solver.max_iter * solver.iter_size
+    schedule = training_schedule(len(split), extents, transform, solver.batch_size, count, solver.random_seed)
+    return session, ResidentSteps(graph, session, split, schedule, solver)
+
+
+@pytest.fixture
+def short_window(monkeypatch):
+    monkeypatch.setattr(resident, "WINDOW", 8)
+
+
+@pytest.mark.usefixtures("short_window")
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Solver(base_lr=0.01, momentum=0.9, weight_decay=1e-3, lr_policy="cosine", max_iter=30, batch_size=8),
+        Solver(type=SolverType.ADAM, base_lr=0.01, momentum=0.9, iter_size=3, max_iter=13, batch_size=4),
+        Solver(base_lr=0.1, iter_size=9, max_iter=3, batch_size=4, clip_gradients=1.0),
+    ],
+)
+def test_losses_and_weights_are_those_of_batches_from_the_host(network, split, solver):
+    graph = build_training_graph(network, solver)
+    (first, steps), (second, resident_steps) = host(graph, split, solver), on_device(graph, split, solver)
+    expected, found = train(steps, solver), train(resident_steps, solver)
+    assert found.losses.shape == (solver.max_iter, 1)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    for name, values in first.weights().items():
+        np.testing.assert_allclose(second.weights()[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_joint_graph_records_the_loss_of_every_student(network, split):
+    solver = Solver(base_lr=0.05, max_iter=10, batch_size=8)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.3, 0.5, 0.7)]
+    graph = joint_training_graph(BlockPruner.of(network, "l1"), blocks, solver)
+    (_, steps), (_, resident_steps) = host(graph, split, solver), on_device(graph, split, solver)
+    expected, found = train(steps, solver), train(resident_steps, solver)
+    assert expected.losses.shape == (10, 3)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("short_window")
+def test_tests_and_snapshots_see_the_weights_of_their_step(network, split):
+    solver = Solver(base_lr=0.1, max_iter=20, batch_size=8, test_interval=6, snapshot=5)
+    graph = build_training_graph(network, solver)
+
+    def seen(session, steps):
+        at: dict[object, float] = {}
+
+        def on_step(done, losses):
+            if done % solver.snapshot == 0:
+                at[done] = session.weights()["fc.weight"].sum()
+
+        def measure():
+            return float(session.weights()["conv.weight"].sum())
+
+        history = train(steps, solver, on_step=on_step, measure_accuracy=measure)
+        return at | dict(history.accuracies)
+
+    expected = seen(*host(graph, split, solver))
+    assert sorted(expected) == [5, 6, 10, 12, 15, 18, 20]
+    assert seen(*on_device(graph, split, solver)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_step(network, split):
+    """An image of NaN spoils the step that takes it, and all behind it."""
+    solver = Solver(base_lr=0.01, max_iter=30, batch_size=2)
+    images = split.images.astype(np.float32)
+    images[17] = np.nan
+    schedule = training_schedule(40, (8, 7), TRANSFORM, 2, 30, solver.random_seed)
+    step = next(i for i, choice in enumerate(schedule, 1) if 17 in choice.images)
+    assert 3 < step < 20
+    graph = build_training_graph(network, solver)
+    for open_steps in (host, on_device):
+        _, steps = open_steps(graph, Split(images, split.labels), solver)
+        history = train(steps, solver)
+        assert history.diverged == {"loss": step}
+        assert len(history.losses) == step
+        assert np.isfinite(history.losses[:-1]).all()
+
+
+def test_the_host_looks_in_no_more_often_than_it_has_to(network, split, monkeypatch):
+    monkeypatch.setattr(resident, "SECONDS_BETWEEN_LOOKS", 1e9)
+    solver = Solver(base_lr=0.01, max_iter=300, batch_size=2)
+    session, steps = on_device(build_training_graph(network, solver), split, solver)
+    reads: list[str] = []
+    read_slot = session.read_slot
+    monkeypatch.setattr(session, "read_slot", lambda name: reads.append(name) or read_slot(name))
+    assert len(train(steps, solver).losses) == 300
+    assert reads == ["loss.recorded"] * 4  # 1 step, then 128, 128 and 43
+
+
+def test_the_host_looks_in_every_second(network, split, monkeypatch):
+    monkeypatch.setattr(resident, "SECONDS_BETWEEN_LOOKS", 0.0)
+    solver = Solver(base_lr=0.01, max_iter=300, batch_size=2)
+    _, steps = on_device(build_training_graph(network, solver), split, solver)
+    assert [len(steps.advance(step, 300)) for step in range(5)] == [1] * 5
+
+
+def test_what_fits_on_a_gpu(split, monkeypatch):
+    monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes)
+    assert fits_on(Device("cuda"), split)
+    assert not fits_on(Device("cpu"), split)
+    monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes - 1)
+    assert not fits_on(Device("cuda"), split)
+    monkeypatch.setattr(resident, "gpu_memory", lambda: None)
+    assert not fits_on(Device("cuda"), split)
+    many = Split(np.broadcast_to(np.uint8(0), (2**16, 1, 2**8, 2**7)), np.zeros(2**16, np.int64))
+    monkeypatch.setattr(resident, "gpu_memory", lambda: 2**40)
+    assert not fits_on(Device("cuda"), many)
