@@ -25,12 +25,15 @@ class Window:
     def of(node: Node, x: Expression, y: Expression, kernel: Sequence[int | str]) -> Window:
         """The window of a Conv or pooling node, with `auto_pad` resolved. Raises NoRule for symbolic sizes."""
         window = Window._with_pads(node, x, y, kernel)
-        match node.attrs.get("auto_pad", "NOTSET"):
-            case "SAME_UPPER":
-                return replace(window, pads_begin=tuple(t // 2 for t in window._missing()))
-            case "SAME_LOWER":
-                return replace(window, pads_begin=tuple((t + 1) // 2 for t in window._missing()))
-        return window
+        automatic = node.attrs.get("auto_pad", "NOTSET")
+        if automatic not in ("SAME_UPPER", "SAME_LOWER"):
+            return window
+        missing = [s - n for s, n in zip(window.span, window.size, strict=True)]
+        if min(missing) < -1:
+            raise NoRule(
+                f"auto_pad={automatic} leaves out more than one element: versions of ONNX Runtime differ there"
+            )
+        return replace(window, pads_begin=_first_pads(missing, automatic))
 
     @staticmethod
     def of_transposed(node: Node, x: Expression, y: Expression, kernel: Sequence[int | str]) -> Window:
@@ -43,9 +46,8 @@ class Window:
         automatic = node.attrs.get("auto_pad", "NOTSET")
         if automatic in ("SAME_UPPER", "SAME_LOWER") or "output_shape" in node.attrs:
             extra = node.attrs.get("output_padding") or [0] * len(window.size)
-            totals = [max(s + e - n, 0) for s, e, n in zip(window.span, extra, window.size, strict=True)]
-            upper = automatic == "SAME_UPPER"
-            window = replace(window, pads_begin=tuple(t // 2 if upper else (t + 1) // 2 for t in totals))
+            missing = [s + e - n for s, e, n in zip(window.span, extra, window.size, strict=True)]
+            window = replace(window, pads_begin=_first_pads(missing, automatic))
         if any(-p >= s for p, s in zip(window.pads_end, window.strides, strict=True)):
             raise NoRule("an output_padding or output_shape that leaves room for another position is not supported")
         return window
@@ -91,6 +93,7 @@ class Window:
         """What a ConvTranspose back to the operand's size needs beside `attributes`."""
         return {"output_padding": [max(-p, 0) for p in self.pads_end]}
 
-    def _missing(self) -> list[int]:
-        """Elements that the windows touch beyond those of the operand."""
-        return [max(s - n, 0) for s, n in zip(self.span, self.size, strict=True)]
+
+def _first_pads(missing: Sequence[int], auto_pad: str) -> tuple[int, ...]:
+    """Half of what is missing along each axis goes before the operand; for SAME_UPPER the smaller half."""
+    return tuple((max(m, 0) + (auto_pad != "SAME_UPPER")) // 2 for m in missing)

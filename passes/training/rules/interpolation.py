@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-from wootz.passes.ir.model import OPSET, Constant
+from wootz.passes.ir.model import Constant
 from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, like, static
 
 
 def resize(b: Backward) -> Gradients:
     """Resize is linear and separable: along each axis y = R x with a matrix R, so that dx = Rᵀ dy, axis by axis."""
     dx, x, y = b.gradient(), b.operand(0), b.result()
-    if b.attribute("coordinate_transformation_mode") == "tf_crop_and_resize":
-        raise NoRule("coordinate_transformation_mode=tf_crop_and_resize is not supported")
     if b.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise NoRule("keep_aspect_ratio_policy is not supported: give the sizes or scales themselves")
+    if x.shape == y.shape:  # ONNX Runtime copies it, whatever the scales are
+        return [dx]
     axes = [a % x.rank for a in b.attribute("axes", range(x.rank))]
-    resized = sorted((a, place) for place, a in enumerate(axes) if x.shape[a] != y.shape[a])
-    for axis, place in resized:
+    scales = _scales(b)
+    changed = sorted(
+        (a, s) for a, s in zip(axes, scales, strict=True) if s not in (None, 1.0) or x.shape[a] != y.shape[a]
+    )
+    for axis, scale in changed:
         size, count, *behind = static([x.shape[axis], *y.shape[axis:]], "a resized axis and those behind it")
-        matrix = _interpolation(b, size, count, place)
+        matrix = _interpolation(b, size, count, scale or count / size)
         match x.rank - axis:
             case 1:
                 dx = dx @ dx.constant(matrix)
@@ -32,27 +34,78 @@ def resize(b: Backward) -> Gradients:
             case _:
                 planes = dx.reshape([-1, count, math.prod(behind)])
                 dx = (dx.constant(matrix.T) @ planes).reshape([-1, size, *behind])
-    return [dx.reshape(like(x)) if any(axis < x.rank - 2 for axis, _ in resized) else dx]
+    return [dx.reshape(like(x)) if any(axis < x.rank - 2 for axis, _ in changed) else dx]
 
 
-def _interpolation(b: Backward, size: int, resized: int, place: int) -> np.ndarray:
-    """The matrix [resized, size] of the node's interpolation along one axis: what it makes of the unit vectors.
+def _scales(b: Backward) -> list[float] | list[None]:
+    """The scales that the node states, an axis each; None where it states the sizes instead."""
+    if len(b.x) > 3 and b.x[3] is not None:
+        return [None] * len(b.attribute("axes", b.operand(0).shape))
+    tensor = b.operand(2).tensor
+    if not isinstance(tensor, Constant):
+        raise NoRule("the scales must be constant")
+    return [float(v) for v in tensor.values]
 
-    `place` is that of the axis among those that the operands with scales or sizes speak of.
-    """
-    scales = b.x[2].tensor if len(b.x) > 2 and b.x[2] is not None else None
-    if isinstance(scales, Constant) and scales.values.size:
-        inputs, wanted = ["unit", "", "wanted"], np.asarray([1, 1, scales.values[place]], np.float32)
-    else:
-        inputs, wanted = ["unit", "", "", "wanted"], np.asarray([size, 1, resized], np.int64)
-    node = helper.make_node("Resize", inputs, ["image"], **{k: v for k, v in b.node.attrs.items() if k != "axes"})
-    graph = helper.make_graph(
-        [node],
-        "interpolation",
-        [helper.make_tensor_value_info("unit", TensorProto.DOUBLE, [size, 1, size])],
-        [helper.make_tensor_value_info("image", TensorProto.DOUBLE, None)],
-        [numpy_helper.from_array(wanted, "wanted")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    (images,) = ReferenceEvaluator(model).run(None, {"unit": np.eye(size)[:, None]})
-    return np.asarray(images)[:, 0].T
+
+def _interpolation(b: Backward, size: int, resized: int, scale: float) -> np.ndarray:
+    """The matrix [resized, size] of the node's interpolation along one axis (onnx.ai/onnx/operators, Resize)."""
+    mode = b.attribute("mode", "nearest")
+    if mode == "nearest":
+        coordinates = _coordinates(b, size, resized, np.float32(scale))  # ties fall as in ONNX Runtime
+        return _weights_at(_nearest(b, coordinates)[:, None], np.ones((resized, 1)), size)
+    coordinates = _coordinates(b, size, resized, np.float64(scale))
+    reach, kernel = (1, _triangle) if mode == "linear" else (2, partial(_cubic, b.attribute("cubic_coeff_a", -0.75)))
+    stretch = min(scale, 1.0) if b.attribute("antialias", 0) else 1.0
+    first = math.floor(-reach / stretch) + 1
+    below = np.floor(coordinates)[:, None]
+    taps = below + np.arange(first, 2 * reach - first)
+    weights = kernel(np.abs(taps - coordinates[:, None]) * stretch)
+    if b.attribute("exclude_outside", 0):
+        weights = weights * ((taps >= 0) & (taps < size))
+    return _weights_at(taps, weights / weights.sum(axis=1, keepdims=True), size)
+
+
+def _coordinates(b: Backward, size: int, resized: int, scale: np.floating) -> np.ndarray:
+    """Where each element of the result lies in the operand, computed in the precision of `scale`."""
+    place = np.arange(resized, dtype=scale.dtype)
+    half = scale.dtype.type(0.5)
+    match b.attribute("coordinate_transformation_mode", "half_pixel"):
+        case "half_pixel":
+            return (place + half) / scale - half
+        case "pytorch_half_pixel":
+            return (place + half) / scale - half if resized > 1 else place
+        case "align_corners":
+            return place * (size - 1) / max(resized - 1, 1)
+        case "asymmetric":
+            return place / scale
+        case other:
+            raise NoRule(f"coordinate_transformation_mode={other} is not supported")
+
+
+def _nearest(b: Backward, coordinates: np.ndarray) -> np.ndarray:
+    rounding = {
+        "round_prefer_floor": np.ceil(coordinates - 0.5),
+        "round_prefer_ceil": np.floor(coordinates + 0.5),
+        "floor": np.floor(coordinates),
+        "ceil": np.ceil(coordinates),
+    }
+    return rounding[b.attribute("nearest_mode", "round_prefer_floor")]
+
+
+def _triangle(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(1.0 - distance, 0.0)
+
+
+def _cubic(a: float, distance: np.ndarray) -> np.ndarray:
+    """Keys 1981, equation 15, for any a."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
+
+
+def _weights_at(taps: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
+    """The matrix with `weights` at `taps` of each row; what lies outside counts for the border."""
+    matrix = np.zeros((len(taps), size))
+    rows = np.arange(len(taps))[:, None]
+    np.add.at(matrix, (rows, np.clip(taps, 0, size - 1).astype(int)), weights)
+    return matrix

@@ -67,10 +67,10 @@ def gather(b: Backward) -> Gradients:
             return [_put_back(dy, taken, axis, size)]
     to_front = [*range(axis, axis + indices.rank), *range(axis), *range(axis + indices.rank, dy.rank)]
     rows = [axis, *range(axis), *range(axis + 1, x.rank)]
-    zeros = _zeros(x.transpose(*rows))
+    zeros = _zeros(_turned(x, rows))
     column = indices.op("Unsqueeze", indices.integers([-1]))
-    summed = zeros.op("ScatterND", column, dy.transpose(*to_front), reduction="add")
-    return [summed.transpose(*np.argsort(rows).tolist())]
+    summed = zeros.op("ScatterND", column, _turned(dy, to_front), reduction="add")
+    return [_turned(summed, np.argsort(rows).tolist())]
 
 
 def pad(b: Backward) -> Gradients:
@@ -178,6 +178,11 @@ def _slice(values: Expression, start: int, end: int, axis: int, step: int = 1) -
 def _bound(value: int) -> int | None:
     """A bound of Slice for Python."""
     return None if abs(value) >= END else value
+
+
+def _turned(values: Expression, permutation: list[int]) -> Expression:
+    """The Transpose, where there is something to move."""
+    return values if permutation == sorted(permutation) else values.transpose(*permutation)
 
 
 def _zeros(operand: Expression) -> Expression:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto
@@ -14,9 +15,10 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Model, Variable, constants, replace_uses
+from wootz.passes.ir.model import Constant, Model, Node, Variable, constants, replace_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.text import parse_text
+from wootz.passes.training.simplify import drop_unused_nodes
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 Arrays = dict[str, np.ndarray]
@@ -196,6 +198,55 @@ def _with_projected_loss(model: Model) -> Model:
     return dataclasses.replace(result)
 
 
+def _run_gradient_graph_builder(lossy: Model, parameters: set[str], feeds: Arrays) -> Arrays:
+    """The gradients of the output `loss` that onnxruntime-training derives itself, by parameter.
+
+    Raises RuntimeError for an operator that its builder has no gradient of.
+    """
+    from onnxruntime.capi._pybind_state import GradientGraphBuilder
+
+    lossy = lossy.copy()
+    _prepare_for_the_builder(lossy)
+    proto = lossy.to_proto()
+    for initializer in proto.graph.initializer:
+        if initializer.name in parameters:
+            dimensions = list(initializer.dims)
+            proto.graph.input.append(
+                onnx.helper.make_tensor_value_info(initializer.name, TensorProto.FLOAT, dimensions)
+            )
+    for info in proto.graph.input:
+        if info.name in feeds:  # its pooling gradients need fixed shapes
+            for dimension, size in zip(info.type.tensor_type.shape.dim, feeds[info.name].shape, strict=True):
+                dimension.dim_value = size
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    builder = GradientGraphBuilder(proto.SerializeToString(), {"loss"}, parameters, "loss", options)
+    builder.build()
+    session = onnxruntime.InferenceSession(builder.get_model(), options, providers=["CPUExecutionProvider"])
+    wanted = {i.name for i in session.get_inputs()}
+    given = {n: v for n, v in (feeds | {"loss_grad": np.array(1.0, np.float32)}).items() if n in wanted}
+    outputs = dict(zip((o.name for o in session.get_outputs()), session.run(None, given), strict=True))
+    return {name: outputs[f"{name}_grad"] for name in parameters}
+
+
+def _prepare_for_the_builder(model: Model) -> None:
+    """It knows BatchNormalization in training mode as BatchNormInternal only, wants the optional results that it uses,
+    and names the gradients of an operand that a node has twice alike."""
+    graph = model.graph
+    graph.outputs = [t for t in graph.outputs if t.name == "loss"]
+    drop_unused_nodes(graph)
+    for place, node in reversed(list(enumerate(graph.nodes))):
+        if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0):
+            node.op, node.domain = "BatchNormInternal", "com.microsoft"
+            node.outputs = [node.outputs[0], *(Variable(f"{node.name}.result_{i}") for i in range(4))]
+        results = {"LayerNormalization": 3, "SoftmaxCrossEntropyLoss": 2}.get(node.op, len(node.outputs))
+        node.outputs += [Variable(f"{node.name}.result_{i}") for i in range(len(node.outputs), results)]
+        if len(node.inputs) == 2 and node.inputs[0] is node.inputs[1]:
+            twin = Variable(f"{node.inputs[0].name}.twin")
+            graph.nodes.insert(place, Node("Identity", inputs=[node.inputs[0]], outputs=[twin]))
+            node.inputs = [node.inputs[0], twin]
+
+
 def _skip_unless_run_here(target: str) -> None:
     if target == "ort-training" and not hasattr(onnxruntime.capi._pybind_state, "GradientGraphBuilder"):
         pytest.skip("the kernels are in onnxruntime-training only")
@@ -205,6 +256,13 @@ def _skip_unless_run_here(target: str) -> None:
 def skip_unless_run_here() -> Callable[[str], None]:
     """Skips the test where this build of ONNX Runtime lacks the kernels of a target."""
     return _skip_unless_run_here
+
+
+@pytest.fixture(scope="session")
+def run_gradient_graph_builder(skip_unless_run_here) -> Callable[[Model, set[str], Arrays], Arrays]:
+    """Gradients by onnxruntime-training's own builder. Skips where it is not there."""
+    skip_unless_run_here("ort-training")
+    return _run_gradient_graph_builder
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
-from wootz.passes.ir.model import Model, Variable
+from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text, print_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
@@ -135,46 +133,14 @@ def test_dropout_keeps_the_expected_value(make_model, run):
     np.testing.assert_allclose(outputs["w.grad"], 2 * (outputs["y"] ** 2).sum(0) / x.size, rtol=1e-5)
 
 
-def test_gradients_equal_those_of_onnxruntime_training(network, batch, run, skip_unless_run_here):
-    """Its builder knows BatchNormalization as BatchNormInternal only, and no LRN."""
-    skip_unless_run_here("ort-training")
-    from onnxruntime.capi._pybind_state import GradientGraphBuilder
-
+def test_gradients_equal_those_of_onnxruntime_training(network, batch, run, run_gradient_graph_builder):
+    """Its builder knows no LRN."""
     network = network.copy()
     for node in network.graph.nodes:
         if node.op == "LRN":
             node.op, node.attrs = "Identity", {}
-    lossy = AttachLoss().apply(network).model
-    ours = BuildGradients().apply(AttachLoss().apply(TrainingMode().apply(network).model).model).model
-    found = run(Legalize().apply(ours).model, batch)
-    for node in lossy.graph.nodes:
-        if node.op == "BatchNormalization":
-            node.op, node.domain = "BatchNormInternal", "com.microsoft"
-            node.attrs = {**node.attrs, "training_mode": 1}
-            node.outputs = [node.outputs[0], *(Variable(f"unused_{i}") for i in range(4))]
-    parameters = {n.removesuffix(".grad") for n in found if n.endswith(".grad")}
-    proto = lossy.to_proto()
-    for initializer in proto.graph.initializer:
-        dimensions = list(initializer.dims)
-        proto.graph.input.append(onnx.helper.make_tensor_value_info(initializer.name, 1, dimensions))
-    _fix_shapes(proto, batch)
-    builder = GradientGraphBuilder(
-        proto.SerializeToString(), {"loss"}, parameters, "loss", onnxruntime.SessionOptions()
-    )
-    builder.build()
-    theirs = onnxruntime.InferenceSession(builder.get_model(), providers=["CPUExecutionProvider"])
-    feeds = batch | {"loss_grad": np.array(1.0, np.float32)}
-    wanted = {i.name for i in theirs.get_inputs()}
-    expected = theirs.run(None, {n: v for n, v in feeds.items() if n in wanted})
-    for output, gradient in zip(theirs.get_outputs(), expected, strict=True):
-        if output.name.endswith("_grad"):
-            np.testing.assert_allclose(
-                found[output.name.removesuffix("_grad") + ".grad"], gradient, rtol=1e-4, atol=1e-6, err_msg=output.name
-            )
-
-
-def _fix_shapes(proto, batch):
-    """The pooling gradients of onnxruntime-training need fixed shapes."""
-    for info in proto.graph.input:
-        if info.name in batch:
-            info.type.tensor_type.shape.dim[0].dim_value = len(batch[info.name])
+    lossy = AttachLoss().apply(TrainingMode().apply(network).model).model
+    outputs = run(Legalize().apply(BuildGradients().apply(lossy).model).model, batch)
+    found = {name.removesuffix(".grad"): value for name, value in outputs.items() if name.endswith(".grad")}
+    for name, gradient in run_gradient_graph_builder(lossy, set(found), batch).items():
+        np.testing.assert_allclose(found[name], gradient, rtol=1e-4, atol=1e-6, err_msg=name)
