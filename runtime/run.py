@@ -92,6 +92,7 @@ class Job:
     target: Target = "onnx"
     device: Device = CPU
     embed_normalization: bool = False
+    data_on_device: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -158,6 +159,7 @@ class _Run:
             device=job.device,
             store=ResultStore(job.out / STORE_FOLDER),
             progress=progress,
+            data_on_device=job.data_on_device,
         )
         self.wants_latency = any(
             m is Metric.LATENCY for m in (job.objective.metric, *(c.metric for c in job.objective.constraints))

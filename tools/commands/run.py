@@ -50,6 +50,10 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode.")
 @click.option("--target", type=click.Choice(["onnx", "onnx-cuda", "ort-training"]),
               help="Operators of the training graphs (default: onnx, on CUDA onnx-cuda).")  # fmt: skip
+@click.option("--tf32", is_flag=True, help="On CUDA: TensorFloat-32 in convolutions and matrix products.")
+@click.option("--cuda-graphs", is_flag=True, help="On CUDA: start a training step as a whole, captured once.")
+@click.option("--data-on-device/--no-data-on-device", default=None,
+              help="Keep the training images on the device (default: on GPUs, if they fit a quarter).")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads a process (default: all cores).")
 @click.option("--embed-normalization", is_flag=True, help="best.onnx takes raw RGB pixels.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For fillers and the validation split.")
