@@ -16,6 +16,7 @@ from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.interface import Slot, TrainingInterface
+from wootz.passes.training.loss_scaling import LossScale, all_finite
 from wootz.passes.training.optimizers import OPTIMIZERS, Optimizer, Step
 from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, loss_outputs, multipliers
@@ -37,7 +38,11 @@ class ApplyOptimizer(Pass):
        run uses their mean. Losses and running statistics are those of each run.
     4. Learning rate and weight decay are multiplied by the parameter's lr_mult and decay_mult (`wootz.multipliers`).
        AdamW decays the parameter itself, w - rate · decay · w, instead of adding decay · w to the gradient.
-    5. The graph's interface is stored in the metadata (`wootz.training`).
+    5. With `loss-scale` above 0, the loss is multiplied by it before its gradients are computed, and these are divided
+       by it before anything else; the loss that the graph gives is not scaled. A step with a gradient that is not
+       finite leaves parameters, statistics, the optimizer's state and its count of steps as they were, and halves the
+       scale; `loss-scale-interval` steps without one double it. Each loss has a scale of its own, `<loss>.scale`.
+    6. The graph's interface is stored in the metadata (`wootz.training`).
 
     Refuses a graph without gradients. Outputs that are neither loss nor state are dropped.
     """
@@ -54,15 +59,19 @@ class ApplyOptimizer(Pass):
     regularization_type: Literal["L1", "L2"] = option("L2", "L2 adds decay · w to the gradient, L1 decay · sign(w)")
     iter_size: int = option(1, "runs that make one step")
     clip_gradients: float = option(-1.0, "bound on the ℓ2 norm of the gradients of a loss; negative: none")
+    loss_scale: float = option(0.0, "first factor of the losses, for float16 gradients; 0: none")
+    loss_scale_interval: int = option(2000, "steps with finite gradients after which the factor is doubled")
     losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
     labels: str = option("labels", "name of the input with the labels")
 
     @staticmethod
-    def of(solver: Solver, losses: tuple[str, ...] = (), labels: str = "labels") -> ApplyOptimizer:
+    def of(
+        solver: Solver, losses: tuple[str, ...] = (), labels: str = "labels", loss_scale: float = 0.0
+    ) -> ApplyOptimizer:
         """The pass with the settings of `solver`."""
         shared = {f.name for f in ApplyOptimizer.options()} & {f.name for f in dataclasses.fields(Solver)}
         settings = {name: getattr(solver, name) for name in shared - {"type"}}
-        return ApplyOptimizer(type=solver.type.value, losses=losses, labels=labels, **settings)
+        return ApplyOptimizer(type=solver.type.value, losses=losses, labels=labels, loss_scale=loss_scale, **settings)
 
     def solver(self) -> Solver:
         """The settings as a Solver."""
@@ -75,6 +84,8 @@ class ApplyOptimizer(Pass):
             raise self.refuse(f"no optimizer {self.type!r}: one of {', '.join(OPTIMIZERS)}")
         if self.iter_size < 1:
             raise self.refuse(f"iter-size must be at least 1, not {self.iter_size}")
+        if self.loss_scale < 0 or self.loss_scale_interval < 1:
+            raise self.refuse("loss-scale must not be negative, and loss-scale-interval at least 1")
         result = model.copy()
         graph = result.graph
         annotate_shapes(graph)
@@ -110,6 +121,7 @@ class _GraphStep:
         self.builder = Builder(graph, prefix="optimizer/")
         self.outputs: list[Tensor] = []
         self._tensors = graph.tensors()
+        self._finite: dict[str, Expression] = {}
 
     def update_parameters(self, losses: list[Tensor]) -> Iterable[Slot]:
         gradients = self._gradients()
@@ -136,9 +148,13 @@ class _GraphStep:
         news = {t.name.removesuffix(NEW_SUFFIX): t for t in self.graph.outputs if t.name.endswith(NEW_SUFFIX)}
         for loss, names in self._by_loss(losses, news).items():
             for name in names:
-                self.graph.inputs.append(self._tensors[name])
-                self.outputs.append(news[name])
-                yield Slot(name, news[name].name, "statistic", loss)
+                old, new = self._expression(name), Expression.of(news[name], self.builder)
+                self.graph.inputs.append(old.tensor)
+                if loss in self._finite:
+                    news[name].name = self.builder.fresh(news[name].name)
+                    new = new.where(self._finite[loss], old)
+                self._keep(new, name)
+                yield Slot(name, name + NEW_SUFFIX, "statistic", loss)
 
     def _gradients(self) -> dict[str, Tensor]:
         gradients = {
@@ -163,7 +179,8 @@ class _GraphStep:
     def _count_runs(self) -> Iterable[Slot]:
         """A counter where the optimizer or iter-size needs it; `self.number` is the number of the step, from 1."""
         self.number, self.is_step = self.rate, None
-        if not self.optimizer.counts_steps and self.options.iter_size == 1:
+        counts_steps = self.optimizer.counts_steps and not self.options.loss_scale
+        if not counts_steps and self.options.iter_size == 1:
             return
         count = self._state(ITERATION, np.zeros((), np.int64))
         now = count + 1
@@ -177,7 +194,11 @@ class _GraphStep:
     def _update_group(self, loss: str, gradients: Mapping[str, Tensor]) -> Iterable[Slot]:
         """The step of all parameters that one loss trains."""
         slots: list[Slot] = []
-        summed = {name: self._accumulate(name, gradient, loss, slots) for name, gradient in gradients.items()}
+        scale = self._loss_scale(loss) if self.options.loss_scale and gradients else None
+        summed = {name: self._accumulate(name, g, scale, loss, slots) for name, g in gradients.items()}
+        made, number = self.is_step, self.number
+        if scale is not None:
+            made, number = self._skip_unless_finite(loss, scale, list(summed.values()), slots)
         factor = self._clip_factor(list(summed.values()))
         for name, gradient in summed.items():
             w = self._expression(name)
@@ -186,10 +207,12 @@ class _GraphStep:
             g = gradient if factor is None else gradient * factor.cast(gradient)
             if self.options.iter_size > 1:
                 g = g * (1.0 / self.options.iter_size)
-            slots += self._update_parameter(name, w, g, loss)
+            slots += self._update_parameter(name, w, g, number, made, loss)
         return slots
 
-    def _update_parameter(self, name: str, w: Expression, g: Expression, loss: str) -> Iterable[Slot]:
+    def _update_parameter(
+        self, name: str, w: Expression, g: Expression, number: Expression, made: Expression | None, loss: str
+    ) -> Iterable[Slot]:
         rate_multiplier, decay_multiplier = self.multipliers.get(name, (1.0, 1.0))
         rate = (self.rate if rate_multiplier == 1.0 else self.rate * rate_multiplier).cast(w)
         decay = self.options.weight_decay * decay_multiplier
@@ -202,15 +225,49 @@ class _GraphStep:
         if self.options.type == "SGD" and not self.options.momentum:
             names = []
         states = [self._state(n, np.zeros_like(self._tensors[name].values)) for n in names]
-        new, new_states = self.optimizer.update(Step(self.solver, shrunk, g, rate, states, self.number.cast(w)))
-        self._keep(self._if_step(new, w), name)
+        new, new_states = self.optimizer.update(Step(self.solver, shrunk, g, rate, states, number.cast(w)))
+        self._keep(_if(made, new, w), name)
         for state_name, old, value in zip(names, states, new_states, strict=True):
-            self._keep(self._if_step(value, old), state_name)
+            self._keep(_if(made, value, old), state_name)
             yield Slot(state_name, state_name + NEW_SUFFIX, "optimizer", loss)
 
-    def _accumulate(self, name: str, gradient: Tensor, loss: str, slots: list[Slot]) -> Expression:
+    def _loss_scale(self, loss: str) -> LossScale:
+        """The scale of `loss`, from which its gradients now begin."""
+        scale_name, steps_name = LossScale.names(loss)
+        scale = LossScale(
+            self._state(scale_name, np.asarray(self.options.loss_scale, np.float32)),
+            self._state(steps_name, np.zeros((), np.int64)),
+            self.options.loss_scale_interval,
+        )
+        if not scale.multiply_loss(self.graph, loss):
+            raise self.options.refuse("its gradients don't begin with a constant of build-gradients", loss)
+        return scale
+
+    def _skip_unless_finite(
+        self, loss: str, scale: LossScale, gradients: list[Expression], slots: list[Slot]
+    ) -> tuple[Expression, Expression]:
+        """Whether this run makes a step for `loss`, and the number of that step; keeps the scale."""
+        finite = self._finite[loss] = all_finite(gradients)
+        made = finite if self.is_step is None else finite.op("And", self.is_step)
+        for name, value in zip(LossScale.names(loss), scale.updated(finite, self.is_step), strict=True):
+            self._keep(value, name)
+            slots.append(Slot(name, name + NEW_SUFFIX, "optimizer", loss))
+        if not self.optimizer.counts_steps:
+            return made, self.number
+        name = f"{loss}.steps"
+        done = self._state(name, np.zeros((), np.int64))
+        number = done + 1
+        self._keep(number.where(made, done), name)
+        slots.append(Slot(name, name + NEW_SUFFIX, "optimizer", loss))
+        return made, number.cast(self.rate)
+
+    def _accumulate(
+        self, name: str, gradient: Tensor, scale: LossScale | None, loss: str, slots: list[Slot]
+    ) -> Expression:
         """The sum of the gradients since the last step."""
         g = Expression.of(gradient, self.builder)
+        if scale is not None:
+            g = scale.divide(g)
         if self.is_step is None:
             return g
         state = f"{name}.accumulated"
@@ -230,10 +287,6 @@ class _GraphStep:
             total = total + square
         return (clip / total.op("Sqrt").op("Max", clip)) if clip > 0 else total * 0.0
 
-    def _if_step(self, new: Expression, old: Expression) -> Expression:
-        """`new` in a run that makes a step, `old` in the runs before it."""
-        return new if self.is_step is None else new.where(self.is_step, old)
-
     def _expression(self, name: str) -> Expression:
         return Expression.of(self._tensors[name], self.builder)
 
@@ -250,3 +303,8 @@ class _GraphStep:
         tensor = value.tensor
         tensor.name, tensor.dtype, tensor.shape = name + NEW_SUFFIX, old.dtype, list(old.shape)
         self.outputs.append(tensor)
+
+
+def _if(condition: Expression | None, new: Expression, old: Expression) -> Expression:
+    """`new` in a run that makes a step, `old` in the others."""
+    return new if condition is None else new.where(condition, old)

@@ -14,10 +14,11 @@ from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.functions import import_used_functions
-from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import RULES, WITHOUT_GRADIENT
+from wootz.passes.training.parameters import trained_parameters
 from wootz.passes.training.rules.rule import Backward, NoRule
 from wootz.passes.training.simplify import drop_unused_nodes
-from wootz.passes.training.state import GRADIENT_SUFFIX, loss_outputs, multipliers
+from wootz.passes.training.state import GRADIENT_SUFFIX, SEED_PREFIX, loss_outputs
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class BuildGradients(Pass):
     2. What `frozen` names is not trained: a name, or a prefix that ends in `/` or `*`. Nor is a parameter with
        lr_mult 0 (metadata `wootz.multipliers`).
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
+    4. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
 
     Refuses an operator without a rule, naming the node, a loss that is not a scalar, and a graph without parameters.
     Afterwards the graph calls functions of domain `wootz`; `legalize` replaces them by what a target runs.
@@ -46,7 +48,7 @@ class BuildGradients(Pass):
         graph = result.graph
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        parameters = self._parameters(result, losses)
+        parameters = trained_parameters(result, losses, self.frozen)
         if not parameters:
             raise self.refuse("there is nothing to train: no loss depends on a parameter that is not frozen")
         forward_nodes = len(graph.nodes)
@@ -58,30 +60,20 @@ class BuildGradients(Pass):
         counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
         return PassResult(result, True, counts)
 
-    def _parameters(self, model: Model, losses: list[Tensor]) -> list[Constant]:
-        fixed = {name for name, (rate, _) in multipliers(model).items() if rate == 0.0}
-        reachable = _ancestors(losses)
-        weights = [w for n in model.graph.nodes if id(n) in reachable for w in _weights(n)]
-        unique = {id(w): w for w in weights}.values()
-        return [w for w in unique if w.name not in fixed and not self._is_frozen(w.name)]
-
-    def _is_frozen(self, name: str) -> bool:
-        return any(name.startswith(f.rstrip("*")) if f.endswith(("/", "*")) else name == f for f in self.frozen)
-
 
 class _ReverseWalk:
     """Visits nodes from the losses back to the parameters; keeps for each tensor the gradients that have arrived."""
 
     def __init__(self, graph: Graph, build: BuildGradients):
         self.graph, self.build = graph, build
-        self.builder = Builder(graph, prefix="grad/")
+        self.builder = Builder(graph, prefix=SEED_PREFIX)
         self._arrived: dict[int, list[Expression]] = {}
 
     def run(self, losses: list[Tensor], parameters: list[Constant]) -> Iterable[tuple[Constant, Expression]]:
         depends = _descendants(parameters, self.graph)
         needed = _ancestors(losses)
         for loss in losses:
-            one = self.builder.constant(1.0, f"{loss.name}", dtype=loss.dtype)
+            one = self.builder.constant(1.0, loss.name, dtype=loss.dtype)
             self._arrived[id(loss)] = [Expression(one, self.builder, np.dtype(loss.dtype))]
         for node in reversed([n for n in self.graph.nodes if id(n) in needed]):
             if any(id(t) in depends for t in node.outputs) and any(id(t) in self._arrived for t in node.outputs):
@@ -132,27 +124,6 @@ class _ReverseWalk:
 
     def _expression(self, tensor: Tensor) -> Expression | None:
         return None if tensor.is_empty() else Expression.of(tensor, self.builder)
-
-
-def _weights(node: Node) -> Iterable[Constant]:
-    """The constants that `node` uses as parameters, also through a change of layout."""
-    for index in WEIGHT_OPERANDS.get(node.op, ()) if not node.domain else ():
-        if index < len(node.inputs):
-            tensor = _source(node.inputs[index])
-            if isinstance(tensor, Constant) and _is_weight(tensor, node):
-                yield tensor
-
-
-def _is_weight(tensor: Constant, node: Node) -> bool:
-    if np.dtype(tensor.dtype).kind != "f":
-        return False
-    return node.op not in ("Add", "Mul") or int(np.prod(tensor.shape)) > 1
-
-
-def _source(tensor: Tensor) -> Tensor:
-    while tensor.inputs and tensor.inputs[0].op in LAYOUT_OPERATORS:
-        tensor = tensor.inputs[0].inputs[0]
-    return tensor
 
 
 def _ancestors(tensors: Iterable[Tensor]) -> set[int]:

@@ -60,10 +60,14 @@ class Expression:
         return [self._same_type(t) for t in outputs]
 
     def cast(self, like: Expression) -> Expression:
-        if self.dtype == like.dtype:
+        return self.as_type(like.dtype)
+
+    def as_type(self, dtype: np.dtype) -> Expression:
+        if self.dtype == dtype:
             return self
-        to = np_to_onnx_type(like.dtype)
-        return Expression(self.builder.op("Cast", self.tensor, to=to), self.builder, like.dtype)
+        cast = self.builder.op("Cast", self.tensor, to=np_to_onnx_type(dtype))
+        cast.dtype, cast.shape = dtype, self.tensor.shape
+        return Expression(cast, self.builder, dtype)
 
     def sum(self, axes: Sequence[int] | None = None, keepdims: bool = True) -> Expression:
         return self.op("ReduceSum", None if axes is None else self.integers(axes), keepdims=int(keepdims))

@@ -10,6 +10,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Function, Graph, Model, Node, Tensor, Variable, constant_value
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.casts import cancel_casts
 from wootz.passes.training.functions import DOMAIN
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
@@ -32,7 +33,8 @@ class Legalize(Pass):
     """Replaces each call of a gradient function by a formulation chosen for `target`, or by the function's body.
 
     1. `onnx`: standard operators only, formulations for CPUs.
-    2. `onnx-cuda`: standard operators that the CUDA provider has; BatchNormalization in training mode decomposed.
+    2. `onnx-cuda`: standard operators that the CUDA provider has kernels for; BatchNormalization in training mode and
+       the cross-entropy decomposed, reductions over batch and space in two steps.
     3. `ort-training`: the fused gradient kernels of onnxruntime-training (domain com.microsoft).
 
     Afterwards no node is of domain `wootz`.
@@ -49,10 +51,11 @@ class Legalize(Pass):
         annotate_shapes(graph)
         widened = widen_scalars(graph)
         lowered = _replace_calls(graph, TARGETS[self.target])
+        cancelled = cancel_casts(graph)
         shared = share_equal_computations(graph)
         drop_unused_nodes(graph)
         drop_unused_indices(graph)
-        counts = {"calls": lowered, "shared": shared, "widened scalars": widened}
+        counts = {"calls": lowered, "shared": shared, "widened scalars": widened, "cancelled casts": cancelled}
         return PassResult(result, any(counts.values()), counts)
 
 

@@ -8,13 +8,22 @@ from collections.abc import Mapping
 import numpy as np
 
 from wootz.passes.base import Pass
-from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Tensor
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Graph, Model, Tensor
 
 GRADIENT_SUFFIX = ".grad"
 """`<parameter>.grad` is the graph output with the gradient of `<parameter>`."""
 
 NEW_SUFFIX = ".new"
 """`<name>.new` is the graph output with the value of the state tensor `<name>` after the step."""
+
+SEED_PREFIX = "grad/"
+"""`grad/<loss>` is the constant 1 from which the gradients of a loss are computed: its gradient by itself."""
+
+
+def gradient_seed(graph: Graph, loss: str) -> Constant | None:
+    """The constant that the gradients of `loss` begin with."""
+    seed = graph.tensors().get(SEED_PREFIX + loss)
+    return seed if isinstance(seed, Constant) else None
 
 
 def loss_outputs(graph: Graph, names: tuple[str, ...], asking: Pass) -> list[Tensor]:

@@ -8,7 +8,10 @@ from wootz.passes.training.apply_optimizer import ApplyOptimizer
 from wootz.passes.training.attach_loss import AttachLoss, LossKind
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.legalize import Legalize, Target
+from wootz.passes.training.mixed_precision import MixedPrecision, Precision
 from wootz.passes.training.training_mode import TrainingMode
+
+FIRST_LOSS_SCALE = 2.0**16
 
 
 def build_training_graph(
@@ -20,8 +23,11 @@ def build_training_graph(
     labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
     target: Target = "onnx",
+    precision: Precision = "float32",
 ) -> Model:
     """The training graph of `model`: `training-mode`, `attach-loss`, `build-gradients`, `apply-optimizer`, `legalize`.
+
+    With precision="float16", `mixed-precision` is run before the gradients are built, and losses are scaled.
 
     With loss=None the model has its losses already: the scalar outputs `losses` (none named: all scalar outputs).
     `labels` names the input with the labels (Caffe's networks for training call it `label`).
@@ -32,6 +38,10 @@ def build_training_graph(
     if loss is not None:
         result = AttachLoss(loss=loss, labels=labels).apply(result).model
     frozen_names = (frozen,) if isinstance(frozen, str) else frozen
+    loss_scale = 0.0
+    if precision == "float16":
+        result = MixedPrecision(losses=losses, frozen=frozen_names).apply(result).model
+        loss_scale = FIRST_LOSS_SCALE
     result = BuildGradients(losses=losses, frozen=frozen_names).apply(result).model
-    result = ApplyOptimizer.of(solver, losses=losses, labels=labels).apply(result).model
+    result = ApplyOptimizer.of(solver, losses=losses, labels=labels, loss_scale=loss_scale).apply(result).model
     return Legalize(target=target).apply(result).model

@@ -20,6 +20,7 @@ from wootz.passes.training.lowerings.convolution import (
     conv_weight_grad,
     tap_slices,
 )
+from wootz.passes.training.lowerings.scatter import max_pool_grad as scattered_max_pool_grad
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
@@ -62,7 +63,7 @@ def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     dy, x, y, _ = (Expression.of(t, builder) for t in call.inputs)
     pooling = Convolution.of(call, x, dy, tuple(call.attrs.get("kernel_shape", (0,))))
     if pooling is None or x.dtype != np.float32:
-        return None
+        return scattered_max_pool_grad(call, builder)
     left, parts = dy, []
     for seen in tap_slices(x, pooling, padding=-LARGEST_FLOAT):
         equal = (seen - y).op("HardSigmoid", alpha=LARGEST_FLOAT, beta=1.0)

@@ -1,39 +1,87 @@
-"""Formulations for the CUDA provider of ONNX Runtime, in standard operators that it has.
+"""Formulations for the CUDA provider of ONNX Runtime, in standard operators that it has kernels for.
 
-It refuses BatchNormalization in training mode, which is decomposed; inference mode stays, as one pass over memory.
+A node without one runs on the CPU, in the middle of a step: `cuda_kernels` lists what there is.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Node, Tensor
+from wootz.passes.ir.model import Constant, Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
-from wootz.passes.training.lowerings.convolution import conv_weight_grad
-
-
-def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
-    """The statistics of the batch by reductions, then BatchNormalization in inference mode with them."""
-    if not node.attrs.get("training_mode", 0):
-        return None
-    x, scale, bias = (Expression.of(t, builder) for t in node.inputs[:3])
-    others = [0, *range(2, x.rank)]
-    center = x.mean(others)
-    centred = x - center
-    variance = (centred * centred).mean(others, keepdims=False)
-    mean = center.reshape([-1])
-    y = x.op("BatchNormalization", scale, bias, mean, variance, epsilon=node.attrs.get("epsilon", 1e-5))
-    return [y.tensor, mean.tensor, variance.tensor]
+from wootz.passes.training.lowerings.cuda_convolution import conv_input_grad, conv_weight_grad
+from wootz.passes.training.lowerings.cuda_normalization import batch_normalization, batch_normalization_grad
+from wootz.passes.training.lowerings.scatter import max_pool_grad
 
 
 def relu_grad(call: Node, builder: Builder) -> list[Tensor]:
-    """dy · (y > 0): a comparison and a product, which fuse well, in any precision."""
+    """dy where y > 0: eight bytes an element in float16, where a product with a mask takes twelve."""
     dy, y = (Expression.of(t, builder) for t in call.inputs)
-    return [(dy * y.greater(0.0).cast(dy)).tensor]
+    return [dy.where(y.greater(0.0)).tensor]
+
+
+def reduction(node: Node, builder: Builder) -> list[Tensor] | None:
+    """A sum or mean over batch and space in two steps: first the last axes, then the first ones.
+
+    ONNX Runtime has kernels of its own for each; for both together it takes cuDNN's, which is far slower.
+    """
+    data = Expression.of(node.inputs[0], builder)
+    axes = node.inputs[1] if len(node.inputs) > 1 else None
+    if not isinstance(axes, Constant) or node.inputs[0].shape is None:
+        return None
+    reduced = sorted(int(a) % data.rank for a in axes.values)
+    first = [a for i, a in enumerate(reduced) if a == i]
+    last = reduced[len(first) :]
+    if not first or not last or last != list(range(last[0], data.rank)):
+        return None
+    keepdims = node.attrs.get("keepdims", 1)
+    inner = data.op(node.op, data.integers(last), keepdims=keepdims)
+    return [inner.op(node.op, data.integers(first), keepdims=keepdims).tensor]
+
+
+def softmax_cross_entropy(node: Node, builder: Builder) -> list[Tensor] | None:
+    """-Σ w · log p[label] / Σ w: the provider has no kernel for the loss, the CPU has."""
+    if node.attrs.get("reduction", "mean") != "mean" or "ignore_index" in node.attrs:
+        return None
+    logits, labels = (Expression.of(t, builder) for t in node.inputs[:2])
+    log_probability = logits.op("LogSoftmax", axis=1)
+    column = labels.op("Unsqueeze", labels.integers([1]))
+    picked = log_probability.op("GatherElements", column, axis=1)
+    if len(node.inputs) == 2:
+        return [(-picked.mean(keepdims=False)).tensor, log_probability.tensor]
+    weights = Expression.of(node.inputs[2], builder).op("Gather", column)
+    loss = -((picked * weights).sum(keepdims=False) / weights.sum(keepdims=False))
+    return [loss.tensor, log_probability.tensor]
+
+
+def softmax_cross_entropy_grad(call: Node, builder: Builder) -> list[Tensor] | None:
+    """(softmax - onehot) · dloss · w[label] / Σ w[label], without shapes and counts, which live on the CPU."""
+    dloss, log_probability, labels = (Expression.of(t, builder) for t in call.inputs[:3])
+    classes = log_probability.shape[1]
+    if not isinstance(classes, int):
+        return None
+    column = labels.op("Unsqueeze", labels.integers([1]))
+    numbers = labels.constant(np.arange(classes).reshape([1, -1, *[1] * (log_probability.rank - 2)]))
+    onehot = column.equal(numbers).cast(dloss)
+    difference = log_probability.op("Exp") - onehot
+    if len(call.inputs) == 3:
+        return [(difference * (dloss / onehot.sum(keepdims=False))).tensor]
+    weights = Expression.of(call.inputs[3], builder).op("Gather", column)
+    return [(difference * weights * (dloss / weights.sum(keepdims=False))).tensor]
 
 
 CUDA: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
+    "BatchNormalizationGrad": batch_normalization_grad,
+    "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
+    "MaxPoolGrad": max_pool_grad,
+    "ReduceMean": reduction,
+    "ReduceSum": reduction,
     "ReluGrad": relu_grad,
+    "SoftmaxCrossEntropyGrad": softmax_cross_entropy_grad,
+    "SoftmaxCrossEntropyLoss": softmax_cross_entropy,
+    "WeightedSoftmaxCrossEntropyGrad": softmax_cross_entropy_grad,
 }

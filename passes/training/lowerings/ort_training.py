@@ -11,6 +11,7 @@ from wootz.passes.ir.model import Node, Tensor, Variable
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import batch_normalization
+from wootz.passes.training.lowerings.scatter import max_pool_grad
 
 DOMAIN = "com.microsoft"
 
@@ -62,6 +63,7 @@ ORT_TRAINING: dict[str, Lowering] = {
     "BatchNormalizationGrad": batch_normalization_grad,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
+    "MaxPoolGrad": max_pool_grad,
     "ReluGrad": relu_grad,
     "SoftmaxCrossEntropyGrad": softmax_cross_entropy_grad,
     "WeightedSoftmaxCrossEntropyGrad": softmax_cross_entropy_grad,
