@@ -106,29 +106,34 @@ class TrainingSession:
 
     ONNX Runtime does not update in place, so every slot has two buffers: one run reads the first and writes the
     second, the next one the other way round. All inputs and outputs are bound once to buffers of their own, whose
-    contents alone change: a run of a graph that makes its batches itself copies nothing from or to the host, and
-    CUDA graphs, one for either direction, can be captured.
+    contents alone change: a run of a graph that makes its batches itself copies nothing from or to the host.
+
+    A CUDA graph is captured for either direction, each in a session of ONNX Runtime of its own. One session can keep
+    several (`gpu_graph_id`), but until onnxruntime's pull request 32121 a capture took over host memory that replays
+    of the one before still read (Concat, Split, batched MatMul).
     """
 
     def __init__(self, graph: Model, device: Device = CPU, batch_size: int = 0):
-        """With `batch_size` all batches have this size, and shapes are static: CUDA graphs need that. A graph that makes
-        its batches itself has its own size."""
+        """With `batch_size` all batches have this size, and shapes are static: CUDA graphs need that. A graph that
+        makes its batches itself has its own size."""
         self.interface = TrainingInterface.of(graph)
         self._device = device
-        captures = device.kind == "cuda" and device.cuda_graphs
+        self._captures = captures = device.kind == "cuda" and device.cuda_graphs
         if captures:
             _check_capturable(graph)
         program, initial = without_initial_values(graph, [s.input for s in self.interface.slots])
-        self._session = _open(
-            program, device, frees_early=True, capture=captures, fixed=_batch_dimension(graph, batch_size)
-        )
+        fixed = _batch_dimension(graph, batch_size)
+        first = _open(program, device, frees_early=True, capture=captures, fixed=fixed)
+        second = _open(program, device, frees_early=True, capture=captures, fixed=fixed) if captures else first
         self._buffers = tuple(
             {s.input: _on_device(initial[s.input], device) for s in self.interface.slots} for _ in range(2)
         )
         self._inputs: dict[str, Any] = {}
         self._losses = [_on_device(np.zeros((), np.float32), device) for _ in self.interface.losses]
-        self._bindings = [self._bind(self._buffers[i], self._buffers[1 - i]) for i in range(2)]
-        self._run_options = [_run_options(i + 1 if captures else None) for i in range(2)]
+        self._sessions = (first, second)
+        self._bindings = [
+            self._bind(session, self._buffers[i], self._buffers[1 - i]) for i, session in enumerate(self._sessions)
+        ]
         self._current = 0
 
     def step(self, data: np.ndarray, labels: np.ndarray | None, learning_rate: float) -> np.ndarray:
@@ -146,6 +151,10 @@ class TrainingSession:
         if known is not None and tuple(known.shape()) == values.shape:
             known.update_inplace(np.asarray(values, order="C"))
             return
+        if known is not None and self._captures:
+            raise WootzError(
+                f"{name} had shape {tuple(known.shape())}, has {values.shape}: a CUDA graph takes one shape"
+            )
         self._inputs[name] = _on_device(values, self._device)
         for binding in self._bindings:
             binding.bind_ortvalue_input(name, self._inputs[name])
@@ -159,7 +168,7 @@ class TrainingSession:
 
     def run(self) -> None:
         """One run on the inputs as they were put."""
-        self._session.run_with_iobinding(self._bindings[self._current], self._run_options[self._current])
+        self._sessions[self._current].run_with_iobinding(self._bindings[self._current])
         self._current = 1 - self._current
 
     def read_slot(self, name: str) -> np.ndarray:
@@ -182,8 +191,8 @@ class TrainingSession:
     def _weight_names(self) -> list[str]:
         return [s.input for s in self.interface.slots if s.kind in ("parameter", "statistic")]
 
-    def _bind(self, read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
-        binding = self._session.io_binding()
+    def _bind(self, session: Any, read: Mapping[str, Any], written: Mapping[str, Any]) -> Any:
+        binding = session.io_binding()
         for slot in self.interface.slots:
             binding.bind_ortvalue_input(slot.input, read[slot.input])
             binding.bind_ortvalue_output(slot.output, written[slot.input])
@@ -261,15 +270,6 @@ def _check_capturable(graph: Model) -> None:
                 f"{node.op} node {node.name!r} draws random numbers, and a CUDA graph would repeat them in every step: "
                 f"train without --cuda-graphs"
             )
-
-
-def _run_options(cuda_graph: int | None) -> Any:
-    """ONNX Runtime keeps one captured CUDA graph a number."""
-    if cuda_graph is None:
-        return None
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("gpu_graph_id", str(cuda_graph))
-    return options
 
 
 def _open(

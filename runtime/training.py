@@ -69,31 +69,32 @@ def train(
     training ends early when none is left. When `on_step` is called for a step that is a multiple of `snapshot`, no
     step has been made after it; of other steps it may hear later.
     """
-    history: list[np.ndarray] = []
+    history = np.empty((solver.max_iter, len(steps.names)), np.float32)
     accuracies: list[tuple[int, float]] = []
     diverged: dict[str, int] = {}
-    seconds = 0.0
+    done, seconds = 0, 0.0
     begin = time.perf_counter()
-    while len(history) < solver.max_iter and len(diverged) < len(steps.names):
-        made = steps.advance(len(history), _next_stop(solver, len(history)))
+    while done < solver.max_iter and len(diverged) < len(steps.names):
+        made = steps.advance(done, _next_stop(solver, done))
         if not len(made):
             break
         for losses in made:
-            history.append(losses)
+            history[done] = losses
+            done += 1
             for name, loss in zip(steps.names, losses, strict=True):
                 if not np.isfinite(loss):
-                    diverged.setdefault(name, len(history))
+                    diverged.setdefault(name, done)
             if len(diverged) == len(steps.names):
                 break
             if on_step is not None:
-                on_step(len(history), losses)
+                on_step(done, losses)
         else:
-            if measure_accuracy is not None and solver.test_interval and len(history) % solver.test_interval == 0:
+            if measure_accuracy is not None and solver.test_interval and done % solver.test_interval == 0:
                 seconds += time.perf_counter() - begin
-                accuracies.append((len(history), measure_accuracy()))
+                accuracies.append((done, measure_accuracy()))
                 begin = time.perf_counter()
     seconds += time.perf_counter() - begin
-    return History(np.array(history), tuple(accuracies), seconds, diverged)
+    return History(history[:done], tuple(accuracies), seconds, diverged)
 
 
 def _next_stop(solver: Solver, done: int) -> int:

@@ -1,0 +1,94 @@
+"""What a Device asks of ONNX Runtime, and what sessions hold on it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.text import parse_text
+from wootz.passes.plan.solver import Solver
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.runtime import session as session_module
+from wootz.runtime.session import Device, TrainingSession, WeightedSession
+
+NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
+  [fc] y = MatMul(x, w)
+}"""
+DROPOUT = NETWORK.replace("y = MatMul(x, w)", "h = MatMul(x, w)\n  [drop] y = Dropout(h)")
+ONE_THREAD = Device(threads=1)
+DATA, LABELS = np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 1, 1, 0])
+
+
+@pytest.fixture
+def with_cuda(monkeypatch):
+    """An ONNX Runtime that says it has CUDA."""
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(session_module.onnxruntime, "get_available_providers", lambda: available)
+
+
+def test_cuda_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setattr(session_module.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(WootzError, match=r"no CUDA provider: install wootz\[cuda\], or run on the CPU"):
+        Device("cuda").providers()
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_tf32_is_used_on_request_alone():
+    """ONNX Runtime's own default is to use it."""
+    for tf32, expected in ((False, "0"), (True, "1")):
+        (name, options), cpu = Device("cuda", tf32=tf32).providers()
+        assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+        assert options["use_tf32"] == expected
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_cuda_graphs_are_for_training_alone():
+    device = Device("cuda", cuda_graphs=True)
+    assert "enable_cuda_graph" not in dict([device.providers()[0]])["CUDAExecutionProvider"]
+    assert dict([device.providers(capture=True)[0]])["CUDAExecutionProvider"]["enable_cuda_graph"] == "1"
+
+
+def test_what_changes_results_belongs_into_their_keys():
+    assert Device("cpu", threads=3, tf32=True).numerics == Device("cpu").numerics
+    assert Device("cuda", cuda_graphs=True).numerics == Device("cuda").numerics
+    assert len({d.numerics for d in (Device("cpu"), Device("cuda"), Device("cuda", tf32=True))}) == 3
+
+
+def test_a_cuda_graph_would_repeat_random_numbers():
+    graph = build_training_graph(parse_text(DROPOUT), Solver())
+    with pytest.raises(WootzError, match=r"Dropout node 'drop' draws random numbers.*without --cuda-graphs"):
+        TrainingSession(graph, Device("cuda", cuda_graphs=True))
+
+
+def test_a_fixed_batch_size_refuses_others_and_computes_the_same():
+    graph = build_training_graph(parse_text(NETWORK), Solver())
+    free, fixed = TrainingSession(graph, ONE_THREAD), TrainingSession(graph, ONE_THREAD, batch_size=4)
+    np.testing.assert_allclose(fixed.step(DATA, LABELS, 0.1), free.step(DATA, LABELS, 0.1), rtol=1e-6)
+    np.testing.assert_allclose(fixed.weights()["w"], free.weights()["w"], rtol=1e-6)
+    free.step(DATA[:3], LABELS[:3], 0.1)
+    with pytest.raises(Exception, match="Got: 3 Expected: 4"):
+        fixed.step(DATA[:3], LABELS[:3], 0.1)
+
+
+def test_a_batch_that_was_given_may_be_written_to():
+    session = TrainingSession(build_training_graph(parse_text(NETWORK), Solver()), ONE_THREAD)
+    data = DATA.copy()
+    first = session.step(data, LABELS, 0.0)
+    data[:] = 0
+    session.run()
+    np.testing.assert_array_equal(session.step(DATA, LABELS, 0.0), first)
+
+
+def test_validation_reads_the_weights_where_training_keeps_them():
+    network = parse_text(NETWORK)
+    session = TrainingSession(build_training_graph(network, Solver()), ONE_THREAD)
+    evaluator = WeightedSession(network, session.weights(), ONE_THREAD)
+    np.testing.assert_array_equal(evaluator.run(DATA), DATA @ [[1, 2], [3, 4]])
+    for _ in range(3):
+        session.step(DATA, LABELS, 0.1)
+        evaluator.set_weights(session.device_weights())
+        np.testing.assert_allclose(evaluator.run(DATA), DATA @ session.weights()["w"], rtol=1e-6)
+    ragged = evaluator.run(DATA[:3])
+    np.testing.assert_allclose(ragged, DATA[:3] @ session.weights()["w"], rtol=1e-6)
