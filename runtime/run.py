@@ -28,6 +28,7 @@ from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransfo
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import partition_by_memory
 from wootz.passes.training.legalize import Target
+from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.prune_blocks import BlockPruner
@@ -93,6 +94,7 @@ class Job:
     device: Device = CPU
     embed_normalization: bool = False
     data_on_device: bool = False
+    precision: Precision = "float32"
     notes: tuple[str, ...] = ()
 
 
@@ -160,6 +162,7 @@ class _Run:
             store=ResultStore(job.out / STORE_FOLDER),
             progress=progress,
             data_on_device=job.data_on_device,
+            precision=job.precision,
         )
         self.wants_latency = any(
             m is Metric.LATENCY for m in (job.objective.metric, *(c.metric for c in job.objective.constraints))
@@ -304,8 +307,10 @@ class _Run:
         """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
         if self.job.groups == "paper":
             return group_blocks(blocks)
-        solver, budget = self.job.pretrain_solver, self.job.memory_budget
-        return partition_by_memory(pruner, blocks, solver, budget, self.cluster.size, self.job.target)
+        job = self.job
+        return partition_by_memory(
+            pruner, blocks, job.pretrain_solver, job.memory_budget, self.cluster.size, job.target, job.precision
+        )
 
     def explore(
         self,

@@ -21,6 +21,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
+from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
@@ -89,6 +90,7 @@ class Trainer:
     store: ResultStore
     progress: Progress = field(default_factory=Progress)
     data_on_device: bool = False
+    precision: Precision = "float32"
 
     def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
         """Trains all parameters of `model`, a classifier, on the training split.
@@ -115,7 +117,9 @@ class Trainer:
         return digest("network", model, solver, *self._setting())
 
     def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored:
-        session, training_steps = self._open(build_training_graph(model, solver, target=self.target), solver)
+        session, training_steps = self._open(
+            build_training_graph(model, solver, target=self.target, precision=self.precision), solver
+        )
         evaluator = WeightedSession(model, session.weights(), self.device)
 
         def validate(limit: int = 0) -> float:
@@ -157,7 +161,7 @@ class Trainer:
     ) -> list[TrainedBlock]:
         """Trains `blocks` together against the pruner's model, the unpruned network, and stores each."""
         losses = tuple(student_loss(i) for i in range(len(blocks)))
-        session, steps = self._open(joint_training_graph(pruner, blocks, solver, self.target), solver)
+        session, steps = self._open(joint_training_graph(pruner, blocks, solver, self.target, self.precision), solver)
         history = self._train(session, steps, solver, title)
         weights = session.weights()
         keys = self._block_keys(pruner, blocks, solver)
@@ -236,6 +240,7 @@ class Trainer:
             repr(self.train_transform),
             repr(self.test_transform),
             self.target,
+            self.precision,
             self.device.numerics,
             runtime_version(),
             metadata.version("wootz"),

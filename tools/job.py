@@ -85,11 +85,13 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         device=device,
         embed_normalization=options["embed_normalization"],
         data_on_device=_data_on_device(dataset, device, options),
+        precision=options["precision"],
         notes=(
             *network.notes,
             *warnings,
             *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
             *_machine_notes(solver, processes),
+            *_precision_notes(device, options),
         ),
     )
 
@@ -114,6 +116,12 @@ def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:
     if solver.machines in (0, processes):
         return ()
     return (f"The solver asks for {solver.machines} machines, {processes} take part: mpiexec -n {solver.machines}.",)
+
+
+def _precision_notes(device: Device, options: Mapping[str, Any]) -> tuple[str, ...]:
+    if device.kind == "cuda" or options["precision"] == "float32":
+        return ()
+    return ("--precision float16 on the CPU is slower than float32: it computes in float32 between casts.",)
 
 
 def _example_folder() -> Path:

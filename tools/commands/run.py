@@ -50,6 +50,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode.")
 @click.option("--target", type=click.Choice(["onnx", "onnx-cuda", "ort-training"]),
               help="Operators of the training graphs (default: onnx, on CUDA onnx-cuda).")  # fmt: skip
+@click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="Of convolutions and matrix products in training; float16 is for GPUs.")  # fmt: skip
 @click.option("--tf32", is_flag=True, help="On CUDA: TensorFloat-32 in convolutions and matrix products.")
 @click.option("--cuda-graphs", is_flag=True, help="On CUDA: start a training step as a whole, captured once.")
 @click.option("--data-on-device/--no-data-on-device", default=None,

@@ -1,0 +1,74 @@
+"""Training in float16 by the runtime: what is stored under which key."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.session import Device
+from wootz.runtime.store import ResultStore
+from wootz.runtime.trainer import Trainer
+
+NET = """
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
+layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
+layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
+        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
+"""
+SOLVER = Solver(base_lr=0.1, momentum=0.9, max_iter=40, batch_size=16)
+
+
+@pytest.fixture
+def network(tmp_path):
+    (tmp_path / "net.prototxt").write_text(NET)
+    return import_caffe(Path(tmp_path / "net.prototxt")).model
+
+
+@pytest.fixture
+def dataset():
+    """Two classes that differ in brightness."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = generator.integers(0, 100, (64, 2, 4, 4)) + 100 * labels[:, None, None, None]
+    split = Split((images / 100 - 1).astype(np.float32), labels.astype(np.int64))
+    return Dataset(("dark", "bright"), split, split, split)
+
+
+@pytest.fixture
+def trainer(dataset, tmp_path):
+    as_it_is = InputTransform(channel_order="RGB")
+
+    def make(precision):
+        return Trainer(
+            dataset=dataset,
+            train_transform=as_it_is,
+            test_transform=as_it_is,
+            target="onnx",
+            device=Device(threads=1),
+            store=ResultStore(tmp_path / "store"),
+            precision=precision,
+        )
+
+    return make
+
+
+def test_a_network_is_trained_in_float16_and_kept_in_float32(network, trainer):
+    trained = trainer("float16").fine_tune(network, SOLVER, "half")
+    assert trained.final_accuracy == 1.0
+    assert {w.dtype for w in trained.weights.values()} == {np.dtype(np.float32)}
+
+
+def test_the_precision_is_part_of_the_key(network, trainer):
+    in_half = trainer("float16").fine_tune(network, SOLVER, "half")
+    assert trainer("float32").stored_weights(network, SOLVER) is None
+    stored = trainer("float16").stored_weights(network, SOLVER)
+    assert stored is not None
+    for name, values in in_half.weights.items():
+        np.testing.assert_array_equal(stored[name], values)
