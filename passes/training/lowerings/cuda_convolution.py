@@ -91,7 +91,7 @@ def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
 
 def _seen_by_taps(x: Expression, conv: Geometry) -> Expression:
     """[N, channels, taps, positions]"""
-    if conv.taps == 1 and conv.size == conv.count:
+    if conv.taps == 1 and conv.size == conv.count and max(conv.strides) == 1:
         return x.reshape([0, conv.channels, 1, conv.positions])
     if any(conv.pads_begin) or any(conv.pads_end):
         x = x.op("Pad", x.integers([0, 0, *conv.pads_begin, 0, 0, *conv.pads_end]))
@@ -132,7 +132,7 @@ def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
         for n, s, k, d, p in zip(conv.count, conv.strides, conv.kernel, conv.dilations, conv.pads_begin, strict=True)
     ]
     missing = [n - r for n, r in zip(conv.size, reached, strict=True)]
-    if any(m >= max(s, d) for m, s, d in zip(missing, conv.strides, conv.dilations, strict=True)):
+    if any(m >= s for m, s in zip(missing, conv.strides, strict=True)):
         return None
     dx = dy.op(
         "ConvTranspose",
