@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from wootz.passes.errors import WootzError
+from wootz.passes.ir.opset import convert_to_opset
 
 OPSET = 18
 """The one opset of the IR: ONNX Runtime 1.19 refuses newer ones with IR 11."""
@@ -244,7 +245,7 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"export it again with one of these"
         )
     try:
-        converted = onnx.version_converter.convert_version(proto, OPSET)
+        converted = convert_to_opset(proto, OPSET)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).rpartition("failed: ")[2]  # what comes before is a place in onnx
         raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {reason}") from error
