@@ -35,7 +35,11 @@ class Assemble(Pass):
             raise self.refuse("needs blocks: assemble{blocks=FILE,FILE}")
         for file in self.blocks:
             try:
-                model = assemble(model, load(file))
+                block = load(file)
+            except WootzError as error:
+                raise self.refuse(str(error)) from error
+            try:
+                model = assemble(model, block)
             except WootzError as error:
                 raise self.refuse(str(error), str(file)) from error
         return PassResult(model, modified=True, statistics={"blocks": len(self.blocks)})

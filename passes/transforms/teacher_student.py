@@ -49,8 +49,8 @@ class TeacherStudent(Pass):
        channels of the teacher's input that are left, and its output is compared with those channels of the teacher's
        that it has itself.
 
-    Refuses modules that the model does not have, blocks whose modules are not consecutive, and modules that are no
-    pieces of their own (see `extract-blocks`).
+    Refuses to have no student, modules that the model does not have, blocks whose modules are not consecutive, and
+    modules that are no pieces of their own (see `extract-blocks`).
     """
 
     name = "teacher-student"
@@ -63,6 +63,9 @@ class TeacherStudent(Pass):
         pruner = BlockPruner.of(model, self.criterion)
         try:
             blocks = parse_blocks(self.blocks, pruner)
+            if not blocks:
+                names = ", ".join(module.name for module in pruner.modules) or "none"
+                raise self.refuse(f"no students: option blocks takes MODULE@RATE,… (modules: {names})")
             joint = self.join(pruner, blocks)
         except PassError:
             raise

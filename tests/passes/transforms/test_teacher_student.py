@@ -131,6 +131,7 @@ def test_a_student_that_diverges_leaves_the_others_alone(pruner, data):
     [
         ("res9@0.5", "'res9@0.5' is not MODULE@RATE with one of the modules res2a, res2b, res3a, res3b"),
         ("res2a@half", "'half' is not a rate"),
+        ("", "no students: option blocks takes MODULE@RATE,… (modules: res2a, res2b, res3a, res3b)"),
         ("res2a@0.5+res3a@0.5", "the modules of 'res2a@0.5+res3a@0.5' are not consecutive"),
     ],
 )
