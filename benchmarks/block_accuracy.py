@@ -4,10 +4,14 @@
 
 The example's network is trained (or taken from the store in the folder, when it was before), then every module is
 pre-trained at every rate, as far as it can be pruned, with the example's pretrain.prototxt. Block errors are mean
-squared differences to the teacher's output on up to 200 validation images, in inference mode, and stand beside the mean
-square of that output. Accuracies are those of networks in which one module is pruned, and of those in which all are, on
-the validation split: with the teacher's remaining weights (default), and assembled from the blocks. Nothing is
-fine-tuned. Written are block_accuracy.md, .json and .png.
+squared differences to the teacher's output on up to 200 validation images of all classes, in inference mode, and stand
+beside the mean square of that output. Accuracies are those of networks in which one module is pruned, and of those in
+which all are, on the validation split: with the teacher's remaining weights (default), and assembled from the blocks.
+Nothing is fine-tuned. Written are block_accuracy.md, .json and .png.
+
+In a plain chain of layers (LeNet, VGG) a module loses inputs with the one before it. Its block is that of the network
+in which all modules have the same rate, and "one module pruned" means this one and those that its input comes from. The
+first module has no block: its filters compute what the teacher's do.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -27,33 +32,48 @@ from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.caffe.solver import read_solver
 from wootz.passes.analysis.cost import parameters
 from wootz.passes.analysis.modules import find_modules
+from wootz.passes.analysis.tuning_blocks import symbols
 from wootz.passes.ir.model import Model, tensor_shape
-from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.subspace import Rate, format_rate
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.prune_blocks import BlockPruner
-from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss, student_prefix
-from wootz.runtime.batches import normalize
-from wootz.runtime.dataset import load_dataset
+from wootz.passes.transforms.teacher_student import (
+    TeacherStudent,
+    make_students,
+    network_rates,
+    student_loss,
+    student_prefix,
+)
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.dataset import Split, load_dataset
 from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import ResultStore
 from wootz.runtime.trainer import TrainedBlock, Trainer
 from wootz.tools.progress import ConsoleProgress
 
 VALIDATION_IMAGES = 200
-BEFORE, AFTER = "#D55E00", "#0072B2"
+BEFORE, AFTER, FULL = "#D55E00", "#0072B2", "#444444"
 
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One module at one rate. Errors are relative to the mean square of the teacher's output."""
+    """One module at one rate, behind modules at `input_rates` if these matter. Errors are relative to the mean square
+    of the teacher's output."""
 
     module: str
     rate: float
+    input_rates: tuple[float, ...]
     error_before: float
     error_after: float
     default_accuracy: float
     block_trained_accuracy: float
+
+    @property
+    def title(self) -> str:
+        behind = f" behind {', '.join(map(format_rate, self.input_rates))}" if self.input_rates else ""
+        return f"{self.module} at {self.rate:g}{behind}"
 
 
 @dataclass(frozen=True)
@@ -92,81 +112,97 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
     teacher_solver = next(f for n in ("teacher", "solver") if (f := example / f"{n}.prototxt").is_file())
     trained = trainer.fine_tune(model, read_solver(teacher_solver), "full network")
     pruner = BlockPruner.of(with_weights(model, trained.weights))
-    if input_sources(pruner).of_modules:
-        sys.exit("the network is a plain chain: its modules can't be pruned one by one")
-    prunable = [i for i, table in enumerate(pruner.convolutions) if table.prunable]
-    blocks = [TuningBlock((Symbol(i, rate),)) for i in prunable for rate in rates]
+    blocks = {rate: blocks_at(pruner, rate) for rate in rates}
+    wanted = list(dict.fromkeys(block for found in blocks.values() for block in found))
+    if not wanted:
+        sys.exit(
+            "no module of this network needs pre-training: none can be pruned, or all compute what the teacher's do"
+        )
     solver = read_solver(example / "pretrain.prototxt")
-    students = trainer.stored_blocks(pruner, blocks, solver)
-    missing = [block for block in blocks if block not in students]
+    students = trainer.stored_blocks(pruner, wanted, solver)
+    missing = [block for block in wanted if block not in students]
     if missing:
         students |= {b.block: b for b in trainer.pretrain(pruner, missing, solver, f"{len(missing)} tuning blocks")}
+    students = {block: students[block] for block in sorted(wanted, key=lambda b: b.modules)}
     return Findings(
         network=example.name,
         data=Path(data).name,
         full_accuracy=trainer.test_accuracy(pruner.model, trainer.dataset.validation),
         blocks=block_rows(trainer, pruner, students),
-        networks=tuple(network_row(trainer, pruner, students, prunable, rate) for rate in rates),
+        networks=tuple(network_row(trainer, pruner, rate, [students[b] for b in blocks[rate]]) for rate in rates),
     )
+
+
+def blocks_at(pruner: BlockPruner, rate: float) -> list[TuningBlock]:
+    """The blocks of the network in which all modules have one rate: each module for itself."""
+    configuration = tuple(rate if table.prunable else 0.0 for table in pruner.convolutions)
+    found = symbols(configuration, input_sources(pruner).of_modules)
+    return [TuningBlock((symbol,)) for symbol in found if symbol.is_pruned]
 
 
 def block_rows(
     trainer: Trainer, pruner: BlockPruner, students: Mapping[TuningBlock, TrainedBlock]
 ) -> tuple[BlockRow, ...]:
-    images = normalize(trainer.dataset.validation.images[:VALIDATION_IMAGES], trainer.test_transform)
+    feeds = {pruner.model.graph.inputs[0].name: sample_images(trainer)}
     joint = TeacherStudent().join(pruner, list(students))
     weights = {
         student_prefix(i) + name: values
         for i, student in enumerate(students.values())
         for name, values in student.weights.items()
     }
-    feeds = {joint.graph.inputs[0].name: images}
     before, after = evaluate(joint, feeds), evaluate(with_weights(joint, weights), feeds)
+    targets = evaluate(tapped_at_exits(pruner), feeds)
+    sources = input_sources(pruner).of_modules
     rows = []
-    for i, block in enumerate(students):
+    for i, (block, student) in enumerate(zip(students, make_students(pruner, students), strict=True)):
         (symbol,) = block.symbols
         module = pruner.modules[symbol.module]
-        size = mean_square(pruner.model, module.exit, feeds)
-        default, assembled = accuracies(trainer, pruner, {symbol.module: students[block]})
+        size = mean_square(targets[module.exit], student.kept(module.exit))
         errors = (float(found[student_loss(i)]) / size for found in (before, after))
-        rows.append(BlockRow(module.name, float(np.max(symbol.rate)), *errors, default, assembled))
+        default, assembled = accuracies(trainer, pruner, network_rates(pruner, block, sources), [students[block]])
+        input_rates = tuple(float(np.max(rate)) for rate in symbol.input_rates)
+        rows.append(BlockRow(module.name, float(np.max(symbol.rate)), input_rates, *errors, default, assembled))
     return tuple(rows)
 
 
-def network_row(
-    trainer: Trainer,
-    pruner: BlockPruner,
-    students: Mapping[TuningBlock, TrainedBlock],
-    prunable: Sequence[int],
-    rate: float,
-) -> NetworkRow:
-    chosen = {i: students[TuningBlock((Symbol(i, rate),))] for i in prunable}
-    default, assembled = accuracies(trainer, pruner, chosen)
-    network = pruned(pruner, chosen)
-    left = parameters(network) / parameters(pruner.model)
-    return NetworkRow(rate, left, default, assembled)
+def sample_images(trainer: Trainer) -> np.ndarray:
+    """Validation images as the network takes them, spread over the split, so that all classes are among them."""
+    validation = trainer.dataset.validation
+    count = min(VALIDATION_IMAGES, len(validation))
+    chosen = np.linspace(0, len(validation) - 1, count).astype(np.int64)
+    sample = Split(validation.images[chosen], validation.labels[chosen])
+    (batch,) = ordered_batches(sample, trainer.test_transform, count)
+    return batch.data
 
 
-def accuracies(trainer: Trainer, pruner: BlockPruner, chosen: Mapping[int, TrainedBlock]) -> tuple[float, float]:
-    """Of the default network and of the one assembled from blocks."""
-    default = pruned(pruner, chosen)
-    assembled = default
-    for student in chosen.values():
+def tapped_at_exits(pruner: BlockPruner) -> Model:
+    """The unpruned network with the modules' exits as outputs."""
+    model = pruner.model.copy()
+    tensors = model.graph.tensors()
+    model.graph.outputs = [tensors[module.exit] for module in pruner.modules]
+    model.graph.cleanup()
+    return model
+
+
+def mean_square(values: np.ndarray, kept: np.ndarray) -> float:
+    return float(np.mean(values[np.broadcast_to(kept, values.shape)] ** 2))
+
+
+def network_row(trainer: Trainer, pruner: BlockPruner, rate: float, chosen: Sequence[TrainedBlock]) -> NetworkRow:
+    rates: dict[str, Rate] = {table.module: rate for table in pruner.convolutions if table.prunable}
+    left = parameters(pruner.materialize(pruner.plan(rates))) / parameters(pruner.model)
+    return NetworkRow(rate, left, *accuracies(trainer, pruner, rates, chosen))
+
+
+def accuracies(
+    trainer: Trainer, pruner: BlockPruner, rates: Mapping[str, Rate], chosen: Sequence[TrainedBlock]
+) -> tuple[float, float]:
+    """Of the network pruned at `rates`: the default one, and the one with the blocks' weights."""
+    default = assembled = pruner.materialize(pruner.plan(rates))
+    for student in chosen:
         assembled = with_weights(assembled, student.weights)
     one, other = (trainer.test_accuracy(m, trainer.dataset.validation) for m in (default, assembled))
     return one, other
-
-
-def pruned(pruner: BlockPruner, chosen: Mapping[int, TrainedBlock]) -> Model:
-    rates = {pruner.modules[i].name: student.block.symbols[0].rate for i, student in chosen.items()}
-    return pruner.materialize(pruner.plan(rates))
-
-
-def mean_square(model: Model, tensor: str, feeds: Mapping[str, np.ndarray]) -> float:
-    tapped = model.copy()
-    tapped.graph.outputs = [tapped.graph.tensors()[tensor]]
-    tapped.graph.cleanup()
-    return float(np.mean(evaluate(tapped, feeds)[tensor] ** 2))
 
 
 def as_markdown(found: Findings) -> str:
@@ -182,10 +218,10 @@ def as_markdown(found: Findings) -> str:
             for n in found.networks
         ),
         "",
-        "| module | rate | block error before | after | default | block-trained |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| block | block error before | after | default | block-trained |",
+        "| --- | --- | --- | --- | --- |",
         *(
-            f"| {b.module} | {b.rate:g} | {b.error_before:.4f} | {b.error_after:.4f} | {b.default_accuracy:.3f} "
+            f"| {b.title} | {b.error_before:.4f} | {b.error_after:.4f} | {b.default_accuracy:.3f} "
             f"| {b.block_trained_accuracy:.3f} |"
             for b in found.blocks
         ),
@@ -194,27 +230,65 @@ def as_markdown(found: Findings) -> str:
 
 
 def draw(found: Findings, path: Path) -> None:
-    """Left the block errors, right the accuracies at step 0; a line from before to after for each block."""
-    figure = Figure(figsize=(11, max(3.0, 0.22 * len(found.blocks) + 1.2)), layout="constrained")
-    errors, accuracy = figure.subplots(1, 2, sharey=True)
-    rows = range(len(found.blocks))
-    for axes, before, after in (
-        (errors, [b.error_before for b in found.blocks], [b.error_after for b in found.blocks]),
-        (accuracy, [b.default_accuracy for b in found.blocks], [b.block_trained_accuracy for b in found.blocks]),
-    ):
-        axes.hlines(rows, before, after, color="#bbbbbb", linewidth=1.2)
-        axes.scatter(before, rows, s=24, color=BEFORE, label="teacher's remaining weights")
-        axes.scatter(after, rows, s=24, color=AFTER, label="pre-trained")
-        axes.grid(True, axis="x", color="#dddddd", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+    """Left the block errors, in the middle accuracies with one module pruned, right with all of them."""
+    rows = row_positions(found.blocks)
+    figure = Figure(figsize=(12, max(3.0, 0.2 * rows[-1] + 1.4)), layout="constrained")
+    errors, accuracy, networks = figure.subplots(1, 3, width_ratios=(5, 5, 3))
+    draw_pairs(errors, rows, [(b.error_before, b.error_after) for b in found.blocks])
+    draw_pairs(accuracy, rows, [(b.default_accuracy, b.block_trained_accuracy) for b in found.blocks])
+    firsts = [b.module not in [other.module for other in found.blocks[:i]] for i, b in enumerate(found.blocks)]
+    names = [
+        f"{b.module}  {b.rate:g}" if first else f"{b.rate:g}" for b, first in zip(found.blocks, firsts, strict=True)
+    ]
+    errors.set_yticks(rows, names, fontsize=8)
+    accuracy.set_yticks(rows, [])
     errors.set_xlim(left=0)
-    errors.set_yticks(list(rows), [f"{b.module} at {b.rate:g}" for b in found.blocks], fontsize=7)
-    errors.invert_yaxis()
-    errors.set_xlabel("block error, share of the teacher's mean square")
-    accuracy.axvline(found.full_accuracy, color="#444444", linestyle="--", linewidth=1, label="full network")
-    accuracy.set_xlabel("validation accuracy with this module pruned, not fine-tuned")
-    figure.legend(*accuracy.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=144)
+    errors.set_title("block error, share of the teacher's mean square", fontsize=9)
+    accuracy.set_title("accuracy with this module pruned", fontsize=9)
+    accuracy.axvline(found.full_accuracy, color=FULL, linestyle="--", linewidth=1)
+    draw_networks(networks, found)
+    figure.suptitle(
+        f"{found.network}: before any fine-tuning, validation split of {found.data}", fontsize=10, fontweight="bold"
+    )
+    figure.legend(*networks.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def row_positions(blocks: Sequence[BlockRow]) -> list[float]:
+    """One row a block, from top to bottom, and a gap between modules."""
+    modules = list(dict.fromkeys(b.module for b in blocks))
+    return [i + 0.8 * modules.index(b.module) for i, b in enumerate(blocks)]
+
+
+def draw_pairs(axes: Axes, rows: Sequence[float], pairs: Sequence[tuple[float, float]]) -> None:
+    """A line from before to after in each row."""
+    before, after = zip(*pairs, strict=True)
+    axes.hlines(rows, before, after, color="#bbbbbb", linewidth=1.5, zorder=1)
+    axes.scatter(before, rows, s=24, color=BEFORE, zorder=2)
+    axes.scatter(after, rows, s=24, color=AFTER, zorder=3)
+    axes.grid(True, axis="x", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set_ylim(rows[-1] + 0.8, -0.8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def draw_networks(axes: Axes, found: Findings) -> None:
+    """Accuracy by rate, all modules pruned."""
+    rates = [n.rate for n in found.networks]
+    axes.plot(
+        rates, [n.default_accuracy for n in found.networks], "o-", color=BEFORE, label="teacher's remaining weights"
+    )
+    axes.plot(rates, [n.block_trained_accuracy for n in found.networks], "o-", color=AFTER, label="pre-trained blocks")
+    axes.axhline(found.full_accuracy, color=FULL, linestyle="--", linewidth=1, label="full network")
+    axes.set_ylim(0, max(1.1 * found.full_accuracy, 0.1))
+    axes.set_xticks(rates, [f"{n.rate:g}\n({100 * n.parameters_left:.0f} %)" for n in found.networks])
+    axes.set_xlabel("rate (parameters left)", fontsize=8)
+    axes.set_title("accuracy with all modules pruned", fontsize=9)
+    axes.grid(True, axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main(arguments: Sequence[str]) -> None:
