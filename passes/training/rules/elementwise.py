@@ -168,6 +168,7 @@ ELEMENTWISE: dict[str, Rule] = {
     "Abs": unary(lambda dy, x, y: dy * x.op("Sign")),
     "Add": binary(_same, _same),
     "Cast": cast,
+    "CastLike": cast,
     "Celu": celu,
     "Clip": clip,
     "Cos": unary(lambda dy, x, y: -dy * x.op("Sin")),

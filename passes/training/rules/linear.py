@@ -81,6 +81,25 @@ def matmul(b: Backward) -> Gradients:
     return [dleft, sum_to_batch(_turned(left) @ dy, right, b)]
 
 
+def einsum(b: Backward) -> Gradients:
+    """A sum of products: the gradient of an operand is the sum of dy and the others to the operand's indices."""
+    equation = b.attribute("equation").replace(" ", "")
+    operands, arrow, result = equation.partition("->")
+    terms = operands.split(",")
+    if not arrow or "." in equation or any(len(set(t)) < len(t) for t in terms):
+        raise NoRule(f"the equation {equation} is not supported: without ... and repeated indices, and with -> it is")
+    return [_einsum_gradient(b, terms, result, i) if b.wants(i) else None for i in range(len(terms))]
+
+
+def _einsum_gradient(b: Backward, terms: list[str], result: str, index: int) -> Expression:
+    others = [i for i in range(len(terms)) if i != index]
+    known = [result, *(terms[i] for i in others)]
+    if missing := set(terms[index]) - set("".join(known)):
+        raise NoRule(f"operand {index} is summed over {', '.join(sorted(missing))} alone: use ReduceSum before")
+    equation = f"{','.join(known)}->{terms[index]}"
+    return b.gradient().op("Einsum", *(b.operand(i) for i in others), equation=equation)
+
+
 def sum_to_batch(gradient: Expression, operand: Expression, b: Backward) -> Expression:
     """Sums over the batch axes along which `operand` was broadcast; its last two axes are its own."""
     leading = b.result().rank - operand.rank
@@ -102,6 +121,7 @@ def _turned(matrix: Expression) -> Expression:
 LINEAR: dict[str, Rule] = {
     "Conv": conv,
     "ConvTranspose": conv_transpose,
+    "Einsum": einsum,
     "Gemm": gemm,
     "MatMul": matmul,
 }

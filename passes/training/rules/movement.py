@@ -73,6 +73,25 @@ def gather(b: Backward) -> Gradients:
     return [_turned(summed, np.argsort(rows).tolist())]
 
 
+def gather_elements(b: Backward) -> Gradients:
+    """dy is added where each element was taken."""
+    zeros = _zeros(b.operand(0))
+    return [zeros.op("ScatterElements", b.operand(1), b.gradient(), axis=b.attribute("axis", 0), reduction="add")]
+
+
+def gather_nd(b: Backward) -> Gradients:
+    """dy is added where each slice was taken."""
+    if b.attribute("batch_dims", 0):
+        raise NoRule("batch_dims are not supported")
+    return [_zeros(b.operand(0)).op("ScatterND", b.operand(1), b.gradient(), reduction="add")]
+
+
+def top_k(b: Backward) -> Gradients:
+    """dy goes to the elements that were chosen, which the second result names."""
+    indices = b.result(1)
+    return [_zeros(b.operand(0)).op("ScatterElements", indices, b.gradient(), axis=b.attribute("axis", -1))]
+
+
 def pad(b: Backward) -> Gradients:
     """What lies inside the padding; with mode reflect or edge, the border's gradients go to where it was copied from.
 
@@ -196,6 +215,8 @@ MOVEMENT: dict[str, Rule] = {
     "Expand": expand,
     "Flatten": to_operand_shape,
     "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
     "Pad": pad,
     "Reshape": to_operand_shape,
     "Resize": resize,
@@ -204,6 +225,7 @@ MOVEMENT: dict[str, Rule] = {
     "Split": split,
     "Squeeze": to_operand_shape,
     "Tile": tile,
+    "TopK": top_k,
     "Transpose": transpose,
     "Unsqueeze": to_operand_shape,
 }

@@ -49,6 +49,7 @@ CASES = [
     Case("Div", "v = Mul(w, w) y = Div(v, a)", weights={"w": IMAGE}, positive=True),
     Case("Abs", "y = Abs(a)"),
     Case("Cast", "f = Cast<to=11>(a) y = Cast<to=1>(f)"),
+    Case("CastLike", "y = CastLike(a, w2)", weights={"w2": np.array([2.0])}),
     Case("Celu", "y = Celu<alpha=0.7>(a)"),
     Case("Clip", "y = Clip(a, low, high)", weights={"low": np.array(-0.5), "high": np.array(0.6)}),
     Case("Clip", "y = Clip(a, , high)", weights={"high": np.array(0.6)}, note="above"),
@@ -157,6 +158,8 @@ CASES = [
     Case("MatMul", "y = MatMul(a, w)", (2, 5, 4), {"w": (4, 3)}, note="rows"),
     Case("MatMul", "y = MatMul(w, a)", (2, 3, 5, 4), {"w": (3, 2, 5)}, note="batch"),
     Case("MatMul", "y = MatMul(a, w)", (2, 1, 5, 4), {"w": (1, 3, 4, 2)}, note="broadcast"),
+    Case("Einsum", 'y = Einsum<equation="bhik,bhjk->bhij">(a, v)', (2, 3, 4, 5), {"v": (2, 3, 6, 5)}),
+    Case("Einsum", 'y = Einsum<equation="nchw, oc -> nohw">(a, w)', weights={"w": (3, 4)}, note="weight"),
     Case("MaxPool", "y = MaxPool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(a)"),
     Case("MaxPool", "y = MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(a)", note="ceil"),
     Case("AveragePool", "y = AveragePool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(a)"),
@@ -226,6 +229,10 @@ CASES = [
     Case("Gather", "y = Gather<axis=1>(a, s)", weights={"s": np.array([3, 0, -2])}),
     Case("Gather", "y = Gather<axis=2>(a, s)", weights={"s": np.array([3, 0, 3])}, note="repeated"),
     Case("Gather", "y = Gather<axis=1>(a, s)", weights={"s": np.array([[3, 0], [1, 1]])}, note="matrix"),
+    Case("GatherElements", "y = GatherElements<axis=1>(a, s)", (3, 4), {"s": np.array([[3, 0], [1, 1], [-1, 2]])}),
+    Case("GatherND", "y = GatherND(a, s)", (3, 4, 2), {"s": np.array([[2, 1], [0, 3], [2, 1]])}),
+    Case("TopK", "y, w3 = TopK<axis=1>(a, s)", weights={"s": np.array([2])}),
+    Case("TopK", "y, w4 = TopK<axis=-1, largest=0>(a, s)", weights={"s": np.array([3])}, note="least"),
     Case("Pad", "y = Pad(a, s)", weights={"s": np.array([0, 1, 2, 0, 0, 0, 1, 3])}),
     Case("Pad", "y = Pad(a, s, , x3)", weights={"s": np.array([2, -1, -2, 1]), "x3": np.array([-1, 1])}, note="cut"),
     Case("Pad", 'y = Pad<mode="edge">(a, s)', weights={"s": np.array([0, 0, 2, 1, 1, 0, 0, 8])}, note="edge"),
@@ -398,6 +405,13 @@ PYTORCH = {
     "Mul-channel": lambda t, f, a, w: a * w["w"],
     "Mul-square": lambda t, f, a, w: a.square(),
     "Cast": lambda t, f, a, w: a.to(t.float64),
+    "CastLike": lambda t, f, a, w: a.to(w["w2"].dtype),
+    "GatherElements": lambda t, f, a, w: a.gather(1, w["s"] % 4),
+    "GatherND": lambda t, f, a, w: a[[2, 0, 2], [1, 3, 1]],
+    "TopK": lambda t, f, a, w: a.topk(2, 1).values,
+    "TopK-least": lambda t, f, a, w: a.topk(3, -1, largest=False).values,
+    "Einsum": lambda t, f, a, w: t.einsum("bhik,bhjk->bhij", a, w["v"]),
+    "Einsum-weight": lambda t, f, a, w: t.einsum("nchw,oc->nohw", a, w["w"]),
     "Cos": lambda t, f, a, w: a.cos(),
     "Exp": lambda t, f, a, w: a.exp(),
     "HardSigmoid": lambda t, f, a, w: f.relu6(6 * (0.3 * a + 0.4)) / 6,
@@ -554,7 +568,19 @@ def test_equals_pytorch(case, forward, feeds, in_double_precision, run_reference
 
 # The operators that the gradient builder of onnxruntime-training 1.19 has no gradient of, and where it is at fault.
 NOT_IN_THE_BUILDER = frozenset(
-    {"Celu", "DepthToSpace", "Elu", "GlobalMaxPool", "GroupNormalization", "HardSigmoid", "HardSwish", "LRN", "Mean"}
+    {
+        "CastLike",
+        "Celu",
+        "DepthToSpace",
+        "Einsum",
+        "Elu",
+        "GlobalMaxPool",
+        "GroupNormalization",
+        "HardSigmoid",
+        "HardSwish",
+        "LRN",
+        "Mean",
+    }
     | {"InstanceNormalization", "MeanVarianceNormalization", "Mish", "PRelu", "ReduceL1", "ReduceLogSum", "ReduceMax"}
     | {"ReduceMin", "ReduceProd", "ReduceSumSquare", "Selu", "Softplus", "Softsign", "SpaceToDepth", "Sum"}
     | {"ThresholdedRelu"}
