@@ -6,6 +6,8 @@ mode take 0.6 ms, Mul and Add 1.3, sums 0.3, but Where, Greater and Sign 15.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
@@ -23,6 +25,8 @@ from wootz.passes.training.lowerings.convolution import (
 from wootz.passes.training.lowerings.scatter import max_pool_grad as scattered_max_pool_grad
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
+LONG_ROW = 784
+"""Elements of an image's channel from which a product of matrices sums products faster than Mul and ReduceSum."""
 
 
 def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
@@ -45,13 +49,32 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
     epsilon, axes = call.attrs["epsilon"], call.attrs["axes"]
     deviation = (variance + epsilon).op("Sqrt")
     dbias = dy.sum(axes, keepdims=False)
-    dscale = ((dy * x).sum(axes, keepdims=False) - mean * dbias) / deviation
-    count = dy.size().cast(dy) / float(scale.shape[0])
-    gain = scale / deviation / count
+    dscale = (_channel_products(dy, x, axes) - mean * dbias) / deviation
+    gain = scale / (deviation * _negative_count(dy, x, scale))
     zero = dy.constant(np.zeros(scale.shape))
     direct = dy.op("BatchNormalization", scale, zero, zero, variance, epsilon=epsilon)
-    through_statistics = x.op("BatchNormalization", -gain * dscale, -gain * dbias, mean, variance, epsilon=epsilon)
+    through_statistics = x.op("BatchNormalization", gain * dscale, gain * dbias, mean, variance, epsilon=epsilon)
     return [(direct + through_statistics).tensor, dscale.tensor, dbias.tensor]
+
+
+def _channel_products(dy: Expression, x: Expression, axes: list[int]) -> Expression:
+    """Σ dy x over all but the channels. Of long rows, products of matrices take it in one pass and without a tensor for
+    what is to be summed; for short ones, their number costs more."""
+    space = x.shape[2:]
+    if not space or not all(isinstance(d, int) for d in space) or math.prod(space) < LONG_ROW:
+        return (dy * x).sum(axes, keepdims=False)
+    row = [0, 0, 1, math.prod(space)]
+    return (dy.reshape(row) @ x.reshape(row).transpose(0, 1, 3, 2)).sum([0, 2, 3], keepdims=False)
+
+
+def _negative_count(dy: Expression, x: Expression, scale: Expression) -> Expression:
+    """Minus the elements of a channel. The images are counted on the graph's data, once for all layers."""
+    batch, space = x.shape[0], x.shape[2:]
+    data = next((t for t in dy.builder.graph.inputs if t.shape and t.shape[0] == batch), None)
+    if data is None or not all(isinstance(d, int) for d in space):
+        return dy.size().cast(dy) / -float(scale.shape[0])
+    images = dy.builder.op("Shape", data, start=0, end=1)
+    return Expression(images, dy.builder, np.dtype(np.int64)).cast(dy) * -float(math.prod(space))
 
 
 def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
