@@ -66,8 +66,8 @@ def train(
 
     `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
     independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. The
-    training ends early when none is left. When `on_step` is called for a step that is a multiple of `snapshot`, no
-    step has been made after it; of other steps it may hear later.
+    training ends early when none is left. `on_step` hears of a step that is a multiple of `snapshot` or `display`
+    before another one is made, of other steps perhaps later.
     """
     history = np.empty((solver.max_iter, len(steps.names)), np.float32)
     accuracies: list[tuple[int, float]] = []
@@ -98,6 +98,6 @@ def train(
 
 
 def _next_stop(solver: Solver, done: int) -> int:
-    """The number of steps at the next test or snapshot, or at the end."""
-    intervals = [interval for interval in (solver.test_interval, solver.snapshot) if interval]
+    """The number of steps at the next test, snapshot or display, or at the end."""
+    intervals = [interval for interval in (solver.test_interval, solver.snapshot, solver.display) if interval]
     return min([solver.max_iter, *(done + interval - done % interval for interval in intervals)])

@@ -141,6 +141,27 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step(network, split):
         assert np.isfinite(history.losses[:-1]).all()
 
 
+@pytest.mark.parametrize("target", ["onnx", "onnx-cuda"])
+def test_no_shape_is_left_to_the_run(network, split, target):
+    """A shape that is computed, on the host, keeps a step from being captured as a CUDA graph."""
+    solver = Solver(base_lr=0.01, momentum=0.9, iter_size=2, batch_size=8, clip_gradients=1.0)
+    blocks = [TuningBlock((Symbol(0, 0.5),))]
+    for graph in (
+        build_training_graph(network, solver, target=target),
+        joint_training_graph(BlockPruner.of(network, "l1"), blocks, solver, target),
+    ):
+        operators = {node.op for node in with_batches(graph, split, TRANSFORM, solver).graph.nodes}
+        assert not operators & {"Shape", "Size", "ConstantOfShape", "Range", "NonZero", "If", "Loop", "Scan"}
+
+
+def test_mixed_precision(network, split):
+    solver = Solver(base_lr=0.01, momentum=0.9, max_iter=20, batch_size=8)
+    graph = build_training_graph(network, solver, target="onnx-cuda", precision="float16")
+    (_, steps), (_, resident_steps) = host(graph, split, solver), on_device(graph, split, solver)
+    expected, found = train(steps, solver), train(resident_steps, solver)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-2)
+
+
 def test_the_host_looks_in_no_more_often_than_it_has_to(network, split, monkeypatch):
     monkeypatch.setattr(resident, "SECONDS_BETWEEN_LOOKS", 1e9)
     solver = Solver(base_lr=0.01, max_iter=300, batch_size=2)
@@ -150,6 +171,17 @@ def test_the_host_looks_in_no_more_often_than_it_has_to(network, split, monkeypa
     monkeypatch.setattr(session, "read_slot", lambda name: reads.append(name) or read_slot(name))
     assert len(train(steps, solver).losses) == 300
     assert reads == ["loss.recorded"] * 4  # 1 step, then 128, 128 and 43
+
+
+def test_what_is_displayed_is_not_late(network, split):
+    solver = Solver(base_lr=0.01, max_iter=30, batch_size=2, display=10)
+    session, steps = on_device(build_training_graph(network, solver), split, solver)
+    runs: list[int] = []
+    run = session.run
+    session.run = lambda: runs.append(1) or run()
+    heard: dict[int, int] = {}
+    train(steps, solver, on_step=lambda done, losses: heard.update({done: len(runs)}))
+    assert {done: heard[done] for done in (10, 20, 30)} == {10: 10, 20: 20, 30: 30}
 
 
 def test_the_host_looks_in_every_second(network, split, monkeypatch):

@@ -58,6 +58,18 @@ def test_training_learns_and_is_deterministic(network, split):
         np.testing.assert_array_equal(values, second.weights()[name])
 
 
+def test_two_threads_are_deterministic_too(network, split):
+    """With as many threads, sums are taken in the same order."""
+    solver = Solver(base_lr=0.05, momentum=0.9, max_iter=15, batch_size=16)
+    curves = []
+    for _ in range(3):
+        session = TrainingSession(build_training_graph(network, solver), Device(threads=2))
+        batches = training_batches(split, InputTransform(channel_order="RGB", mirror=True), 16, 15, seed=1)
+        curves.append(train(HostSteps(session, batches, solver), solver).losses)
+    np.testing.assert_array_equal(curves[0], curves[1])
+    np.testing.assert_array_equal(curves[0], curves[2])
+
+
 def test_running_statistics_are_weights_and_move(network, split):
     solver = Solver(base_lr=0.1, max_iter=3, batch_size=16)
     session = TrainingSession(build_training_graph(network, solver), ONE_THREAD)

@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime import evaluation
+from wootz.runtime.dataset import Split
+from wootz.runtime.evaluation import accuracy
+
+AS_THEY_ARE = InputTransform(channel_order="RGB")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 10, 100])
+def test_the_accuracy_counts_each_image_once_whatever_the_last_batch_has(monkeypatch, batch):
+    """Image i shows its scores; those of 3 of 10 are wrong, and all of them lie in what may be a ragged last batch."""
+    monkeypatch.setattr(evaluation, "EVALUATION_BATCH", batch)
+    labels = np.arange(10) % 4
+    images = np.eye(4, dtype=np.float32)[labels].reshape(10, 4, 1, 1)
+    images[7:] = np.roll(images[7:], 1, axis=1)
+    seen = []
+
+    def predict(data):
+        seen.append(len(data))
+        return data
+
+    assert accuracy(predict, Split(images, labels), AS_THEY_ARE) == 0.7
+    assert sum(seen) == 10
+    assert accuracy(predict, Split(images, labels), AS_THEY_ARE, limit=8) == 7 / 8
