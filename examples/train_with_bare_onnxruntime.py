@@ -18,19 +18,17 @@ import json
 import sys
 
 import numpy as np
-import onnx
 import onnxruntime
 
 BATCH, STEPS, RATE = 32, 100, np.array(0.01, np.float32)
 
 model_file, images, labels = sys.argv[1], np.load(sys.argv[2]).astype(np.float32), np.load(sys.argv[3])
-model = onnx.load(model_file)
-interface = json.loads({p.key: p.value for p in model.metadata_props}["wootz.training"])
-outputs = interface["losses"] + [slot["output"] for slot in interface["slots"]]
-
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 3  # a warning for each input with an initial value
 session = onnxruntime.InferenceSession(model_file, options, providers=["CPUExecutionProvider"])
+interface = json.loads(session.get_modelmeta().custom_metadata_map["wootz.training"])
+outputs = interface["losses"] + [slot["output"] for slot in interface["slots"]]
+
 random, state = np.random.default_rng(0), {}
 for step in range(STEPS):
     chosen = random.integers(0, len(images), BATCH)

@@ -35,6 +35,8 @@ class BuildGradients(Pass):
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
     4. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
 
+    5. With `parameters-as-inputs`, parameters become inputs, with their values as initializers of the same name.
+
     Refuses an operator without a rule, naming the node, a loss that is not a scalar, and a graph without parameters.
     Afterwards the graph calls functions of domain `wootz`; `legalize` replaces them by what a target runs.
     """
@@ -42,6 +44,7 @@ class BuildGradients(Pass):
     name: ClassVar[str] = "build-gradients"
     losses: tuple[str, ...] = option((), "the outputs to minimise; by default every scalar output")
     frozen: tuple[str, ...] = option((), "parameters that are not trained: names, or prefixes ending in / or *")
+    parameters_as_inputs: bool = option(False, "parameters become inputs, for a program with an optimizer of its own")
 
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
@@ -55,6 +58,8 @@ class BuildGradients(Pass):
         walk = _ReverseWalk(graph, self)
         for parameter, gradient in walk.run(losses, parameters):
             graph.outputs.append(_name_gradient(gradient, parameter, walk.builder))
+        if self.parameters_as_inputs:
+            graph.inputs.extend(parameters)
         drop_unused_nodes(graph)
         import_used_functions(graph)
         counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
