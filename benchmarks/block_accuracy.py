@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import symbols
 from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.subspace import Rate, format_rate
+from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.prune_blocks import BlockPruner
@@ -59,21 +59,15 @@ BEFORE, AFTER, FULL = "#D55E00", "#0072B2", "#444444"
 
 @dataclass(frozen=True)
 class BlockRow:
-    """One module at one rate, behind modules at `input_rates` if these matter. Errors are relative to the mean square
-    of the teacher's output."""
+    """One module of the network in which all have this rate. Errors are relative to the mean square of the teacher's
+    output."""
 
     module: str
     rate: float
-    input_rates: tuple[float, ...]
     error_before: float
     error_after: float
     default_accuracy: float
     block_trained_accuracy: float
-
-    @property
-    def title(self) -> str:
-        behind = f" behind {', '.join(map(format_rate, self.input_rates))}" if self.input_rates else ""
-        return f"{self.module} at {self.rate:g}{behind}"
 
 
 @dataclass(frozen=True)
@@ -160,8 +154,8 @@ def block_rows(
         size = mean_square(targets[module.exit], student.kept(module.exit))
         errors = (float(found[student_loss(i)]) / size for found in (before, after))
         default, assembled = accuracies(trainer, pruner, network_rates(pruner, block, sources), [students[block]])
-        input_rates = tuple(float(np.max(rate)) for rate in symbol.input_rates)
-        rows.append(BlockRow(module.name, float(np.max(symbol.rate)), input_rates, *errors, default, assembled))
+        rate = max(float(np.max(r)) for r in (symbol.rate, *symbol.input_rates))
+        rows.append(BlockRow(module.name, rate, *errors, default, assembled))
     return tuple(rows)
 
 
@@ -206,27 +200,34 @@ def accuracies(
 
 
 def as_markdown(found: Findings) -> str:
-    """Two tables: one row a rate with all modules pruned, one row a module and rate."""
-    lines = [
-        f"`{found.network}` on `{found.data}`, full network {found.full_accuracy:.3f}.",
-        "",
-        "| all modules at | parameters left | default | block-trained |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {n.rate:g} | {100 * n.parameters_left:.0f} % | {n.default_accuracy:.3f} "
-            f"| {n.block_trained_accuracy:.3f} |"
-            for n in found.networks
-        ),
-        "",
-        "| block | block error before | after | default | block-trained |",
-        "| --- | --- | --- | --- | --- |",
-        *(
-            f"| {b.title} | {b.error_before:.4f} | {b.error_after:.4f} | {b.default_accuracy:.3f} "
-            f"| {b.block_trained_accuracy:.3f} |"
-            for b in found.blocks
-        ),
+    """Tables: networks with all modules pruned, block errors, and accuracies with one module pruned."""
+    rates = [n.rate for n in found.networks]
+    networks = [
+        f"| {n.rate:g} | {100 * n.parameters_left:.0f} % | {n.default_accuracy:.3f} | {n.block_trained_accuracy:.3f} |"
+        for n in found.networks
     ]
-    return "\n".join(lines) + "\n"
+    errors = by_module(found, lambda b: f"{b.error_before:.3f} → {b.error_after:.3f}")
+    accuracies_found = by_module(found, lambda b: f"{b.default_accuracy:.3f} → {b.block_trained_accuracy:.3f}")
+    tables = (
+        table(["all modules at", "parameters left", "default", "block-trained"], networks),
+        table(["block error", *(f"at {rate:g}" for rate in rates)], errors),
+        table(["accuracy with one module pruned", *(f"at {rate:g}" for rate in rates)], accuracies_found),
+    )
+    title = f"`{found.network}` on `{found.data}`, full network {found.full_accuracy:.3f}."
+    return "\n\n".join([title, *tables]) + "\n"
+
+
+def table(columns: Sequence[str], rows: Sequence[str]) -> str:
+    return "\n".join([f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}", *rows])
+
+
+def by_module(found: Findings, cell: Callable[[BlockRow], str]) -> list[str]:
+    """A row a module, a cell a rate; a dash where there is no block."""
+    rows = []
+    for module in dict.fromkeys(b.module for b in found.blocks):
+        cells = {b.rate: cell(b) for b in found.blocks if b.module == module}
+        rows.append(f"| {module} | {' | '.join(cells.get(n.rate, '-') for n in found.networks)} |")
+    return rows
 
 
 def draw(found: Findings, path: Path) -> None:
