@@ -25,14 +25,16 @@ from wootz.passes.analysis.index_maps import connected
 from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.ir.model import Graph, Model
 
+OUTPUT = "output"
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelAnalysis:
     """What the index maps of a model say.
 
-        `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]. `locks` has the reason for each
-        locked channel. `maps` has the index map of each tensor that has one. Every row of a partition (int[groups, n],
-        channels) has to keep equally many; of each set in `never_empty` one atom has to stay. `shapes` and `values` are
+    `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]. `locks` has the reason for each
+    locked channel. `maps` has the index map of each tensor that has one. Every row of a partition (int[groups, n],
+    channels) has to keep equally many; of each set in `never_empty` one atom has to stay. `shapes` and `values` are
     those of `static_shapes`.
     """
 
@@ -56,13 +58,24 @@ class ChannelAnalysis:
         return flags[self.channel_of]
 
     @cached_property
-    def layer_sets(self) -> Mapping[int, tuple[int, ...]]:
-        """For each channel the positions in `layers` of those with filters in it."""
-        members: dict[int, list[int]] = {}
+    def kinds(self) -> tuple[np.ndarray, tuple[tuple[int, ...], ...]]:
+        """Which layers have filters in a channel: the kind of each channel, and for each kind the positions of layers.
+
+        Kinds are int32[atoms], at the channel's own index; 0, of no layers, elsewhere.
+        """
+        kind_of = np.zeros(len(self.channel_of), np.int32)
+        positions: list[tuple[int, ...]] = [()]
         for position, layer in enumerate(self.layers):
-            for channel in np.unique(self.channels(layer)).tolist():
-                members.setdefault(channel, []).append(position)
-        return {channel: tuple(positions) for channel, positions in members.items()}
+            channels = np.unique(self.channels(layer))
+            before, new = np.unique(kind_of[channels], return_inverse=True)
+            kind_of[channels] = len(positions) + new
+            positions += [(*positions[kind], position) for kind in before.tolist()]
+        return kind_of, tuple(positions)
+
+    def layers_with(self, channels: np.ndarray) -> tuple[int, ...]:
+        """The positions in `layers` of those with filters in any of `channels`."""
+        kind_of, positions = self.kinds
+        return tuple(sorted({p for kind in np.unique(kind_of[channels]).tolist() for p in positions[kind]}))
 
     def channels(self, layer: Layer) -> np.ndarray:
         """The channel of each filter of `layer`: int32[filters]."""
@@ -79,8 +92,8 @@ class ChannelAnalysis:
 
     def tied_layers(self, layer: Layer) -> tuple[str, ...]:
         """The names of the other layers with filters in the channels of `layer`."""
-        together = {p for channel in np.unique(self.channels(layer)).tolist() for p in self.layer_sets[channel]}
-        return tuple(self.layers[p].name for p in sorted(together) if self.layers[p] is not layer)
+        together = self.layers_with(self.channels(layer))
+        return tuple(self.layers[p].name for p in together if self.layers[p] is not layer)
 
 
 def analyse_channels(model: Model) -> ChannelAnalysis:
@@ -91,7 +104,7 @@ def analyse_channels(model: Model) -> ChannelAnalysis:
         walk_node(walk, node)
     for output in model.graph.outputs:
         if walk.is_labelled(output):
-            walk.lock(walk.map(output), f"output {output.name!r} of the network")
+            walk.lock(walk.map(output), f"{OUTPUT} {output.name!r} of the network")
     _tie_shared_weights(walk)
     permutations = settle_layouts(walk)
     channel_of = connected(walk.atoms, walk.ties)
@@ -108,6 +121,11 @@ def analyse_channels(model: Model) -> ChannelAnalysis:
         shapes=static.shapes,
         values=static.values,
     )
+
+
+def is_of_output(reason: str) -> bool:
+    """Whether a channel is locked for `reason` because an output of the network has it."""
+    return reason.startswith(f"{OUTPUT} ")
 
 
 def node_names(graph: Graph) -> dict[int, str]:

@@ -49,8 +49,8 @@ def filters_of(weight: np.ndarray, layer: Layer) -> np.ndarray:
 
 
 def l1(filters: np.ndarray) -> np.ndarray:
-    """Sum of absolute weights (Li et al. 2017, "Pruning filters for efficient convnets")."""
-    return np.abs(filters).sum(1, dtype=np.float64)
+    """Sum of absolute weights, in float32 (Li et al. 2017, "Pruning filters for efficient convnets")."""
+    return np.abs(filters).sum(1, dtype=np.promote_types(filters.dtype, np.float32)).astype(np.float64)
 
 
 def l2(filters: np.ndarray) -> np.ndarray:

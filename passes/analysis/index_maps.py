@@ -107,3 +107,13 @@ def connected(count: int, ties: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.n
         root = root[root]
         if np.array_equal(root, before):
             return root
+
+
+def split(classes: np.ndarray, members: np.ndarray, marks: np.ndarray) -> None:
+    """Gives `members` (positions in `classes`, none twice) new classes, in place: one for each old class and mark.
+
+    Marks are integers from 0, one a member.
+    """
+    keys = classes[members].astype(np.int64) * (int(marks.max(initial=0)) + 1) + marks
+    _, new = np.unique(keys, return_inverse=True)
+    classes[members] = classes.max(initial=-1) + 1 + new

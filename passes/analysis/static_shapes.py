@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.ir.evaluate import can_evaluate, evaluate_node
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, copy_graph, is_constant
-from wootz.passes.ir.shapes import NodeInference, annotate_shapes
+from wootz.passes.ir.shapes import NodeInference, inferred_types
 
 BOUND_BATCH, BOUND_EXTENT = 1, 224
 LARGEST_VALUE = 64
@@ -39,8 +39,8 @@ def static_shapes(model: Model) -> StaticShapes:
         tensor.shape = _bound(tensor.shape)
     if any(node.op in ("Shape", "Size") for node in graph.nodes):
         return _infer_in_order(graph)
-    annotate_shapes(graph)
-    return StaticShapes({name: _static(t.shape) for name, t in graph.tensors().items()}, {})
+    shapes = {name: _static(t.shape) for name, t in graph.tensors().items()}
+    return StaticShapes(shapes | {name: _static(shape) for name, (_, shape) in inferred_types(graph).items()}, {})
 
 
 def _infer_in_order(graph: Graph) -> StaticShapes:

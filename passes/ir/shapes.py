@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx
 from onnx import shape_inference
 
 from wootz.passes.errors import VerificationError
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Variable, copy_graph, producer, to_variable
+from wootz.passes.ir.model import (
+    OPSET,
+    Constant,
+    Graph,
+    Model,
+    Node,
+    Tensor,
+    Variable,
+    copy_graph,
+    has_subgraphs,
+    is_constant,
+    node_proto,
+    producer,
+    shell_proto,
+    tensor_proto,
+    value_info,
+)
 
 TensorType = tuple[np.dtype, list[int | str] | None]
 """Element type and shape; None where nothing is known of the shape."""
 
-LARGEST_SHAPE_OPERAND = 1024
-"""Constants with more elements are weights: inference needs their shape only, so their values are not copied."""
+LARGEST_SHAPE_OPERAND, LARGEST_SCALES = 1024, 16
+"""Larger constants, of integers and of floats, are weights: inference needs their shape only."""
 
 
 def infer_shapes(model: Model) -> Model:
@@ -36,14 +54,18 @@ def annotate_shapes(graph: Graph) -> None:
 
 
 def inferred_types(graph: Graph, strict: bool = True) -> dict[str, TensorType]:
-    """What inference finds, by tensor name. Raises VerificationError if `strict` and a node's shapes contradict."""
+    """What inference finds, by tensor name; of constants it says nothing.
+
+    Raises VerificationError if `strict` and a node's shapes contradict.
+    """
     try:
         proto = shape_inference.infer_shapes(skeleton(graph), strict_mode=strict, data_prop=True)
     except shape_inference.InferenceError as error:
         raise VerificationError(" ".join(str(error).split())) from error
+    inputs = itertools.islice(proto.graph.input, len(graph.inputs))  # weights follow
     return {
         info.name: (_dtype(info), _dimensions(info))
-        for info in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
+        for info in itertools.chain(proto.graph.value_info, inputs, proto.graph.output)
         if info.type.HasField("tensor_type") and info.type.tensor_type.elem_type
     }
 
@@ -86,21 +108,58 @@ class NodeInference:
 
 def skeleton(graph: Graph) -> onnx.ModelProto:
     """The model with its weights as graph inputs, annotated where inference can't tell: inputs, custom operators."""
+    if has_subgraphs(graph):  # they would be written with what is annotated around them
+        graph = _without_annotations(graph)
+    inputs = {t.name: Variable(t.name, t.dtype, t.shape) if is_constant(t) else t for t in graph.inputs}
+    outputs = [inputs.get(t.name, t if _is_of_other_domain(t) else Variable(t.name)) for t in graph.outputs]
+    proto = shell_proto(graph, list(inputs.values()), outputs)
+    written = {*inputs, *(t.name for t in outputs)}
+    for node in graph.nodes:
+        proto.graph.node.append(_inferable(node_proto(node)))
+    for name, tensor in graph.tensors().items():
+        if isinstance(tensor, Constant):
+            if _may_state_shapes(tensor.values):
+                proto.graph.initializer.append(tensor_proto(tensor))
+            elif name not in inputs:
+                _declare(proto.graph.input.add(), name, tensor.values)
+        elif name not in written and _is_of_other_domain(tensor) and (tensor.dtype or tensor.shape) is not None:
+            proto.graph.value_info.append(value_info(tensor))
+    return proto
+
+
+def _may_state_shapes(values: np.ndarray) -> bool:
+    """Whether inference may look at the values: those of integers, and of the scales of a Resize."""
+    return values.size <= (LARGEST_SHAPE_OPERAND if values.dtype.kind == "i" else LARGEST_SCALES)
+
+
+def _declare(info: onnx.ValueInfoProto, name: str, values: np.ndarray) -> None:
+    """Writes element type and shape; onnx's helpers take several times as long, and a network has hundreds."""
+    info.name = name
+    info.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+    info.type.tensor_type.shape.SetInParent()
+    for extent in values.shape:
+        info.type.tensor_type.shape.dim.add().dim_value = extent
+
+
+def _without_annotations(graph: Graph) -> Graph:
+    """A copy in which only what inference can't tell is annotated."""
     bare = copy_graph(graph)
     inputs = {t.name for t in bare.inputs}
-    for node in bare.nodes:
-        if node.op == "GroupNormalization":  # has no inference in opset 18
-            node.op, node.attrs, node.inputs = "Identity", {}, node.inputs[:1]
-    for tensor in bare.tensors().values():
-        if isinstance(tensor, Constant) and int(np.prod(tensor.shape)) > LARGEST_SHAPE_OPERAND:
-            bare.inputs.append(to_variable(tensor))
-        elif isinstance(tensor, Variable) and tensor.name not in inputs and not _is_of_other_domain(tensor):
+    for name, tensor in bare.tensors().items():
+        if isinstance(tensor, Variable) and name not in inputs and not _is_of_other_domain(tensor):
             tensor.shape = None
             tensor.dtype = None
-    return Model(bare).to_proto()
+    return bare
 
 
-def _is_of_other_domain(tensor: Variable) -> bool:
+def _inferable(node: onnx.NodeProto) -> onnx.NodeProto:
+    """GroupNormalization has no inference in opset 18: its result is like its first operand."""
+    if node.op_type != "GroupNormalization":
+        return node
+    return onnx.helper.make_node("Identity", node.input[:1], node.output, node.name)
+
+
+def _is_of_other_domain(tensor: Tensor) -> bool:
     """Whether a custom operator computes the tensor: what is annotated is all that is known of its shape."""
     node = producer(tensor)
     return node is not None and node.domain not in (None, "", "ai.onnx")

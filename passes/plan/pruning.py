@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
 
 from wootz.passes.errors import WootzError
 
@@ -43,6 +46,16 @@ class LayerPlan:
     @property
     def is_pruned(self) -> bool:
         return len(self.keep) < self.filters
+
+    @cached_property
+    def indices(self) -> np.ndarray:
+        """`keep` as int64[kept]. Raises WootzError when it is no sorted choice of the layer's filters."""
+        keep = np.asarray(self.keep, np.int64)
+        if not keep.size or (np.diff(keep) <= 0).any() or keep[0] < 0 or keep[-1] >= self.filters:
+            raise WootzError(
+                f"the keep-set of {self.layer!r} is not a sorted choice of one or more of its {self.filters} filters"
+            )
+        return keep
 
 
 @dataclass(frozen=True)

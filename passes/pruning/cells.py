@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis
-from wootz.passes.analysis.index_maps import connected
+from wootz.passes.analysis.index_maps import connected, split
 
 MISALIGNED = "grouped convolutions whose groups don't line up with the layers before them"
 
@@ -34,65 +34,91 @@ def find_cells(analysis: ChannelAnalysis) -> tuple[tuple[Cell, ...], Mapping[int
     """The cells of channels that can be removed, and the reason for each channel that can't."""
     locks = dict(analysis.locks)
     cells = _cells(analysis)
-    while uneven := _uneven_channels(analysis, cells):
-        for cell in cells:
-            if not uneven.isdisjoint(cell.channels.tolist()):
-                locks.update(dict.fromkeys(cell.channels.tolist(), MISALIGNED))
-        cells = tuple(cell for cell in cells if int(cell.channels[0]) not in locks)
-    families = _families(analysis, cells)
+    while uneven := {cell for table in _tables(analysis, cells) if not table.is_even for cell in table.cells.tolist()}:
+        for i in uneven:
+            locks.update(dict.fromkeys(cells[i].channels.tolist(), MISALIGNED))
+        cells = tuple(cell for i, cell in enumerate(cells) if i not in uneven)
+    families = connected(len(cells), (table.ties() for table in _tables(analysis, cells)))
     return tuple(replace(cell, family=int(f)) for cell, f in zip(cells, families, strict=True)), locks
 
 
 def _cells(analysis: ChannelAnalysis) -> tuple[Cell, ...]:
-    rows: dict[int, list[tuple[int, int]]] = {}
-    for p, partition in enumerate(analysis.partitions):
-        for r, row in enumerate(partition):
-            for channel in np.unique(row).tolist():
-                rows.setdefault(channel, []).append((p, r))
-    members: dict[tuple[tuple[int, ...], tuple[tuple[int, int], ...]], list[int]] = {}
-    for channel, layers in sorted(analysis.layer_sets.items()):
-        if channel not in analysis.locks:
-            members.setdefault((layers, tuple(rows.get(channel, ()))), []).append(channel)
-    return tuple(Cell(np.asarray(channels, np.int32), layers) for (layers, _), channels in members.items())
+    """The cells, by their first channels."""
+    kinds, layers_of_kind = analysis.kinds
+    classes = kinds.copy()
+    for partition in analysis.partitions:
+        _split_by_rows(classes, partition)
+    is_free = kinds > 0
+    is_free[list(analysis.locks)] = False
+    free = np.flatnonzero(is_free)
+    if not free.size:
+        return ()
+    order = np.argsort(classes[free], kind="stable")
+    ends = np.flatnonzero(np.diff(classes[free][order])) + 1
+    members = sorted(np.split(free[order].astype(np.int32), ends), key=lambda channels: int(channels[0]))
+    return tuple(Cell(channels, layers_of_kind[kinds[channels[0]]]) for channels in members)
 
 
-Place = tuple[int, int, int]
-"""A cell in a row of a partition: its size, how often the row has each of its channels (0: not all alike), the cell."""
+def _split_by_rows(classes: np.ndarray, partition: np.ndarray) -> None:
+    """Parts channels of one class that are in different rows. A channel in several rows is parted by each of them."""
+    rows = np.repeat(np.arange(len(partition)), partition.shape[1])
+    pairs = np.unique(partition.ravel().astype(np.int64) * len(partition) + rows)
+    channels, rows = pairs // len(partition), pairs % len(partition)
+    while len(channels):
+        is_first = np.append(True, channels[1:] != channels[:-1])
+        first = channels[is_first]
+        split(classes, first, rows[is_first])
+        channels, rows = channels[~is_first], rows[~is_first]
 
 
-def _rows(analysis: ChannelAnalysis, cells: Sequence[Cell]) -> list[list[list[Place]]]:
-    """For each partition and row the cells in it, sorted."""
-    cell_of = np.full(len(analysis.channel_of), -1, np.int32)
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The cells in the rows of a partition, row by row, those of a row by size and by how often it has their channels.
+
+    All arrays are int[places]; `often` is 0 where a row hasn't all channels of the cell equally often.
+    """
+
+    row_count: int
+    rows: np.ndarray
+    sizes: np.ndarray
+    often: np.ndarray
+    cells: np.ndarray
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows are made of like cells: with others they couldn't keep equally many."""
+        if not len(self.rows):
+            return True
+        counts = np.bincount(self.rows, minlength=self.row_count)
+        if (counts != counts[0]).any() or not self.often.all():
+            return False
+        sizes, often = (column.reshape(self.row_count, -1) for column in (self.sizes, self.often))
+        return bool((sizes == sizes[0]).all() and (often == often[0]).all())
+
+    def ties(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cells at the same place of different rows, for an even table."""
+        cells = self.cells.reshape(self.row_count, -1)
+        return np.broadcast_to(cells[0], cells.shape), cells
+
+
+def _tables(analysis: ChannelAnalysis, cells: Sequence[Cell]) -> list[_Table]:
+    """One table for each partition."""
+    cell_of = np.full(len(analysis.channel_of), -1, np.int64)
     for i, cell in enumerate(cells):
         cell_of[cell.channels] = i
-    return [[_places(row, cell_of, cells) for row in partition] for partition in analysis.partitions]
+    sizes = np.asarray([len(cell.channels) for cell in cells], np.int64)
+    return [_table(partition, cell_of, sizes) for partition in analysis.partitions]
 
 
-def _places(row: np.ndarray, cell_of: np.ndarray, cells: Sequence[Cell]) -> list[Place]:
-    channels, counts = np.unique(row, return_counts=True)
-    places = []
-    for i in np.unique(cell_of[channels]).tolist():
-        if i >= 0:
-            often = counts[cell_of[channels] == i]
-            places.append((len(cells[i].channels), int(often[0]) if (often == often[0]).all() else 0, i))
-    return sorted(places)
-
-
-def _uneven_channels(analysis: ChannelAnalysis, cells: Sequence[Cell]) -> set[int]:
-    """The free channels of partitions whose rows aren't made of like cells: they couldn't keep equally many."""
-    uneven: set[int] = set()
-    for rows in _rows(analysis, cells):
-        kinds = [[(size, often) for size, often, _ in row] for row in rows]
-        if any(kind != kinds[0] for kind in kinds) or any(often == 0 for _, often in kinds[0]):
-            uneven.update(int(c) for row in rows for *_, i in row for c in cells[i].channels)
-    return uneven
-
-
-def _families(analysis: ChannelAnalysis, cells: Sequence[Cell]) -> np.ndarray:
-    """A number for each cell; equal for cells at the same place of different rows."""
-    ties = [
-        (np.asarray([i for *_, i in rows[0]], np.int32), np.asarray([i for *_, i in row], np.int32))
-        for rows in _rows(analysis, cells)
-        for row in rows[1:]
-    ]
-    return connected(len(cells), ties)
+def _table(partition: np.ndarray, cell_of: np.ndarray, sizes: np.ndarray) -> _Table:
+    rows = np.repeat(np.arange(len(partition)), partition.shape[1])
+    pairs, counts = np.unique(rows * len(cell_of) + partition.ravel(), return_counts=True)
+    rows, cells = pairs // len(cell_of), cell_of[pairs % len(cell_of)]
+    is_free = cells >= 0
+    places, place = np.unique(rows[is_free] * len(sizes) + cells[is_free], return_inverse=True)
+    least, most = np.full(len(places), partition.shape[1]), np.zeros(len(places), np.int64)
+    np.minimum.at(least, place, counts[is_free])
+    np.maximum.at(most, place, counts[is_free])
+    rows, cells, often = places // max(1, len(sizes)), places % max(1, len(sizes)), np.where(least == most, most, 0)
+    order = np.lexsort((cells, often, sizes[cells], rows))
+    return _Table(len(partition), rows[order], sizes[cells][order], often[order], cells[order])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, is_constant, producer
-from wootz.passes.plan.pruning import LayerPlan, PruningPlan, stored_keep_sets, with_keep_sets
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constants, is_constant, producer
+from wootz.passes.plan.pruning import PruningPlan, stored_keep_sets, with_keep_sets
+from wootz.passes.pruning.map_table import MapTable
 
 
 def materialize(model: Model, plan: PruningPlan) -> Model:
@@ -34,7 +36,7 @@ class Materializer:
 
     model: Model
     analysis: ChannelAnalysis
-    _slices: dict[tuple[int, bytes], np.ndarray] = field(default_factory=dict, repr=False)
+    _slices: dict[tuple[int | bytes, ...], np.ndarray] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(model: Model, analysis: ChannelAnalysis | None = None) -> Materializer:
@@ -44,9 +46,10 @@ class Materializer:
     def materialize(self, plan: PruningPlan) -> Model:
         """See the function `materialize`."""
         kept = kept_atoms(self.analysis, plan)
+        lossy = self._table.lossy(kept)
         pruned = self.model.copy()
-        surgery = _Surgery(pruned.graph, self.analysis, kept)
-        surgery.replace_parameters(self._sliced_parameters(kept))
+        surgery = _Surgery(pruned.graph, self.analysis, self._masks(lossy))
+        surgery.replace_parameters(self._sliced_parameters(kept, lossy))
         surgery.replace_permutations()
         surgery.restate_shapes()
         surgery.annotate()
@@ -54,6 +57,19 @@ class Materializer:
             self._check_computed_shapes(pruned, kept)
         keep_sets = plan.keep_sets(stored_keep_sets(self.model.metadata))
         return replace(pruned, metadata=with_keep_sets(pruned.metadata, keep_sets))
+
+    @cached_property
+    def _table(self) -> MapTable:
+        return MapTable.of(self.analysis)
+
+    @cached_property
+    def _constants(self) -> Mapping[str, np.ndarray]:
+        return constants(self.model.graph)
+
+    def _masks(self, lossy: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
+        """What stays of the tensors that lose something, shaped as their maps."""
+        maps = self.analysis.maps
+        return {n: lossy[row].reshape(maps[n].shape) for n, row in self._table.of_tensors.items() if row in lossy}
 
     def _check_computed_shapes(self, pruned: Model, kept: np.ndarray) -> None:
         """Shapes that the network computes as it runs have to come out as the channels that are left."""
@@ -68,18 +84,18 @@ class Materializer:
                         f"(fold-constants may help)"
                     )
 
-    def _sliced_parameters(self, kept: np.ndarray) -> dict[int, np.ndarray]:
+    def _sliced_parameters(self, kept: np.ndarray, lossy: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The new values of the parameter uses (by position) that lose something."""
+        content = {row: mask.tobytes() for row, mask in lossy.items()}
         sliced: dict[int, np.ndarray] = {}
-        values: dict[str, np.ndarray] = {}
-        for i, use in enumerate(self.analysis.parameters):
-            masks = [kept[labels] for labels in use.maps]
-            if all(mask.all() for mask in masks):
+        for i, rows in enumerate(self._table.of_parameters):
+            if lossy.keys().isdisjoint(rows):
                 continue
-            key = (i, b"".join(mask.tobytes() for mask in masks))
+            key: tuple[int | bytes, ...] = (i, *(content.get(row, b"") for row in rows))
             if key not in self._slices:
-                values = values or {n: t.values for n, t in self.model.graph.tensors().items() if is_constant(t)}
-                self._slices[key] = slice_parameter(values[use.constant], use, masks)
+                use = self.analysis.parameters[i]
+                masks = [kept[labels] for labels in use.maps]
+                self._slices[key] = slice_parameter(self._constants[use.constant], use, masks)
             sliced[i] = self._slices[key]
         return sliced
 
@@ -99,18 +115,9 @@ def kept_atoms(analysis: ChannelAnalysis, plan: PruningPlan) -> np.ndarray:
             raise WootzError(f"the plan is for {entry.filters} filters in {entry.layer!r}; the model has {layer.size}")
         if entry.is_pruned:
             kept[layer.atoms] = False
-            kept[layer.atoms[_checked_keep_set(entry)]] = True
+            kept[layer.atoms[entry.indices]] = True
     _check_channels(analysis, kept[:-1])
     return kept
-
-
-def _checked_keep_set(entry: LayerPlan) -> list[int]:
-    keep = list(entry.keep)
-    if not keep or keep != sorted(set(keep)) or keep[0] < 0 or keep[-1] >= entry.filters:
-        raise WootzError(
-            f"the keep-set of {entry.layer!r} is not a sorted choice of one or more of its {entry.filters} filters"
-        )
-    return keep
 
 
 def _check_channels(analysis: ChannelAnalysis, kept: np.ndarray) -> None:
@@ -155,6 +162,8 @@ def _kept_in_rows(mask: np.ndarray) -> np.ndarray:
 
 def _kept_along(mask: np.ndarray, axis: int) -> np.ndarray:
     """The indices along `axis` at which anything is kept."""
+    if mask.size == mask.shape[axis]:
+        return np.flatnonzero(mask)
     others = tuple(a for a in range(mask.ndim) if a != axis)
     return np.flatnonzero(mask.any(axis=others))
 
@@ -162,18 +171,14 @@ def _kept_along(mask: np.ndarray, axis: int) -> np.ndarray:
 class _Surgery:
     """The changes to one graph, a copy of the one that was analysed: its nodes are in the same order."""
 
-    def __init__(self, graph: Graph, analysis: ChannelAnalysis, kept: np.ndarray):
+    def __init__(self, graph: Graph, analysis: ChannelAnalysis, masks: Mapping[str, np.ndarray]):
+        """`masks` say what stays of each tensor that loses something."""
         self.graph = graph
         self.analysis = analysis
-        self.kept = kept
+        self.masks = masks
         self.nodes = list(graph.nodes)
         self.replaced: set[int] = set()
         self.has_computed_shapes = False
-        self.masks: dict[str, np.ndarray] = {}
-        for name, labels in analysis.maps.items():
-            mask = kept[labels]
-            if not mask.all():
-                self.masks[name] = mask
 
     def value(self, tensor: Tensor) -> np.ndarray:
         """The value of a shape operand that the analysis knew."""
@@ -209,8 +214,12 @@ class _Surgery:
         for node, operand, values in uses:
             node.inputs[operand] = Constant(self._fresh(tensor.name), values)
 
+    @cached_property
+    def _builder(self) -> Builder:
+        return Builder(self.graph)
+
     def _fresh(self, hint: str) -> str:
-        return Builder(self.graph).fresh(hint)
+        return self._builder.fresh(hint)
 
     def replace_permutations(self) -> None:
         """Shuffles whose rows lose different columns become a Gather."""
@@ -239,7 +248,7 @@ class _Surgery:
         assert last is not None, "the exit of a permutation is computed"
         place = next(i for i, node in enumerate(self.graph.nodes) if node is last)
         last.outputs.clear()
-        builder = Builder(self.graph)
+        builder = self._builder
         operands = [entry, builder.constant(indices, f"{exit_.name}_channels")]
         gather = Node("Gather", builder.fresh(f"{exit_.name}_gather"), {"axis": permutation.axis}, operands, [exit_])
         self.graph.nodes.insert(place, gather)
@@ -281,13 +290,11 @@ class _Surgery:
 
     def annotate(self) -> None:
         """States the new extents in the annotated shapes."""
-        for name, tensor in self.graph.tensors().items():
-            if name in self.masks and not is_constant(tensor) and tensor.shape is not None:
-                mask = self.masks[name]
-                tensor.shape = [
-                    len(_kept_along(mask, a)) if mask.shape[a] > 1 and isinstance(extent, int) else extent
-                    for a, extent in enumerate(tensor.shape)
-                ]
+        for tensor in (t for node in self.graph.nodes for t in node.outputs):
+            if tensor.name in self.masks and tensor.shape is not None:
+                for axis in varying_axes(self.masks[tensor.name]):
+                    if isinstance(tensor.shape[axis], int):
+                        tensor.shape[axis] = self.count(tensor.name, axis)
 
 
 def _restate_group(surgery: _Surgery, node: Node, use: ShapeUse) -> None:

@@ -76,5 +76,4 @@ class ExtractBlocks(Pass):
 
 def _layers_behind(tensor: str, analysis: ChannelAnalysis) -> set[str]:
     """The layers that the channels of a tensor are filters of."""
-    positions = {p for channel in analysis.channels_in(tensor).tolist() for p in analysis.layer_sets[channel]}
-    return {analysis.layers[p].name for p in positions}
+    return {analysis.layers[p].name for p in analysis.layers_with(analysis.channels_in(tensor))}
