@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
@@ -29,12 +30,21 @@ LARGEST_SPLIT = 2**31
 """Elements. ONNX Runtime's Gather for CUDA counts them in 32 bits."""
 
 
-def fits_on(device: Device, split: Split) -> bool:
-    """Whether training on `device` should keep `split` there: a GPU with four times the memory that the images take.
+def keeps_on_device(device: Device, split: Split, asked: bool | None = None) -> bool:
+    """Whether training on `device` keeps `split` there: as asked for, else on a GPU with four times the memory.
 
-    On the CPU there is nothing to gain: batches are prepared beside the training.
+    On the CPU there is little to gain: batches are prepared beside the training. Raises WootzError where it was asked
+    for and can't be.
     """
-    if device.kind == "cpu" or split.images.size >= LARGEST_SPLIT:
+    too_many = device.kind == "cuda" and split.images.size >= LARGEST_SPLIT
+    if asked is not None:
+        if asked and too_many:
+            raise WootzError(
+                f"the training images have {split.images.size:,} values, ONNX Runtime addresses {LARGEST_SPLIT:,} on "
+                f"a GPU: train with --no-data-on-device"
+            )
+        return asked
+    if device.kind == "cpu" or too_many:
         return False
     memory = gpu_memory()
     return memory is not None and split.images.nbytes <= SHARE_FOR_DATA * memory

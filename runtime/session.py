@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -293,9 +295,28 @@ def _open(
         options.add_free_dimension_override_by_name(symbol, extent)
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    providers = device.providers(capture)
+    said = _load_cuda_libraries() if device.kind == "cuda" else ""
     try:
-        return onnxruntime.InferenceSession(
-            model.to_proto().SerializeToString(), options, providers=device.providers(capture)
-        )
+        session = onnxruntime.InferenceSession(model.to_proto().SerializeToString(), options, providers=providers)
     except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
         raise WootzError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())}") from error
+    if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        raise WootzError(
+            f"ONNX Runtime could not start CUDA{said and f' ({said})'}: is there an NVIDIA GPU, and are CUDA and cuDNN "
+            f"installed? pip install 'onnxruntime-gpu[cuda,cudnn]' brings the two"
+        )
+    return session
+
+
+def _load_cuda_libraries() -> str:
+    """Loads CUDA and cuDNN from NVIDIA's Python packages, where they are (ONNX Runtime can since 1.21).
+
+    Gives the first thing that it complains of; it would print that.
+    """
+    if not hasattr(onnxruntime, "preload_dlls"):
+        return ""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        onnxruntime.preload_dlls()
+    return said.getvalue().partition("\n")[0]

@@ -20,9 +20,9 @@ from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.transforms.prune_blocks import BlockPruner
-from wootz.runtime.dataset import Dataset, load_dataset
+from wootz.runtime.dataset import load_dataset
 from wootz.runtime.machine import default_memory_budget
-from wootz.runtime.resident import fits_on
+from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.run import Job
 from wootz.runtime.session import Device
 from wootz.tools.models import open_network, prunable_network
@@ -84,7 +84,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
         device=device,
         embed_normalization=options["embed_normalization"],
-        data_on_device=_data_on_device(dataset, device, options),
+        data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
         precision=options["precision"],
         notes=(
             *network.notes,
@@ -172,12 +172,6 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 def _device(solver: Solver, options: Mapping[str, Any]) -> Device:
     kind: Literal["cpu", "cuda"] = options["device"] or ("cuda" if solver.solver_mode == "GPU" else "cpu")
     return Device(kind, options["threads"], tf32=options["tf32"], cuda_graphs=options["cuda_graphs"])
-
-
-def _data_on_device(dataset: Dataset, device: Device, options: Mapping[str, Any]) -> bool:
-    """As asked for, else where the training images leave a GPU enough memory."""
-    asked: bool | None = options["data_on_device"]
-    return fits_on(device, dataset.train) if asked is None else asked
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Split
 from wootz.runtime.evaluation import accuracy
 from wootz.runtime.machine import gpu_memory
-from wootz.runtime.resident import ResidentSteps, fits_on, with_batches
+from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession
 from wootz.runtime.training import History, HostSteps, train
@@ -152,4 +152,4 @@ def test_accuracies_are_those_of_the_cpu(split):
 
 
 def test_a_small_split_fits(split):
-    assert fits_on(CUDA, split)
+    assert keeps_on_device(CUDA, split)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
@@ -15,7 +16,7 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime import resident
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Split
-from wootz.runtime.resident import ResidentSteps, fits_on, with_batches
+from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, TrainingSession
 from wootz.runtime.training import HostSteps, train
@@ -191,14 +192,18 @@ def test_the_host_looks_in_every_second(network, split, monkeypatch):
     assert [len(steps.advance(step, 300)) for step in range(5)] == [1] * 5
 
 
-def test_what_fits_on_a_gpu(split, monkeypatch):
+def test_what_keeps_on_device_a_gpu(split, monkeypatch):
     monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes)
-    assert fits_on(Device("cuda"), split)
-    assert not fits_on(Device("cpu"), split)
+    assert keeps_on_device(Device("cuda"), split)
+    assert not keeps_on_device(Device("cpu"), split)
     monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes - 1)
-    assert not fits_on(Device("cuda"), split)
+    assert not keeps_on_device(Device("cuda"), split)
     monkeypatch.setattr(resident, "gpu_memory", lambda: None)
-    assert not fits_on(Device("cuda"), split)
+    assert not keeps_on_device(Device("cuda"), split)
     many = Split(np.broadcast_to(np.uint8(0), (2**16, 1, 2**8, 2**7)), np.zeros(2**16, np.int64))
     monkeypatch.setattr(resident, "gpu_memory", lambda: 2**40)
-    assert not fits_on(Device("cuda"), many)
+    assert not keeps_on_device(Device("cuda"), many)
+    with pytest.raises(WootzError, match="2,147,483,648 values, ONNX Runtime addresses 2,147,483,648 on a GPU"):
+        keeps_on_device(Device("cuda"), many, asked=True)
+    assert keeps_on_device(Device("cpu"), many, asked=True)
+    assert not keeps_on_device(Device("cuda"), split, asked=False)

@@ -10,7 +10,7 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime import session as session_module
-from wootz.runtime.session import Device, TrainingSession, WeightedSession
+from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
@@ -32,6 +32,17 @@ def test_cuda_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(session_module.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(WootzError, match=r"no CUDA provider: install wootz\[cuda\], or run on the CPU"):
         Device("cuda").providers()
+
+
+def test_cuda_that_does_not_start_is_an_error_and_no_slow_run_on_the_cpu(monkeypatch, capsys):
+    """ONNX Runtime falls back to the CPU, and prints why."""
+    monkeypatch.setattr(
+        session_module.onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so\nmore"), raising=False
+    )
+    monkeypatch.setattr(Device, "providers", lambda device, capture=False: ["CPUExecutionProvider"])
+    with pytest.raises(WootzError, match=r"could not start CUDA \(Failed to load libcublas.so\): is there"):
+        InferenceSession(parse_text(NETWORK), Device("cuda"))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("with_cuda")
