@@ -175,10 +175,18 @@ def _split_options(text: str, name: str) -> list[tuple[str, str]]:
         match = _OPTION.match(text, position)
         if match is None:
             raise WootzError(f"pass {name}: {text[position:].strip()!r} is no option (option=value)")
-        value = json.loads(match[2]) if match[2].startswith('"') else match[2]
-        pairs.append((match[1], value))
+        pairs.append((match[1], _unquoted(match[2])))
         position = match.end()
     return pairs
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError as error:
+        raise WootzError(f"{text} is no quoted text: {error}") from error
 
 
 # Running
@@ -242,6 +250,9 @@ def _run_pass(pass_: Pass, model: Model, steps: Sequence[Step]) -> Step:
         raise PassError(error.pass_name, f"{error.reason}{_history(steps)}", error.where) from error
     except WootzError as error:
         raise PassError(pass_.name, f"{error}{_history(steps)}") from error
+    except Exception as error:
+        error.add_note(f"in pass {print_pass(pass_)}{_history(steps)}")
+        raise
     return Step(pass_, result, time.perf_counter() - start)
 
 

@@ -75,5 +75,6 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> None:
     except Exception as error:
         if debug:
             raise
-        click.echo(f"error: {type(error).__name__}: {error} (a fault of wootz: {DEBUG} shows where)", err=True)
+        place = "; ".join(getattr(error, "__notes__", ["a fault of wootz"]))
+        click.echo(f"error: {type(error).__name__}: {error} ({place}: {DEBUG} shows where)", err=True)
         sys.exit(1)

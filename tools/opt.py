@@ -104,6 +104,7 @@ class _Run:
     def __init__(self, source: str, loaded: PassClasses, **options: Any):
         from wootz.passes.pipeline import parse_pass, parse_pipeline
 
+        _check_output(options["output"])
         self.source = source
         self.loaded = loaded
         self.options = options
@@ -175,11 +176,10 @@ class _Run:
         ]
 
     def _process(self, load_model: Callable[[], Model]) -> None:
-        from wootz.passes.ir.model import constants
         from wootz.passes.pipeline import Observers, run_pipeline
 
         model = load_model()
-        self.locations = {id(values): self.source for values in constants(model.graph).values()}
+        self.locations = self._locations(model)
         after = [self._print_after]
         if self.options["check_equivalence"]:
             after.insert(0, _check_equivalence)
@@ -188,6 +188,18 @@ class _Run:
         self._write(result.model)
         self._write_plan(result.steps)
         self._report(result.steps)
+
+    def _locations(self, model: Model) -> dict[int, str]:
+        """The file that holds each weight, by the `id` of its array."""
+        from wootz.passes.ir.model import constants
+        from wootz.passes.ir.text import stored_locations
+
+        file = Path(self.source)
+        elsewhere = {}
+        if file.suffix == ".onnxtxt" and not self.options["split_input_file"]:
+            elsewhere = stored_locations(file.read_text())
+        weights = constants(model.graph).items() if file.is_file() else ()
+        return {id(values): elsewhere.get(name, self.source) for name, values in weights}
 
     def _print_before(self, pass_: Pass, model: Model) -> None:
         if pass_.name in self.options["print_ir_before"]:
@@ -245,6 +257,14 @@ class _Run:
 
 SPLIT_LINE = "# -----"
 EXPECTED_ERROR = "# expected-error:"
+
+
+def _check_output(output: str | None) -> None:
+    """Raises WootzError before anything runs for a file of neither form."""
+    from wootz.passes.errors import WootzError
+
+    if output not in (None, "-") and Path(output).suffix not in (".onnx", ".onnxtxt"):
+        raise WootzError(f"{output}: a model is written to .onnx, .onnxtxt or - (standard output)")
 
 
 def _expected_errors(part: str, first_line: int) -> list[tuple[int, str]]:

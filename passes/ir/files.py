@@ -113,6 +113,10 @@ def _parse_binary(content: bytes, file: str) -> Model:
 
 def _load_external_data(proto: onnx.ModelProto, file: str) -> None:
     folder = "" if file == STANDARD_INPUT else str(Path(file).parent)
+    for tensor in proto.graph.initializer:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), None)
+        if location is not None and not Path(folder, location).exists():
+            raise InputError(f"the file with its external data is missing: {Path(folder, location)}", file)
     try:
         onnx.external_data_helper.load_external_data_for_model(proto, folder)
     except (OSError, ValueError, onnx.checker.ValidationError) as error:

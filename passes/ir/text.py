@@ -16,7 +16,7 @@ import onnx
 import onnx.parser
 import onnx.printer
 
-from wootz.passes.errors import InputError
+from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.elided import ElidedArray, sha256_of
 from wootz.passes.ir.model import Model, constants, is_constant
 
@@ -36,7 +36,10 @@ def parse_text(text: str, file: str = "<text>", first_line: int = 1) -> Model:
     except onnx.parser.ParseError as error:
         raise _located(str(error), file, first_line) from error
     elided = _take_elided(proto, file)
-    model = Model.from_proto(proto)
+    try:
+        model = Model.from_proto(proto)
+    except WootzError as error:
+        raise InputError(str(error), file) from error
     for name, tensor in model.graph.tensors().items():
         if name in elided:
             tensor.values = elided[name]
@@ -64,6 +67,13 @@ def print_text(model: Model, elide_over: int | None = None, locations: Mapping[i
         if initializer.name in elided:
             _elide(initializer, elided[initializer.name], locations or {})
     return onnx.printer.to_text(proto).rstrip("\n") + "\n"
+
+
+def stored_locations(text: str) -> dict[str, str]:
+    """Where `text`, which can be parsed, says that the weights left out of it are: weight -> file."""
+    elided = [t for t in onnx.parser.parse_model(text).graph.initializer if t.external_data]
+    entries = {t.name: {entry.key: entry.value for entry in t.external_data} for t in elided}
+    return {name: entry["location"] for name, entry in entries.items() if entry.keys() >= {"location", "sha256"}}
 
 
 def split_text(text: str) -> list[tuple[str, int]]:
@@ -112,7 +122,7 @@ def _take_elided(proto: onnx.ModelProto, file: str) -> dict[str, np.ndarray]:
         array: np.ndarray = ElidedArray.of(tensor.dims, dtype, entries.get("location", NOWHERE), entries["sha256"])
         for folder in (Path(file).parent, Path()):  # beside the text, else where we are
             source = folder / entries.get("location", NOWHERE)
-            if source.suffix == ".onnx" and source.is_file():
+            if source.suffix in (".onnx", ".onnxtxt") and source.is_file():
                 array = _stored_values(tensor.name, source, entries["sha256"], files, file)
                 break
         elided[tensor.name] = array
@@ -136,7 +146,8 @@ def _stored_values(
     name: str, source: Path, sha256: str, files: dict[Path, dict[str, onnx.TensorProto]], file: str
 ) -> np.ndarray:
     if source not in files:
-        files[source] = {t.name: t for t in onnx.load(source).graph.initializer}
+        proto = onnx.parser.parse_model(source.read_text()) if source.suffix == ".onnxtxt" else onnx.load(source)
+        files[source] = {t.name: t for t in proto.graph.initializer}
     if name not in files[source]:
         raise InputError(f"{source} has no weight {name!r}", file)
     values = onnx.numpy_helper.to_array(files[source][name])

@@ -47,8 +47,11 @@ class Planner:
     ) -> Planner:
         """The planner for `model`; `analysis` saves analysing it again, `sample` is for criteria that look at data.
 
-        Raises WootzError for an unknown criterion, or one that lacks what it needs.
+        Raises WootzError for an unknown criterion, or one that lacks what it needs, and for counts below 1.
         """
+        for name, count in (("round-to", round_to), ("min-channels", min_channels)):
+            if count < 1:
+                raise WootzError(f"{name}={count} is no number of filters: it has to be at least 1")
         analysis = analysis or analyse_channels(model)
         cells, locks = find_cells(analysis)
         if criterion in DATA_CRITERIA:

@@ -34,7 +34,7 @@ class PruneFilters(Pass):
        over its filters.
     3. `ranking=global` removes the share `rate` of all channels, wherever the least important ones are (relative to
        the mean importance in their layers).
-    4. `macs` and `parameters` find the lowest uniform rate that reaches a target: `0.5x` of the network's, or a number.
+    4. `macs` and `params` find the lowest uniform rate that reaches a target: `0.5x` of the network's, or a number.
     5. Layers that can't be pruned stay whole, with the reason in the plan.
 
     Refuses a rate above 0 for a layer that can't be pruned, different rates for tied layers, and a target that no rate
@@ -47,7 +47,7 @@ class PruneFilters(Pass):
         default_factory=dict, metadata={"help": "rates of layers or modules: NAME:RATE,NAME:RATE"}
     )
     macs: str = option("", "target for the multiply-accumulates, as 0.5x or a number")
-    parameters: str = option("", "target for the parameters, as 0.5x or a number")
+    params: str = option("", "target for the parameters, as 0.5x or a number")
     criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random; with data: apoz, taylor")
     data: Path | None = option(None, ".npz with the network's inputs, and labels, for apoz and taylor")
     ranking: Literal["local", "global"] = option("local", "rank within layers or over all of them")
@@ -61,12 +61,12 @@ class PruneFilters(Pass):
         sample = read_sample(self.data, self.evaluator) if self.data else None
         planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample=sample)
         materializer = Materializer.of(model, planner.analysis)
-        if (bool(self.macs), bool(self.parameters), self.rate is not None or bool(self.rates)).count(True) != 1:
-            raise self.refuse("needs one of: rate and rates, macs, parameters")
+        if (bool(self.macs), bool(self.params), self.rate is not None or bool(self.rates)).count(True) != 1:
+            raise self.refuse("needs one of: rate and rates, macs, params")
         if self.macs:
             plan = self._plan_for_target(model, planner, materializer, macs, "macs", self.macs)
-        elif self.parameters:
-            plan = self._plan_for_target(model, planner, materializer, parameters, "parameters", self.parameters)
+        elif self.params:
+            plan = self._plan_for_target(model, planner, materializer, parameters, "params", self.params)
         else:
             plan = planner.plan_counts(self._counts(model, planner, self.rate or 0.0))
         return PassResult(materializer.materialize(plan), plan.is_pruned, plan.statistics(), plan)

@@ -159,6 +159,13 @@ def test_passes_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> 
         (("--pass=fold-batchnrm",), 1, "error: no pass named 'fold-batchnrm': did you mean 'fold-batchnorm'?"),
         (("--plan", "plan.json"), 1, "error: --plan needs one pass that prunes; the pipeline has 0"),
         (("--pass=prune-filters{rate=1}",), 1, "error: prune-filters: 1.0 is not a pruning rate"),
+        (("--pass=prune-filters{rate=nan}",), 1, "error: prune-filters: nan is not a pruning rate"),
+        (("--pass=prune-filters{rate=0.5 round-to=0}",), 1, "round-to=0 is no number of filters"),
+        (("--pass=prune-blocks{rate=0.5 min-channels=-1}",), 1, "min-channels=-1 is no number of filters"),
+        (("--pass=prune-filters{params=abc}",), 1, "params=abc is no target: a share like 0.5x, or a number"),
+        (("--pass=prune-filters{params=0x}",), 1, "params=0x is no target: it has to be above 0"),
+        (('--pass=apply-plan{plan="\\q"}',), 1, "is no quoted text"),
+        (("--pass=verify", "-o", "net.txt"), 1, "error: net.txt: a model is written to .onnx, .onnxtxt or -"),
         (("--colour",), 2, "No such option"),
     ],
 )
@@ -195,3 +202,44 @@ def test_a_binary_model_of_elided_weights_is_refused(
     (tmp_path / "net.onnx").unlink()
     assert run(tmp_path / "bare.onnxtxt", "-o", tmp_path / "out.onnx") == 1
     assert "was elided from the text" in capsys.readouterr().err
+
+
+def test_running_a_pass_imports_nothing_that_it_does_not_need(network: Path) -> None:
+    code = (
+        "import sys; from wootz.tools.opt import opt;"
+        f"opt.main([{str(network)!r}, '--pass=prune-filters{{rate=0.5}}'], standalone_mode=False);"
+        "print([m for m in ('matplotlib', 'onnxruntime', 'torch', 'PIL', 'scipy', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
+FAULTY = """
+from dataclasses import dataclass
+from wootz.passes.base import Pass
+
+@dataclass(frozen=True)
+class Faulty(Pass):
+    'Has a fault.'
+    name = "faulty"
+    def apply(self, model):
+        raise KeyError("boom")
+"""
+
+
+def test_the_pass_with_a_fault_is_named(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    assert run(network, "--load-pass", tmp_path / "faulty.py", "--pass-pipeline=verify,faulty") == 1
+    assert capsys.readouterr().err == "error: KeyError: 'boom' (in pass faulty (after verify): --debug shows where)\n"
+
+
+def test_weights_are_left_out_of_a_text_again_and_again(network: Path, tmp_path: Path) -> None:
+    """The text says where the values are, not from which text they were left out."""
+    save(parse_text(NETWORK), tmp_path / "net.onnx")
+    first, second = tmp_path / "first.onnxtxt", tmp_path / "second.onnxtxt"
+    assert run(tmp_path / "net.onnx", "--elide-weights=1", "-o", first) == 0
+    assert run(first, "--elide-weights=1", "-o", second) == 0
+    assert second.read_text() == first.read_text()
+    third = tmp_path / "third.onnxtxt"
+    assert run(network, "--elide-weights=1", "-o", third) == 0  # a text can hold them too
+    np.testing.assert_array_equal(constants(load(third).graph)["w"], constants(load(network).graph)["w"])

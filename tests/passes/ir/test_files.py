@@ -40,7 +40,7 @@ def test_external_data_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "w.bin").is_file()
     assert constants(load(tmp_path / "model.onnx").graph)["w"].tolist() == [[1, 2], [3, 4], [5, 6]]
     (tmp_path / "w.bin").unlink()
-    with pytest.raises(InputError, match=r"model.onnx: its external data can't be read: .*w.bin"):
+    with pytest.raises(InputError, match=r"model.onnx: the file with its external data is missing: .*w.bin"):
         load(tmp_path / "model.onnx")
 
 
@@ -90,3 +90,14 @@ def test_opsets_that_are_too_old_or_too_new_are_refused(opset: int, tmp_path: Pa
     (tmp_path / "a.onnxtxt").write_text(TEXT.replace(": 18", f": {opset}"))
     with pytest.raises(WootzError, match=f"the model has opset {opset}; opsets 13 to 21 are read"):
         load(tmp_path / "a.onnxtxt")
+
+
+def test_a_weight_without_all_of_its_data_is_named(tmp_path: Path) -> None:
+    proto = parse_text(TEXT).to_proto()
+    weight = next(t for t in proto.graph.initializer if len(t.dims) > 1)
+    values = onnx.numpy_helper.to_array(weight)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    weight.raw_data = weight.raw_data[:-4]
+    onnx.save(proto, tmp_path / "short.onnx")
+    with pytest.raises(InputError, match=rf"short.onnx: constant '{weight.name}' can't be read: cannot reshape"):
+        load(tmp_path / "short.onnx")
