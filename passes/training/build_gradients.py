@@ -26,7 +26,7 @@ class BuildGradients(Pass):
     """Adds the gradient of the sum of all losses with respect to every parameter, as outputs `<parameter>.grad`.
 
     A reverse walk over the nodes between parameters and losses; each node's rule is in
-    `wootz.passes.training.gradient_rules`.
+    `wootz.passes.training.gradient_rules`, and `docs/training-graphs.md` lists the operators that have one.
 
     1. Parameters are the constants that an operator uses as weights (convolution, normalisation, slope, …; running
        statistics and preprocessing constants are not), and that the losses depend on.

@@ -94,7 +94,7 @@ REFUSED_FORMS = {
     ),
     "BatchNormalization": (
         "y, m, v = BatchNormalization<training_mode=1>(a, s, s, s, s)",
-        "training_mode=1 needs momentum 0 and its outputs 2 and 3: apply training-mode first",
+        "training_mode=1 needs momentum 0 and its outputs 2 and 3: apply strip-training, then training-mode",
     ),
     "ConvTranspose": (
         "y = ConvTranspose<output_shape=[10,10], strides=[2,2]>(a, w)",

@@ -1,0 +1,54 @@
+"""docs/training-graphs.md lists the operators that have a gradient, and those that have none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx.defs
+
+from wootz.passes.ir.model import OPSET
+from wootz.passes.training.gradient_rules import RULES, WITHOUT_GRADIENT
+from wootz.passes.training.rules.elementwise import ELEMENTWISE
+from wootz.passes.training.rules.linear import LINEAR
+from wootz.passes.training.rules.movement import MOVEMENT
+from wootz.passes.training.rules.normalization import NORMALIZATION
+from wootz.passes.training.rules.pooling import POOLING
+from wootz.passes.training.rules.reduction import REDUCTION
+
+PAGE = Path(__file__).parents[3] / "docs" / "training-graphs.md"
+BEGIN = "<!-- operators: from gradient_rules.py, kept by tests/passes/training/test_documentation.py -->\n"
+END = "<!-- end of operators -->\n"
+FAMILIES = {
+    "element by element": ELEMENTWISE,
+    "products": LINEAR,
+    "pooling": POOLING,
+    "normalisation, softmax, loss": NORMALIZATION,
+    "reductions": REDUCTION,
+    "moving and copying": MOVEMENT,
+}
+
+
+def operators_of_the_opset():
+    names = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if not schema.domain}
+    return {n for n in names if onnx.defs.has(n, OPSET, "") and not onnx.defs.get_schema(n, OPSET, "").deprecated}
+
+
+def rows():
+    groups = {f"**{family}**": set(rules) for family, rules in FAMILIES.items()}
+    groups["constant almost everywhere: no gradient passes through"] = set(WITHOUT_GRADIENT)
+    groups["no gradient yet"] = operators_of_the_opset() - set(RULES) - WITHOUT_GRADIENT
+    yield "| | operators |\n| --- | --- |\n"
+    for name, operators in groups.items():
+        yield f"| {name} | {', '.join(sorted(operators))} |\n"
+
+
+def test_the_page_lists_the_operators():
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    listed, _, after = rest.partition(END)
+    assert listed == "".join(rows()), "paste this between the marks"
+    assert before.endswith("\n")
+    assert after.startswith("\n")
+
+
+def test_no_rule_is_in_two_families():
+    assert sum(map(len, FAMILIES.values())) == len(RULES)
