@@ -65,7 +65,12 @@ def test_nodes_run_depth_first_from_the_last_result():
 
 
 def joint(example, rates, target="onnx"):
-    pruner = BlockPruner.of(import_caffe(EXAMPLES / example / "net.prototxt").model)
+    if example == "resnet50":
+        model = import_caffe(EXAMPLES / "imagenet" / "resnet50.prototxt").model
+        model.graph.inputs[0].shape = ["N", 3, 64, 64]
+    else:
+        model = import_caffe(EXAMPLES / example / "net.prototxt").model
+    pruner = BlockPruner.of(model)
     blocks = parse_blocks(",".join(f"{m.name}@{r}" for m in pruner.modules for r in rates), pruner)
     return joint_training_graph(pruner, blocks, Solver(momentum=0.9), target)
 
@@ -107,9 +112,17 @@ print(json.dumps(int(lines["VmHWM"].split()[0]) * 1024 - before))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    ("name", "batch"), [("joint flowers", 64), ("joint flowers", 128), ("fine-tune flowers", 64), ("joint digits", 512)]
+    ("name", "batch"),
+    [
+        ("joint flowers", 64),
+        ("joint flowers", 128),
+        ("joint digits", 512),
+        ("joint resnet50", 4),
+        ("fine-tune flowers", 64),
+    ],
 )
 def test_the_estimate_is_within_20_percent_of_the_peak_of_a_process(tmp_path, name, batch):
+    """Mostly activations in the small networks, mostly weights and their state in the ResNet-50."""
     kind, example = name.split()
     graph = joint(example, (0.3, 0.5, 0.7)) if kind == "joint" else finetuning(example)
     save(graph, tmp_path / "graph.onnx")
