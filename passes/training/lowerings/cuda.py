@@ -1,6 +1,7 @@
 """Formulations for the CUDA provider of ONNX Runtime, in standard operators that it has kernels for.
 
-A node without one runs on the CPU, in the middle of a step: `cuda_kernels` lists what there is.
+A node without one runs on the CPU, in the middle of a step, with copies there and back. The kernels, as listed in ONNX
+Runtime's docs/OperatorKernels.md, are in tests/passes/training/test_cuda_kernels.py.
 """
 
 from __future__ import annotations
@@ -72,12 +73,34 @@ def softmax_cross_entropy_grad(call: Node, builder: Builder) -> list[Tensor] | N
     return [(difference * weights * (dloss / weights.sum(keepdims=False))).tensor]
 
 
+def celu(node: Node, builder: Builder) -> list[Tensor]:
+    """alpha · Elu(x / alpha)."""
+    x, alpha = Expression.of(node.inputs[0], builder), node.attrs.get("alpha", 1.0)
+    return [((x / alpha).op("Elu") * alpha).tensor]
+
+
+def mean(node: Node, builder: Builder) -> list[Tensor]:
+    """The sum of the operands, divided by their number."""
+    first, *others = (Expression.of(t, builder) for t in node.inputs)
+    return [(first.op("Sum", *others) / float(len(node.inputs))).tensor]
+
+
+def mean_variance_normalization(node: Node, builder: Builder) -> list[Tensor]:
+    """(x - mean) / (σ + 1e-9), the operator's definition."""
+    x, axes = Expression.of(node.inputs[0], builder), node.attrs.get("axes", [0, 2, 3])
+    centred = x - x.mean(axes)
+    return [(centred / ((centred * centred).mean(axes).op("Sqrt") + 1e-9)).tensor]
+
+
 CUDA: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
+    "Celu": celu,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
     "MaxPoolGrad": max_pool_grad,
+    "Mean": mean,
+    "MeanVarianceNormalization": mean_variance_normalization,
     "ReduceMean": reduction,
     "ReduceSum": reduction,
     "ReluGrad": relu_grad,

@@ -15,13 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Node, Tensor
+from wootz.passes.ir.model import Constant, Node, Tensor
 from wootz.passes.training.casts import behind_widening
 from wootz.passes.training.expression import Expression
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
-PLANE_EPSILON = 1e-5
-"""Added to the variance of a plane before the kernel takes its root, and subtracted again."""
+PLANE_EPSILON = 1e-12
+"""What the kernel adds to the variance of a plane: small beside any epsilon of BatchNormalization."""
 
 
 def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
@@ -34,8 +34,8 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
     wide, scale, bias = (Expression.of(t, builder) for t in node.inputs[:3])
     x = Expression.of(behind_widening(wide.tensor), builder)
     mean, variance = _statistics(x, wide)
-    deviation = (variance + node.attrs.get("epsilon", 1e-5)).op("Sqrt")
-    y = _affine(x, scale / deviation, mean, bias, scale.shape)
+    inverse = (variance + node.attrs.get("epsilon", 1e-5)).op("Sqrt").op("Reciprocal")
+    y = _affine(x, scale * inverse, mean, bias, scale.shape)
     return [y.cast(wide).tensor, mean.tensor, variance.tensor]
 
 
@@ -54,11 +54,12 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor] | Non
     inverse = (variance + call.attrs["epsilon"]).op("Sqrt").op("Reciprocal")
     nothing = mean.constant(np.zeros(scale.shape))
     h = _affine(x, inverse, mean, nothing, scale.shape)
+    gain = scale * inverse
     means_dy, _ = _planes(dy, area)
     means_dy_h, _ = _planes(dy * h, area)
-    gain = scale * inverse
-    factor = (-gain * _over_batch(means_dy_h, "ReduceMean")).cast(h).reshape(call.attrs["vector_shape"])
-    dx = _affine(dy, gain, _over_batch(means_dy, "ReduceMean"), nothing, scale.shape) + h * factor
+    factor = (gain * _over_batch(means_dy_h, "ReduceMean")).cast(h).reshape(call.attrs["vector_shape"])
+    shift = gain * _over_batch(-means_dy, "ReduceMean")
+    dx = _affine(dy, gain, nothing, shift, scale.shape) - h * factor
     dx.tensor.dtype = dx.dtype
     dscale, dbias = (_over_batch(m, "ReduceSum") * float(area) for m in (means_dy_h, means_dy))
     return [dx.cast(wide_x).tensor, dscale.tensor, dbias.tensor]
@@ -95,7 +96,7 @@ def _planes(x: Expression, area: int) -> tuple[Expression, Expression]:
         "LayerNormalization", rows.tensor, ones.tensor, count=3, hint="planes", axis=-1, epsilon=PLANE_EPSILON
     )
     deviation = Expression(inverse, x.builder, SINGLE).op("Reciprocal")
-    return Expression(mean, x.builder, SINGLE), deviation * deviation - PLANE_EPSILON
+    return Expression(mean, x.builder, SINGLE), deviation * deviation
 
 
 def _over_batch(planes: Expression, reduction: str) -> Expression:
@@ -112,7 +113,7 @@ def _affine(
     where the center is far from zero.
     """
     rounded = center.cast(x)
-    if x.dtype != center.dtype:
+    if x.dtype != center.dtype and not isinstance(center.tensor, Constant):
         shift = shift - (center - rounded.cast(center)) * factor
     one = x.constant(np.ones(channels))
     y = x.op("BatchNormalization", factor.cast(x), shift.cast(x), rounded, one, epsilon=0.0)
