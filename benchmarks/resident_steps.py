@@ -7,6 +7,7 @@ mode, the memory format that is faster, and with float16 autocast and GradScaler
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from train_step import (
     Network,
     ResNet,
     Step,
+    medians,
     torch_block,
     torch_network,
 )
@@ -52,6 +54,13 @@ class Setting:
     batch_size: int
     steps: int
     split: Split
+
+
+def resident_medians(name: str, options: Namespace) -> dict[str, float]:
+    """The median seconds of a step of each system, with the options of train_step.py."""
+    device = Device(options.device, options.threads, tf32=options.tf32, cuda_graphs=options.cuda_graphs)
+    steps, count = systems(name, device, options.target, options.precision, options.batch_size, options.quick)
+    return {system: seconds / count for system, seconds in medians(steps, options.repetitions).items()}
 
 
 def systems(

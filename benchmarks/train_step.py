@@ -10,7 +10,8 @@ resnet50_pretrain   ResNet-50 as frozen teacher and, for each of its 16 modules 
 PyTorch runs in the memory format that is faster for it (channels_last or contiguous, both are timed), its teacher under
 `no_grad` in eval mode, with one optimizer for all students. Repetitions of the systems are interleaved; the medians
 count. `--json` prints as its last line {"resnet50_finetune": our median over PyTorch's, …}; `--quick` takes
-small images and few students, to see whether everything runs.
+small images and few students, to see whether everything runs. On a GPU, `--device cuda` measures steps whose data
+set stays there (resident_steps.py).
 """
 
 from __future__ import annotations
@@ -288,17 +289,30 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *NAMES], default=[], metavar="NAME")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--target", default="onnx")
+    parser.add_argument("--target", help="default: onnx, on CUDA onnx-cuda")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repetitions", type=int, default=7)
+    resident = parser.add_argument_group("with the data set on the device (resident_steps.py): always so on CUDA")
+    resident.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    resident.add_argument("--resident", action="store_true")
+    resident.add_argument("--batch-size", type=int, default=0)
+    resident.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    resident.add_argument("--tf32", action="store_true")
+    resident.add_argument("--cuda-graphs", action="store_true", help="on our side")
     options = parser.parse_args()
+    options.target = options.target or ("onnx-cuda" if options.device == "cuda" else "onnx")
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     import torch
 
     torch.set_num_threads(options.threads)
     ratios = {}
     for name in options.names or NAMES:
-        found = medians(systems(name, options.target, options.threads, options.quick), options.repetitions)
+        if options.resident or options.device == "cuda":
+            from resident_steps import resident_medians
+
+            found = resident_medians(name, options)
+        else:
+            found = medians(systems(name, options.target, options.threads, options.quick), options.repetitions)
         best = min(seconds for system, seconds in found.items() if system != "wootz")
         ratios[name] = found["wootz"] / best
         times = ", ".join(f"{system} {seconds:.4f} s" for system, seconds in found.items())
