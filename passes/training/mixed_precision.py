@@ -19,8 +19,8 @@ from wootz.passes.training.state import loss_outputs
 Precision = Literal["float32", "float16"]
 """What convolutions and products are computed in.
 
-There is no bfloat16: opset 18 has it for MatMul and Gemm but not for Conv, ConvTranspose and pooling, and ONNX Runtime's
-CUDA provider (1.20 to 1.31) has no bfloat16 kernels for ConvTranspose, BatchNormalization, MaxPool and Pad in any opset.
+There is no bfloat16: opset 18 has it for MatMul and Gemm, but not for Conv, ConvTranspose and pooling; ONNX Runtime's
+CUDA provider (1.20 to 1.31) has no such kernels for ConvTranspose, BatchNormalization, MaxPool and Pad in any opset.
 """
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
