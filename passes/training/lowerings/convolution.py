@@ -29,6 +29,12 @@ FEW_CHANNELS = 16
 TURNING = 16
 """Turning a kernel costs as much as this many passes over the operand and the result."""
 
+FOLDING = 4
+"""With more weights than this many times an image's activations, one product for the batch beats one an image."""
+
+WIDEST_SPREAD = 16
+"""Columns up to which a product with a constant spreads pixels over a larger image for less than ConvTranspose does."""
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -71,6 +77,11 @@ class Convolution:
     @property
     def positions(self) -> int:
         return math.prod(self.count)
+
+    @property
+    def activations(self) -> int:
+        """Elements of an image at the convolution's positions, before and after it."""
+        return self.positions * (self.filters + self.channels)
 
     @property
     def is_depthwise(self) -> bool:
@@ -182,14 +193,39 @@ def _depthwise(x: Expression, dy: Expression, conv: Convolution) -> Expression:
 
 
 def input_gradient(dy: Expression, w: Expression, conv: Convolution) -> Expression | None:
-    """A convolution with the kernel turned round, or columns of the whole batch; None: ConvTranspose is as good."""
-    if conv.strides != (1, 1):
-        return None
+    """The formulation that costs least; None: ConvTranspose is as good."""
+    if conv.taps == 1 and conv.group == 1 and not any(conv.pads):
+        return _of_one_tap(dy, w, conv)
     turned = conv.taps * conv.filters * conv.channels
-    activations = conv.positions * (conv.filters + conv.channels)
-    if conv.group == 1 and conv.taps > 1 and turned > TURNING * activations:
+    if conv.group == 1 and conv.taps > 1 and turned > TURNING * conv.activations:
         return _columns_of_the_batch(dy, w, conv)
-    return _turned_kernel(dy, w, conv)
+    return _turned_kernel(dy, w, conv) if conv.strides == (1, 1) else None
+
+
+def _of_one_tap(dy: Expression, w: Expression, conv: Convolution) -> Expression | None:
+    """A product of the filters with dy, whose pixels lie apart where the convolution has strides."""
+    strides = conv.strides
+    fits = conv.size == tuple(n * s for n, s in zip(conv.count, strides, strict=True))
+    if strides != (1, 1) and (not fits or conv.count[1] > WIDEST_SPREAD):
+        return None
+    if is_heavy(conv):
+        pixels = dy.transpose(1, 0, 2, 3).reshape([conv.filters, -1])
+        product = w.reshape([conv.filters, -1]).op("Gemm", pixels, transA=1)
+        dx = product.reshape([conv.channels, -1, *conv.count]).transpose(1, 0, 2, 3)
+    else:
+        turned = w.reshape([conv.filters, -1]).transpose(1, 0).reshape([conv.channels, conv.filters, 1, 1])
+        dx = dy.op("Conv", turned)
+    return dx if strides == (1, 1) else _spread(dx, conv)
+
+
+def _spread(pixels: Expression, conv: Convolution) -> Expression:
+    """[N, C, P, Q] as [N, C, P · stride, Q · stride] with zeros between: a product with the matrix that puts a row of
+    pixels into the first of `stride` rows."""
+    rows, columns = conv.strides
+    width = conv.count[1] * columns
+    places = np.zeros((conv.count[1], rows * width))
+    places[np.arange(conv.count[1]), np.arange(0, width, columns)] = 1
+    return (pixels @ pixels.constant(places)).reshape([0, 0, *conv.size])
 
 
 def _turned_kernel(dy: Expression, w: Expression, conv: Convolution) -> Expression | None:
@@ -220,6 +256,33 @@ def add_up_columns(columns: Expression, conv: Convolution) -> Expression:
     size, kernel = columns.integers(list(conv.size)), columns.integers(list(conv.kernel))
     window = {"pads": list(conv.pads), "strides": list(conv.strides), "dilations": list(conv.dilations)}
     return columns.op("Col2Im", size, kernel, **window)
+
+
+# The convolution itself
+
+
+def is_heavy(conv: Convolution) -> bool:
+    """Whether it has so many more weights than pixels that folding the batch into one product pays."""
+    return conv.filters * conv.channels > FOLDING * conv.activations
+
+
+def convolution(node: Node, builder: Builder) -> list[Tensor] | None:
+    """A heavy convolution of one tap whose weights are trained as one product for the batch: the weight gradient reads
+    the folded x, too."""
+    x, w = (Expression.of(t, builder) for t in node.inputs[:2])
+    if len(node.inputs) > 2 or not any(w.tensor is t for t in builder.graph.inputs) or x.tensor.shape is None:
+        return None
+    y = Expression.of(node.outputs[0], builder)
+    attrs = {"strides": [1, 1], "pads": [0] * 4, **node.attrs}
+    plain = not any(attrs["pads"]) and list(attrs["strides"]) == [1, 1] and attrs.get("auto_pad", "NOTSET") == "NOTSET"
+    if not plain or x.rank != 4 or w.shape[2:] != (1, 1) or attrs.get("group", 1) != 1:
+        return None
+    conv = Convolution.of(Node("Conv", attrs={**attrs, "dilations": [1, 1]}), x, y, w.shape[2:])
+    if conv is None or not is_heavy(conv):
+        return None
+    pixels = x.transpose(1, 0, 2, 3).reshape([conv.channels, -1])
+    product = w.reshape([conv.filters, -1]).op("Gemm", pixels)
+    return [product.reshape([conv.filters, -1, *conv.count]).transpose(1, 0, 2, 3).tensor]
 
 
 # Copies

@@ -20,6 +20,7 @@ from wootz.passes.training.lowerings.convolution import (
     concat,
     conv_input_grad,
     conv_weight_grad,
+    convolution,
     tap_slices,
 )
 from wootz.passes.training.lowerings.scatter import max_pool_grad as scattered_max_pool_grad
@@ -60,21 +61,27 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
 def _channel_products(dy: Expression, x: Expression, axes: list[int]) -> Expression:
     """Σ dy x over all but the channels. Of long rows, products of matrices take it in one pass and without a tensor for
     what is to be summed; for short ones, their number costs more."""
-    space = x.shape[2:]
-    if not space or not all(isinstance(d, int) for d in space) or math.prod(space) < LONG_ROW:
+    pixels = _pixels(x)
+    if pixels is None or pixels < LONG_ROW:
         return (dy * x).sum(axes, keepdims=False)
-    row = [0, 0, 1, math.prod(space)]
+    row = [0, 0, 1, pixels]
     return (dy.reshape(row) @ x.reshape(row).transpose(0, 1, 3, 2)).sum([0, 2, 3], keepdims=False)
 
 
 def _negative_count(dy: Expression, x: Expression, scale: Expression) -> Expression:
     """Minus the elements of a channel. The images are counted on the graph's data, once for all layers."""
-    batch, space = x.shape[0], x.shape[2:]
+    batch, pixels = x.shape[0], _pixels(x)
     data = next((t for t in dy.builder.graph.inputs if t.shape and t.shape[0] == batch), None)
-    if data is None or not all(isinstance(d, int) for d in space):
+    if data is None or pixels is None:
         return dy.size().cast(dy) / -float(scale.shape[0])
     images = dy.builder.op("Shape", data, start=0, end=1)
-    return Expression(images, dy.builder, np.dtype(np.int64)).cast(dy) * -float(math.prod(space))
+    return Expression(images, dy.builder, np.dtype(np.int64)).cast(dy) * -float(pixels)
+
+
+def _pixels(x: Expression) -> int | None:
+    """The elements of an image's channel, where they are known."""
+    space = [d for d in x.shape[2:] if isinstance(d, int)]
+    return math.prod(space) if len(space) == x.rank - 2 else None
 
 
 def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
@@ -108,6 +115,7 @@ def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
 CPU: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
+    "Conv": convolution,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
     "MaxPoolGrad": max_pool_grad,
