@@ -12,7 +12,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.frontend.caffe.solver import read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import read_subspace
-from wootz.passes.analysis.module_boundaries import check_modules
+from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
@@ -88,6 +88,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         precision=options["precision"],
         notes=(
             *network.notes,
+            *gap_notes(network.model, modules),
             *warnings,
             *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
             *_machine_notes(solver, processes),

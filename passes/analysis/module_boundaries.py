@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from wootz.passes.analysis.modules import CONVOLUTIONS, layer_name
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, is_constant, module_nodes, subgraph_nodes
 
 
 def check_modules(model: Model, modules: Sequence[Module]) -> None:
-    """Raises WootzError for the first module, or pair of neighbours, that is not a piece of its own.
+    """Raises WootzError for no modules, and for the first, or pair of neighbours, that is not a piece of its own.
 
     Each module has to read nothing but its entry, and to be read through its exit alone; so have two neighbours
     together. No node may belong to two modules.
     """
+    if not modules:
+        raise WootzError(
+            "the network has no modules: no convolution was found to make one of, and none is marked (in a prototxt by "
+            'module: "NAME" in the layers, in an ONNX model by the pass annotate-modules)'
+        )
     for module in modules:
         fault = region_fault(model, module, module)
         if fault:
@@ -35,6 +41,33 @@ def check_modules(model: Model, modules: Sequence[Module]) -> None:
                 f"modules {one.name!r} and {next_one.name!r} don't follow each other: {fault}; "
                 f"make one module of them, or choose others"
             )
+
+
+def gap_notes(model: Model, modules: Sequence[Module]) -> tuple[str, ...]:
+    """For neighbours with convolutions between them, which belong to no module: what becomes of these.
+
+    The modules have to be pieces of their own that follow each other (`check_modules`).
+    """
+    notes = []
+    for one, next_one in pairwise(modules):
+        inside = {id(node) for module in (one, next_one) for node in module_nodes(model, module)}
+        region = subgraph_nodes([_tensor(model, next_one.exit)], stop=[_tensor(model, one.entry)])
+        between = [
+            layer_name(node)
+            for node in model.graph.nodes
+            if node.op in CONVOLUTIONS and id(node) in region and id(node) not in inside
+        ]
+        if between:
+            more = f" and {len(between) - 1} more" if len(between) > 1 else ""
+            notes.append(
+                f"convolution {between[0]!r}{more}, between modules {one.name!r} and {next_one.name!r}, is in no "
+                f"module: it stays whole, and is pre-trained only in blocks of both"
+            )
+    return tuple(notes)
+
+
+def _tensor(model: Model, name: str) -> Tensor:
+    return model.graph.tensors()[name]
 
 
 def region_fault(model: Model, first: Module, last: Module) -> str | None:

@@ -248,3 +248,20 @@ def test_modules_that_overlap(tmp_path):
     (tmp_path / "s.json").write_text("[[0.5, 0.5], [0.3, 0.5]]")
     reason = refusal("blocks", tmp_path / "overlap.onnx", "--subspace", tmp_path / "s.json")
     assert reason.startswith(f"modules '{first.name}' and '{second.name}' overlap")
+
+
+def test_modules_that_leave_gaps_are_warned_of(tmp_path):
+    model = open_network(str(RESIDUAL)).model
+    first, _, third, _ = find_modules(model)[0]
+    save(replace(model, modules=(first, third)), tmp_path / "gap.onnx")
+    (tmp_path / "s.json").write_text("[[0.5, 0.5], [0.3, 0.5]]")
+    result = run("blocks", tmp_path / "gap.onnx", "--subspace", tmp_path / "s.json")
+    assert result.exit_code == 0, result.output
+    assert "and 2 more, between modules 'res2a' and 'res3a', is in no module" in result.stderr
+
+
+def test_a_network_without_convolutions(tmp_path):
+    text = CHAIN.replace('"Convolution"', '"InnerProduct"').replace("convolution_param", "inner_product_param")
+    (tmp_path / "net.prototxt").write_text(text.replace(" kernel_size: 3", ""))
+    (tmp_path / "s.json").write_text("[[0.5], [0.3]]")
+    assert "has no modules" in refusal("blocks", tmp_path / "net.prototxt", "--subspace", tmp_path / "s.json")

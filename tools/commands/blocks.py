@@ -27,7 +27,7 @@ from wootz.passes.analysis.block_costs import (
     total,
 )
 from wootz.passes.analysis.block_groups import Group, format_bytes, group_blocks
-from wootz.passes.analysis.module_boundaries import check_modules
+from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
@@ -84,10 +84,9 @@ class BlockSurvey:
               help="Solver prototxt for the tuning blocks: estimates the memory of groups.")  # fmt: skip
 @click.option("--memory", type=Memory(), metavar="BYTES|4G",
               help="For pre-training (default: half of the machine's); goes with --pretrain-solver.")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
-@click.option(
-    "--picture", type=click.Path(path_type=Path), help="Draw networks × modules, coloured by block: .svg, .png."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write everything as JSON.")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False),
+              help="Draw networks × modules, coloured by block: .svg, .png.")  # fmt: skip
 def blocks(
     model: str,
     subspace_file: Path,
@@ -106,12 +105,10 @@ def blocks(
     solver = None if pretrain_solver is None else read_solver(pretrain_solver)
     network = open_network(model).model
     modules, source = find_modules(network)
-    if not modules:
-        raise WootzError(f"{model} has no modules: mark them in the prototxt")
     check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
     subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
-    for warning in warnings:
+    for warning in (*gap_notes(network, modules), *warnings):
         click.echo(f"warning: {warning}", err=True)
     if len(subspace.configurations) < 2:
         raise WootzError(
@@ -276,7 +273,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _work(macs: int) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if macs >= size:
             return f"{macs / size:.1f} {unit}MACs"
     return f"{macs} MACs"

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from wootz.passes.analysis.module_boundaries import check_modules
+from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
@@ -65,3 +65,26 @@ def test_a_second_output_of_the_network_is_one_of_the_module():
     model.graph.outputs = [*model.graph.outputs, model.graph.tensors()["c"]]
     with pytest.raises(WootzError, match="'c', for an output of the network"):
         check_modules(model, (Module("two", "b", "d"),))
+
+
+def test_a_network_without_modules():
+    with pytest.raises(WootzError, match=r"has no modules: .* in an ONNX model by the pass annotate-modules"):
+        check()
+
+
+def test_convolutions_between_modules_are_told():
+    chain = """<ir_version: 8, opset_import: ["" : 18]>
+    chain (float[1, 1, 2, 2] x) => (float[1, 1, 2, 2] y) <float[1, 1, 1, 1] w = {1}> {
+      [conv1] a = Conv (x, w)
+      [conv2] b = Conv (a, w)
+      [pool2] c = MaxPool <kernel_shape = [1, 1]> (b)
+      [conv3] d = Conv (c, w)
+      [pool3] e = MaxPool <kernel_shape = [1, 1]> (d)
+      [conv4] y = Conv (e, w)
+    }"""
+    model = parse_text(chain)
+    first, middle, last = Module("first", "x", "a"), Module("middle", "c", "d"), Module("last", "e", "y")
+    (note,) = gap_notes(model, (first, last))
+    assert note.startswith("convolution 'conv2' and 1 more, between modules 'first' and 'last', is in no module: it ")
+    (note,) = gap_notes(model, (first, middle, last))
+    assert note.startswith("convolution 'conv2', between modules 'first' and 'middle'"), "a pooling layer is no gap"
