@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
@@ -17,10 +18,12 @@ from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import TEACHER, parse_blocks
+from wootz.runtime.machine import gpu_memory
 from wootz.runtime.session import Device, TrainingSession
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "net.prototxt"
 SOLVER = Solver(type=SolverType.ADAM, momentum=0.9, batch_size=16)
+ONE_THREAD = Device(threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +39,8 @@ def data():
     return np.random.default_rng(1).normal(0, 1, (16, 1, 8, 8)).astype(np.float32)
 
 
-def train(graph, data, steps):
-    session = TrainingSession(graph, Device(threads=1))
+def train(graph, data, steps, device=ONE_THREAD):
+    session = TrainingSession(graph, device, len(data))
     return np.array([session.step(data, None, 0.002) for _ in range(steps)]), session.weights()
 
 
@@ -78,3 +81,18 @@ def test_students_scales_are_independent(graphs, data):
     _, after = train(graph, data, 1)
     moved = {s.loss for s in interface.slots if s.kind == "parameter" and (after[s.input] != before[s.input]).any()}
     assert moved == set(interface.losses[1:])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or gpu_memory() is None,
+    reason="no NVIDIA GPU, or an ONNX Runtime without CUDA",
+)
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_a_gpu_trains_as_the_cpu_does(cuda_graphs, graphs, data):
+    """ONNX Runtime captures no CUDA graph where a step copies to or from the host."""
+    expected, _ = train(graphs["float16"], data, 20)
+    found, weights = train(graphs["float16"], data, 20, Device("cuda", cuda_graphs=cuda_graphs))
+    np.testing.assert_allclose(found[0], expected[0], rtol=5e-3)
+    np.testing.assert_allclose(found[-1], expected[-1], rtol=0.1)
+    assert all(np.isfinite(w).all() for w in weights.values())
