@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.model import Model
+from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
@@ -19,10 +22,21 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.embed_batches import EmbedBatches
 from wootz.passes.training.interface import EmbeddedBatches, TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.fold_constants import FoldConstants
 from wootz.runtime.batches import training_batch
 from wootz.runtime.dataset import Split
 from wootz.runtime.schedule import Choice, training_schedule
 from wootz.runtime.session import evaluate
+
+
+def load_sibling(name: str):
+    specification = importlib.util.spec_from_file_location(f"embed_batches_{name}", Path(__file__).with_name(name))
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+CUDA_KERNELS = load_sibling("test_cuda_kernels.py")
 
 
 def classifier(channels: int, height: int, width: int) -> Model:
@@ -93,6 +107,19 @@ def test_batches_equal_those_of_the_runtime(transform, dtype, height, width, see
         assert found["position.new"] == position + 1
         before[position] = found["loss"]
         np.testing.assert_array_equal(found["loss.recorded.new"], before)
+
+
+@pytest.mark.parametrize("pixels", ["uint8", "float32"])
+def test_batches_stay_on_a_gpu(pixels):
+    """Every node has a kernel for CUDA, and reads nothing that the host has to compute."""
+    transform = InputTransform(mean=(1.0,), scale=(0.5,), crop_size=2, mirror=True)
+    network = replace(classifier(3, 2, 2), metadata={TRANSFORM_KEY: transform.to_json()})
+    trained = build_training_graph(network, Solver(momentum=0.9, iter_size=2), target="onnx-cuda")
+    embedded = EmbedBatches(height=4, width=5, pixels=pixels).apply(trained).model
+    graph = FoldConstants().apply(embedded).model.graph
+    annotate_shapes(graph)
+    assert not CUDA_KERNELS.without_kernel(graph)
+    assert not {"Shape", "Size"} & {node.op for node in graph.nodes}
 
 
 def test_a_loss_that_is_not_finite_spoils_no_other_record():
