@@ -151,9 +151,11 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 def _split_passes(text: str) -> list[str]:
     """The parts between commas outside of braces and quotes."""
-    parts, depth, quoted, start = [], 0, False, 0
+    parts, depth, quoted, escaped, start = [], 0, False, False, 0
     for i, c in enumerate(text):
-        if c == '"':
+        if escaped or (quoted and c == "\\"):
+            escaped = not escaped
+        elif c == '"':
             quoted = not quoted
         elif not quoted:
             depth += {"{": 1, "}": -1}.get(c, 0)
@@ -161,7 +163,8 @@ def _split_passes(text: str) -> list[str]:
                 parts.append(text[start:i])
                 start = i + 1
     if depth or quoted:
-        raise WootzError(f"pipeline {text!r}: {'a brace' if depth else 'a quotation mark'} isn't closed")
+        fault = "the braces don't match" if depth else "a quotation mark isn't closed"
+        raise WootzError(f"pipeline {text!r}: {fault}")
     return [part for part in [*parts, text[start:]] if part.strip()]
 
 

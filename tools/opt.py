@@ -164,7 +164,7 @@ class _Run:
         except WootzError as error:
             message = str(error)
         if not self.options["verify_diagnostics"]:
-            return [] if message is None else [message]
+            return [] if message is None else [message if message.startswith(file) else f"{file}:{line}: {message}"]
         if message is None:
             return [f"{file}:{at}: expected an error with {text!r}, and there was none" for at, text in expected]
         if not any(text in message for _, text in expected):

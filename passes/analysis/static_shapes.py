@@ -6,11 +6,12 @@ divides. What Shape, Gather, Concat and the like then compute is known, and is u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from wootz.passes.errors import VerificationError
 from wootz.passes.ir.evaluate import can_evaluate, evaluate_node
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, copy_graph, is_constant
 from wootz.passes.ir.shapes import NodeInference, inferred_types
@@ -33,18 +34,38 @@ class StaticShapes:
 
 
 def static_shapes(model: Model) -> StaticShapes:
-    """Binds the symbolic dimensions of `model` and infers. Raises VerificationError for shapes that contradict."""
+    """Binds the symbolic dimensions of `model` and infers. Raises VerificationError for shapes that contradict.
+
+    Where no shape is annotated for what an operator of another domain computes, it is assumed to be that of the
+    operator's first operand, with the channels that a convolution behind it reads, if nothing contradicts that.
+    """
     graph = copy_graph(model.graph)
+    unknown = _of_unknown_operators(graph)
     for tensor in [*graph.inputs, *(t for node in graph.nodes if node.domain for t in node.outputs)]:
         tensor.shape = _bound(tensor.shape)
+    if unknown:
+        try:
+            return _infer_in_order(graph, unknown)
+        except VerificationError:
+            return _infer_in_order(graph, ())
     if any(node.op in ("Shape", "Size") for node in graph.nodes):
-        return _infer_in_order(graph)
+        return _infer_in_order(graph, ())
     shapes = {name: _static(t.shape) for name, t in graph.tensors().items()}
     return StaticShapes(shapes | {name: _static(shape) for name, (_, shape) in inferred_types(graph).items()}, {})
 
 
-def _infer_in_order(graph: Graph) -> StaticShapes:
-    """Inference node by node, with the values of shape operands: ONNX's own doesn't follow divisions and the like."""
+def _of_unknown_operators(graph: Graph) -> tuple[Tensor, ...]:
+    """The tensors of which nothing says the shape: no annotation, no function, and no inference."""
+    functions = {(f.domain, f.name) for f in graph.functions}
+    nodes = [n for n in graph.nodes if n.domain and n.domain != "ai.onnx" and (n.domain, n.op) not in functions]
+    return tuple(t for node in nodes for t in node.outputs if not t.is_empty() and t.shape is None)
+
+
+def _infer_in_order(graph: Graph, assumed: Sequence[Tensor]) -> StaticShapes:
+    """Inference node by node, with the values of shape operands: ONNX's own doesn't follow divisions and the like.
+
+    The shapes of the tensors in `assumed` are guessed.
+    """
     shapes = {name: _static(t.shape) for name, t in graph.tensors().items() if is_constant(t) or t in graph.inputs}
     values: dict[str, np.ndarray] = {}
     inference = NodeInference(graph)
@@ -57,7 +78,27 @@ def _infer_in_order(graph: Graph) -> StaticShapes:
             continue
         for name, shape in inference.infer(node).items():
             shapes[name] = _static(shape)
+        for tensor in node.outputs:
+            if node.domain and not tensor.is_empty() and shapes.get(tensor.name) is None:
+                is_assumed = any(tensor is t for t in assumed)
+                shape = _likely_shape(node, tensor, shapes) if is_assumed else _static(tensor.shape)
+                if shape is not None:
+                    shapes[tensor.name] = shape
+                    inference.set_shape(tensor.name, shape, like=node.inputs[0].name)
     return StaticShapes(shapes, values)
+
+
+def _likely_shape(node: Node, result: Tensor, shapes: Mapping[str, tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """The shape of the node's first operand, with the channels that a convolution reads from `result`."""
+    shape = shapes.get(node.inputs[0].name) if node.inputs else None
+    for reader in result.outputs:
+        if reader.op in ("Conv", "ConvTranspose") and reader.inputs[0] is result and is_constant(reader.inputs[1]):
+            weight = reader.inputs[1].shape
+            channels = weight[0] if reader.op == "ConvTranspose" else weight[1] * reader.attrs.get("group", 1)
+            if shape is None or len(shape) != len(weight):
+                shape = (BOUND_BATCH, channels, *(BOUND_EXTENT,) * (len(weight) - 2))
+            return (shape[0], channels, *shape[2:])
+    return shape
 
 
 def _bound(shape: list[int | str] | None) -> list[int | str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -86,6 +87,12 @@ class NodeInference:
         """States what a tensor holds."""
         self._values[name] = onnx.numpy_helper.from_array(value, name)
         self._types[name] = onnx.helper.make_tensor_type_proto(self._values[name].data_type, value.shape)
+
+    def set_shape(self, name: str, shape: Sequence[int], like: str) -> None:
+        """States a tensor's shape; it has the element type of another tensor, or float32 if that isn't known."""
+        known = self._types.get(like)
+        elem_type = known.tensor_type.elem_type if known is not None else onnx.TensorProto.FLOAT
+        self._types[name] = onnx.helper.make_tensor_type_proto(elem_type, shape)
 
     def infer(self, node: Node) -> dict[str, list[int | str] | None]:
         """The shapes of the results of `node`, None where unknown. Raises VerificationError for a contradiction."""

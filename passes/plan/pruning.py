@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -98,11 +99,14 @@ class PruningPlan:
     def from_json(text: str) -> PruningPlan:
         """Raises WootzError for text that is no plan."""
         try:
-            rows = json.loads(text)["layers"]
-            return PruningPlan(
-                tuple(
-                    LayerPlan(**{**row, "keep": tuple(row["keep"]), "tied": tuple(row.get("tied", ()))}) for row in rows
-                )
-            )
+            return PruningPlan(tuple(_layer_plan(row) for row in json.loads(text)["layers"]))
         except (ValueError, KeyError, TypeError) as error:
             raise WootzError(f"not a pruning plan: {error}") from error
+
+
+def _layer_plan(row: Mapping[str, Any]) -> LayerPlan:
+    """The entry written as a JSON object. Raises ValueError, KeyError or TypeError for what is none."""
+    keep = row["keep"]
+    if not isinstance(keep, list) or any(type(index) is not int for index in [*keep, row["filters"]]):
+        raise ValueError(f"the filters of layer {row['layer']!r} aren't whole numbers")
+    return LayerPlan(**{**row, "keep": tuple(keep), "tied": tuple(row.get("tied", ()))})

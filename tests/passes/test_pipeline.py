@@ -131,7 +131,7 @@ def test_printing_and_parsing_give_the_pass_back(pass_: Everything) -> None:
         ("everything{word=three}", "pass everything, option word: 'three' is none of one, two"),
         ("everything{count=1 count=2}", "pass everything: option count is given twice"),
         ("everything{count}", "pass everything: 'count' is no option (option=value)"),
-        ("everything{count=1", "pipeline 'everything{count=1': a brace isn't closed"),
+        ("everything{count=1", "pipeline 'everything{count=1': the braces don't match"),
         ("two words", "'two words' is no pass: NAME or NAME{option=value …}"),
     ],
 )

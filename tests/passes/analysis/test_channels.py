@@ -177,3 +177,32 @@ def test_channels_under_different_reshapes_of_groups_are_locked() -> None:
     cells, locks = find_cells(found)
     assert MISALIGNED in locks.values()
     assert not {channel for cell in cells for channel in cell.channels.tolist()} & locks.keys()
+
+
+CUSTOM = """<ir_version: 8, opset_import: ["" : 18, "acme" : 1]> g (float[N,3,8,8] x) => (float[M,2] y)
+<float[4,3,1,1] wa = {WEIGHTS}, float[4,{INPUTS},1,1] wb = {WEIGHTS}, float[2,{FEATURES}] wc = {WEIGHTS}>
+{ [a] t = Conv(x, wa) [m] u = acme.Magic(t) [b] v = Conv(u, wb) [r] w = Relu(v) [f] z = Flatten(w)
+  [c] y = Gemm<transB = 1>(z, wc) }"""
+
+
+def behind_custom_operator(inputs: int, features: int) -> ChannelAnalysis:
+    text = CUSTOM.replace("{INPUTS}", str(inputs)).replace("{FEATURES}", str(features))
+    for count in (12, 4 * inputs, 2 * features):
+        text = text.replace("{WEIGHTS}", "{" + ",".join(["1"] * count) + "}", 1)
+    return analyse_channels(parse_text(text))
+
+
+def test_the_shape_behind_a_custom_operator_is_that_before_it_where_nothing_contradicts() -> None:
+    """With the channels that the next convolution reads."""
+    found = behind_custom_operator(inputs=6, features=4 * 8 * 8)
+    assert [layer.name for layer in found.layers] == ["a", "b", "c"]
+    assert reason(found, "a") == "Magic 'm': no rule says what becomes of channels there"
+    assert reason(found, "b") is None
+    assert found.shapes["u"] == (1, 6, 8, 8)
+
+
+def test_what_follows_a_custom_operator_stays_where_its_shape_can_not_be_told() -> None:
+    """The fully connected layer says that the image has another size than before the operator."""
+    found = behind_custom_operator(inputs=4, features=4 * 4 * 4)
+    assert found.shapes.get("u") is None
+    assert [layer.name for layer in found.layers] == ["a"]

@@ -8,6 +8,7 @@ import pytest
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
 from wootz.passes.transforms.prune_blocks import plan_blocks, prunable_convolutions
@@ -128,3 +129,10 @@ def test_what_cannot_be_planned_is_refused(rates: dict[str, float], message: str
     with pytest.raises(WootzError) as refusal:
         plan_blocks(BLOCK, rates)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("keep", ['["a"]', "[1.5, 2]", "3", "[true]"])
+def test_a_plan_of_something_else_than_whole_numbers_is_refused(keep: str) -> None:
+    text = f'{{"layers": [{{"layer": "c", "weight": "w", "filters": 8, "keep": {keep}}}]}}'
+    with pytest.raises(WootzError, match="not a pruning plan: the filters of layer 'c' aren't whole numbers"):
+        PruningPlan.from_json(text)
