@@ -283,12 +283,14 @@ def coupling_along_axis(walk: ChannelWalk, node: Node) -> None:
 
 
 def layer_normalization(walk: ChannelWalk, node: Node) -> None:
-    """Normalises over the axes from `axis` on; channels among them are coupled."""
+    """Normalises over the axes from `axis` on; channels among them are coupled.
+
+    They go on behind it, so that what is tied to them there is locked for this reason.
+    """
     labels = walk.map(node.inputs[0])
     axis = node.attrs.get("axis", -1) % labels.ndim
     if any(extent > 1 for extent in labels.shape[axis:]):
-        walk.lock_inputs(node, f"{walk.where(node)} normalises over channels")
-        return
+        walk.lock_inputs(node, f"{walk.where(node)} normalises over channels: removing one isn't zeroing it")
     walk.set_map(node.outputs[0], labels)
 
 

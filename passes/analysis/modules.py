@@ -2,8 +2,10 @@
 
 A *cut* is a tensor through which everything flows: nothing that is computed later reads anything computed before it,
 but the cut itself. Between two neighbouring cuts lies one node, or a bundle of parallel paths (a residual block, an
-Inception module). By structure, each bundle with a convolution in it is a module; in a network that has none, each
-convolution is.
+Inception module). By structure, each bundle with a convolution in it is a module, and so is an inverted bottleneck
+that no path leads past (MobileNet's strided blocks); in a network without bundles, each convolution is a module.
+Where paths of different modules cross (the skips of a U-Net, a DenseNet's block, the neck of a detector), they lie
+between the same two cuts and are one module: none of them has an entry and an exit of its own.
 """
 
 from __future__ import annotations
@@ -91,13 +93,55 @@ def find_segments(graph: Graph) -> tuple[Segment, ...]:
 
 
 def _modules_by_structure(segments: Sequence[Segment]) -> tuple[Module, ...]:
-    bundles = [i for i, s in enumerate(segments) if len(s.nodes) > 1 and s.has(CONVOLUTIONS)]
-    if bundles:
-        spans = [(i, _extended(segments, i, ENDS_MODULE)) for i in bundles]
-    else:
+    bundles = [(i, i) for i, s in enumerate(segments) if len(s.nodes) > 1 and s.has(CONVOLUTIONS)]
+    if not bundles:
         starts = [i for i, s in enumerate(segments) if s.has(CONVOLUTIONS) and not _is_depthwise(s.nodes[0])]
-        spans = [(i, _extended(segments, i, ENDS_CHAIN_MODULE)) for i in starts]
-    return _named_modules(segments, spans)
+        return _named_modules(segments, [(i, _extended(segments, i, ENDS_CHAIN_MODULE)) for i in starts])
+    inverted = _inverted_bottlenecks(segments)
+    spans = inverted + [b for b in bundles if not any(first <= b[0] <= last for first, last in inverted)]
+    spans.sort()
+    starts = [first for first, _ in spans[1:]] + [len(segments)]
+    extended = [
+        (first, _extended(segments[:start], last, ENDS_MODULE))
+        for (first, last), start in zip(spans, starts, strict=True)
+    ]
+    return _named_modules(segments, extended)
+
+
+def _inverted_bottlenecks(segments: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Depthwise convolutions with the layers around them, where no path leads past them (MobileNetV2, EfficientNet).
+
+    The layer before belongs to it when it is pointwise and widens, the next one always, with a gate in between.
+    """
+    spans: list[tuple[int, int]] = []
+    for i, segment in enumerate(segments):
+        last = _projection(segments, i) if len(segment.nodes) == 1 and _is_depthwise(segment.nodes[0]) else None
+        if last is not None and (not spans or spans[-1][1] < i):
+            spans.append((_expansion(segments, i), last))
+    return spans
+
+
+def _expansion(segments: Sequence[Segment], depthwise: int) -> int:
+    """The widening pointwise convolution before a depthwise one; the depthwise one itself where there is none."""
+    before = depthwise - 1
+    while before >= 0 and not segments[before].has(ENDS_MODULE):
+        before -= 1
+    if before < 0 or len(segments[before].nodes) > 1 or segments[before].nodes[0].op != "Conv":
+        return depthwise
+    filters, inputs, *kernel = segments[before].nodes[0].inputs[1].shape
+    return before if filters > inputs and set(kernel) == {1} else depthwise
+
+
+def _projection(segments: Sequence[Segment], depthwise: int) -> int | None:
+    """The convolution behind a depthwise one; only normalization, activation and a gate may lie between them."""
+    for i in range(depthwise + 1, len(segments)):
+        nodes = segments[i].nodes
+        if len(nodes) == 1 and nodes[0].op == "Conv":
+            return None if _is_depthwise(nodes[0]) else i
+        is_gate = len(nodes) > 1 and nodes[-1].op == "Mul"
+        if not is_gate and segments[i].has(ENDS_MODULE):
+            return None
+    return None
 
 
 def _extended(segments: Sequence[Segment], last: int, stops: set[str]) -> int:

@@ -76,8 +76,7 @@ def _infer_in_order(graph: Graph, assumed: Sequence[Tensor]) -> StaticShapes:
             inference.set_value(node.outputs[0].name, value)
             shapes[node.outputs[0].name] = value.shape
             continue
-        for name, shape in inference.infer(node).items():
-            shapes[name] = _static(shape)
+        shapes.update((name, _static(shape)) for name, shape in inference.infer(node).items())
         for tensor in node.outputs:
             if node.domain and not tensor.is_empty() and shapes.get(tensor.name) is None:
                 is_assumed = any(tensor is t for t in assumed)

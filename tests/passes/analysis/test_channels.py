@@ -206,3 +206,17 @@ def test_what_follows_a_custom_operator_stays_where_its_shape_can_not_be_told() 
     found = behind_custom_operator(inputs=4, features=4 * 4 * 4)
     assert found.shapes.get("u") is None
     assert [layer.name for layer in found.layers] == ["a"]
+
+
+def test_what_is_added_to_a_normalised_tensor_is_locked_for_the_normalisation() -> None:
+    found = analysis(
+        "[a] s = Conv(x, wa) [t] t = Transpose<perm = [0,2,3,1]>(s) [l] u = LayerNormalization(t, scale) "
+        "[u] v = Transpose<perm = [0,3,1,2]>(u) [b] w = Conv(v, wb) [z] k = Add(v, w) [c] y = Conv(k, wc)"
+        "| float[4] scale = {1,1,1,1}",
+        wa=(4, 2, 1, 1),
+        wb=(4, 4, 1, 1),
+        wc=(1, 4, 1, 1),
+    )
+    expected = "LayerNormalization 'l' normalises over channels: removing one isn't zeroing it"
+    assert reason(found, "a") == expected
+    assert reason(found, "b") == expected

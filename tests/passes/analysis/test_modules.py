@@ -79,3 +79,19 @@ def test_a_network_of_two_inputs_has_no_first_cut_before_they_meet() -> None:
     text = """<ir_version: 8, opset_import: ["" : 18]> g (float[1] x, float[1] z) => (float[1] y)
     { [a] s = Add(x, z) [r] y = Relu(s) }"""
     assert [(s.entry, s.exit) for s in find_segments(parse_text(text).graph)] == [("s", "y")]
+
+
+def test_an_inverted_bottleneck_without_a_skip_is_a_module_beside_residual_ones() -> None:
+    """Widening, depthwise, gate and projection; the pooling before it and the convolution behind it are outside."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N,1,4,4] x) => (float[N,1,4,4] y)
+    <float[2,1,1,1] widen = {1,2}, float[2,1,1,1] depth = {1,2}, float[2,2,1,1] gate = {1,2,3,4},
+     float[1,2,1,1] narrow = {1,2}, float[1,1,1,1] one = {1}>
+    {
+      [p] a = MaxPool<kernel_shape = [1,1]>(x)
+      [w] b = Conv(a, widen) [s] c = Sigmoid(b) [m] d = Mul(b, c)
+      [d] e = Conv<group = 2>(d, depth) [r] f = Relu(e)
+      [g] h = Conv(f, gate) [gs] i = Sigmoid(h) [gm] j = Mul(f, i)
+      [n] k = Conv(j, narrow) [nr] l = Relu(k)
+      [c1] m = Conv(l, one) [add] o = Add(l, m) [last] y = Conv(o, one)
+    }"""
+    assert find_modules(parse_text(text)) == ((Module("module1", "a", "l"), Module("module2", "l", "o")), "structure")

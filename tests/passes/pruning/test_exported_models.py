@@ -83,13 +83,22 @@ def test_a_plan_is_replayed_on_other_weights(exported: Exported, oracles: Module
 
 @pytest.mark.parametrize(
     ("name", "count", "convolutions"),
-    [("resnet50", 16, [4] + [3] * 2 + [4] + [3] * 3 + [4] + [3] * 5 + [4] + [3] * 2), ("inception_v3", 11, None)],
+    [
+        ("resnet50", 16, [4] + [3] * 2 + [4] + [3] * 3 + [4] + [3] * 5 + [4] + [3] * 2),
+        ("inception_v3", 11, None),
+        ("mobilenet_v2", 17, None),
+        ("mobilenet_v3", 15, None),
+        ("efficientnet_b0", 16, None),
+    ],
 )
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_modules_are_those_of_the_paper(
     name: str, count: int, convolutions: list[int] | None, exporter: str, exported: Exported
 ) -> None:
-    """ResNet-50 has 16 residual blocks, Inception-V3 has 11 Inception modules (paper, section 7.1)."""
+    """ResNet-50 has 16 residual blocks, Inception-V3 has 11 Inception modules (paper, section 7.1).
+
+    MobileNetV2 and V3 have 17 and 15 inverted bottlenecks, EfficientNet-B0 has 16 (tables of their papers).
+    """
     pruner = BlockPruner.of(exported(f"{name}.{exporter}"))
     modules, source = find_modules(pruner.model)
     assert source == "structure"
