@@ -1,17 +1,18 @@
-"""How long a training step takes, side by side with the same step in PyTorch on the same cores.
+"""How long a training step takes and what memory it needs, beside the same step in PyTorch on the same cores.
 
-    python benchmarks/train_step.py [--json] [--quick] [--target onnx] [--threads 2] [--repetitions 7] [NAME…]
+    python benchmarks/train_step.py [--json] [--quick] [--target onnx] [--threads 2] [--repetitions 15] [NAME…]
 
 resnet50_finetune   forward, backward and SGD with momentum: ResNet-50 at 224², 8 images
 resnet20_finetune   the same for a ResNet-20 at 32², 32 images
 resnet50_pretrain   ResNet-50 as frozen teacher and, for each of its 16 modules at rates 0.3, 0.5 and 0.7, a pruned
                     student: its loss, gradients and step; 8 images of 224²
 
-PyTorch runs in the memory format that is faster for it (channels_last or contiguous, both are timed), its teacher under
-`no_grad` in eval mode, with one optimizer for all students. Repetitions of the systems are interleaved; the medians
-count. `--json` prints as its last line {"resnet50_finetune": our median over PyTorch's, …}; `--quick` takes
-small images and few students, to see whether everything runs. On a GPU, `--device cuda` measures steps whose data
-set stays there (resident_steps.py).
+PyTorch runs in both memory formats, contiguous and channels_last, its teacher under `no_grad` in eval mode, with one
+optimizer for all students. Every system has a process of its own; they take turns, one repetition each, while the
+others sleep, and the medians count. Memory is the most that a process held at once (VmHWM) above what it held before it
+built the network. `--json` prints as its last line {"resnet50_finetune": our median over that of the faster PyTorch,
+"resnet50_finetune_memory": our peak over that one's, …}; `--quick` takes small images and few students, to see whether
+everything runs. On a GPU, `--device cuda` measures steps whose data set stays there (resident_steps.py).
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from subprocess import PIPE
+from typing import Any, Literal
 
 import numpy as np
 
@@ -249,23 +255,8 @@ def batch(count: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return random.normal(size=(count, 3, size, size)).astype(np.float32), random.integers(0, classes, count)
 
 
-def systems(name: str, target: Target, threads: int, quick: bool) -> dict[str, Step]:
-    """The steps to compare, by system."""
-    resnet = RESNET20 if name.startswith("resnet20") else RESNET50
-    size, count = (32, 32) if resnet is RESNET20 else (64, 2) if quick else (224, 8)
-    images, labels = batch(count, size, resnet.classes)
-    if name.endswith("finetune"):
-        return {
-            "wootz": our_finetuning(resnet, images, labels, target, threads),
-            "torch contiguous": torch_finetuning(resnet, images, labels, channels_last=False),
-            "torch channels_last": torch_finetuning(resnet, images, labels, channels_last=True),
-        }
-    rates = RATES[:1] if quick else RATES
-    return {
-        "wootz": our_pretraining(resnet, images, rates, target, threads),
-        "torch contiguous": torch_pretraining(resnet, images, rates, channels_last=False),
-        "torch channels_last": torch_pretraining(resnet, images, rates, channels_last=True),
-    }
+SYSTEMS = ("wootz", "torch contiguous", "torch channels_last")
+NAMES = ("resnet50_finetune", "resnet20_finetune", "resnet50_pretrain")
 
 
 def medians(steps: dict[str, Step], repetitions: int) -> dict[str, float]:
@@ -281,7 +272,110 @@ def medians(steps: dict[str, Step], repetitions: int) -> dict[str, float]:
     return {system: statistics.median(seconds) for system, seconds in times.items()}
 
 
-NAMES = ("resnet50_finetune", "resnet20_finetune", "resnet50_pretrain")
+def build(name: str, system: str, target: Target, threads: int, quick: bool) -> Step:
+    """The step of one system."""
+    resnet = RESNET20 if name.startswith("resnet20") else RESNET50
+    size, count = (32, 32) if resnet is RESNET20 else (64, 2) if quick else (224, 8)
+    images, labels = batch(count, size, resnet.classes)
+    channels_last = system.endswith("channels_last")
+    if name.endswith("finetune"):
+        if system == "wootz":
+            return our_finetuning(resnet, images, labels, target, threads)
+        return torch_finetuning(resnet, images, labels, channels_last)
+    rates = RATES[:1] if quick else RATES
+    if system == "wootz":
+        return our_pretraining(resnet, images, rates, target, threads)
+    return torch_pretraining(resnet, images, rates, channels_last)
+
+
+def serve(name: str, system: str, target: Target, threads: int, quick: bool) -> None:
+    """Runs in a process of its own: a step for each line of standard input, answered by the seconds that it took and by
+    the bytes that the process has needed at most since before the network was built."""
+    if system != "wootz":
+        import torch
+
+        torch.set_num_threads(threads)
+    before = memory("VmRSS")
+    step = build(name, system, target, threads, quick)
+    step()
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        step()
+        print(time.perf_counter() - start, memory("VmHWM") - before, flush=True)
+
+
+def memory(kind: Literal["VmRSS", "VmHWM"]) -> int:
+    """Bytes of memory that this process holds (VmRSS) or has held at most (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{kind}:"))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The median seconds of a step, and the bytes that its process needed."""
+
+    seconds: float
+    bytes: int
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Measured]:
+    """All systems, one repetition of each after the other."""
+    command = [sys.executable, __file__, name, "--target", options.target, "--threads", str(options.threads)]
+    command += ["--quick"] if options.quick else []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    found: dict[str, list[tuple[float, int]]] = {system: [] for system in SYSTEMS}
+    with ExitStack() as stack:
+        workers = {
+            system: stack.enter_context(
+                subprocess.Popen([*command, "--system", system], env=environment, stdin=PIPE, stdout=PIPE, text=True)
+            )
+            for system in SYSTEMS
+        }
+        for _ in range(1 + options.repetitions):  # the first answers come when all are built
+            for system, worker in workers.items():
+                found[system].append(ask(worker, system))
+        for worker in workers.values():
+            worker.communicate()
+    return {
+        system: Measured(statistics.median(seconds for seconds, _ in steps[1:]), steps[-1][1])
+        for system, steps in found.items()
+    }
+
+
+def ask(worker: subprocess.Popen[str], system: str) -> tuple[float, int]:
+    """One step of a worker: seconds, and bytes so far."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    print(file=worker.stdin, flush=True)
+    answer = worker.stdout.readline().split()
+    if not answer:
+        raise SystemExit(f"{system} ended with {worker.wait()}")
+    return float(answer[0]), int(answer[1])
+
+
+def in_turns(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Ratios of our time and memory to those of the PyTorch that is faster."""
+    found = measure(name, options)
+    ours = found["wootz"]
+    best = min((m for system, m in found.items() if system != "wootz"), key=lambda m: m.seconds)
+    ratios = {name: ours.seconds / best.seconds, f"{name}_memory": ours.bytes / best.bytes}
+    parts = ", ".join(f"{system} {m.seconds:.4f} s, {m.bytes / 1e6:.0f} MB" for system, m in found.items())
+    print(f"{name}: {parts}; ratio {ratios[name]:.2f}, of memory {ratios[f'{name}_memory']:.2f}", flush=True)
+    return ratios
+
+
+def resident(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """The ratio of our time to that of the PyTorch that is faster."""
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    import torch
+    from resident_steps import resident_medians
+
+    torch.set_num_threads(options.threads)
+    found = resident_medians(name, options)
+    ratio = found["wootz"] / min(seconds for system, seconds in found.items() if system != "wootz")
+    times = ", ".join(f"{system} {seconds:.4f} s" for system, seconds in found.items())
+    print(f"{name}: {times}; ratio {ratio:.2f}", flush=True)
+    return {name: ratio}
 
 
 def main() -> None:
@@ -291,32 +385,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--target", help="default: onnx, on CUDA onnx-cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=7)
-    resident = parser.add_argument_group("with the data set on the device (resident_steps.py): always so on CUDA")
-    resident.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    resident.add_argument("--resident", action="store_true")
-    resident.add_argument("--batch-size", type=int, default=0)
-    resident.add_argument("--precision", choices=["float32", "float16"], default="float32")
-    resident.add_argument("--tf32", action="store_true")
-    resident.add_argument("--cuda-graphs", action="store_true", help="on our side")
+    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
+    on_device = parser.add_argument_group("with the data set on the device (resident_steps.py): always so on CUDA")
+    on_device.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    on_device.add_argument("--resident", action="store_true")
+    on_device.add_argument("--batch-size", type=int, default=0)
+    on_device.add_argument("--precision", choices=["float32", "float16"], default="float32")
+    on_device.add_argument("--tf32", action="store_true")
+    on_device.add_argument("--cuda-graphs", action="store_true", help="on our side")
     options = parser.parse_args()
     options.target = options.target or ("onnx-cuda" if options.device == "cuda" else "onnx")
-    os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    import torch
-
-    torch.set_num_threads(options.threads)
-    ratios = {}
+    if options.system:
+        serve(options.names[0], options.system, options.target, options.threads, options.quick)
+        return
+    ratios: dict[str, float] = {}
     for name in options.names or NAMES:
-        if options.resident or options.device == "cuda":
-            from resident_steps import resident_medians
-
-            found = resident_medians(name, options)
-        else:
-            found = medians(systems(name, options.target, options.threads, options.quick), options.repetitions)
-        best = min(seconds for system, seconds in found.items() if system != "wootz")
-        ratios[name] = found["wootz"] / best
-        times = ", ".join(f"{system} {seconds:.4f} s" for system, seconds in found.items())
-        print(f"{name}: {times}; ratio {ratios[name]:.2f}", flush=True)
+        ratios |= (resident if options.resident or options.device == "cuda" else in_turns)(name, options)
     if options.json:
         print(json.dumps({name: round(ratio, 4) for name, ratio in ratios.items()}))
 
