@@ -47,6 +47,7 @@ KERNELS: dict[str, set[str]] = {
     **dict.fromkeys(("Identity", "Reshape", "ScatterElements", "ScatterND", "Shape", "Size", "Slice"), ANYTHING),
     **dict.fromkeys(("Split", "Squeeze", "Transpose", "Unsqueeze"), ANYTHING),
     "Clip": FLOATS | {"int64", "int8", "uint8", "uint64"},
+    "CumSum": NUMBERS,
     "Equal": NUMBERS | {"bool"},
     "GatherND": FLOATS | {"bool", "int64"},
     "IsInf": {"float32", "float64"},
@@ -56,6 +57,7 @@ KERNELS: dict[str, set[str]] = {
     "Pad": FLOATS | {"bool"},
     "Range": {"float32", "float64", "int16", "int32", "int64"},
     "Resize": FLOATS | {"int32", "uint8"},
+    "Trilu": ANYTHING,
     "Where": NUMBERS | {"uint8"},
 }
 """Operator -> element types of the data that it reads; of OneHot what it gives."""
