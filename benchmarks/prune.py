@@ -45,6 +45,7 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 
 ROOT = Path(__file__).parents[1]
 RATE = 0.5
+NOTHING_REMOVED = "nothing removed"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def main() -> None:
     if find_spec("onnxsim"):
         tools["onnxsim"] = prune_with_onnxsim
 
-    print("| model | tool | seconds | GMACs | M parameters | correct |\n| --- | --- | --- | --- | --- | --- |")
+    print(f"| model | unpruned | {' | '.join(tools)} |\n|{' --- |' * (len(tools) + 2)}")
     correct = dict.fromkeys(tools, 0)
     seconds: dict[tuple[str, str], float] = {}
     for name in names:
@@ -81,16 +82,23 @@ def main() -> None:
         network = randomized(build())
         image = torch.randn(2, 3, size, size)
         model = Model.from_proto(networks.export_torchscript(network, image, {0: "N"}))
-        print_row(name, "unpruned", "", model, "")
+        cells = [costs(model)]
+        failures: list[str] = []
         for tool, prune in tools.items():
             outcome = best_of(options.repeat, partial(prune, network, image, model, networks))
             if outcome.model is None or outcome.seconds is None:
-                print(f"| {name} | {tool} | | | | no: {outcome.failure} |")
+                cells.append("fails")
+                failures.append(f"{name}, {tool}: {outcome.failure}")
                 continue
             seconds[name, tool] = outcome.seconds
-            verdict = check(model, outcome.model, oracles)
-            correct[tool] += verdict == "yes"
-            print_row(name, tool, f"{outcome.seconds:.3f}", outcome.model, verdict)
+            fault = check(model, outcome.model, oracles)
+            correct[tool] += not fault
+            found = {"": costs(outcome.model), NOTHING_REMOVED: NOTHING_REMOVED}.get(fault, "wrong")
+            cells.append(f"{outcome.seconds:.3f} s, {found}")
+            failures += [f"{name}, {tool}: {fault}"] if fault else []
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        for failure in failures:
+            print(failure, file=sys.stderr)
     result: dict[str, Any] = {"models_total": len(names), "models_correct": correct["wootz"]}
     for tool in tools:
         print(f"{tool}: {correct[tool]} of {len(names)} correct")
@@ -187,7 +195,7 @@ def prune_with_onnxsim(network: torch.nn.Module, image: torch.Tensor, model: Mod
 
 
 def check(model: Model, pruned: Model, oracles: ModuleType) -> str:
-    """`yes`, or what is wrong with a pruned network."""
+    """What is wrong with a pruned network; empty for a correct one."""
     reference = model
     if not any(node.op == "BatchNormalization" for node in pruned.graph.nodes):
         reference = run_pipeline(model, parse_pipeline("fold-constants,fold-batchnorm")).model
@@ -197,10 +205,10 @@ def check(model: Model, pruned: Model, oracles: ModuleType) -> str:
         pairs = zip(oracles.run(pruned, feeds), oracles.run(oracles.zero_masked(reference, plan), feeds), strict=True)
         difference = max(oracles.difference(a, b) for a, b in pairs)
     except Exception as error:
-        return f"no: {one_line(error)}"
-    if macs(pruned) >= macs(reference):
-        return "yes, but nothing is removed"
-    return "yes" if difference <= oracles.TOLERANCE else f"no: outputs differ by {difference:.1g}"
+        return one_line(error)
+    if difference > oracles.TOLERANCE:
+        return f"outputs differ by {difference:.1g}"
+    return NOTHING_REMOVED if macs(pruned) >= macs(reference) else ""
 
 
 def plan_from_vectors(model: Model, pruned: Model) -> Any:
@@ -240,11 +248,9 @@ def further_configurations(networks: ModuleType, count: int) -> dict[str, float]
     return {"ms_per_further_configuration": round(1000 * each, 3), "ms_serialising": round(1000 * serialising, 1)}
 
 
-def print_row(name: str, tool: str, seconds: str, model: Model, verdict: str) -> None:
-    print(
-        f"| {name} | {tool} | {seconds} | {macs(model) / 1e9:.3f} | {parameters(model) / 1e6:.2f} | {verdict} |",
-        flush=True,
-    )
+def costs(model: Model) -> str:
+    """Multiply-accumulates and parameters."""
+    return f"{macs(model) / 1e9:.3f} G, {parameters(model) / 1e6:.2f} M"
 
 
 def one_line(error: Exception) -> str:
