@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 
 from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.errors import PassError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, captured_tensors
 from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.training.expression import Expression
+from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import RULES, WITHOUT_GRADIENT
 from wootz.passes.training.parameters import trained_parameters
@@ -90,13 +91,15 @@ class _ReverseWalk:
             yield parameter, gradient
 
     def _visit(self, node: Node, depends: set[int]) -> None:
+        if any(id(t) in depends for t in captured_tensors(node)):
+            raise self._refuse_at(node, f"there is no gradient through the subgraphs of {node.op}")
         wanted = tuple(id(t) in depends for t in node.inputs)
         if not any(wanted) or node.op in WITHOUT_GRADIENT:
             return
         rule = RULES.get(node.op) if not node.domain else None
         if rule is None:
             operator = f"{node.domain}.{node.op}" if node.domain else node.op
-            raise self.build.refuse(f"there is no gradient rule for {operator}", node.name or node.outputs[0].name)
+            raise self._refuse_at(node, f"there is no gradient rule for {operator}")
         self.builder.prefix = f"grad/{node.name or node.outputs[0].name}/"
         backward = Backward(
             node=node,
@@ -108,11 +111,14 @@ class _ReverseWalk:
         )
         try:
             gradients = rule(backward)
-        except NoRule as error:
-            raise self.build.refuse(f"{node.op}: {error}", node.name or node.outputs[0].name) from error
+        except (NoRule, UnknownShape) as error:
+            raise self._refuse_at(node, f"{node.op}: {error}") from error
         for tensor, gradient, is_wanted in zip(node.inputs, gradients, wanted, strict=False):
             if gradient is not None and is_wanted:
                 self._arrived.setdefault(id(tensor), []).append(gradient)
+
+    def _refuse_at(self, node: Node, reason: str) -> PassError:
+        return self.build.refuse(reason, node.name or node.outputs[0].name)
 
     def _gradient(self, tensor: Tensor) -> Expression | None:
         """The sum of what has arrived at `tensor`."""
@@ -144,11 +150,15 @@ def _ancestors(tensors: Iterable[Tensor]) -> set[int]:
 
 
 def _descendants(tensors: Iterable[Tensor], graph: Graph) -> set[int]:
-    """The `id`s of `tensors` and of all that is computed from them."""
+    """The `id`s of `tensors` and of all that is computed from them, also where a subgraph reads it."""
     found = {id(t) for t in tensors}
+    names = {t.name for t in tensors}
     for node in graph.nodes:
-        if any(id(t) in found for t in node.inputs):
+        captured = [t for t in captured_tensors(node) if t.name in names]
+        found.update(id(t) for t in captured)
+        if captured or any(id(t) in found for t in node.inputs):
             found.update(id(t) for t in node.outputs if not t.is_empty())
+            names.update(t.name for t in node.outputs)
     return found
 
 

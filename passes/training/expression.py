@@ -17,6 +17,10 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Tensor
 
 
+class UnknownShape(Exception):
+    """A shape is needed that inference could not find."""
+
+
 @dataclass(frozen=True, eq=False)
 class Expression:
     """A tensor, the builder that appends what is computed from it, and its element type."""
@@ -32,8 +36,9 @@ class Expression:
 
     @property
     def shape(self) -> tuple[int | str, ...]:
-        """The annotated shape; what was just appended has none."""
-        assert self.tensor.shape is not None, f"the shape of {self.tensor.name} is not known"
+        """The annotated shape; what was just appended has none. Raises UnknownShape."""
+        if self.tensor.shape is None:
+            raise UnknownShape(f"the shape of {self.tensor.name} is not known")
         return tuple(self.tensor.shape)
 
     @property

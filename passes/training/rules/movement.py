@@ -151,6 +151,12 @@ def _fold_border(dy: Expression, begin: int, end: int, axis: int, size: int, mod
     return total
 
 
+def trilu(b: Backward) -> Gradients:
+    """The same triangle of dy."""
+    diagonal = b.operand(1) if len(b.x) > 1 and b.x[1] is not None else None
+    return [b.gradient().op("Trilu", diagonal, upper=b.attribute("upper", 1))]
+
+
 def expand(b: Backward) -> Gradients:
     return [sum_to_shape(b.gradient(), b.result(), b.operand(0))]
 
@@ -227,5 +233,6 @@ MOVEMENT: dict[str, Rule] = {
     "Tile": tile,
     "TopK": top_k,
     "Transpose": transpose,
+    "Trilu": trilu,
     "Unsqueeze": to_operand_shape,
 }

@@ -21,7 +21,9 @@ def batch_normalization(b: Backward) -> Gradients:
 
 def _batch_normalization_training(b: Backward) -> Gradients:
     if b.attribute("momentum", 0.9) != 0.0 or len(b.y) < 3:
-        raise NoRule("training_mode=1 needs momentum 0 and its outputs 2 and 3: apply strip-training, then training-mode")
+        raise NoRule(
+            "training_mode=1 needs momentum 0 and its outputs 2 and 3: apply strip-training, then training-mode"
+        )
     statistics = (b.result(1), b.result(2))
     rank = b.operand(0).rank
     attributes = {

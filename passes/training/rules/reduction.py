@@ -80,6 +80,12 @@ def _axes(b: Backward) -> list[int]:
     return [a % rank for a in axes or range(rank)]
 
 
+def cumulative_sum(b: Backward) -> Gradients:
+    """Each element is in all sums behind it: the cumulative sum of dy from the other end."""
+    reverse, exclusive = 1 - b.attribute("reverse", 0), b.attribute("exclusive", 0)
+    return [b.gradient().op("CumSum", b.operand(1), reverse=reverse, exclusive=exclusive)]
+
+
 def global_max_pool(b: Backward) -> Gradients:
     """dy goes to the first maximum of each plane."""
     dy, x = b.gradient(), b.operand(0)
@@ -90,6 +96,7 @@ def global_max_pool(b: Backward) -> Gradients:
 
 
 REDUCTION: dict[str, Rule] = {
+    "CumSum": cumulative_sum,
     "GlobalAveragePool": reduce_mean,
     "GlobalMaxPool": global_max_pool,
     "ReduceL1": reduction(lambda dy, x, y: dy * x.op("Sign")),

@@ -219,6 +219,8 @@ CASES = [
     Case("ReduceLogSumExp", "y = ReduceLogSumExp<keepdims=0>(a, s)", weights={"s": np.array([-1])}),
     Case("ReduceMax", "y = ReduceMax<keepdims=0>(a, s)", weights={"s": np.array([2, 3])}),
     Case("ReduceMin", "y = ReduceMin(a, s)", weights={"s": np.array([1])}),
+    Case("CumSum", "y = CumSum(a, s)", weights={"s": np.array(1)}),
+    Case("CumSum", "y = CumSum<reverse=1, exclusive=1>(a, s)", weights={"s": np.array(-1)}, note="exclusive"),
     Case("ReduceProd", "y = ReduceProd<keepdims=0>(a, s)", weights={"s": np.array([1, 2])}),
     Case("ReduceProd", "z = Mul(a, w3) y = ReduceProd(z, s)", (5, 4), ZEROS, note="zeros"),
     Case("ReduceSumSquare", "y = ReduceSumSquare(a, s)", weights={"s": np.array([0])}),
@@ -253,6 +255,8 @@ CASES = [
     Case("Split", "w4, y, z = Split<axis=-1, num_outputs=3>(a)", (3, 8), note="unequal"),
     Case("Gather", "y = Gather<axis=-1>(a, s)", weights={"s": np.array(-2)}, note="scalar"),
     Case("Expand", "y = Expand(a, s)", (3, 1), {"s": np.array([2, 1, 4])}, note="rank"),
+    Case("Trilu", "y = Trilu(a)"),
+    Case("Trilu", "y = Trilu<upper=0>(a, s)", weights={"s": np.array(-1)}, note="lower"),
     Case("Tile", "y = Tile(a, s)", (2, 3), {"s": np.array([2, 3])}),
     Case("Transpose", "y = Transpose<perm=[2,0,3,1]>(a)"),
     Case("Transpose", "y = Transpose(a)", note="reversed"),
@@ -412,6 +416,10 @@ PYTORCH = {
     "TopK-least": lambda t, f, a, w: a.topk(3, -1, largest=False).values,
     "Einsum": lambda t, f, a, w: t.einsum("bhik,bhjk->bhij", a, w["v"]),
     "Einsum-weight": lambda t, f, a, w: t.einsum("nchw,oc->nohw", a, w["w"]),
+    "CumSum": lambda t, f, a, w: a.cumsum(1),
+    "CumSum-exclusive": lambda t, f, a, w: a.flip(-1).cumsum(-1).flip(-1) - a,
+    "Trilu": lambda t, f, a, w: a.triu(),
+    "Trilu-lower": lambda t, f, a, w: a.tril(-1),
     "Cos": lambda t, f, a, w: a.cos(),
     "Exp": lambda t, f, a, w: a.exp(),
     "HardSigmoid": lambda t, f, a, w: f.relu6(6 * (0.3 * a + 0.4)) / 6,
@@ -583,7 +591,7 @@ NOT_IN_THE_BUILDER = frozenset(
     }
     | {"InstanceNormalization", "MeanVarianceNormalization", "Mish", "PRelu", "ReduceL1", "ReduceLogSum", "ReduceMax"}
     | {"ReduceMin", "ReduceProd", "ReduceSumSquare", "Selu", "Softplus", "Softsign", "SpaceToDepth", "Sum"}
-    | {"ThresholdedRelu"}
+    | {"CumSum", "ThresholdedRelu"}
 )
 NO_KERNEL_OF_THE_BUILDER = frozenset({"ConvTranspose", "Resize"})
 FAULTS_OF_THE_BUILDER = {

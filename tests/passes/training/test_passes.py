@@ -87,6 +87,18 @@ def test_build_gradients_names_node_and_operator_without_a_rule(make_model):
         BuildGradients().apply(make_model(text, w=(4, 3)))
 
 
+def test_build_gradients_sees_what_a_subgraph_reads(make_model):
+    text = """g (float[2,3] x, bool b) => (loss) <float[3] w> {
+      h = Mul(x, w)
+      [choice] c = If (b) <then_branch = t () => (float[2,3] d) { d = Neg(h) },
+                           else_branch = e () => (float[2,3] d) { d = Abs(h) }>
+      s = Add(h, c)
+      loss = ReduceSum<keepdims=0>(s)
+    }"""
+    with refusal("build-gradients: choice: there is no gradient through the subgraphs of If"):
+        BuildGradients().apply(make_model(text, w=(3,)))
+
+
 REFUSED_FORMS = {
     "AveragePool": (
         'y = AveragePool<kernel_shape=[1,1], strides=[4,4], auto_pad="SAME_UPPER">(a)',
