@@ -289,7 +289,7 @@ def _open(
     options.intra_op_num_threads = device.threads or available_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.use_deterministic_compute = True
+    options.use_deterministic_compute = device.kind == "cpu"  # on CUDA it turns the fast reductions off
     options.enable_mem_pattern = options.enable_mem_reuse = not frees_early
     for symbol, extent in (fixed or {}).items():
         options.add_free_dimension_override_by_name(symbol, extent)
