@@ -18,10 +18,8 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 
-FLOPS = 1e11
-"""Floating-point operations a second of a product of matrices; only its ratio to COPIES matters."""
-COPIES = 2e9
-"""Floats read or written a second by operators that copy."""
+SHORT_ROW = 768
+"""Up to as many pixels in a row of all channels, slices of rows cost more than products with rows of padding."""
 
 FEW_CHANNELS = 16
 """With fewer input channels, a product a tap is too narrow to run well."""
@@ -101,27 +99,14 @@ def weight_gradient(x: Expression, dy: Expression, conv: Convolution) -> Express
         return _depthwise(x, dy, conv)
     if conv.group > 1:
         return _grouped(x, dy, conv)
-    products = 2 * 2 * conv.taps * conv.filters * conv.channels
-    fold = products > 2 * (conv.filters + conv.channels) * conv.positions
+    fold = 4 * conv.taps * conv.filters * conv.channels > 3 * conv.activations
     if fold:
         x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
     if conv.taps > 1 and (conv.channels < FEW_CHANNELS or conv.filters > 3 * conv.positions):
         return _one_product(x, dy, conv, fold)
-    if _shifting_both_pays(conv):
+    if conv.strides == (1, 1) and conv.kernel[0] > 1 and conv.channels * conv.count[1] <= SHORT_ROW:
         return _products_of_shifts(x, dy, conv, fold)
     return _products_of_taps(x, dy, conv, fold)
-
-
-def _shifting_both_pays(conv: Convolution) -> bool:
-    """Whether the copies that `_products_of_shifts` saves outweigh its products with the padding rows."""
-    rows, columns = conv.kernel
-    if conv.strides != (1, 1) or rows == 1:
-        return False
-    extended = conv.padded_rows * conv.count[1]
-    more_flops = 2 * conv.taps * conv.filters * conv.channels * (extended - conv.positions)
-    copies = 2 * conv.taps * conv.channels * conv.positions
-    fewer_copies = 2 * (columns * conv.channels + rows * conv.filters) * extended
-    return more_flops / FLOPS < (copies - fewer_copies) / COPIES
 
 
 def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
@@ -131,7 +116,7 @@ def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bo
 
 
 def _products_of_shifts(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """x shifted along the columns, dy along the rows: kw + kh copies give the kh · kw products."""
+    """x shifted along the columns, dy along the rows: kw + kh copies give the kh · kw products, over more rows."""
     top, left, bottom, right = conv.pads
     column_shifts = [j * conv.dilations[1] for j in range(conv.kernel[1])]
     row_shifts = [i * conv.dilations[0] for i in range(conv.kernel[0])]
