@@ -49,6 +49,7 @@ BEHIND_A_CONVOLUTION = {
     "squeeze-excite": lambda a: a * torch.sigmoid(a.mean((2, 3), keepdim=True)),
     "standardised": lambda a: a / a.std((2, 3), keepdim=True),
     "normalised": lambda a: f.normalize(a, dim=1),
+    "local-response": lambda a: f.local_response_norm(a, 3, alpha=0.5),
     "expand-repeat": lambda a: a.mean(1, keepdim=True).expand(-1, 3, -1, -1) + a[:, :3, :1].repeat(1, 1, 6, 1),
     "where-power": lambda a: torch.where(a > 0, a**2, (a.abs() + 0.1).sqrt()),
     "extrema": lambda a: torch.maximum(a, -a).max(1).values + a.amin(1) + a.prod(1) + a.logsumexp(1),
