@@ -47,7 +47,7 @@ def _rewrite(proto: onnx.ModelProto, opset: int) -> None:
     graph = proto.graph
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     types = {info.name: info.type.tensor_type for info in (*inferred.value_info, *inferred.input, *inferred.output)}
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if _is_newer(node, opset):
             rewriting = _Rewriting(graph, node, types[node.input[0]])
