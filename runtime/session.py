@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -274,6 +275,12 @@ def _check_capturable(graph: Model) -> None:
             )
 
 
+LARGE_NETWORK = 8_000_000
+"""Numbers (weights, and an optimizer's state) from which on the nodes of a graph take so long that waking a thread for
+each costs next to nothing: 2 % of a ResNet-50's step, but 17 % of a ResNet-20's. Threads that wait for the next node in
+a loop instead take the time of others where cores are shared."""
+
+
 def _open(
     model: Model,
     device: Device,
@@ -290,6 +297,8 @@ def _open(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.use_deterministic_compute = device.kind == "cpu"  # on CUDA it turns the fast reductions off
+    if _held_numbers(model.graph) > LARGE_NETWORK:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = options.enable_mem_reuse = not frees_early
     for symbol, extent in (fixed or {}).items():
         options.add_free_dimension_override_by_name(symbol, extent)
@@ -307,6 +316,13 @@ def _open(
             f"installed? pip install 'onnxruntime-gpu[cuda,cudnn]' brings the two"
         )
     return session
+
+
+def _held_numbers(graph: Graph) -> int:
+    """How many numbers the constants and the inputs of known size hold."""
+    held = [*(t for t in graph.tensors().values() if isinstance(t, Constant)), *graph.inputs]
+    shapes = {t.name: t.shape for t in held if t.shape is not None and all(isinstance(n, int) for n in t.shape)}
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def _load_cuda_libraries() -> str:

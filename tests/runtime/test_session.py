@@ -103,3 +103,19 @@ def test_validation_reads_the_weights_where_training_keeps_them():
         np.testing.assert_allclose(evaluator.run(DATA), DATA @ session.weights()["w"], rtol=1e-6)
     ragged = evaluator.run(DATA[:3])
     np.testing.assert_allclose(ragged, DATA[:3] @ session.weights()["w"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("limit", "sleeps"), [(3, True), (4, False)])
+def test_threads_of_a_large_network_sleep_between_its_nodes(monkeypatch, limit, sleeps):
+    """The network holds 4 numbers."""
+    asked = {}
+
+    class Options(session_module.onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key, value):
+            asked[key] = value
+            super().add_session_config_entry(key, value)
+
+    monkeypatch.setattr(session_module.onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(session_module, "LARGE_NETWORK", limit)
+    InferenceSession(parse_text(NETWORK), ONE_THREAD)
+    assert asked == ({"session.intra_op.allow_spinning": "0"} if sleeps else {})
