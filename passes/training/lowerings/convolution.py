@@ -9,14 +9,13 @@ time; a Conv with the kernel turned round does not.
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
+from wootz.passes.training.lowerings.convolution_shape import Convolution
 
 SHORT_ROW = 768
 """Up to as many pixels in a row of all channels, slices of rows cost more than products with rows of padding."""
@@ -32,62 +31,6 @@ FOLDING = 4
 
 WIDEST_SPREAD = 16
 """Columns up to which a product with a constant spreads pixels over a larger image for less than ConvTranspose does."""
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """The fixed numbers of a convolution (or pooling) from x[N,C,H,W] to y[N,M,P,Q]; N may be symbolic."""
-
-    channels: int
-    filters: int
-    group: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    size: tuple[int, int]
-    count: tuple[int, int]
-
-    @staticmethod
-    def of(call: Node, x: Expression, dy: Expression, kernel: tuple[int | str, ...]) -> Convolution | None:
-        """None where a number is symbolic, or where there are not two spatial axes."""
-        numbers = [*x.shape[1:], *dy.shape[1:], *kernel]
-        if len(numbers) != 8 or not all(isinstance(n, int) for n in numbers):
-            return None
-        channels, height, width, filters, rows, columns, kernel_height, kernel_width = (int(n) for n in numbers)
-        attrs = call.attrs
-        return Convolution(
-            channels=channels,
-            filters=filters,
-            group=int(attrs.get("group", 1)),
-            kernel=(kernel_height, kernel_width),
-            strides=tuple(attrs["strides"]),
-            dilations=tuple(attrs["dilations"]),
-            pads=tuple(attrs["pads"]),
-            size=(height, width),
-            count=(rows, columns),
-        )
-
-    @property
-    def taps(self) -> int:
-        return math.prod(self.kernel)
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.count)
-
-    @property
-    def activations(self) -> int:
-        """Elements of an image at the convolution's positions, before and after it."""
-        return self.positions * (self.filters + self.channels)
-
-    @property
-    def is_depthwise(self) -> bool:
-        return self.group == self.channels == self.filters
-
-    @property
-    def padded_rows(self) -> int:
-        return self.size[0] + self.pads[0] + self.pads[2]
 
 
 # Weight gradient: dw[m, c, i, j] = Σ over n, p, q of dy[n, m, p, q] · x[n, c, p · stride + i · dilation, …]
@@ -262,7 +205,7 @@ def convolution(node: Node, builder: Builder) -> list[Tensor] | None:
     plain = not any(attrs["pads"]) and list(attrs["strides"]) == [1, 1] and attrs.get("auto_pad", "NOTSET") == "NOTSET"
     if not plain or x.rank != 4 or w.shape[2:] != (1, 1) or attrs.get("group", 1) != 1:
         return None
-    conv = Convolution.of(Node("Conv", attrs={**attrs, "dilations": [1, 1]}), x, y, w.shape[2:])
+    conv = Convolution.planar(Node("Conv", attrs={**attrs, "dilations": [1, 1]}), x, y, w.shape[2:])
     if conv is None or not is_heavy(conv):
         return None
     pixels = x.transpose(1, 0, 2, 3).reshape([conv.channels, -1])
@@ -295,7 +238,7 @@ def _slices_of_phases(x: Expression, conv: Convolution, fold: bool, padding: flo
     """
     step = conv.strides[1]
     top, left, bottom, right = conv.pads
-    height, width = conv.padded_rows, conv.size[1] + left + right
+    height, width = conv.padded[0], conv.size[1] + left + right
     spare = -width % step
     padded = pad(x, [top, left, bottom, right + spare], padding)
     columns = (width + spare) // step
@@ -329,12 +272,12 @@ def concat(parts: list[Expression], axis: int) -> Expression:
 
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     x, dy, w = (Expression.of(t, builder) for t in call.inputs)
-    conv = Convolution.of(call, x, dy, w.shape[2:])
+    conv = Convolution.planar(call, x, dy, w.shape[2:])
     return [weight_gradient(x, dy, conv).tensor] if conv else None
 
 
 def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     dy, w, x = (Expression.of(t, builder) for t in call.inputs)
-    conv = Convolution.of(call, x, dy, w.shape[2:])
+    conv = Convolution.planar(call, x, dy, w.shape[2:])
     dx = input_gradient(dy, w, conv) if conv else None
     return [dx.tensor] if dx else None

@@ -15,7 +15,6 @@ from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.convolution import (
-    Convolution,
     add_up_columns,
     concat,
     conv_input_grad,
@@ -23,6 +22,7 @@ from wootz.passes.training.lowerings.convolution import (
     convolution,
     tap_slices,
 )
+from wootz.passes.training.lowerings.convolution_shape import Convolution
 from wootz.passes.training.lowerings.scatter import max_pool_grad as scattered_max_pool_grad
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
@@ -91,7 +91,7 @@ def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     less than -3e-39.
     """
     dy, x, y, _ = (Expression.of(t, builder) for t in call.inputs)
-    pooling = Convolution.of(call, x, dy, tuple(call.attrs.get("kernel_shape", (0,))))
+    pooling = Convolution.planar(call, x, dy, tuple(call.attrs.get("kernel_shape", (0,))))
     if pooling is None or x.dtype != np.float32:
         return scattered_max_pool_grad(call, builder)
     left, parts = dy, []

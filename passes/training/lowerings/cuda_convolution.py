@@ -9,78 +9,19 @@ What the taps of the kernel see of x is gathered by one node; few nodes count, s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution from x[N, channels, *size] to y[N, filters, *count], with any number of spatial axes."""
-
-    channels: int
-    filters: int
-    group: int
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads_begin: tuple[int, ...]
-    pads_end: tuple[int, ...]
-    size: tuple[int, ...]
-    count: tuple[int, ...]
-
-    @staticmethod
-    def of(call: Node, x: Expression, dy: Expression, w: Expression) -> Geometry | None:
-        """None where a number but that of the images is symbolic."""
-        if not all(isinstance(n, int) for n in (*x.shape[1:], *dy.shape[1:], *w.shape[2:])):
-            return None
-        axes = x.rank - 2
-        pads = tuple(call.attrs["pads"])
-        return Geometry(
-            channels=int(x.shape[1]),
-            filters=int(dy.shape[1]),
-            group=int(call.attrs.get("group", 1)),
-            kernel=tuple(int(n) for n in w.shape[2:]),
-            strides=tuple(call.attrs["strides"]),
-            dilations=tuple(call.attrs["dilations"]),
-            pads_begin=pads[:axes],
-            pads_end=pads[axes:],
-            size=tuple(int(n) for n in x.shape[2:]),
-            count=tuple(int(n) for n in dy.shape[2:]),
-        )
-
-    @property
-    def taps(self) -> int:
-        return math.prod(self.kernel)
-
-    @property
-    def positions(self) -> int:
-        return math.prod(self.count)
-
-    @property
-    def padded(self) -> tuple[int, ...]:
-        return tuple(b + n + e for b, n, e in zip(self.pads_begin, self.size, self.pads_end, strict=True))
-
-    def seen(self) -> np.ndarray:
-        """Which element of the padded image each tap sees at each position: int32[taps, positions]."""
-        index = np.zeros((1, 1), np.int32)
-        for axis, length in enumerate(self.padded):
-            taps = np.arange(self.kernel[axis], dtype=np.int32) * self.dilations[axis]
-            positions = np.arange(self.count[axis], dtype=np.int32) * self.strides[axis]
-            place = taps[:, None] + positions[None, :]
-            together = index[:, None, :, None] * np.int32(length) + place[None, :, None, :]
-            index = together.reshape(index.shape[0] * len(taps), index.shape[1] * len(positions))
-        return index
+from wootz.passes.training.lowerings.convolution_shape import Convolution
 
 
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     """dw[m, c·tap] = Σ dy[n, m, position] · seen[n, c·tap, position] over images and positions."""
     x, dy, w = (Expression.of(t, builder) for t in call.inputs)
-    conv = Geometry.of(call, x, dy, w)
+    conv = Convolution.of(call, x, dy, w.shape[2:])
     if conv is None:
         return None
     seen = _seen_by_taps(x, conv)
@@ -89,31 +30,43 @@ def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     return [dw.reshape([conv.filters, conv.channels // conv.group, *conv.kernel]).tensor]
 
 
-def _seen_by_taps(x: Expression, conv: Geometry) -> Expression:
+def _seen_by_taps(x: Expression, conv: Convolution) -> Expression:
     """[N, channels, taps, positions]"""
     if conv.taps == 1 and conv.size == conv.count and max(conv.strides) == 1:
         return x.reshape([0, conv.channels, 1, conv.positions])
-    if any(conv.pads_begin) or any(conv.pads_end):
+    if any(conv.pads):
         x = x.op("Pad", x.integers([0, 0, *conv.pads_begin, 0, 0, *conv.pads_end]))
     flat = x.reshape([0, conv.channels, math.prod(conv.padded)])
-    indices = Expression(x.builder.constant(conv.seen(), "seen"), x.builder, np.dtype(np.int32))
+    indices = Expression(x.builder.constant(_seen_elements(conv), "seen"), x.builder, np.dtype(np.int32))
     return flat.op("Gather", indices, axis=2)
 
 
-def _folding_pays(conv: Geometry) -> bool:
+def _seen_elements(conv: Convolution) -> np.ndarray:
+    """Which element of the padded image each tap sees at each position: int32[taps, positions]."""
+    index = np.zeros((1, 1), np.int32)
+    for axis, length in enumerate(conv.padded):
+        taps = np.arange(conv.kernel[axis], dtype=np.int32) * conv.dilations[axis]
+        positions = np.arange(conv.count[axis], dtype=np.int32) * conv.strides[axis]
+        place = taps[:, None] + positions[None, :]
+        together = index[:, None, :, None] * np.int32(length) + place[None, :, None, :]
+        index = together.reshape(index.shape[0] * len(taps), index.shape[1] * len(positions))
+    return index
+
+
+def _folding_pays(conv: Convolution) -> bool:
     """Whether turning the operands moves less than writing and adding up a result an image."""
     operands = conv.taps * conv.channels * conv.positions + conv.filters * conv.positions
     return conv.group == 1 and conv.filters * conv.channels * conv.taps > operands
 
 
-def _one_product(dy: Expression, seen: Expression, conv: Geometry) -> Expression:
+def _one_product(dy: Expression, seen: Expression, conv: Convolution) -> Expression:
     """The images side by side: [filters, N · positions] times [channels · taps, N · positions]."""
     left = dy.transpose(1, 0, 2).reshape([conv.filters, -1])
     right = seen.transpose(1, 2, 0, 3).reshape([conv.channels * conv.taps, -1])
     return left.op("Gemm", right, transB=1)
 
 
-def _product_an_image(dy: Expression, seen: Expression, conv: Geometry) -> Expression:
+def _product_an_image(dy: Expression, seen: Expression, conv: Convolution) -> Expression:
     """A product an image and group, then their sum."""
     left = dy.reshape([0, conv.group, conv.filters // conv.group, conv.positions])
     right = seen.reshape([0, conv.group, conv.channels // conv.group * conv.taps, conv.positions])
@@ -124,7 +77,7 @@ def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     """ConvTranspose, which is cuDNN's kernel for this gradient, with equal pads on both sides: few of cuDNN's engines
     take others. The result is then extended by `output_padding`, or cut."""
     dy, w, x = (Expression.of(t, builder) for t in call.inputs)
-    conv = Geometry.of(call, x, dy, w)
+    conv = Convolution.of(call, x, dy, w.shape[2:])
     if conv is None:
         return None
     reached = [
