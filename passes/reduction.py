@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from wootz.passes.analysis.channels import analyse_channels, is_of_output
+from wootz.passes.analysis.channels import analyse_channels
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Graph, Model, Variable, copy_graph, is_constant, replace_uses
 from wootz.passes.ir.shapes import infer_shapes
@@ -130,9 +130,7 @@ def _bypass_node(graph: Graph, position: int, operand: int) -> None:
 def _prune(model: Model) -> Iterator[Model]:
     """Prunes every layer to one filter, or one layer; those of the network's outputs too."""
     try:
-        analysis = analyse_channels(model)
-        locks = {channel: reason for channel, reason in analysis.locks.items() if not is_of_output(reason)}
-        planner = Planner.of(model, analysis=replace(analysis, locks=locks))
+        planner = Planner.of(model, analysis=analyse_channels(model, lock_outputs=False))
         materializer = Materializer.of(model, planner.analysis)
         cells = range(len(planner.cells))
         for chosen in [list(cells), *([c] for c in cells)]:

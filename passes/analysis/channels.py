@@ -25,8 +25,6 @@ from wootz.passes.analysis.index_maps import connected
 from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.ir.model import Graph, Model
 
-OUTPUT = "output"
-
 
 @dataclass(frozen=True, eq=False)
 class ChannelAnalysis:
@@ -96,15 +94,18 @@ class ChannelAnalysis:
         return tuple(self.layers[p].name for p in together if self.layers[p] is not layer)
 
 
-def analyse_channels(model: Model) -> ChannelAnalysis:
-    """The channels of `model`. Raises VerificationError when its shapes contradict each other."""
+def analyse_channels(model: Model, lock_outputs: bool = True) -> ChannelAnalysis:
+    """The channels of `model`; those of its outputs are locked, unless `lock_outputs` is False.
+
+    Raises VerificationError when the model's shapes contradict each other.
+    """
     static = static_shapes(model)
     walk = ChannelWalk(model.graph, static, node_names(model.graph))
     for node in model.graph.nodes:
         walk_node(walk, node)
     for output in model.graph.outputs:
-        if walk.is_labelled(output):
-            walk.lock(walk.map(output), f"{OUTPUT} {output.name!r} of the network")
+        if lock_outputs and walk.is_labelled(output):
+            walk.lock(walk.map(output), f"output {output.name!r} of the network")
     _tie_shared_weights(walk)
     permutations = settle_layouts(walk)
     channel_of = connected(walk.atoms, walk.ties)
@@ -121,11 +122,6 @@ def analyse_channels(model: Model) -> ChannelAnalysis:
         shapes=static.shapes,
         values=static.values,
     )
-
-
-def is_of_output(reason: str) -> bool:
-    """Whether a channel is locked for `reason` because an output of the network has it."""
-    return reason.startswith(f"{OUTPUT} ")
 
 
 def node_names(graph: Graph) -> dict[int, str]:
