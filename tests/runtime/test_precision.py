@@ -1,43 +1,20 @@
 """Training in float16 by the runtime: what is stored under which key."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.dataset import Dataset
 from wootz.runtime.session import Device
 from wootz.runtime.store import ResultStore
 from wootz.runtime.trainer import Trainer
 
-NET = """
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
-layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
-layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
-        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-"""
 SOLVER = Solver(base_lr=0.1, momentum=0.9, max_iter=40, batch_size=16)
 
 
 @pytest.fixture
-def network(tmp_path):
-    (tmp_path / "net.prototxt").write_text(NET)
-    return import_caffe(Path(tmp_path / "net.prototxt")).model
-
-
-@pytest.fixture
-def dataset():
-    """Two classes that differ in brightness."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = generator.integers(0, 100, (64, 2, 4, 4)) + 100 * labels[:, None, None, None]
-    split = Split((images / 100 - 1).astype(np.float32), labels.astype(np.int64))
+def dataset(split):
     return Dataset(("dark", "bright"), split, split, split)
 
 

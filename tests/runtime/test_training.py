@@ -1,7 +1,4 @@
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.plan.solver import Solver, SolverType
@@ -12,31 +9,7 @@ from wootz.runtime.dataset import Split
 from wootz.runtime.session import Device, TrainingSession, WeightedSession
 from wootz.runtime.training import HostSteps, train
 
-NET = """
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-        convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "msra" } } }
-layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "conv" }
-layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "fc" type: "InnerProduct" bottom: "conv" top: "fc"
-        inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }
-"""
 ONE_THREAD = Device(threads=1)
-
-
-@pytest.fixture
-def network(tmp_path):
-    (tmp_path / "net.prototxt").write_text(NET)
-    return import_caffe(Path(tmp_path / "net.prototxt")).model
-
-
-@pytest.fixture
-def split():
-    """Two classes that differ in brightness."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(64) % 2
-    images = generator.integers(0, 100, (64, 2, 4, 4)) + 100 * labels[:, None, None, None]
-    return Split((images / 100 - 1).astype(np.float32), labels.astype(np.int64))
 
 
 def run(network, split, solver, **options):
@@ -91,8 +64,9 @@ def test_the_weighted_session_sees_the_weights_it_is_given(network, split):
     assert np.mean(trained.argmax(1) == split.labels) > np.mean(untrained.argmax(1) == split.labels)
 
 
-def test_two_batches_a_step_equal_one_of_twice_the_size(tmp_path, split):
-    (tmp_path / "net.prototxt").write_text("\n".join(line for line in NET.splitlines() if "BatchNorm" not in line))
+def test_two_batches_a_step_equal_one_of_twice_the_size(tmp_path, prototxt, split):
+    lines = [line for line in prototxt.splitlines() if "BatchNorm" not in line]
+    (tmp_path / "net.prototxt").write_text("\n".join(lines))
     network = import_caffe(tmp_path / "net.prototxt").model
     fields = {"base_lr": 0.1, "momentum": 0.9, "max_iter": 4}
     halves, _ = run(network, split, Solver(batch_size=8, iter_size=2, **fields))
