@@ -92,7 +92,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
             *warnings,
             *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
             *_machine_notes(solver, processes),
-            *_precision_notes(device, options),
+            *_notes_for_cpu(device, options),
         ),
     )
 
@@ -119,10 +119,15 @@ def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:
     return (f"The solver asks for {solver.machines} machines, {processes} take part: mpiexec -n {solver.machines}.",)
 
 
-def _precision_notes(device: Device, options: Mapping[str, Any]) -> tuple[str, ...]:
-    if device.kind == "cuda" or options["precision"] == "float32":
-        return ()
-    return ("--precision float16 on the CPU is slower than float32: it computes in float32 between casts.",)
+def _notes_for_cpu(device: Device, options: Mapping[str, Any]) -> Iterator[str]:
+    """What options for GPUs mean on the CPU."""
+    if device.kind == "cuda":
+        return
+    if options["precision"] != "float32":
+        yield "--precision float16 on the CPU is slower than float32: it computes in float32 between casts."
+    for option in ("tf32", "cuda_graphs"):
+        if options[option]:
+            yield f"--{option.replace('_', '-')} has no effect on the CPU."
 
 
 def _example_folder() -> Path:
