@@ -173,9 +173,10 @@ class _Run:
         job, begin = self.job, time.perf_counter()
         network = job.network.copy()
         separate_merged_constants(network.graph)
-        order, full_size = self.order_of_exploration(network)
+        untrained = BlockPruner.of(network, job.criterion)
+        order, full_size = self.order_of_exploration(untrained)
         tried = in_subspace_order(job.subspace, order)
-        plan = self.plan_blocks(network, tried)
+        plan = self.plan_blocks(untrained, tried)
         teacher, full = self.prepare_teacher(network, full_size)
         check_accuracy_bounds(job.objective, full.measured)
         pruner = BlockPruner.of(teacher, job.criterion)
@@ -216,19 +217,17 @@ class _Run:
             result.save(job.out)
         return result
 
-    def order_of_exploration(self, network: Model) -> tuple[list[Candidate], Measurements]:
+    def order_of_exploration(self, pruner: BlockPruner) -> tuple[list[Candidate], Measurements]:
         """The configurations to try, in order, and the size of the full network: weights play no part in either."""
-        pruner = BlockPruner.of(network, self.job.criterion)
-        full, candidates = self.on_process_0(lambda: (self.size(network), self.candidates(pruner)))
+        full, candidates = self.on_process_0(lambda: (self.size(pruner.model), self.candidates(pruner)))
         return feasible_in_order(candidates, self.job.objective, full), full
 
-    def plan_blocks(self, network: Model, tried: Subspace) -> BlockPlan:
+    def plan_blocks(self, pruner: BlockPruner, tried: Subspace) -> BlockPlan:
         """The tuning blocks of the configurations to be tried.
 
         Raises WootzError where one does not fit into the memory, if the full network has yet to be trained; else
         nothing is lost when `pretrain` finds out.
         """
-        pruner = BlockPruner.of(network, self.job.criterion)
         plan = identify_blocks(tried, self.job.identifier, input_sources(pruner).of_modules)
         if self.job.untrained:
             self.on_process_0(lambda: self.groups(pruner, pruned_blocks(plan)))
