@@ -17,8 +17,8 @@ from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings.convolution_shape import Convolution
 
-SHORT_ROW = 768
-"""Up to as many pixels in a row of all channels, slices of rows cost more than products with rows of padding."""
+WIDEST_SHIFT = 32
+"""Up to as many columns, a product with a constant shifts a row on all threads for less than Pad does on one."""
 
 FEW_CHANNELS = 16
 """With fewer input channels, a product a tap is too narrow to run well."""
@@ -47,7 +47,7 @@ def weight_gradient(x: Expression, dy: Expression, conv: Convolution) -> Express
         x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
     if conv.taps > 1 and (conv.channels < FEW_CHANNELS or conv.filters > 3 * conv.positions):
         return _one_product(x, dy, conv, fold)
-    if conv.strides == (1, 1) and conv.kernel[0] > 1 and conv.channels * conv.count[1] <= SHORT_ROW:
+    if (conv.taps > 1 or conv.strides != (1, 1)) and _can_shift(conv):
         return _products_of_shifts(x, dy, conv, fold)
     return _products_of_taps(x, dy, conv, fold)
 
@@ -58,15 +58,45 @@ def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bo
     return _as_weight([_outer_products(dy, s, conv.filters, conv.channels, fold) for s in seen], conv)
 
 
+def _can_shift(conv: Convolution) -> bool:
+    """Whether every tap sees something of x, so that no shift moves a whole image out, and columns that the convolution
+    steps over are few."""
+    extents = [(k - 1) * d for k, d in zip(conv.kernel, conv.dilations, strict=True)]
+    overlap = all(e < min(n, m * s) for e, n, m, s in zip(extents, conv.size, conv.count, conv.strides, strict=True))
+    return overlap and (conv.strides == (1, 1) or max(conv.size[1], conv.count[1] * conv.strides[0]) <= WIDEST_SHIFT)
+
+
 def _products_of_shifts(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """x shifted along the columns, dy along the rows: kw + kh copies give the kh · kw products, over more rows."""
-    top, left, bottom, right = conv.pads
-    column_shifts = [j * conv.dilations[1] for j in range(conv.kernel[1])]
-    row_shifts = [i * conv.dilations[0] for i in range(conv.kernel[0])]
-    x_shifts = [pad(x, [top, left - s, bottom, right - (column_shifts[-1] - s)]) for s in column_shifts]
-    dy_shifts = [pad(dy, [s, 0, row_shifts[-1] - s, 0]) for s in row_shifts]
+    """x with its columns moved to where dy has them, dy with its rows moved to where x has them: kw + kh copies, less
+    what needs no shift, give the kh · kw products."""
+    rows, columns = ([n * d for n in range(k)] for k, d in zip(conv.kernel, conv.dilations, strict=True))
+    spread = _spread_rows(dy, conv)
+    x_shifts = [_shift_columns(x, conv.pads[1] - column, conv) for column in columns]
+    dy_shifts = [_shift_rows(spread, row - conv.pads[0], conv) for row in rows]
     pairs = itertools.product(dy_shifts, x_shifts)
     return _as_weight([_outer_products(d, s, conv.filters, conv.channels, fold) for d, s in pairs], conv)
+
+
+def _spread_rows(dy: Expression, conv: Convolution) -> Expression:
+    """dy with rows of zeros between where the convolution steps over rows: a product with a constant appends them."""
+    step, columns = conv.strides[0], conv.count[1]
+    if step == 1:
+        return dy
+    return (dy @ dy.constant(np.eye(columns, step * columns))).reshape([0, 0, conv.count[0] * step, columns])
+
+
+def _shift_rows(dy: Expression, shift: int, conv: Convolution) -> Expression:
+    """As many rows as x has."""
+    return pad(dy, [shift, 0, conv.size[0] - conv.count[0] * conv.strides[0] - shift, 0])
+
+
+def _shift_columns(x: Expression, shift: int, conv: Convolution) -> Expression:
+    """As many columns as dy has: column q is column q · stride - shift of x."""
+    step, before, after = conv.strides[1], conv.size[1], conv.count[1]
+    if step == 1 and (max(before, after) > WIDEST_SHIFT or (shift == 0 and before == after)):
+        return pad(x, [0, shift, 0, after - before - shift])
+    moved = np.eye(before, after * step, k=shift)[:, ::step]
+    return x @ x.constant(moved)
 
 
 def _one_product(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
@@ -168,6 +198,7 @@ def _turned_kernel(dy: Expression, w: Expression, conv: Convolution) -> Expressi
         taps = taps @ taps.constant(np.eye(conv.taps)[::-1])
     turned = taps.reshape([group, filters, channels, conv.taps]).transpose(0, 2, 1, 3)
     kernel = turned.reshape([conv.channels, filters, *conv.kernel])
+    kernel.tensor.dtype, kernel.tensor.shape = w.dtype, [conv.channels, filters, *conv.kernel]  # the runtime asks
     return dy.op("Conv", kernel, pads=pads, dilations=list(conv.dilations), group=group)
 
 

@@ -29,6 +29,18 @@ CONVOLUTIONS = {
     "narrow": ([16, 16, 16], [16, 16, 3, 3], "pads=[1,1,1,1]"),
     "narrow on few pixels": ([64, 8, 8], [64, 64, 3, 3], "pads=[1,1,1,1]"),
     "strided": ([16, 9, 9], [16, 16, 3, 3], "pads=[1,1,1,1], strides=[2,2]"),
+    "wide": ([16, 4, 40], [16, 16, 3, 3], "pads=[1,1,1,1]"),
+    "of one row": ([16, 6, 6], [16, 16, 1, 3], "pads=[0,1,0,1]"),
+    "of one column, wide": ([16, 6, 40], [16, 16, 3, 1], "pads=[1,0,1,0]"),
+    "with a smaller result": ([16, 8, 8], [16, 16, 3, 3], ""),
+    "with a larger result": ([16, 6, 6], [16, 16, 3, 3], "pads=[2,3,4,2]"),
+    "wide, with a larger result": ([16, 6, 40], [16, 16, 3, 3], "pads=[2,3,4,2]"),
+    "larger than the image": ([16, 2, 2], [16, 16, 5, 5], "pads=[2,2,2,2]"),
+    "strided in one direction": ([16, 9, 9], [16, 16, 3, 3], "pads=[1,1,1,1], strides=[1,2]"),
+    "strided in the other direction": ([16, 9, 8], [16, 16, 3, 2], "pads=[1,1,1,1], strides=[3,1]"),
+    "strided, wide": ([16, 9, 40], [16, 16, 3, 3], "pads=[1,1,1,1], strides=[2,2]"),
+    "strided and dilated": ([16, 12, 12], [16, 16, 3, 3], "pads=[2,2,2,2], dilations=[2,2], strides=[2,2]"),
+    "strided beyond its kernel": ([16, 12, 12], [16, 16, 2, 2], "strides=[5,5]"),
     "dilated": ([16, 12, 12], [16, 16, 3, 3], "pads=[2,2,2,2], dilations=[2,2]"),
 }
 
