@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import os
@@ -14,7 +15,9 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Constant, Graph, Model, to_variable
+from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
+from wootz.runtime.blocked_convolutions import with_blocked_convolutions
 
 try:
     import onnxruntime
@@ -304,6 +307,8 @@ def _open(
         options.add_free_dimension_override_by_name(symbol, extent)
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    elif device.kind == "cpu":
+        model = with_blocked_convolutions(model, channel_block())
     providers = device.providers(capture)
     said = _load_cuda_libraries() if device.kind == "cuda" else ""
     try:
@@ -316,6 +321,22 @@ def _open(
             f"installed? pip install 'onnxruntime-gpu[cuda,cudnn]' brings the two"
         )
     return session
+
+
+@functools.cache
+def channel_block() -> int:
+    """How many channels lie side by side in this machine's blocked layout; 0 where ONNX Runtime has none."""
+    reorder = parse_text("""<ir_version: 8, opset_import: ["" : 18, "com.microsoft.nchwc" : 1]>
+        g (float[1,64,1,2] x) => (float[1,64,1,2] y) { y = com.microsoft.nchwc.ReorderInput(x) }""")
+    try:
+        session = onnxruntime.InferenceSession(
+            reorder.to_proto().SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+    except onnxruntime.capi.onnxruntime_pybind11_state.Fail:
+        return 0
+    (y,) = session.run(None, {"x": np.arange(128, dtype=np.float32).reshape(1, 64, 1, 2)})
+    second_pixel = 1
+    return int(np.flatnonzero(y == second_pixel)[0])
 
 
 def _held_numbers(graph: Graph) -> int:
