@@ -41,10 +41,9 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
 
 
 def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
-    """dx = scale/σ · dy - scale/σ · (dbias/n + h · dscale/n), h = (x - mean)/σ, in six passes over memory.
+    """dx = scale/σ · dy - scale/σ · (dbias/n + h · dscale/n), h = (x - mean)/σ, in six to eight passes over memory.
 
-    Σ dy h is (Σ dy x - mean Σ dy)/σ; both parts of dx are BatchNormalizations in inference mode, which the provider
-    does in one pass each.
+    Σ dy h is (Σ dy x - mean Σ dy)/σ.
     """
     dy, x, scale, mean, variance = (Expression.of(t, builder) for t in call.inputs)
     epsilon, axes = call.attrs["epsilon"], call.attrs["axes"]
@@ -52,10 +51,19 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
     dbias = dy.sum(axes, keepdims=False)
     dscale = (_channel_products(dy, x, axes) - mean * dbias) / deviation
     gain = scale / (deviation * _negative_count(dy, x, scale))
-    zero = dy.constant(np.zeros(scale.shape))
-    direct = dy.op("BatchNormalization", scale, zero, zero, variance, epsilon=epsilon)
-    through_statistics = x.op("BatchNormalization", gain * dscale, gain * dbias, mean, variance, epsilon=epsilon)
-    return [(direct + through_statistics).tensor, dscale.tensor, dbias.tensor]
+    pixels = _pixels(x)
+    if pixels is None or pixels < LONG_ROW:  # one pass for each part, on one thread
+        zero = dy.constant(np.zeros(scale.shape))
+        direct = dy.op("BatchNormalization", scale, zero, zero, variance, epsilon=epsilon)
+        through_statistics = x.op("BatchNormalization", gain * dscale, gain * dbias, mean, variance, epsilon=epsilon)
+        dx = direct + through_statistics
+    else:  # more passes, on all threads
+        channels = [-1, *[1] * (x.rank - 2)]
+        slope = gain * dscale / deviation
+        offset = gain * dbias - slope * mean
+        direct = dy * (scale / deviation).reshape(channels)
+        dx = direct + x * slope.reshape(channels) + offset.reshape(channels)
+    return [dx.tensor, dscale.tensor, dbias.tensor]
 
 
 def _channel_products(dy: Expression, x: Expression, axes: list[int]) -> Expression:
