@@ -47,15 +47,25 @@ def weight_gradient(x: Expression, dy: Expression, conv: Convolution) -> Express
         x, dy = x.transpose(1, 0, 2, 3), dy.transpose(1, 0, 2, 3)
     if conv.taps > 1 and (conv.channels < FEW_CHANNELS or conv.filters > 3 * conv.positions):
         return _one_product(x, dy, conv, fold)
-    if (conv.taps > 1 or conv.strides != (1, 1)) and _can_shift(conv):
-        return _products_of_shifts(x, dy, conv, fold)
-    return _products_of_taps(x, dy, conv, fold)
+    operands = _tap_operands(x, dy, conv, fold)
+    return _as_weight([_outer_products(d, s, conv.filters, conv.channels, fold) for d, s in operands], conv)
 
 
-def _products_of_taps(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """A product of dy with what each tap of the kernel sees of x."""
-    seen = tap_slices(x, conv, fold)
-    return _as_weight([_outer_products(dy, s, conv.filters, conv.channels, fold) for s in seen], conv)
+def _tap_operands(
+    x: Expression, dy: Expression, conv: Convolution, fold: bool = False
+) -> list[tuple[Expression, Expression]]:
+    """For each tap of the kernel dy and what the tap sees of x, position by position.
+
+    Where x has its columns moved to where dy has them, and dy its rows to where x has them, kw + kh copies, less what
+    needs no move, serve kh · kw taps.
+    """
+    if not _can_shift(conv):
+        return [(dy, seen) for seen in tap_slices(x, conv, fold)]
+    rows, columns = ([n * d for n in range(k)] for k, d in zip(conv.kernel, conv.dilations, strict=True))
+    spread = _spread_rows(dy, conv)
+    x_shifts = [_shift_columns(x, conv.pads[1] - column, conv) for column in columns]
+    dy_shifts = [_shift_rows(spread, row - conv.pads[0], conv) for row in rows]
+    return list(itertools.product(dy_shifts, x_shifts))
 
 
 def _can_shift(conv: Convolution) -> bool:
@@ -64,17 +74,6 @@ def _can_shift(conv: Convolution) -> bool:
     extents = [(k - 1) * d for k, d in zip(conv.kernel, conv.dilations, strict=True)]
     overlap = all(e < min(n, m * s) for e, n, m, s in zip(extents, conv.size, conv.count, conv.strides, strict=True))
     return overlap and (conv.strides == (1, 1) or max(conv.size[1], conv.count[1] * conv.strides[0]) <= WIDEST_SHIFT)
-
-
-def _products_of_shifts(x: Expression, dy: Expression, conv: Convolution, fold: bool) -> Expression:
-    """x with its columns moved to where dy has them, dy with its rows moved to where x has them: kw + kh copies, less
-    what needs no shift, give the kh · kw products."""
-    rows, columns = ([n * d for n in range(k)] for k, d in zip(conv.kernel, conv.dilations, strict=True))
-    spread = _spread_rows(dy, conv)
-    x_shifts = [_shift_columns(x, conv.pads[1] - column, conv) for column in columns]
-    dy_shifts = [_shift_rows(spread, row - conv.pads[0], conv) for row in rows]
-    pairs = itertools.product(dy_shifts, x_shifts)
-    return _as_weight([_outer_products(d, s, conv.filters, conv.channels, fold) for d, s in pairs], conv)
 
 
 def _spread_rows(dy: Expression, conv: Convolution) -> Expression:
@@ -143,7 +142,7 @@ def _grouped(x: Expression, dy: Expression, conv: Convolution) -> Expression:
 
 def _depthwise(x: Expression, dy: Expression, conv: Convolution) -> Expression:
     """A product and a sum a tap."""
-    taps = [(dy * seen).sum([0, 2, 3], keepdims=False).reshape([-1, 1]) for seen in tap_slices(x, conv)]
+    taps = [(d * s).sum([0, 2, 3], keepdims=False).reshape([-1, 1]) for d, s in _tap_operands(x, dy, conv)]
     return concat(taps, axis=1).reshape([conv.filters, 1, *conv.kernel])
 
 

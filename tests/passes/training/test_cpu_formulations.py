@@ -41,6 +41,10 @@ CONVOLUTIONS = {
     "strided, wide": ([16, 9, 40], [16, 16, 3, 3], "pads=[1,1,1,1], strides=[2,2]"),
     "strided and dilated": ([16, 12, 12], [16, 16, 3, 3], "pads=[2,2,2,2], dilations=[2,2], strides=[2,2]"),
     "strided beyond its kernel": ([16, 12, 12], [16, 16, 2, 2], "strides=[5,5]"),
+    "depthwise": ([8, 6, 6], [8, 1, 3, 3], "group=8, pads=[1,1,1,1]"),
+    "depthwise, strided": ([8, 9, 9], [8, 1, 3, 3], "group=8, pads=[1,1,1,1], strides=[2,2]"),
+    "depthwise, strided, wide": ([4, 5, 40], [4, 1, 3, 3], "group=4, pads=[1,1,1,1], strides=[2,2]"),
+    "depthwise, larger than the image": ([4, 2, 2], [4, 1, 5, 5], "group=4, pads=[2,2,2,2]"),
     "dilated": ([16, 12, 12], [16, 16, 3, 3], "pads=[2,2,2,2], dilations=[2,2]"),
 }
 
