@@ -7,7 +7,7 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from wootz.passes.ir.model import Constant, Graph, Model, to_variable
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
 from wootz.runtime.blocked_convolutions import with_blocked_convolutions
+from wootz.runtime.symmetric_pads import with_symmetric_pads
 
 try:
     import onnxruntime
@@ -37,8 +38,9 @@ DRAWS_RANDOM_NUMBERS = frozenset(
 class Device:
     """Where graphs run. `threads` is the number of CPU threads of one session; 0 takes all cores.
 
-    On CUDA `tf32` lets convolutions and matrix products round their float32 operands to 10 bits of mantissa, and
-    `cuda_graphs` captures a training step once and starts it as a whole afterwards; on the CPU both have no meaning.
+    On CUDA `tf32` lets convolutions and matrix products round their float32 operands to 10 bits of mantissa, which a
+    convolution that cuDNN has no other kernel for does without it, too. `cuda_graphs` captures a training step once and
+    starts it as a whole afterwards. On the CPU both have no meaning.
     """
 
     kind: Literal["cpu", "cuda"] = "cpu"
@@ -46,17 +48,18 @@ class Device:
     tf32: bool = False
     cuda_graphs: bool = False
 
-    def providers(self, capture: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+    def providers(self, capture: bool = False, half: bool = False) -> list[str | tuple[str, dict[str, str]]]:
         """ONNX Runtime's names, with options. Raises WootzError when this build has no CUDA.
 
-        ONNX Runtime uses TF32 unless told otherwise. It searches for the fastest convolution algorithm by trying all,
-        which pays in training: shapes repeat.
+        ONNX Runtime uses TF32 unless told otherwise. Without it, it keeps tensor cores from float16 convolutions, too:
+        graphs with `half` precision have it. cuDNN chooses the kernel of a convolution anew whenever shapes change; its
+        other heuristic (EXHAUSTIVE since ONNX Runtime 1.20) takes far longer for about the same choice.
         """
         if self.kind == "cpu":
             return ["CPUExecutionProvider"]
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise WootzError("this ONNX Runtime has no CUDA provider: install wootz[cuda], or run on the CPU")
-        options = {"use_tf32": str(int(self.tf32)), "cudnn_conv_algo_search": "EXHAUSTIVE"}
+        options = {"use_tf32": str(int(self.tf32 or half)), "cudnn_conv_algo_search": "HEURISTIC"}
         if capture:
             options["enable_cuda_graph"] = "1"
         return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
@@ -96,7 +99,8 @@ class InferenceSession:
         self._output = self._session.get_outputs()[0].name
 
     def run(self, data: np.ndarray) -> np.ndarray:
-        result: np.ndarray = self._session.run([self._output], {self._input: data})[0]
+        with _reported():
+            result: np.ndarray = self._session.run([self._output], {self._input: data})[0]
         return result
 
 
@@ -174,7 +178,8 @@ class TrainingSession:
 
     def run(self) -> None:
         """One run on the inputs as they were put."""
-        self._sessions[self._current].run_with_iobinding(self._bindings[self._current])
+        with _reported():
+            self._sessions[self._current].run_with_iobinding(self._bindings[self._current])
         self._current = 1 - self._current
 
     def read_slot(self, name: str) -> np.ndarray:
@@ -232,7 +237,8 @@ class WeightedSession:
     def run(self, data: np.ndarray) -> np.ndarray:
         self._binding.bind_cpu_input(self._input, np.ascontiguousarray(data))
         self._binding.bind_output(self._output)
-        self._session.run_with_iobinding(self._binding)
+        with _reported():
+            self._session.run_with_iobinding(self._binding)
         result: np.ndarray = self._binding.copy_outputs_to_cpu()[0]
         return result
 
@@ -307,20 +313,25 @@ def _open(
         options.add_free_dimension_override_by_name(symbol, extent)
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    elif device.kind == "cpu":
-        model = with_blocked_convolutions(model, channel_block())
-    providers = device.providers(capture)
+    providers = device.providers(capture=capture, half=_has_half_precision(model.graph))
     said = _load_cuda_libraries() if device.kind == "cuda" else ""
-    try:
-        session = onnxruntime.InferenceSession(model.to_proto().SerializeToString(), options, providers=providers)
-    except onnxruntime.capi.onnxruntime_pybind11_state.Fail as error:
-        raise WootzError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())}") from error
+    program = model if exact else _for_kernels(model, device)
+    with _reported():
+        session = onnxruntime.InferenceSession(program.to_proto().SerializeToString(), options, providers=providers)
+    session.disable_fallback()  # it would go on on the CPU
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise WootzError(
             f"ONNX Runtime could not start CUDA{said and f' ({said})'}: is there an NVIDIA GPU, and are CUDA and cuDNN "
             f"installed? pip install 'onnxruntime-gpu[cuda,cudnn]' brings the two"
         )
     return session
+
+
+def _for_kernels(model: Model, device: Device) -> Model:
+    """The same in a form for which the device has kernels, or faster ones."""
+    if device.kind == "cuda":
+        return with_symmetric_pads(model)
+    return with_blocked_convolutions(model, channel_block())
 
 
 @functools.cache
@@ -337,6 +348,20 @@ def channel_block() -> int:
     (y,) = session.run(None, {"x": np.arange(128, dtype=np.float32).reshape(1, 64, 1, 2)})
     second_pixel = 1
     return int(np.flatnonzero(y == second_pixel)[0])
+
+
+def _has_half_precision(graph: Graph) -> bool:
+    return any(t.dtype is not None and np.dtype(t.dtype) == np.float16 for t in graph.tensors().values())
+
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """What ONNX Runtime refuses or fails at, as WootzError: a model, memory, a missing cuDNN."""
+    state = onnxruntime.capi.onnxruntime_pybind11_state
+    try:
+        yield
+    except (state.Fail, state.RuntimeException, state.EPFail, state.NotImplemented) as error:
+        raise WootzError(f"ONNX Runtime: {' '.join(str(error).split())}") from error
 
 
 def _held_numbers(graph: Graph) -> int:

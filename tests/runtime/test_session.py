@@ -39,7 +39,7 @@ def test_cuda_that_does_not_start_is_an_error_and_no_slow_run_on_the_cpu(monkeyp
     monkeypatch.setattr(
         session_module.onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so\nmore"), raising=False
     )
-    monkeypatch.setattr(Device, "providers", lambda device, capture=False: ["CPUExecutionProvider"])
+    monkeypatch.setattr(Device, "providers", lambda device, **_: ["CPUExecutionProvider"])
     with pytest.raises(WootzError, match=r"could not start CUDA \(Failed to load libcublas.so\): is there"):
         InferenceSession(parse_text(NETWORK), Device("cuda"))
     assert capsys.readouterr().out == ""
@@ -52,6 +52,24 @@ def test_tf32_is_used_on_request_alone():
         (name, options), cpu = Device("cuda", tf32=tf32).providers()
         assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
         assert options["use_tf32"] == expected
+
+
+@pytest.mark.usefixtures("with_cuda")
+def test_half_precision_has_tensor_cores():
+    """ONNX Runtime takes them from float16 convolutions where TF32 is off."""
+    assert dict([Device("cuda").providers(half=True)[0]])["CUDAExecutionProvider"]["use_tf32"] == "1"
+
+
+def test_what_onnx_runtime_fails_at_is_one_line(monkeypatch):
+    session = InferenceSession(parse_text(NETWORK), ONE_THREAD)
+
+    class Failing:
+        def run(self, *_):
+            raise session_module.onnxruntime.capi.onnxruntime_pybind11_state.EPFail("cuDNN is not\navailable")
+
+    monkeypatch.setattr(session, "_session", Failing())
+    with pytest.raises(WootzError, match=r"^ONNX Runtime: cuDNN is not available$"):
+        session.run(DATA)
 
 
 @pytest.mark.usefixtures("with_cuda")
