@@ -18,7 +18,7 @@ from wootz.passes.ir.model import Constant, Graph, Model, to_variable
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
 from wootz.runtime.blocked_convolutions import with_blocked_convolutions
-from wootz.runtime.symmetric_pads import with_symmetric_pads
+from wootz.runtime.symmetric_pads import pads_may_differ, with_symmetric_pads
 
 try:
     import onnxruntime
@@ -330,8 +330,23 @@ def _open(
 def _for_kernels(model: Model, device: Device) -> Model:
     """The same in a form for which the device has kernels, or faster ones."""
     if device.kind == "cuda":
+        _check_average_pools(model.graph)
         return with_symmetric_pads(model)
     return with_blocked_convolutions(model, channel_block())
+
+
+def _check_average_pools(graph: Graph) -> None:
+    """Raises WootzError for averages that the CUDA provider computed wrong before onnxruntime's pull request 29631: it
+    took the pads behind an axis to be those before it."""
+    if tuple(int(n) for n in onnxruntime.__version__.split(".")[:2]) >= (1, 31):
+        return
+    for node in graph.nodes:
+        overhang = node.attrs.get("ceil_mode", 0) and node.attrs.get("count_include_pad", 0)
+        if node.op == "AveragePool" and (overhang or pads_may_differ(node)):
+            raise WootzError(
+                f"AveragePool node {node.name!r}: ONNX Runtime {onnxruntime.__version__} computes it wrong on CUDA; "
+                f"install onnxruntime-gpu 1.31 or newer, or run on the CPU"
+            )
 
 
 @functools.cache

@@ -17,7 +17,7 @@ AUTOMATIC = ("SAME_UPPER", "SAME_LOWER")
 
 def with_symmetric_pads(model: Model) -> Model:
     """`model` with a Pad before each convolution whose pads differ. Where sizes are symbolic, `auto_pad` stays."""
-    if not any(_may_differ(node) for node in model.graph.nodes):
+    if not any(_is_to_pad(node) for node in model.graph.nodes):
         return model
     result = model.copy()
     graph = result.graph
@@ -25,16 +25,19 @@ def with_symmetric_pads(model: Model) -> Model:
     builder = Builder(graph)
     nodes, graph.nodes = list(graph.nodes), []
     for node in nodes:
-        if _may_differ(node):
+        if _is_to_pad(node):
             builder.prefix = f"{node.name}/"
             _pad_before(node, builder)
         graph.nodes.append(node)
     return result
 
 
-def _may_differ(node: Node) -> bool:
-    if node.op != "Conv" or node.domain:
-        return False
+def _is_to_pad(node: Node) -> bool:
+    return node.op == "Conv" and not node.domain and pads_may_differ(node)
+
+
+def pads_may_differ(node: Node) -> bool:
+    """Whether a convolution or pooling may have other pads before an axis than behind it."""
     pads = node.attrs.get("pads") or []
     return node.attrs.get("auto_pad", "NOTSET") in AUTOMATIC or pads[: len(pads) // 2] != pads[len(pads) // 2 :]
 

@@ -73,6 +73,19 @@ def test_what_onnx_runtime_fails_at_is_one_line(monkeypatch):
 
 
 @pytest.mark.usefixtures("with_cuda")
+@pytest.mark.parametrize("attributes", ["pads=[0,1]", "ceil_mode=1, count_include_pad=1"])
+def test_averages_that_cuda_computes_wrong_are_refused(attributes, monkeypatch):
+    model = parse_text(f"""<ir_version: 8, opset_import: ["" : 18]>
+    g (float[1,2,8] x) => (float[1,2,n] y) {{ [pool] y = AveragePool<kernel_shape=[3], {attributes}>(x) }}""")
+    monkeypatch.setattr(session_module.onnxruntime, "__version__", "1.30.2")
+    with pytest.raises(WootzError, match=r"AveragePool node 'pool': ONNX Runtime 1\.30\.2 computes it wrong on CUDA"):
+        InferenceSession(model, Device("cuda"))
+    monkeypatch.setattr(session_module.onnxruntime, "__version__", "1.31.0")
+    with pytest.raises(WootzError, match="could not start CUDA"):
+        InferenceSession(model, Device("cuda"))
+
+
+@pytest.mark.usefixtures("with_cuda")
 def test_cuda_graphs_are_for_training_alone():
     device = Device("cuda", cuda_graphs=True)
     assert "enable_cuda_graph" not in dict([device.providers()[0]])["CUDAExecutionProvider"]
