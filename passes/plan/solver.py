@@ -83,7 +83,9 @@ class Solver:
             case "poly":
                 return (1 - step / self.max_iter) ** self.power
             case "sigmoid":
-                return 1 / (1 + math.exp(-self.gamma * (step - self.stepsize)))
+                exponent = self.gamma * (step - self.stepsize)
+                small = math.exp(-abs(exponent))
+                return (1.0 if exponent >= 0 else small) / (1 + small)
             case "cosine":
                 span = max(1, self.max_iter - self.warmup_iter)
                 return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_iter) / span))

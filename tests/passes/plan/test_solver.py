@@ -37,6 +37,12 @@ def test_policy_is_its_formula(policy):
     assert [solver.learning_rate(t) for t in STEPS] == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_sigmoid_ends_at_zero():
+    solver = Solver(lr_policy="sigmoid", gamma=-0.05, stepsize=5000)
+    assert solver.learning_rate(19_200) == pytest.approx(0.01 * exp(-710), rel=1e-12)
+    assert solver.learning_rate(1_000_000) == 0.0
+
+
 def test_a_warm_up_rises_to_the_base_rate_and_the_cosine_spans_the_rest():
     solver = Solver(base_lr=0.2, lr_policy="cosine", max_iter=14, warmup_iter=4)
     warm_up = [0.05, 0.1, 0.15, 0.2]
