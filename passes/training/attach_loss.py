@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Model, Tensor, Variable, producer
+from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
+from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS
 from wootz.passes.training.simplify import drop_unused_nodes
 
 LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
@@ -22,15 +24,16 @@ class AttachLoss(Pass):
     """Replaces an output of the network by a scalar loss, the mean over the batch.
 
     1. `softmax-cross-entropy`: against the input `labels` (int64[N], made when it is not there). A Softmax at the end
-       of the network is dropped, its operand are the logits. With `label-smoothing` s, a label stands for
-       probability 1 - s + s/classes, the other classes for s/classes (Szegedy et al. 2016, section 7). With
-       `class-weights`, the mean is weighted: divided by the sum of the labels' weights.
+       of the network, also one whose result only changes its layout, is dropped: its operand are the logits. With
+       `label-smoothing` s, a label stands for probability 1 - s + s/classes, the other classes for s/classes (Szegedy
+       et al. 2016, section 7). With `class-weights`, the mean is weighted: divided by the sum of the labels' weights.
     2. `mse`: the mean of (output - target)², over all elements; the target is the tensor `target`, or a new input
        of that name.
     3. `distillation`: T² · KL(softmax(target / T) ‖ softmax(output / T)) with temperature T, the mean over the batch
        (Hinton et al. 2015, section 2); `target` names the teacher's logits.
 
-    Refuses an output that is not there, and one that leaves open which is meant.
+    Refuses an output that is not there, one that leaves open which is meant, and a Softmax at the end whose classes a
+    Reshape merges with something else.
     """
 
     name: ClassVar[str] = "attach-loss"
@@ -45,6 +48,7 @@ class AttachLoss(Pass):
     scale: float = option(1.0, "factor of the loss")
 
     def apply(self, model: Model) -> PassResult:
+        self._check_options()
         result = model.copy()
         graph = result.graph
         annotate_shapes(graph)
@@ -68,6 +72,16 @@ class AttachLoss(Pass):
         drop_unused_nodes(graph)
         return PassResult(result, True)
 
+    def _check_options(self) -> None:
+        if not 0 <= self.label_smoothing <= 1:
+            raise self.refuse(f"label-smoothing has to be at least 0 and at most 1, not {self.label_smoothing}")
+        if not 0 < self.temperature < math.inf:
+            raise self.refuse(f"temperature has to be more than 0, not {self.temperature}")
+        if not math.isfinite(self.scale):
+            raise self.refuse(f"scale has to be finite, not {self.scale}")
+        if self.class_weights and not (min(self.class_weights) >= 0 and 0 < sum(self.class_weights) < math.inf):
+            raise self.refuse("class-weights have to be at least 0, and one of them more")
+
     def _chosen_output(self, graph: Graph) -> Tensor:
         """The output to replace. What already ends in `.new` is state, not an output of the network."""
         candidates = [t for t in graph.outputs if not t.name.endswith(".new")]
@@ -83,7 +97,7 @@ class AttachLoss(Pass):
         return candidates[0]
 
     def _softmax_cross_entropy(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        logits = _logits(output)
+        logits = self._logits(output, builder)
         labels = _input(graph, self.labels, np.int64, [logits.shape[0], *logits.shape[2:]])
         weights = self._class_weights(logits, builder)
         loss, log_probability = builder.ops(
@@ -116,7 +130,7 @@ class AttachLoss(Pass):
         return [builder.constant(self.class_weights, "class_weights", dtype=logits.dtype)]
 
     def _distillation(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        student = Expression.of(_logits(output), builder)
+        student = Expression.of(self._logits(output, builder), builder)
         teacher = self._target(student.tensor, graph, builder)
         cooled_student, cooled_teacher = student / self.temperature, teacher / self.temperature
         log_student = cooled_student.op("LogSoftmax", axis=1)
@@ -124,17 +138,51 @@ class AttachLoss(Pass):
         divergence = (cooled_teacher.op("Softmax", axis=1) * (log_teacher - log_student)).sum([1], keepdims=False)
         return divergence.mean(keepdims=False) * self.temperature**2
 
+    def _logits(self, output: Tensor, builder: Builder) -> Tensor:
+        """The output without the Softmax over the classes that it, or what changes its layout at last, comes from."""
+        tail: list[Node] = []
+        tensor = output
+        while (last := producer(tensor)) is not None and last.op in LAYOUT_OPERATORS and not last.domain:
+            tail.append(last)
+            tensor = last.inputs[0]
+        if last is None or last.op != "Softmax":
+            return output
+        axis = last.attrs.get("axis", -1)
+        for node in reversed(tail):
+            moved = _axis_behind(axis, node)
+            if moved is None:
+                reason = f"the classes of the Softmax before it can't be followed through {node.op}: remove the Softmax"
+                raise self.refuse(reason, node.name or node.outputs[0].name)
+            axis = moved
+        if axis not in (1, 1 - len(output.shape)):
+            return output
+        logits = last.inputs[0]
+        for node in reversed(tail):
+            logits = builder.op(node.op, logits, *node.inputs[1:], hint="logits", **node.attrs)
+            logits.dtype, logits.shape = node.outputs[0].dtype, node.outputs[0].shape
+        return logits
+
     def _target(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
         existing = graph.tensors().get(self.target)
         return Expression.of(existing or _input(graph, self.target, output.dtype, list(output.shape)), builder)
 
 
-def _logits(output: Tensor) -> Tensor:
-    """What a final Softmax over the classes is applied to, or the output itself."""
-    last = producer(output)
-    if last is None or last.op != "Softmax" or last.attrs.get("axis", -1) not in (1, 1 - len(output.shape)):
-        return output
-    return last.inputs[0]
+def _axis_behind(axis: int, node: Node) -> int | None:
+    """Where `node`, which changes the layout, moves an axis of its operand; None where that isn't clear."""
+    if node.inputs[0].shape is None or node.outputs[0].shape is None:
+        return None
+    before, after = list(node.inputs[0].shape), list(node.outputs[0].shape)
+    axis %= len(before)
+    if node.op == "Transpose":
+        return node.attrs.get("perm", list(range(len(before)))[::-1]).index(axis)
+    inner = _extent(before[axis + 1 :])
+    same = (i for i, n in enumerate(after) if n == before[axis] and _extent(after[i + 1 :]) == inner)
+    return next(same, None)
+
+
+def _extent(shape: list[int | str]) -> tuple[int, list[str]]:
+    """The number of elements: the product of the sizes that are known, and the symbols of the others."""
+    return math.prod(n for n in shape if isinstance(n, int)), sorted(n for n in shape if isinstance(n, str))
 
 
 def _input(graph: Graph, name: str, dtype: type, shape: list[int | str]) -> Tensor:

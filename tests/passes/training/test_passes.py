@@ -67,6 +67,81 @@ def test_attach_loss_refuses_weights_for_other_classes(linear):
         AttachLoss(class_weights=(1.0, 2.0)).apply(linear)
 
 
+SOFTMAX_TAILS = {
+    "Identity": "p = Softmax<axis=1>(a)  y = Identity(p)",
+    "Flatten": "p = Softmax<axis=1>(a)  y = Flatten(p)",
+    "Reshape": "p = Softmax<axis=-3>(a)  y = Reshape(p, flat)",
+    "Squeeze": "p = Softmax<axis=1>(a)  y = Squeeze(p, space)",
+    "Transpose": "t = Transpose<perm=[0,2,3,1]>(a)  p = Softmax(t)  y = Transpose<perm=[0,3,1,2]>(p)",
+    "two": "p = Softmax<axis=1>(a)  s = Squeeze(p, space)  y = Identity(s)",
+}
+
+
+def behind_an_addition(body, make_model):
+    used = {"flat": np.array([0, -1]), "space": np.array([2, 3])}
+    declared = ", ".join(f"int64[2] {name}" for name in used if name in body)
+    text = f"g (float[N,4,1,1] x) => (y) <float[4,1,1] w{declared and ', ' + declared}> {{ a = Add(x, w)  {body} }}"
+    return make_model(text, w=(4, 1, 1), **{n: v for n, v in used.items() if n in body})
+
+
+@pytest.mark.parametrize("loss", ["softmax-cross-entropy", "distillation"])
+@pytest.mark.parametrize("tail", SOFTMAX_TAILS)
+def test_attach_loss_finds_the_logits_behind_a_change_of_layout(tail, loss, make_model, run):
+    x = np.random.default_rng(0).normal(size=(3, 4, 1, 1)).astype(np.float32)
+    found, expected = [], []
+    for body, results in ((SOFTMAX_TAILS[tail], found), ("y = Flatten(a)", expected)):
+        graph = BuildGradients().apply(AttachLoss(loss=loss).apply(behind_an_addition(body, make_model)).model).model
+        (given,) = graph.graph.inputs[1:]
+        values = np.array([0, 3, 1]) if given.dtype == np.int64 else np.arange(12, dtype=np.float32).reshape(3, 4)
+        shape = [3, *given.shape[1:]]
+        results += run(Legalize().apply(graph).model, {"x": x, given.name: np.resize(values, shape)}).values()
+    for value, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_attach_loss_keeps_a_softmax_over_another_axis(make_model):
+    model = behind_an_addition("p = Softmax<axis=2>(a)  y = Identity(p)", make_model)
+    assert "Softmax" in [n.op for n in AttachLoss().apply(model).model.graph.nodes]
+
+
+def test_attach_loss_keeps_probabilities_that_another_output_needs(make_model):
+    text = "g (float[N,4] x) => (y, q) <float[4] w> { a = Add(x, w)  p = Softmax(a)  y = Identity(p)  q = Neg(p) }"
+    model = AttachLoss(output="y").apply(make_model(text, w=(4,))).model
+    assert [n.op for n in model.graph.nodes if n.op in ("Softmax", "Neg")] == ["Softmax", "Neg"]
+
+
+def test_attach_loss_refuses_a_softmax_whose_axis_is_lost(make_model):
+    text = "g (float[N,4,3] x) => (y) <float[3] w> { a = Add(x, w)  p = Softmax<axis=2>(a)  [all] y = Flatten(p) }"
+    reason = "the classes of the Softmax before it can't be followed through Flatten: remove the Softmax"
+    with refusal(f"attach-loss: all: {reason}"):
+        AttachLoss().apply(make_model(text, w=(3,)))
+
+
+REFUSED_SETTINGS = {
+    "class-weights of zero": (
+        {"class_weights": (0.0, 0.0, 0.0)},
+        "class-weights have to be at least 0, and one of them more",
+    ),
+    "a negative class-weight": (
+        {"class_weights": (1.0, -1.0, 1.0)},
+        "class-weights have to be at least 0, and one of them more",
+    ),
+    "no temperature": (
+        {"loss": "distillation", "temperature": 0.0},
+        "temperature has to be more than 0, not 0.0",
+    ),
+    "label-smoothing": ({"label_smoothing": 1.5}, "label-smoothing has to be at least 0 and at most 1, not 1.5"),
+    "scale": ({"scale": float("nan")}, "scale has to be finite, not nan"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_SETTINGS)
+def test_attach_loss_refuses_settings_that_mean_nothing(case, linear):
+    settings, reason = REFUSED_SETTINGS[case]
+    with refusal(f"attach-loss: {reason}"):
+        AttachLoss(**settings).apply(linear)
+
+
 def test_build_gradients_refuses_a_network_without_loss(linear):
     with refusal("build-gradients: no scalar output to minimise: run attach-loss first"):
         BuildGradients().apply(linear)
