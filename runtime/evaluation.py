@@ -22,14 +22,15 @@ def accuracy(
 ) -> float:
     """The share of images whose largest output is their label: exact, over all images or the first `limit`.
 
-    `predict` maps float32 [n, c, h, w] to scores [n, classes].
+    `predict` maps float32 [n, c, h, w] to scores [n, classes]. Scores of which one is NaN are wrong.
     """
     if limit:
         split = Split(split.images[:limit], split.labels[:limit])
     correct = 0
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):
         scores = predict(batch.data).reshape(len(batch.labels), -1)
-        correct += int(np.sum(np.argmax(scores, axis=1) == batch.labels))
+        found = np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1))
+        correct += int(np.sum(found == batch.labels))
     return correct / len(split)
 
 

@@ -20,6 +20,7 @@ from wootz.runtime.dataset import Split
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.schedule import Choice
 from wootz.runtime.session import Device, TrainingSession
+from wootz.runtime.training import diverged_losses
 
 WINDOW = 128
 """Runs for which the device holds the schedule."""
@@ -94,6 +95,9 @@ class ResidentSteps:
         fit = SECONDS_BETWEEN_LOOKS * len(steps) / (time.perf_counter() - begin)
         self._steps_a_look = int(np.clip(fit, 1, self._batches.window // runs_a_step))
         return losses
+
+    def diverged(self) -> set[str]:
+        return diverged_losses(self._session)
 
     def _put_schedule(self, choices: Sequence[Choice], rates: Sequence[float]) -> None:
         columns = {

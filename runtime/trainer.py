@@ -47,7 +47,7 @@ BLOCK_ERROR_WINDOW = 20
 
 
 class DivergenceError(WootzError):
-    """The loss of a network is no longer a finite number."""
+    """The loss of a network, or one of its weights, is no longer a finite number."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class TrainedBlock:
-    """`error` is the loss of the student, averaged over the first and the last steps of pre-training."""
+    """`error` is the loss of the student, averaged over the first and the last steps of pre-training.
+
+    `diverged_at` is the step at which its loss or its weights were not finite: such weights are of no use.
+    """
 
     block: TuningBlock
     weights: Weights
@@ -95,7 +98,7 @@ class Trainer:
     def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
         """Trains all parameters of `model`, a classifier, on the training split.
 
-        Raises DivergenceError, with the step, when the loss is no longer finite.
+        Raises DivergenceError, with the step, when the loss or the weights are no longer finite.
         """
         key = self._network_key(model, solver)
         stored = self.store.get(key)
@@ -136,8 +139,10 @@ class Trainer:
         )
         steps = len(history.losses)
         if history.diverged:
+            loss_is_finite = np.isfinite(history.losses[-1]).all()
+            what = "the weights are not finite after" if loss_is_finite else "the loss is not finite at"
             raise DivergenceError(
-                f"{title}: the training diverged, the loss is not finite at step {steps} (learning rate "
+                f"{title}: the training diverged, {what} step {steps} (learning rate "
                 f"{solver.learning_rate(steps - 1):g}): lower base_lr, or set clip_gradients"
             )
         between = [(step, value) for step, value in history.accuracies if step < steps]

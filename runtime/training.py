@@ -20,7 +20,10 @@ OnStep = Callable[[int, np.ndarray], None]
 
 @dataclass(frozen=True)
 class History:
-    """`losses` [steps, losses]; `accuracies` as (steps done, accuracy) pairs; `seconds` of training alone."""
+    """`losses` [steps, losses]; `accuracies` as (steps done, accuracy) pairs; `seconds` of training alone.
+
+    `diverged` has the losses that were not finite, or whose weights are not, with the step at which that was seen.
+    """
 
     losses: np.ndarray
     accuracies: tuple[tuple[int, float], ...] = ()
@@ -40,6 +43,9 @@ class Steps(Protocol):
         no more batches.
         """
 
+    def diverged(self) -> set[str]:
+        """The losses whose weights are not finite after the steps made so far."""
+
 
 class HostSteps:
     """Steps on batches that the host prepares: one at a time."""
@@ -54,6 +60,15 @@ class HostSteps:
         losses = [self._session.step(batch.data, batch.labels, rate) for batch in runs]
         return np.mean(losses, axis=0, keepdims=True) if losses else np.empty((0, len(self.names)))
 
+    def diverged(self) -> set[str]:
+        return diverged_losses(self._session)
+
+
+def diverged_losses(session: TrainingSession) -> set[str]:
+    """The losses that train parameters, or keep running statistics, which are not finite now."""
+    weights = (slot for slot in session.interface.slots if slot.kind in ("parameter", "statistic"))
+    return {slot.loss for slot in weights if not np.isfinite(session.read_slot(slot.input)).all()}
+
 
 def train(
     steps: Steps,
@@ -66,7 +81,8 @@ def train(
 
     `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
     independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. The
-    training ends early when none is left. `on_step` hears of a step that is a multiple of `snapshot` or `display`
+    training ends early when none is left. Losses are those before a step: what the last one did is seen by the weights,
+    which are looked at once, at the end. `on_step` hears of a step that is a multiple of `snapshot` or `display`
     before another one is made, of other steps perhaps later.
     """
     history = np.empty((solver.max_iter, len(steps.names)), np.float32)
@@ -94,6 +110,9 @@ def train(
                 accuracies.append((done, measure_accuracy()))
                 begin = time.perf_counter()
     seconds += time.perf_counter() - begin
+    if done:
+        for name in steps.diverged():
+            diverged.setdefault(name, done)
     return History(history[:done], tuple(accuracies), seconds, diverged)
 
 

@@ -25,3 +25,10 @@ def test_the_accuracy_counts_each_image_once_whatever_the_last_batch_has(monkeyp
     assert accuracy(predict, Split(images, labels), AS_THEY_ARE) == 0.7
     assert sum(seen) == 10
     assert accuracy(predict, Split(images, labels), AS_THEY_ARE, limit=8) == 7 / 8
+
+
+def test_scores_that_are_no_numbers_are_never_correct():
+    """argmax would take the first NaN for the largest score."""
+    scores = np.array([[np.nan, np.nan], [np.nan, 1.0], [0.0, np.nan], [1.0, 0.0]], np.float32)
+    split = Split(scores[..., None, None], np.array([0, 0, 1, 0]))
+    assert accuracy(lambda data: data, split, AS_THEY_ARE) == 0.25

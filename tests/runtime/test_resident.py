@@ -142,6 +142,14 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step(network, split):
         assert np.isfinite(history.losses[:-1]).all()
 
 
+def test_weights_that_the_last_step_spoils_are_found(network, split):
+    solver = Solver(base_lr=1e38, weight_decay=1e10, max_iter=1, batch_size=8)
+    _, steps = on_device(build_training_graph(network, solver), split, solver)
+    history = train(steps, solver)
+    assert np.isfinite(history.losses).all()
+    assert history.diverged == {"loss": 1}
+
+
 @pytest.mark.parametrize("target", ["onnx", "onnx-cuda"])
 def test_no_shape_is_left_to_the_run(network, split, target):
     """A shape that is computed, on the host, keeps a step from being captured as a CUDA graph."""
@@ -167,11 +175,11 @@ def test_the_host_looks_in_no_more_often_than_it_has_to(network, split, monkeypa
     monkeypatch.setattr(resident, "SECONDS_BETWEEN_LOOKS", 1e9)
     solver = Solver(base_lr=0.01, max_iter=300, batch_size=2)
     session, steps = on_device(build_training_graph(network, solver), split, solver)
-    reads: list[str] = []
+    weights, reads = list(session.weights()), []
     read_slot = session.read_slot
     monkeypatch.setattr(session, "read_slot", lambda name: reads.append(name) or read_slot(name))
     assert len(train(steps, solver).losses) == 300
-    assert reads == ["loss.recorded"] * 4  # 1 step, then 128, 128 and 43
+    assert reads == ["loss.recorded"] * 4 + weights  # 1 step, then 128, 128 and 43; at the end all weights
 
 
 def test_what_is_displayed_is_not_late(network, split):

@@ -7,7 +7,7 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Split
 from wootz.runtime.session import Device, TrainingSession, WeightedSession
-from wootz.runtime.training import HostSteps, train
+from wootz.runtime.training import HostSteps, diverged_losses, train
 
 ONE_THREAD = Device(threads=1)
 
@@ -82,6 +82,21 @@ def test_a_loss_that_is_not_finite_ends_the_training(network, split):
     _, history = run(network, broken, Solver(base_lr=0.1, max_iter=5, batch_size=16))
     assert history.diverged == {"loss": 1}
     assert len(history.losses) == 1
+
+
+def test_weights_that_the_last_step_spoils_are_found(network, split):
+    """No loss tells of it: losses are those before the step."""
+    session, history = run(network, split, Solver(base_lr=1e30, max_iter=2, batch_size=16))
+    assert np.isfinite(history.losses).all()
+    assert not np.isfinite(session.weights()["conv.weight"]).all()
+    assert history.diverged == {"loss": 2}
+
+
+def test_running_statistics_that_are_not_finite_are_found(network, split):
+    session = TrainingSession(build_training_graph(network, Solver()), ONE_THREAD)
+    assert diverged_losses(session) == set()
+    session.write_slot("bn.variance", np.array([1, np.inf, 1, 1], np.float32))
+    assert diverged_losses(session) == {"loss"}
 
 
 def test_accuracy_is_measured_at_the_interval(network, split):
