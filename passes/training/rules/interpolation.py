@@ -19,10 +19,9 @@ def resize(b: Backward) -> Gradients:
     if x.shape == y.shape:  # ONNX Runtime copies it, whatever the scales are
         return [dx]
     axes = [a % x.rank for a in b.attribute("axes", range(x.rank))]
-    scales = _scales(b)
-    changed = sorted(
-        (a, s) for a, s in zip(axes, scales, strict=True) if s not in (None, 1.0) or x.shape[a] != y.shape[a]
-    )
+    changed = sorted((a, s) for a, s in zip(axes, _scales(b), strict=True) if not _is_kept(b, a, s))
+    if all(x.shape[a] == y.shape[a] for a, _ in changed):
+        return [dx]
     for axis, scale in changed:
         size, count, *behind = static([x.shape[axis], *y.shape[axis:]], "a resized axis and those behind it")
         matrix = _interpolation(b, size, count, scale or count / size)
@@ -35,6 +34,14 @@ def resize(b: Backward) -> Gradients:
                 planes = dx.reshape([-1, count, math.prod(behind)])
                 dx = (dx.constant(matrix.T) @ planes).reshape([-1, size, *behind])
     return [dx.reshape(like(x)) if any(axis < x.rank - 2 for axis, _ in changed) else dx]
+
+
+def _is_kept(b: Backward, axis: int, scale: float | None) -> bool:
+    """Whether an axis stays as it is. A batch of any size is taken to do so where the sizes are stated."""
+    before, after = b.operand(0).shape[axis], b.result().shape[axis]
+    if scale is not None:
+        return scale == 1.0
+    return before == after or (axis == 0 and isinstance(before, str) and isinstance(after, str))
 
 
 def _scales(b: Backward) -> list[float] | list[None]:

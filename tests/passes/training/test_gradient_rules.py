@@ -689,3 +689,42 @@ def test_the_first_maximum_gets_the_gradient(geometry, target, make_model, with_
     (y * torch.tensor(projection)).sum().backward()
     found = run(legal, {"x": np.zeros_like(values), "projection": projection})["p.grad"]
     np.testing.assert_allclose(found, p.grad, rtol=1e-5, atol=1e-6)
+
+
+RESIZES = {
+    "scales": ("y = Resize<{0}>(a, , s)", np.array([1.0, 1, 2, 3])),
+    "sizes": (
+        "images = Shape<start=0, end=2>(a) sizes = Concat<axis=0>(images, s) y = Resize<{0}>(a, , , sizes)",
+        np.array([14, 18]),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("stated", RESIZES)
+def test_resize_of_a_batch_of_any_size(mode, stated, make_model, run, values_of):
+    torch = pytest.importorskip("torch")
+    attributes = {
+        "nearest": 'mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"',
+        "bilinear": 'mode="linear", coordinate_transformation_mode="half_pixel"',
+        "bicubic": 'mode="cubic", coordinate_transformation_mode="half_pixel"',
+    }[mode]
+    body, operand = RESIZES[stated]
+    declared = f"float[4,7,6] p, {declaration('s', operand)}"
+    text = f"""g (float[N,4,7,6] x, float[N,4,14,18] projection) => (loss) <{declared}> {{
+      a = Add(x, p)
+      {body.format(attributes)}
+      z = Mul(y, projection)
+      loss = ReduceSum<keepdims=0>(z)
+    }}"""
+    forward = make_model(text, p=(4, 7, 6), s=operand)
+    legal = Legalize().apply(BuildGradients().apply(forward).model).model
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.normal(size=(3, 4, 7, 6)).astype(np.float32),
+        "projection": rng.normal(size=(3, 4, 14, 18)).astype(np.float32),
+    }
+    p = torch.tensor(values_of(forward)["p"], requires_grad=True)
+    y = torch.nn.functional.interpolate(torch.tensor(feeds["x"]) + p, (14, 18), mode=mode)
+    (y * torch.tensor(feeds["projection"])).sum().backward()
+    np.testing.assert_allclose(run(legal, feeds)["p.grad"], p.grad, rtol=1e-4, atol=1e-4)
