@@ -80,6 +80,12 @@ class Window:
         """Padding behind the operand that windows touch; negative where its last elements are in no window."""
         return tuple(s - p - n for s, p, n in zip(self.span, self.pads_begin, self.size, strict=True))
 
+    @property
+    def starts_inside(self) -> bool:
+        """Whether no window starts behind the operand."""
+        axes = zip(self.count, self.strides, self.pads_begin, self.size, strict=True)
+        return all((n - 1) * s < p + size for n, s, p, size in axes)
+
     def attributes(self) -> dict[str, list[int]]:
         """The attributes of the forward operator, with the pads that its windows touch."""
         pads_end = [max(p, 0) for p in self.pads_end]

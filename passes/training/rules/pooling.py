@@ -20,6 +20,7 @@ def max_pool(b: Backward) -> Gradients:
         window = Window.of(b.node, x, y, b.attribute("kernel_shape"))
     except NoRule:  # the indices say all there is to know
         return b.gradient().call("MaxPoolGrad", x, y, b.extra_result(1, np.int64))
+    _refuse_window_behind(window, b)
     geometry: dict[str, Any] = {"kernel_shape": list(window.kernel), **window.attributes()}
     return b.gradient().call("MaxPoolGrad", x, y, b.extra_result(1, np.int64), **geometry)
 
@@ -28,11 +29,17 @@ def average_pool(b: Backward) -> Gradients:
     """Each dy, divided by the size of its window, goes to all of the window: a transposed convolution with ones."""
     dy, x = b.gradient(), b.operand(0)
     window = Window.of(b.node, x, b.result(), b.attribute("kernel_shape"))
+    _refuse_window_behind(window, b)
     counts = _window_counts(window, b)
     planes = (dy / dy.constant(counts)).reshape([-1, 1, *window.count])
     ones = dy.constant(np.ones((1, 1, *window.kernel)))
     spread = planes.op("ConvTranspose", ones, **window.attributes(), **window.transposed())
     return [spread.reshape(like(x))]
+
+
+def _refuse_window_behind(window: Window, b: Backward) -> None:
+    if b.attribute("ceil_mode", 0) and not window.starts_inside:
+        raise NoRule("ceil_mode=1 adds a window that starts behind the operand: versions of ONNX Runtime differ there")
 
 
 def _window_counts(window: Window, b: Backward) -> np.ndarray:

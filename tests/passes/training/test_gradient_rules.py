@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from wootz.passes.errors import PassError
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.gradient_rules import RULES
 from wootz.passes.training.legalize import Legalize
@@ -728,3 +729,28 @@ def test_resize_of_a_batch_of_any_size(mode, stated, make_model, run, values_of)
     y = torch.nn.functional.interpolate(torch.tensor(feeds["x"]) + p, (14, 18), mode=mode)
     (y * torch.tensor(feeds["projection"])).sum().backward()
     np.testing.assert_allclose(run(legal, feeds)["p.grad"], p.grad, rtol=1e-4, atol=1e-4)
+
+
+def refusal(make_model, body, shape, weights):
+    """What build-gradients says of `body`, which computes `y` from `a`."""
+    declared = ", ".join(declaration(n, g) for n, g in {"p": shape, **weights}.items())
+    size = ",".join(map(str, shape))
+    text = f"""g (float[{size}] x) => (loss) <{declared}> {{
+      a = Add(x, p)
+      {body}
+      loss = ReduceSum<keepdims=0>(y)
+    }}"""
+    model = make_model(text, p=shape, **weights)
+    with pytest.raises(PassError) as refused:
+        BuildGradients().apply(model)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("size", "window"), [(6, "kernel_shape=[1,1]"), (3, "kernel_shape=[2,2], pads=[1,1,1,1]")])
+def test_a_window_behind_the_operand_is_refused(operator, size, window, make_model):
+    body = f"y = {operator}<{window}, strides=[2,2], ceil_mode=1>(a)"
+    assert refusal(make_model, body, (2, 3, size, size), {}) == (
+        f"build-gradients: y: {operator}: ceil_mode=1 adds a window that starts behind the operand: "
+        "versions of ONNX Runtime differ there"
+    )
