@@ -52,8 +52,19 @@ def slice_(b: Backward) -> Gradients:
     steps = integers(b, 4) if len(b.x) > 4 and b.x[4] is not None else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         (size,) = static([x.shape[axis]], "the sliced axis")
-        dx = _put_back(dx, list(range(*slice(_bound(start), _bound(end), step).indices(size))), axis % x.rank, size)
+        taken = _taken(start, end, step, size)
+        if not taken:
+            return [_zeros(x)]
+        dx = _put_back(dx, taken, axis % x.rank, size)
     return [dx]
+
+
+def _taken(start: int, end: int, step: int, size: int) -> list[int]:
+    """The elements that Slice takes of an axis, with bounds clamped as the operator's specification says."""
+    first, last = (bound + size if bound < 0 else bound for bound in (start, end))
+    if step > 0:
+        return list(range(max(first, 0), min(last, size), step))
+    return list(range(min(max(first, 0), size - 1), max(last, -1), step))
 
 
 def gather(b: Backward) -> Gradients:
@@ -63,6 +74,8 @@ def gather(b: Backward) -> Gradients:
     if isinstance(indices.tensor, Constant) and indices.rank == 1 and isinstance(x.shape[axis], int):
         size = int(x.shape[axis])
         taken = [int(i) % size for i in indices.tensor.values]
+        if not taken:
+            return [_zeros(x)]
         if len(set(taken)) == len(taken):
             return [_put_back(dy, taken, axis, size)]
     to_front = [*range(axis, axis + indices.rank), *range(axis), *range(axis + indices.rank, dy.rank)]
@@ -109,6 +122,8 @@ def pad(b: Backward) -> Gradients:
     for begin, end, axis in zip(*pads.tolist(), axes, strict=True):
         if begin or end:
             (size,) = static([x.shape[axis]], "the padded axis")
+            if mode == "reflect" and max(begin, end) >= size:
+                raise NoRule("mode=reflect needs pads that are smaller than the axis")
             dx = _fold_border(dx, begin, end, axis, size, mode)
     return [dx]
 
@@ -198,11 +213,6 @@ def _put_back(dy: Expression, taken: list[int], axis: int, size: int) -> Express
 
 def _slice(values: Expression, start: int, end: int, axis: int, step: int = 1) -> Expression:
     return values.op("Slice", *(values.integers([v]) for v in (start, end, axis, step)))
-
-
-def _bound(value: int) -> int | None:
-    """A bound of Slice for Python."""
-    return None if abs(value) >= END else value
 
 
 def _turned(values: Expression, permutation: list[int]) -> Expression:

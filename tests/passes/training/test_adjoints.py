@@ -212,6 +212,17 @@ def test_slice(assert_adjoint, data, rank, seed):
     assert_adjoint("onnx", "y = Slice(a, s, e, i, t)", shape, seed, **operands)
 
 
+ANYWHERE = st.one_of(st.integers(-9, 9), st.sampled_from([99, -99, 2**31, -(2**31), 1 - 2**63]))
+
+
+@given(st.integers(1, 4), ANYWHERE, ANYWHERE, st.integers(-5, 5).filter(bool), st.integers(0, 9))
+def test_slice_with_bounds_beyond_the_axis(assert_adjoint, size, start, end, step, seed):
+    """Also those that take nothing."""
+    operands = {n: np.array([v]) for n, v in zip("seit", (start, end, 1, step), strict=True)}
+    body = "b = Slice(a, s, e, i, t) y = Concat<axis=1>(a, b, a)"
+    assert_adjoint("onnx", body, (2, size), seed, **operands)
+
+
 @given(st.data(), st.sampled_from(["constant", "edge", "reflect"]), st.integers(1, 4), st.integers(0, 9))
 def test_pad(assert_adjoint, data, mode, rank, seed):
     shape = tuple(data.draw(st.lists(st.integers(1, 5), min_size=rank, max_size=rank)))
@@ -229,6 +240,12 @@ def test_gather(assert_adjoint, data, rank, seed):
     wanted = tuple(data.draw(st.lists(st.integers(1, 4), max_size=2)))
     indices = np.random.default_rng(seed).integers(-size, size, wanted)
     assert_adjoint("onnx", f"y = Gather<axis={axis}>(a, s)", shape, seed, s=np.asarray(indices))
+
+
+@given(st.integers(2, 4), st.integers(0, 9))
+def test_gather_nothing(assert_adjoint, size, seed):
+    body = "b = Gather<axis=1>(a, s) y = Concat<axis=1>(b, a)"
+    assert_adjoint("onnx", body, (2, size), seed, s=np.zeros(0, np.int64))
 
 
 @given(st.data(), st.integers(1, 3), st.integers(0, 9))

@@ -754,3 +754,9 @@ def test_a_window_behind_the_operand_is_refused(operator, size, window, make_mod
         f"build-gradients: y: {operator}: ceil_mode=1 adds a window that starts behind the operand: "
         "versions of ONNX Runtime differ there"
     )
+
+
+@pytest.mark.parametrize("pads", [[0, 4, 0, 0], [3, 0, 0, 0], [0, 0, 0, 5]])
+def test_a_reflection_is_smaller_than_its_axis(pads, make_model):
+    message = "build-gradients: y: Pad: mode=reflect needs pads that are smaller than the axis"
+    assert refusal(make_model, 'y = Pad<mode="reflect">(a, s)', (3, 4), {"s": np.array(pads)}) == message
