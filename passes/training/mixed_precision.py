@@ -13,7 +13,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import np_to_onnx_type
-from wootz.passes.training.parameters import trained_parameters
+from wootz.passes.training.parameters import HALF_SUFFIX, trained_parameters
 from wootz.passes.training.state import loss_outputs
 
 Precision = Literal["float32", "float16"]
@@ -55,8 +55,9 @@ class MixedPrecision(Pass):
     4. A node stays in float32 if one of its constants lies beyond float16's range, or if a single number that it reads
        would become zero (an epsilon).
 
-    Refuses a graph without a scalar output to minimise, and control flow. Gradients below 6e-8 vanish in float16:
-    apply-optimizer{loss-scale=65536} scales the losses.
+    Refuses a graph without a scalar output to minimise, control flow, and what build-gradients refuses of `frozen` and
+    of weights that are computed. Gradients below 6e-8 vanish in float16: apply-optimizer{loss-scale=65536} scales the
+    losses.
     """
 
     name: ClassVar[str] = "mixed-precision"
@@ -71,7 +72,7 @@ class MixedPrecision(Pass):
                 raise self.refuse(f"{node.op} has a subgraph, which is not supported", node.name)
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        rewrite = _Rewrite(graph, trained_parameters(result, losses, self.frozen))
+        rewrite = _Rewrite(graph, trained_parameters(result, losses, self.frozen, self.name))
         return PassResult(result, bool(rewrite.in_half), {"float16 nodes": rewrite.in_half, "casts": rewrite.casts})
 
 
@@ -127,7 +128,7 @@ class _Rewrite:
         if tensor.is_empty() or tensor.dtype == HALF:
             return tensor
         if id(tensor) not in self._half:
-            name = f"{tensor.name}.float16"
+            name = f"{tensor.name}{HALF_SUFFIX}"
             if isinstance(tensor, Constant) and id(tensor) not in self._trained:
                 self._half[id(tensor)] = self.builder.constant(tensor.values, name, dtype=HALF)
             else:

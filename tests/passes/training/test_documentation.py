@@ -1,4 +1,4 @@
-"""docs/training-graphs.md lists the operators that have a gradient, and those that have none."""
+"""docs/training-graphs.md lists the parameters, the operators that have a gradient, and those that have none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx.defs
 
 from wootz.passes.ir.model import OPSET
-from wootz.passes.training.gradient_rules import RULES, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
 from wootz.passes.training.rules.elementwise import ELEMENTWISE
 from wootz.passes.training.rules.linear import LINEAR
 from wootz.passes.training.rules.movement import MOVEMENT
@@ -18,6 +18,8 @@ from wootz.passes.training.rules.reduction import REDUCTION
 PAGE = Path(__file__).parents[3] / "docs" / "training-graphs.md"
 BEGIN = "<!-- operators: from gradient_rules.py, kept by tests/passes/training/test_documentation.py -->\n"
 END = "<!-- end of operators -->\n"
+PARAMETERS_BEGIN = BEGIN.replace("operators", "parameters", 1)
+PARAMETERS_END = END.replace("operators", "parameters", 1)
 FAMILIES = {
     "element by element": ELEMENTWISE,
     "products": LINEAR,
@@ -42,12 +44,30 @@ def rows():
         yield f"| {name} | {', '.join(sorted(operators))} |\n"
 
 
-def test_the_page_lists_the_operators():
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    listed, _, after = rest.partition(END)
-    assert listed == "".join(rows()), "paste this between the marks"
+def parameter_rows():
+    yield "| operator | operands |\n| --- | --- |\n"
+    for operator, places in WEIGHT_OPERANDS.items():
+        formals = onnx.defs.get_schema(operator, OPSET, "").inputs
+        names = dict.fromkeys(formals[min(place, len(formals) - 1)].name for place in places)
+        yield f"| {operator} | {', '.join(names)} |\n"
+    yield f"| the same behind | {', '.join(sorted(LAYOUT_OPERATORS))} |\n"
+
+
+def between(begin, end):
+    """What the page has between two marks."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    listed, _, after = rest.partition(end)
     assert before.endswith("\n")
     assert after.startswith("\n")
+    return listed
+
+
+def test_the_page_lists_the_operators():
+    assert between(BEGIN, END) == "".join(rows()), "paste this between the marks"
+
+
+def test_the_page_lists_the_parameters():
+    assert between(PARAMETERS_BEGIN, PARAMETERS_END) == "".join(parameter_rows()), "paste this between the marks"
 
 
 def test_no_rule_is_in_two_families():

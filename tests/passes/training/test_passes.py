@@ -15,8 +15,10 @@ from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.legalize import Legalize
+from wootz.passes.training.mixed_precision import MixedPrecision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
+from wootz.passes.transforms.fold_constants import FoldConstants
 
 LINEAR = """g (float[N,4] x) => (y) <float[4,3] w, float[3] b> {
   h = MatMul(x, w)
@@ -257,6 +259,89 @@ def test_build_gradients_refuses_to_train_nothing(linear):
     message = "there is nothing to train: no loss depends on a parameter that is not frozen"
     with refusal(f"build-gradients: {message}"):
         BuildGradients(frozen=("w", "b")).apply(lossy)
+
+
+def test_build_gradients_refuses_a_frozen_name_that_is_not_there(linear):
+    lossy = AttachLoss().apply(linear).model
+    with refusal("build-gradients: frozen=wieght names no constant (a prefix ends in / or *)"):
+        BuildGradients(frozen=("w", "wieght")).apply(lossy)
+    with refusal("mixed-precision: frozen=wieght names no constant (a prefix ends in / or *)"):
+        MixedPrecision(frozen=("wieght",)).apply(lossy)
+
+
+def test_a_frozen_prefix_may_match_nothing(linear):
+    graph = BuildGradients(frozen=("teacher/", "head*")).apply(AttachLoss().apply(linear).model).model
+    assert [t.name for t in graph.graph.outputs] == ["loss", "w.grad", "b.grad"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_what_is_frozen_by_name_or_multiplier_stays_so_in_float16(precision, make_model):
+    text = "g (float[N,4] x) => (y) <float[4,4] w, float[4,4] v> { h = MatMul(x, w)  y = MatMul(h, v) }"
+    network = make_model(text, w=(4, 4), v=(4, 4))
+    still = Model(network.graph, metadata={MULTIPLIERS_KEY: '{"w": [0, 0]}'})
+    for model, frozen in ((network, "w"), (still, ())):
+        graph = build_training_graph(model, Solver(), frozen=frozen, precision=precision)
+        assert [s.input for s in TrainingInterface.of(graph).slots if s.kind == "parameter"] == ["v"]
+
+
+def test_gradients_are_built_once(linear):
+    graph = BuildGradients().apply(AttachLoss().apply(linear).model).model
+    with refusal("build-gradients: w.grad: the graph has its gradients already"):
+        BuildGradients().apply(graph)
+
+
+STANDARDISED = """g (float[N,3,4,4] x) => (y) <float[2,3,1,1] w, float[2] b, int64[3] axes> {
+  mean = ReduceMean(w, axes)
+  centred = Sub(w, mean)
+  [conv] y = Conv(x, centred, b)
+}"""
+STANDARDISED_WEIGHTS = {"w": (2, 3, 1, 1), "b": (2,), "axes": np.array([1, 2, 3])}
+
+
+def test_build_gradients_refuses_weights_that_would_silently_stay_as_they_are(make_model):
+    lossy = AttachLoss(loss="mse").apply(make_model(STANDARDISED, **STANDARDISED_WEIGHTS)).model
+    reason = "Conv computes its weights from w, which isn't trained: run fold-constants before, or freeze w"
+    for step in (BuildGradients(), MixedPrecision()):
+        with refusal(f"{step.name}: conv: {reason}"):
+            step.apply(lossy)
+    folded = BuildGradients().apply(FoldConstants().apply(lossy).model).model
+    assert [t.name for t in folded.graph.outputs] == ["loss", "centred.grad", "b.grad"]
+    frozen = BuildGradients(frozen=("w",)).apply(lossy).model
+    assert [t.name for t in frozen.graph.outputs] == ["loss", "b.grad"]
+
+
+def test_computed_weights_that_no_loss_reaches_are_not_refused(make_model):
+    text = """g (float[N,4] x) => (y, z) <float[4,4] w, float[4,4] v> {
+      root = Exp(w)
+      y = MatMul(x, root)
+      z = MatMul(x, v)
+    }"""
+    lossy = AttachLoss(output="z").apply(make_model(text, w=(4, 4), v=(4, 4))).model
+    assert [t.name for t in BuildGradients().apply(lossy).model.graph.outputs] == ["y", "loss", "v.grad"]
+
+
+def test_weights_that_are_computed_from_trained_parameters_are_trained(make_model):
+    """A layout that changes, and a product of parameters."""
+    text = """g (float[N,4] x) => (y) <float[3,4] v, float[3,1] g> {
+      scaled = Mul(v, g)
+      w = Transpose(scaled)
+      y = MatMul(x, w)
+    }"""
+    graph = BuildGradients().apply(AttachLoss().apply(make_model(text, v=(3, 4), g=(3, 1))).model).model
+    assert [t.name for t in graph.graph.outputs] == ["loss", "v.grad", "g.grad"]
+
+
+def test_a_mask_and_a_factor_from_single_numbers_are_no_weights(make_model):
+    text = """g (float[N,2,4] x) => (y) <bool[2,4] hidden, float[4,4] w, float least, float zero, float[1] size> {
+      mask = Where(hidden, least, zero)
+      root = Sqrt(size)
+      h = MatMul(x, w)
+      s = Mul(h, root)
+      y = Add(s, mask)
+    }"""
+    single = {"hidden": np.eye(2, 4) > 0, "least": np.array(-9.0), "zero": np.array(0.0), "size": np.array([4.0])}
+    lossy = AttachLoss(loss="mse").apply(make_model(text, w=(4, 4), **single)).model
+    assert [t.name for t in BuildGradients().apply(lossy).model.graph.outputs] == ["loss", "w.grad"]
 
 
 def test_apply_optimizer_refuses_a_graph_without_gradients(linear):
