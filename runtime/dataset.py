@@ -9,7 +9,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +25,10 @@ from wootz.runtime.caffe_lmdb import read_lmdb
 
 VALIDATION_SHARE = 0.2
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"}
+ARRAYS = (*(f"{kind}_{split}" for split in ("train", "val", "test") for kind in "xy"), "classes")
+"""What an `.npz` file, or a folder of `.npy` files, may hold."""
+LABEL_BOUND = 1_000_000
+"""Larger labels are no numbers of classes, but identifiers or damage."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +67,24 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
     `location` is a folder with `train/CLASS/*.jpg|png` (and `val`, `test`), a folder with `x_train.npy`,
     `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder with Caffe's
     databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
-    Photographs are resized to the network's size; arrays must have it. With `crop_size`, images are larger than the
-    network's (photographs: as large as the first one), and crops of that size are taken from them batch by batch.
-    Without a validation split, a seeded, stratified 20 % of the training images serve as one. Raises InputError
-    where something is missing or unequal.
+    Photographs are resized to the network's size, and grey ones of 16 bits scaled to 8; arrays must have the size. With
+    `crop_size`, images are larger than the network's (photographs: as large as the first one), and crops of that size
+    are taken from them batch by batch. Without a validation split, a seeded, stratified 20 % of the training images
+    serve as one. Raises InputError where something is missing, unequal, damaged, or neither pixel nor label.
     """
     if location == "digits":
         dataset = _digits(seed)
     else:
         path = Path(location)
         if path.suffix == ".npz" and path.is_file():
-            dataset = _from_arrays(dict(np.load(path, allow_pickle=False)), path, seed)
+            dataset = _from_arrays(_read_npz(path), path, seed)
         elif not path.is_dir():
             raise InputError("no such data set: give a folder, an .npz file, or the word 'digits'", path)
         elif (path / "train").is_dir():
             dataset = _from_class_folders(path, image_shape, crop_size, seed)
         elif (path / "x_train.npy").is_file():
-            arrays = {f.stem: np.load(f, allow_pickle=False) for f in path.glob("[xy]_*.npy")}
-            dataset = _from_arrays(arrays, path, seed)
+            files = {name: path / f"{name}.npy" for name in ARRAYS}
+            dataset = _from_arrays({name: _read_npy(f) for name, f in files.items() if f.is_file()}, path, seed)
         elif any(path.glob("*-images-idx3-ubyte*")):
             dataset = _from_idx(path, seed)
         elif (path / "train_lmdb").is_dir():
@@ -121,10 +128,17 @@ def _divide(data: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 
 def _with_validation(
-    classes: Sequence[str], train: Split, validation: Split | None, test: Split | None, seed: int
+    classes: Sequence[str], train: Split, validation: Split | None, test: Split | None, seed: int, location: str | Path
 ) -> Dataset:
     if validation is None:
-        train, validation = _divide(train, VALIDATION_SHARE, seed)
+        rest, validation = _divide(train, VALIDATION_SHARE, seed)
+        if len(train) and not len(rest):
+            raise InputError(
+                "each class has a single image, and validation takes it: give a validation split, or two images a "
+                "class",
+                location,
+            )
+        train = rest
     return Dataset(tuple(classes), train, validation, test)
 
 
@@ -136,13 +150,16 @@ def _digits(seed: int) -> Dataset:
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     rest, test = _divide(Split(images, digits.target.astype(np.int64)), 0.3, seed)
-    return _with_validation([str(c) for c in digits.target_names], rest, None, test, seed)
+    return _with_validation([str(c) for c in digits.target_names], rest, None, test, seed, "digits")
 
 
 def _from_class_folders(root: Path, image_shape: tuple[int, int, int], crop_size: int, seed: int) -> Dataset:
     listed = root / "classes.txt"
     if listed.is_file():
-        classes = listed.read_text().split()
+        try:
+            classes = listed.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise InputError("not a text of class names in UTF-8", listed) from error
     else:
         classes = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
     if not classes:
@@ -151,13 +168,13 @@ def _from_class_folders(root: Path, image_shape: tuple[int, int, int], crop_size
     names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     splits = {name: _read_split(root / name, classes, stored) for name in names}
     validation, test = splits.get("val"), splits.get("test")
-    return _with_validation(classes, splits["train"], validation, test, seed)
+    return _with_validation(classes, splits["train"], validation, test, seed, root)
 
 
 def _first_image_shape(root: Path, channels: int) -> tuple[int, int, int]:
     for file in sorted((root / "train").glob("*/*")):
         if file.suffix.lower() in IMAGE_SUFFIXES:
-            with Image.open(file) as image:
+            with _decoding(file), Image.open(file) as image:
                 return channels, image.height, image.width
     raise InputError("no images in train/", root)
 
@@ -182,15 +199,119 @@ def _read_split(folder: Path, classes: Sequence[str], image_shape: tuple[int, in
 def _decode(file: Path, channels: int, height: int, width: int) -> np.ndarray:
     if channels not in (1, 3):
         raise InputError(f"the network takes {channels} channels; photographs have 1 or 3", file)
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except OSError as error:
-        raise InputError("not an image that Pillow can read", file) from error
+    with _decoding(file), Image.open(file) as opened:
+        image = _with_8_bits(opened, file).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+@contextmanager
+def _decoding(file: Path, fault: str = "not an image that Pillow can read") -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(fault, file) from error
+
+
+def _with_8_bits(image: Image.Image, file: Path) -> Image.Image:
+    """Grey pixels of 16 bits are scaled: Pillow would clip them at 255. Colours of 16 bits it scales itself."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError("pixels of another kind than 8 or 16 bits: save it as an 8-bit PNG", file)
+    return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    with _reading(file, "numpy.savez"):
+        opened = np.load(file, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise ValueError("an array, not an archive of arrays")
+        with opened:
+            return {name: _array(opened[name]) for name in ARRAYS if name in opened}
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    with _reading(file, "numpy.save"):
+        return _array(np.load(file, allow_pickle=False))
+
+
+def _array(value: object) -> np.ndarray:
+    """NumPy gives the bytes of what is no array in an archive, and an archive under another name."""
+    if not isinstance(value, np.ndarray):
+        raise ValueError("not an array")
+    return value
+
+
+@contextmanager
+def _reading(file: Path, writer: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError("too large for the memory: give uint8 pixels, or fewer images", file) from error
+    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"damaged, or not written by {writer} from arrays of numbers (text and Python objects are none): write it "
+            f"again",
+            file,
+        ) from error
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, names: tuple[str, str], file: Path) -> Split:
+    """A split of arrays as they were read from `file`, with their names there."""
+    x, y = names
+    if images.ndim not in (3, 4):
+        raise InputError(
+            f"{x} has shape {images.shape}: images are [n, channels, height, width], or [n, height, width]", file
+        )
+    if not len(images):
+        raise InputError(f"{x} has no images", file)
+    if labels.ndim == 0 or labels.size != len(labels):
+        raise InputError(
+            f"{y} has shape {labels.shape}: one label an image is wanted, for one-hot rows their argmax", file
+        )
+    if len(images) != len(labels):
+        raise InputError(f"{len(images)} images {x} but {len(labels)} labels {y}", file)
+    images = images[:, None] if images.ndim == 3 else images
+    return Split(_checked_pixels(images, x, file), _checked_labels(labels.reshape(-1), y, file))
+
+
+def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
+    """The images in uint8 or float32."""
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "buif":
+        raise InputError(f"{name} holds {images.dtype}, which are no pixels: give uint8 or float32", file)
+    with np.errstate(over="ignore"):
+        kept = images.astype(np.float32, copy=False)
+    broken = np.flatnonzero(~np.isfinite(kept).all(axis=(1, 2, 3)))
+    if broken.size:
+        raise InputError(
+            f"{broken.size} images of {name} have NaN or infinite pixels, the first is at index {broken[0]}: mend "
+            f"them, or leave them out",
+            file,
+        )
+    return kept
+
+
+def _checked_labels(labels: np.ndarray, name: str, file: Path) -> np.ndarray:
+    """The labels in int64."""
+    if labels.dtype.kind not in "buif":
+        raise InputError(
+            f"{name} holds {labels.dtype}: labels are whole numbers from 0 on; names of classes go into 'classes'", file
+        )
+    broken = labels[~((labels >= 0) & (labels < LABEL_BOUND) & (labels == np.rint(labels)))]
+    if broken.size:
+        raise InputError(f"{name} has the label {broken[0]}: labels number the classes, whole numbers from 0 on", file)
+    return labels.astype(np.int64)
+
+
+def _numbered(labels: np.ndarray) -> list[str]:
+    """Names of classes that have none: their numbers, up to the largest label."""
+    return [str(c) for c in range(int(labels.max()) + 1)]
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Dataset:
@@ -199,41 +320,38 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
             return None
         if f"y_{name}" not in arrays:
             raise InputError(f"x_{name} has no labels y_{name} beside it", file)
-        images, labels = arrays[f"x_{name}"], arrays[f"y_{name}"].reshape(-1)
-        if len(images) != len(labels):
-            raise InputError(f"{len(images)} images x_{name} but {len(labels)} labels y_{name}", file)
-        images = images[:, None] if images.ndim == 3 else images
-        kept = images if images.dtype == np.uint8 else images.astype(np.float32)
-        return Split(kept, labels.astype(np.int64))
+        return _checked(arrays[f"x_{name}"], arrays[f"y_{name}"], (f"x_{name}", f"y_{name}"), file)
 
     train = split("train")
     if train is None:
         raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
-    classes = [str(c) for c in arrays.get("classes", np.arange(int(train.labels.max()) + 1))]
-    return _with_validation(classes, train, split("val"), split("test"), seed)
+    classes = [str(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else _numbered(train.labels)
+    return _with_validation(classes, train, split("val"), split("test"), seed, file)
 
 
 def _from_lmdb(folder: Path, seed: int) -> Dataset:
-    train, validation, test = (
-        Split(*read_lmdb(folder / f"{name}_lmdb")) if (folder / f"{name}_lmdb").is_dir() else None
-        for name in ("train", "val", "test")
-    )
+    def split(name: str) -> Split | None:
+        database = folder / name
+        if not database.is_dir():
+            return None
+        with _decoding(database, "holds an image that Pillow can't read"):
+            images, labels = read_lmdb(database)
+        return _checked(images, labels, (name, name), folder)
+
+    train = split("train_lmdb")
     assert train is not None
-    classes = [str(c) for c in range(int(train.labels.max()) + 1)]
-    return _with_validation(classes, train, validation, test, seed)
+    return _with_validation(_numbered(train.labels), train, split("val_lmdb"), split("test_lmdb"), seed, folder)
 
 
 def _from_idx(folder: Path, seed: int) -> Dataset:
     train = _read_idx_split(folder, "train")
     test = _read_idx_split(folder, "t10k") if any(folder.glob("t10k-images-idx3-ubyte*")) else None
-    classes = [str(c) for c in range(int(train.labels.max()) + 1)]
-    return _with_validation(classes, train, None, test, seed)
+    return _with_validation(_numbered(train.labels), train, None, test, seed, folder)
 
 
 def _read_idx_split(folder: Path, name: str) -> Split:
-    images = _read_idx(folder, f"{name}-images-idx3-ubyte")
-    labels = _read_idx(folder, f"{name}-labels-idx1-ubyte")
-    return Split(images[:, None], labels.astype(np.int64))
+    names = f"{name}-images-idx3-ubyte", f"{name}-labels-idx1-ubyte"
+    return _checked(_read_idx(folder, names[0]), _read_idx(folder, names[1]), names, folder)
 
 
 def _read_idx(folder: Path, stem: str) -> np.ndarray:
@@ -241,8 +359,13 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
     files = [f for f in (folder / stem, folder / f"{stem}.gz") if f.is_file()]
     if not files:
         raise InputError("no such file, as it is or with .gz", folder / stem)
-    content = gzip.decompress(files[0].read_bytes()) if files[0].suffix == ".gz" else files[0].read_bytes()
-    if len(content) < 4 or content[:3] != b"\0\0\x08":
+    content = files[0].read_bytes()
+    if files[0].suffix == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"a damaged gzip file ({error}): fetch it again", files[0]) from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise InputError("not an IDX file of unsigned bytes", files[0])
     sizes = struct.unpack_from(f">{content[3]}I", content, 4)
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes))

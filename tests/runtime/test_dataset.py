@@ -1,6 +1,7 @@
 import gzip
 import io
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,175 @@ def test_labels_of_another_number_are_refused(tmp_path):
         load_dataset(str(tmp_path / "data.npz"), SHAPE)
 
 
+IMAGES, LABELS = np.zeros((10, *SHAPE), np.uint8), np.arange(10) % 2
+
+
+def with_pixel(value, kind=np.float32):
+    images = IMAGES.astype(kind)
+    images[4, 1, 2, 3] = images[7, 0, 0, 0] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"y_train": LABELS}, "x_train is missing"),
+        ({"x_train": IMAGES}, "x_train has no labels y_train beside it"),
+        ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "x_train has no images"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:0], "y_test": LABELS[:0]}, "x_test has no images"),
+        ({"x_train": IMAGES.reshape(10, -1), "y_train": LABELS}, r"x_train has shape \(10, 60\): .*channels"),
+        ({"x_train": IMAGES.astype(str), "y_train": LABELS}, "x_train holds <U3, which are no pixels: .* uint8"),
+        ({"x_train": IMAGES.astype(complex), "y_train": LABELS}, "x_train holds complex128, which are no pixels"),
+        ({"x_train": with_pixel(np.nan), "y_train": LABELS}, "2 images of x_train have NaN or infinite .* index 4"),
+        ({"x_train": with_pixel(-np.inf), "y_train": LABELS}, "2 images of x_train have NaN or infinite pixels"),
+        ({"x_train": with_pixel(1e300, float), "y_train": LABELS}, "2 images of x_train have NaN or infinite pixels"),
+        ({"x_train": IMAGES, "y_train": LABELS / 2}, "y_train has the label 0.5: .* whole numbers from 0 on"),
+        ({"x_train": IMAGES, "y_train": LABELS * np.nan}, "y_train has the label nan"),
+        ({"x_train": IMAGES, "y_train": LABELS * 1e300}, r"y_train has the label 1e\+300"),
+        ({"x_train": IMAGES, "y_train": LABELS - 1}, "y_train has the label -1"),
+        ({"x_train": IMAGES, "y_train": LABELS * 10**12}, "y_train has the label 1000000000000"),
+        ({"x_train": IMAGES, "y_train": np.array(["cat", "dog"])[LABELS]}, "y_train holds <U3: .*'classes'"),
+        ({"x_train": IMAGES, "y_train": np.eye(2)[LABELS]}, r"y_train has shape \(10, 2\): one label .* argmax"),
+        ({"x_train": IMAGES, "y_train": np.array(1)}, r"y_train has shape \(\): one label an image"),
+        ({"x_train": IMAGES[:2], "y_train": LABELS[:2]}, "each class has a single image, and validation takes it"),
+        ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "a test label lies outside"),
+    ],
+)  # fmt: skip
+def test_arrays_that_are_no_data_set(tmp_path, arrays, reason):
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(InputError, match=rf"data\.npz: {reason}") as refusal:
+        load_dataset(str(tmp_path / "data.npz"), SHAPE)
+    assert "\n" not in str(refusal.value)
+
+
+def test_labels_may_be_a_column_or_whole_floats(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=LABELS[:, None].astype(np.float32))
+    labels = load_dataset(str(tmp_path / "data.npz"), SHAPE).train.labels
+    assert (labels.dtype, labels.ndim) == (np.int64, 1)
+    assert sorted(labels) == [0] * 4 + [1] * 4
+
+
+def test_a_class_with_a_single_image_serves_as_validation(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=np.arange(10) // 9)
+    dataset = load_dataset(str(tmp_path / "data.npz"), SHAPE)
+    assert sorted(dataset.validation.labels) == [0, 0, 1]
+
+
+def objects(file):
+    np.savez(file, x_train=np.array([np.zeros((3, 4, 5)), None], object), y_train=LABELS)
+
+
+def truncated(file):
+    np.savez(file, x_train=IMAGES, y_train=LABELS)
+    file.write_bytes(file.read_bytes()[:-30])
+
+
+def flipped(file):
+    np.savez_compressed(file, x_train=np.random.default_rng(0).integers(0, 255, IMAGES.shape), y_train=LABELS)
+    content = bytearray(file.read_bytes())
+    content[300] ^= 0xFF
+    file.write_bytes(content)
+
+
+def text_inside(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", "hello")
+        archive.writestr("y_train.npy", "hello")
+
+
+def one_array(file):
+    with file.open("wb") as opened:
+        np.save(opened, IMAGES)
+
+
+def text(file):
+    file.write_text("hello")
+
+
+def nothing(file):
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [objects, truncated, flipped, text_inside, one_array, text, nothing],
+)
+def test_npz_files_that_are_none(tmp_path, write):
+    write(tmp_path / "data.npz")
+    with pytest.raises(InputError, match=r"data\.npz: damaged, or not written by numpy\.savez") as refusal:
+        load_dataset(str(tmp_path / "data.npz"), SHAPE)
+    assert "\n" not in str(refusal.value)
+
+
+def test_other_arrays_of_an_npz_file_are_left_alone(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=LABELS, notes=np.array([None], object))
+    assert len(load_dataset(str(tmp_path / "data.npz"), SHAPE).train) == 8
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\0"])
+def test_npy_files_that_are_none(tmp_path, content):
+    np.save(tmp_path / "x_train.npy", IMAGES)
+    (tmp_path / "y_train.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"y_train\.npy: damaged, or not written by numpy\.save "):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+def test_an_array_too_large_for_the_memory(tmp_path):
+    np.save(tmp_path / "x_train.npy", np.zeros((100, 100)))
+    np.save(tmp_path / "y_train.npy", LABELS)
+    file = tmp_path / "x_train.npy"
+    file.write_bytes(file.read_bytes().replace(b"(100, 100), }", b"(10000000000000,) }"))
+    with pytest.raises(InputError, match=r"x_train\.npy: too large for the memory"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", ["png", "ppm"])
+def test_grey_pixels_of_16_bits_are_scaled_to_8(tmp_path, channels, suffix):
+    grey = (257 * np.arange(256, dtype=np.uint16)).reshape(16, 16)
+    for i in range(5):
+        (tmp_path / "train" / "cat").mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "train" / "cat" / f"{i}.{suffix}"
+        if suffix == "png":
+            Image.fromarray(grey).save(file)
+        else:
+            file.write_bytes(b"P5 16 16 65535 " + grey.astype(">u2").tobytes())
+    images = load_dataset(str(tmp_path), (channels, 16, 16)).train.images
+    for channel in range(channels):
+        np.testing.assert_array_equal(images[0, channel].ravel(), np.arange(256))
+
+
+def test_floating_point_pixels_of_a_photograph_are_refused(tmp_path):
+    write_photographs(tmp_path)
+    (tmp_path / "train" / "cat" / "x.ppm").write_bytes(b"Pf 5 4 -1.0\n" + np.zeros(20, "<f4").tobytes())
+    with pytest.raises(InputError, match=r"x\.ppm: pixels of another kind than 8 or 16 bits: save it as an 8-bit PNG"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("crop_size", [0, 3])
+def test_a_photograph_cut_off_is_named(tmp_path, crop_size):
+    write_photographs(tmp_path)
+    file = tmp_path / "train" / "cat" / "0.png"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match=r"0\.png: not an image"):
+        load_dataset(str(tmp_path), (3, 3, 3) if crop_size else SHAPE, crop_size)
+
+
+def test_one_photograph_a_class_is_explained(tmp_path):
+    write_photographs(tmp_path, count=1)
+    with pytest.raises(
+        InputError, match=r"each class has a single image, and validation takes it: .* two images a class"
+    ):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+def test_class_names_that_are_no_text(tmp_path):
+    write_photographs(tmp_path)
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(InputError, match=r"classes\.txt: not a text of class names in UTF-8"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
 def write_idx(file: Path, array: np.ndarray, compress: bool):
     content = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
     file.write_bytes(gzip.compress(content) if compress else content)
@@ -125,6 +295,27 @@ def test_a_truncated_idx_file_is_refused(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(InputError, match="the header says 3x4x5 values, 59 follow"):
+        load_dataset(str(tmp_path), (1, 4, 5))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08\x03", b"\0\0\x09\x01\0\0\0\x01\0", b"hello"])
+def test_a_file_that_is_no_idx_file(tmp_path, content):
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(content)
+    with pytest.raises(InputError, match="images-idx3-ubyte: not an IDX file of unsigned bytes"):
+        load_dataset(str(tmp_path), (1, 4, 5))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", gzip.compress(b"hello" * 9)[:-9]])
+def test_a_damaged_gzip_file(tmp_path, content):
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"ubyte\.gz: .*(not an IDX file|damaged)"):
+        load_dataset(str(tmp_path), (1, 4, 5))
+
+
+def test_idx_files_of_unequal_lengths_are_refused(tmp_path):
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((3, 4, 5), np.uint8), False)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(2, np.uint8), False)
+    with pytest.raises(InputError, match="3 images train-images-idx3-ubyte but 2 labels train-labels-idx1-ubyte"):
         load_dataset(str(tmp_path), (1, 4, 5))
 
 
@@ -189,4 +380,30 @@ def test_a_folder_that_is_no_database(tmp_path):
     pytest.importorskip("lmdb")
     (tmp_path / "train_lmdb").mkdir()
     with pytest.raises(InputError, match="not a database of Caffe's images"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("spoil", ["pixels", "label", "image"])
+def test_faults_in_a_database(tmp_path, spoil):
+    lmdb = pytest.importorskip("lmdb")
+    from wootz.runtime.caffe_lmdb import _datum_class
+
+    datum = _datum_class()(channels=3, height=4, width=5, float_data=[1.0] * 60, label=0)
+    if spoil == "pixels":
+        datum.float_data[7] = np.nan
+    elif spoil == "label":
+        datum.label = -1
+    else:
+        datum.encoded, datum.data = True, b"hello"
+    with (
+        lmdb.open(str(tmp_path / "train_lmdb"), map_size=1 << 20) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(b"0", datum.SerializeToString())
+    reason = {
+        "pixels": "1 images of train_lmdb have NaN or infinite pixels",
+        "label": "train_lmdb has the label -1",
+        "image": "train_lmdb: holds an image that Pillow can't read",
+    }[spoil]
+    with pytest.raises(InputError, match=reason):
         load_dataset(str(tmp_path), SHAPE)
