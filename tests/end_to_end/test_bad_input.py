@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
@@ -105,6 +106,23 @@ def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
     done = wootz("run", job_files, "--data", "digits", "--out", "mine", "--overwrite", cwd=tmp_path)
     assert_refused(done, tmp_path, "choose another --out")
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "pattern"),
+    [
+        ("damaged", r"data\.npz: damaged, or not written by numpy\.savez"),
+        ("NaN", r"data\.npz: 1 images .* index 3: mend"),
+    ],
+)
+def test_a_bad_data_file(wootz, job_files, tmp_path, fault, pattern):
+    images, file = np.zeros((40, 1, 8, 8), np.float32), tmp_path / "data.npz"
+    if fault == "NaN":
+        images[3] = np.nan
+    np.savez(file, x_train=images, y_train=np.arange(40) % 10)
+    if fault == "damaged":
+        file.write_bytes(file.read_bytes()[:-30])
+    assert_refused(run_with(wootz, job_files, tmp_path, "--data", "data.npz"), tmp_path, pattern)
 
 
 def test_nothing_meets_the_objective(wootz, job_files, tmp_path):
