@@ -9,6 +9,7 @@ import numpy as np
 
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Node, Tensor, subgraph_nodes
+from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, SEED_PREFIX
 
 LARGEST_SHARED_CONSTANT = 64
 """Constants with more elements are weights, or not worth comparing."""
@@ -42,15 +43,15 @@ def drop_unused_indices(graph: Graph) -> None:
 def share_equal_computations(graph: Graph) -> int:
     """Lets one node compute what several compute from the same operands; gives the number of nodes dropped.
 
-    Nodes that draw random numbers, have subgraphs or compute a graph output stay.
+    Nodes that draw random numbers, have subgraphs or compute a graph output stay. So does what changes in training.
     """
     outputs = {id(t) for t in graph.outputs}
-    inputs = {id(t) for t in graph.inputs}
+    changing = _changing(graph)
     constants: dict[Hashable, Tensor] = {}
     known: dict[Hashable, Node] = {}
     kept: list[Node] = []
     for node in graph.nodes:
-        node.inputs = [_shared_constant(t, constants) if id(t) not in inputs else t for t in node.inputs]
+        node.inputs = [_shared_constant(t, constants) if id(t) not in changing else t for t in node.inputs]
         key = _computation(node)
         first = known.setdefault(key, node) if key is not None else node
         if first is node or any(id(t) in outputs for t in node.outputs):
@@ -64,6 +65,17 @@ def share_equal_computations(graph: Graph) -> int:
     dropped = len(graph.nodes) - len(kept)
     graph.nodes = kept
     return dropped
+
+
+def _changing(graph: Graph) -> set[int]:
+    """The `id`s of inputs, and of constants to become such: those with a gradient or a new value, and what gradients
+    begin with."""
+    gradients = [t.name for t in graph.outputs if t.name.endswith(GRADIENT_SUFFIX)]
+    names = {name.removesuffix(GRADIENT_SUFFIX) for name in gradients}
+    if gradients:
+        names |= {t.name.removesuffix(NEW_SUFFIX) for t in graph.outputs}
+        names |= {SEED_PREFIX + t.name for t in graph.outputs}
+    return {id(t) for t in graph.inputs} | {id(t) for name, t in graph.tensors().items() if name in names}
 
 
 def _shared_constant(tensor: Tensor, known: dict[Hashable, Tensor]) -> Tensor:
@@ -95,12 +107,13 @@ def widen_scalars(graph: Graph) -> int:
     over [M, C, 3, 3]; a [1, 1, 1, 1] it broadcasts over all elements at once.
     """
     builder = Builder(graph, prefix="widened/")
+    changing = _changing(graph)
     nodes, graph.nodes = list(graph.nodes), []
     widened: dict[tuple[int, int], Tensor] = {}
     for node in nodes:
         rank = _rank_to_widen(node)
         if rank:
-            node.inputs = [_widen(t, rank, builder, widened) if _is_scalar(t) else t for t in node.inputs]
+            node.inputs = [_widen(t, rank, builder, changing, widened) if _is_scalar(t) else t for t in node.inputs]
         graph.nodes.append(node)
     return len(widened)
 
@@ -116,10 +129,12 @@ def _is_scalar(tensor: Tensor) -> bool:
     return tensor.shape is not None and len(tensor.shape) == 0
 
 
-def _widen(scalar: Tensor, rank: int, builder: Builder, widened: dict[tuple[int, int], Tensor]) -> Tensor:
+def _widen(
+    scalar: Tensor, rank: int, builder: Builder, changing: set[int], widened: dict[tuple[int, int], Tensor]
+) -> Tensor:
     key = (id(scalar), rank)
     if key not in widened:
-        if isinstance(scalar, Constant) and not any(scalar is t for t in builder.graph.inputs):
+        if isinstance(scalar, Constant) and id(scalar) not in changing:
             widened[key] = builder.constant(scalar.values.reshape([1] * rank), scalar.name)
         else:
             widened[key] = builder.op("Reshape", scalar, builder.constant([1] * rank))

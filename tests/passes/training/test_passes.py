@@ -349,6 +349,34 @@ def test_apply_optimizer_refuses_a_graph_without_gradients(linear):
         ApplyOptimizer().apply(AttachLoss().apply(linear).model)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1024.0])
+def test_legalize_keeps_equal_parameters_apart(scale, make_model, run):
+    """Where it runs before apply-optimizer. The slope is also a scalar beside an axis of size 1, and one constant is 1
+    as what gradients begin with is."""
+    text = """g (float[N,3] x) => (y) <float[3] a, float[3] b, float slope, float one, int64[2] shape, int64[2] back> {
+      h = Mul(x, a)
+      p = PRelu(h, slope)
+      q = Mul(p, b)
+      r = Reshape(q, shape)
+      s = Mul(r, slope)
+      e = Reshape(s, back)
+      y = Sub(one, e)
+    }"""
+    weights = {"a": np.ones(3), "b": np.ones(3), "slope": np.array(0.25), "one": np.array(1.0)}
+    network = make_model(text, **weights, shape=np.array([-1, 1]), back=np.array([-1, 3]))
+    built = BuildGradients().apply(AttachLoss().apply(network).model).model
+    optimizer = ApplyOptimizer(momentum=0.5, loss_scale=scale)
+    early = optimizer.apply(Legalize().apply(built).model).model
+    usual = Legalize().apply(optimizer.apply(built).model).model
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    feeds = {"x": x, "labels": np.array([0, 1, 2, 0]), "learning_rate": np.array(0.1, np.float32)}
+    feeds |= {"a": np.full(3, 0.5, np.float32), "b": np.full(3, 2.0, np.float32), "slope": np.array(0.1, np.float32)}
+    found, expected = run(early, feeds), run(usual, feeds)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7)
+
+
 def test_training_mode_refuses_shared_statistics(make_model):
     text = """g (float[2,3] x) => (y) <float[3] s, float[3] m, float[3] v_variance> {
       [one] h = BatchNormalization(x, s, s, m, v_variance)
