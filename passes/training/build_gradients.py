@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import ClassVar
 
 import numpy as np
@@ -15,9 +16,9 @@ from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
-from wootz.passes.training.gradient_rules import RULES, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import FIXED_OPERANDS, RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
 from wootz.passes.training.parameters import trained_parameters
-from wootz.passes.training.rules.rule import Backward, NoRule
+from wootz.passes.training.rules.rule import Backward, NoRule, Rule
 from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, SEED_PREFIX, loss_outputs
 
@@ -52,7 +53,7 @@ class BuildGradients(Pass):
         graph = result.graph
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        parameters = trained_parameters(result, losses, self.frozen)
+        parameters = [p for p in trained_parameters(result, losses, self.frozen) if not _is_fixed(p)]
         if not parameters:
             raise self.refuse("there is nothing to train: no loss depends on a parameter that is not frozen")
         forward_nodes = len(graph.nodes)
@@ -94,8 +95,6 @@ class _ReverseWalk:
         if any(id(t) in depends for t in captured_tensors(node)):
             raise self._refuse_at(node, f"there is no gradient through the subgraphs of {node.op}")
         wanted = tuple(id(t) in depends for t in node.inputs)
-        if not any(wanted) or node.op in WITHOUT_GRADIENT:
-            return
         rule = RULES.get(node.op) if not node.domain else None
         if rule is None:
             operator = f"{node.domain}.{node.op}" if node.domain else node.op
@@ -110,12 +109,11 @@ class _ReverseWalk:
             wanted=wanted,
         )
         try:
-            gradients = rule(backward)
+            gradients = _wanted_gradients(rule, backward)
         except (NoRule, UnknownShape) as error:
             raise self._refuse_at(node, f"{node.op}: {error}") from error
-        for tensor, gradient, is_wanted in zip(node.inputs, gradients, wanted, strict=False):
-            if gradient is not None and is_wanted:
-                self._arrived.setdefault(id(tensor), []).append(gradient)
+        for tensor, gradient in gradients:
+            self._arrived.setdefault(id(tensor), []).append(gradient)
 
     def _refuse_at(self, node: Node, reason: str) -> PassError:
         return self.build.refuse(reason, node.name or node.outputs[0].name)
@@ -137,6 +135,26 @@ class _ReverseWalk:
         return None if tensor.is_empty() else Expression.of(tensor, self.builder)
 
 
+def _wanted_gradients(rule: Rule, b: Backward) -> Iterable[tuple[Tensor, Expression]]:
+    """What `rule` gives for the operands whose gradient is wanted. Raises NoRule where it ignores one or a result."""
+    for index, dy in enumerate(b.dy[1:], 1):
+        if dy is not None and b.node.op not in SEVERAL_RESULTS:
+            result = b.node.outputs[index].name
+            raise NoRule(f"a gradient that enters through result {index}, {result}, is not supported")
+    found = []
+    for index, (tensor, gradient) in enumerate(zip_longest(b.node.inputs, rule(b))):
+        if b.wants(index) and gradient is None:
+            raise NoRule(f"there is no gradient for operand {index}, {tensor.name}")
+        if b.wants(index) and isinstance(gradient, Expression):
+            found.append((tensor, gradient))
+    return found
+
+
+def _is_fixed(constant: Constant) -> bool:
+    uses = [(node, index) for node in constant.outputs for index in FIXED_OPERANDS.get(node.op, ())]
+    return any(index < len(node.inputs) and node.inputs[index] is constant for node, index in uses)
+
+
 def _ancestors(tensors: Iterable[Tensor]) -> set[int]:
     """The `id`s of the nodes that `tensors` depend on."""
     seen: set[int] = set()
@@ -150,15 +168,18 @@ def _ancestors(tensors: Iterable[Tensor]) -> set[int]:
 
 
 def _descendants(tensors: Iterable[Tensor], graph: Graph) -> set[int]:
-    """The `id`s of `tensors` and of all that is computed from them, also where a subgraph reads it."""
+    """The `id`s of `tensors` and of the real numbers whose gradient leads to them, also where a subgraph reads them."""
     found = {id(t) for t in tensors}
     names = {t.name for t in tensors}
     for node in graph.nodes:
+        if node.op in WITHOUT_GRADIENT and not node.domain:
+            continue
         captured = [t for t in captured_tensors(node) if t.name in names]
         found.update(id(t) for t in captured)
         if captured or any(id(t) in found for t in node.inputs):
-            found.update(id(t) for t in node.outputs if not t.is_empty())
-            names.update(t.name for t in node.outputs)
+            real = [t for t in node.outputs if not t.is_empty() and "float" in np.dtype(t.dtype).name]
+            found.update(id(t) for t in real)
+            names.update(t.name for t in real)
     return found
 
 

@@ -12,9 +12,12 @@ from wootz.passes.training.rules.rule import Rule
 
 RULES: dict[str, Rule] = ELEMENTWISE | REDUCTION | MOVEMENT | LINEAR | POOLING | NORMALIZATION
 
+SEVERAL_RESULTS = frozenset({"Split"})
+"""The operators whose rules take gradients of other results than the first, too."""
+
 WITHOUT_GRADIENT = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "Round", "Sign", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
-    | {"Not", "And", "Or", "Xor", "IsNaN", "IsInf", "NonZero", "OneHot", "Shape", "Size", "ConstantOfShape", "Range"}
+    | {"Not", "And", "Or", "Xor", "IsNaN", "IsInf", "NonZero", "Shape", "Size", "ConstantOfShape"}
     | {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
 )
 """Operators that are constant almost everywhere or give no real numbers: no gradient passes through them."""
@@ -36,6 +39,9 @@ WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
 }
 """The operands that are parameters where they are constant. A constant elsewhere (a bound, an axis, the mean that a
 Sub takes from the image) is not trained, nor is a constant of one element in Add and Mul."""
+
+FIXED_OPERANDS: dict[str, tuple[int, ...]] = {"SoftmaxCrossEntropyLoss": (2,)}
+"""The operands that are no parameters where they are constant, whatever else uses them: class weights."""
 
 LAYOUT_OPERATORS = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"))
 """Operators through which a constant is still the parameter that it was."""

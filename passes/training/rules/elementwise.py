@@ -148,16 +148,15 @@ def dropout(b: Backward) -> Gradients:
     """y = x · mask / (1 - ratio) in training, else y = x."""
     training = b.x[2] if len(b.x) > 2 else None
     if training is None or (isinstance(training.tensor, Constant) and not training.tensor.values):
-        return [b.gradient()]
+        return [b.gradient(), 0]
     ratio = b.x[1] if b.x[1] is not None else b.gradient().constant(0.5)
     mask = b.extra_result(1, bool).cast(b.gradient())
     return [b.gradient() * mask / (1.0 - ratio.cast(b.gradient()))]
 
 
 def cast(b: Backward) -> Gradients:
-    """A cast between floating-point types passes dy on; one to integers has no gradient."""
-    is_float = np.dtype(b.operand(0).dtype).kind == "f" and np.dtype(b.result().dtype).kind == "f"
-    return [b.gradient().cast(b.operand(0)) if is_float else None]
+    """dy in the operand's type; CastLike uses but the type of its second operand."""
+    return [b.gradient().cast(b.operand(0)), 0]
 
 
 def _same(dy: Expression, *_: Expression) -> Expression:

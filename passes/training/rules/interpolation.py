@@ -17,11 +17,11 @@ def resize(b: Backward) -> Gradients:
     if b.attribute("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise NoRule("keep_aspect_ratio_policy is not supported: give the sizes or scales themselves")
     if x.shape == y.shape:  # ONNX Runtime copies it, whatever the scales are
-        return [dx]
+        return [dx, 0]
     axes = [a % x.rank for a in b.attribute("axes", range(x.rank))]
     changed = sorted((a, s) for a, s in zip(axes, _scales(b), strict=True) if not _is_kept(b, a, s))
     if all(x.shape[a] == y.shape[a] for a, _ in changed):
-        return [dx]
+        return [dx, 0]
     for axis, scale in changed:
         size, count, *behind = static([x.shape[axis], *y.shape[axis:]], "a resized axis and those behind it")
         matrix = _interpolation(b, size, count, scale or count / size)
@@ -33,7 +33,7 @@ def resize(b: Backward) -> Gradients:
             case _:
                 planes = dx.reshape([-1, count, math.prod(behind)])
                 dx = (dx.constant(matrix.T) @ planes).reshape([-1, size, *behind])
-    return [dx.reshape(like(x)) if any(axis < x.rank - 2 for axis, _ in changed) else dx]
+    return [dx.reshape(like(x)) if any(axis < x.rank - 2 for axis, _ in changed) else dx, 0]
 
 
 def _is_kept(b: Backward, axis: int, scale: float | None) -> bool:

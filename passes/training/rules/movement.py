@@ -125,7 +125,7 @@ def pad(b: Backward) -> Gradients:
             if mode == "reflect" and max(begin, end) >= size:
                 raise NoRule("mode=reflect needs pads that are smaller than the axis")
             dx = _fold_border(dx, begin, end, axis, size, mode)
-    return [dx]
+    return [dx, None, 0]
 
 
 def _without_padding(b: Backward) -> Expression:

@@ -31,7 +31,8 @@ def _batch_normalization_training(b: Backward) -> Gradients:
         "axes": [0, *range(2, rank)],
         "vector_shape": [1, -1, *[1] * (rank - 2)],
     }
-    return b.gradient().call("BatchNormalizationGrad", b.operand(0), b.operand(1), *statistics, count=3, **attributes)
+    operands = (b.operand(0), b.operand(1), *statistics)
+    return [*b.gradient().call("BatchNormalizationGrad", *operands, count=3, **attributes), 0, 0]
 
 
 def instance_normalization(b: Backward) -> Gradients:
@@ -134,8 +135,6 @@ def softmax_cross_entropy(b: Backward) -> Gradients:
     """dlogits = (softmax - onehot) · dloss · w[label] / Σ w[label]."""
     if b.attribute("reduction", "mean") != "mean" or "ignore_index" in b.node.attrs:
         raise NoRule("only reduction='mean' without ignore_index is supported")
-    if len(b.dy) > 1 and b.dy[1] is not None:
-        raise NoRule("a gradient that enters through log_prob is not supported")
     log_probability = b.extra_result(1, b.operand(0).dtype)
     weights = (b.operand(2),) if len(b.x) > 2 else ()
     name = "WeightedSoftmaxCrossEntropyGrad" if weights else "SoftmaxCrossEntropyGrad"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Node, Variable
@@ -24,6 +24,7 @@ class Backward:
     """A node seen from behind: operands `x`, results `y`, gradients `dy` of the results; None where there is none.
 
     `wanted[i]` says whether the gradient of operand i is used. What a rule gives for the others is dropped.
+    Only the rules of `SEVERAL_RESULTS` are asked where another result than the first has a gradient.
     """
 
     node: Node
@@ -66,7 +67,9 @@ class Backward:
         return self.node.attrs.get(name, default)
 
 
-Gradients = Sequence[Expression | None]
+Gradients = Sequence[Expression | Literal[0] | None]
+"""The gradient of each operand: 0 where the result doesn't depend on its value, None where there is no rule for it."""
+
 Rule = Callable[[Backward], Gradients]
 
 Unary = Callable[[Expression, Expression, Expression], Expression]

@@ -223,6 +223,8 @@ def test_gradients_of_losses(name, network, batches, run, values_of):
     loss = expected_loss(forward(w, torch.tensor(x)), torch.tensor(labels))
     loss.backward()
     assert float(outputs["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    trained = {name for name in outputs if name.endswith(".grad")}
+    assert trained == {f"{name}.grad" for name, tensor in w.items() if tensor.requires_grad}
     for name, tensor in w.items():
         if tensor.requires_grad:
             np.testing.assert_allclose(outputs[f"{name}.grad"], tensor.grad, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -746,6 +746,99 @@ def refusal(make_model, body, shape, weights):
     return str(refused.value)
 
 
+OPERANDS_WITHOUT_GRADIENT = {
+    "Clip": ("m = ReduceMean<keepdims=0>(a) y = Clip(a, m)", {}, 1, "m"),
+    "Clip-above": ("m = ReduceMean<keepdims=0>(a) y = Clip(x, , m)", {}, 2, "m"),
+    "Pad": (
+        "m = ReduceMean<keepdims=0>(a) y = Pad(a, s, m)",
+        {"s": np.array([0, 0, 1, 1, 0, 0, 1, 1])},
+        2,
+        "m",
+    ),
+    "BatchNormalization": (
+        "m = ReduceMean<keepdims=0>(a, axes) y = BatchNormalization(a, scale, bias, m, variance)",
+        {"scale": (4,), "bias": (4,), "variance": (4,), "axes": np.array([0, 2, 3])},
+        3,
+        "m",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERANDS_WITHOUT_GRADIENT)
+def test_an_operand_without_gradient_must_not_depend_on_a_parameter(name, make_model):
+    body, weights, index, operand = OPERANDS_WITHOUT_GRADIENT[name]
+    assert refusal(make_model, body, IMAGE, weights) == (
+        f"build-gradients: y: {name.partition('-')[0]}: there is no gradient for operand {index}, {operand}"
+    )
+
+
+@pytest.mark.parametrize("node", ["Range(m, one, one)", "OneHot(s, three, v)"], ids=["Range", "OneHot"])
+def test_a_result_that_moves_with_an_operand_is_not_taken_for_a_constant(node, make_model):
+    body = f"m = ReduceMean<keepdims=0>(a) v = Slice(a, z, t) y = {node}"
+    weights = {
+        "one": np.array(9.0),
+        "s": np.array([0, 1]),
+        "three": np.array(3),
+        "z": np.array([0]),
+        "t": np.array([2]),
+    }
+    used = {n: v for n, v in weights.items() if n in node or n in "zt"}
+    operator = node.partition("(")[0]
+    assert refusal(make_model, body, (4,), used) == f"build-gradients: y: there is no gradient rule for {operator}"
+
+
+@pytest.mark.parametrize("entry", ["Add(n, m)", "Sub(m, i)"])
+def test_a_gradient_enters_through_the_first_result(entry, make_model):
+    body = f"n, m, i = LayerNormalization(a, s, b) y = {entry}"
+    message = "build-gradients: n: LayerNormalization: a gradient that enters through result 1, m, is not supported"
+    assert refusal(make_model, body, (3, 4), {"s": (4,), "b": (4,)}) == message
+
+
+WITHOUT_INFLUENCE = {
+    "bound": ("i = ArgMax(a) f = Cast<to=1>(i) m = ReduceMax<keepdims=0>(f) y = Clip(a, , m)", {}),
+    "type": ("m = ReduceMean<keepdims=0>(a) y = CastLike(a, m)", {}),
+    "condition": ("v = Mul(a, a) c = Greater(v, a) y = Where(c, a, v)", {}),
+    "ratio": ("r = ReduceMean<keepdims=0>(a) q = Sigmoid(r) y = Dropout(a, q)", {}),
+    "region": (
+        'f = Flatten<axis=0>(a) r = Slice(f, s, t, u) y = Resize<mode="linear">(a, r, , z)',
+        {"s": np.array([0]), "t": np.array([4]), "u": np.array([1]), "z": np.array([3, 9])},
+    ),
+    "value": ('m = ReduceMean<keepdims=0>(a) y = Pad<mode="edge">(a, s, m)', {"s": np.array([1, 0, 0, 1])}),
+    "indices": ("i = Cast<to=7>(a) k = Clip(i, s, s) y = Gather(a, k)", {"s": np.array(0)}),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_INFLUENCE)
+def test_an_operand_without_influence_may_depend_on_a_parameter(name, make_model, with_projected_loss):
+    body, constants = WITHOUT_INFLUENCE[name]
+    declared = ", ".join(declaration(n, g) for n, g in {"p": (3, 4), **constants}.items())
+    text = f"g (float[3,4] x) => (y) <{declared}> {{ a = Add(x, p) {body} }}"
+    built = BuildGradients().apply(with_projected_loss(make_model(text, p=(3, 4), **constants))).model
+    assert "p.grad" in {t.name for t in built.graph.outputs}
+
+
+def test_running_statistics_may_depend_on_a_parameter(make_model, with_projected_loss):
+    body = """m = ReduceMean<keepdims=0>(a, axes)
+      y, mean, variance = BatchNormalization<training_mode=1, momentum=0.0>(a, scale, bias, m, v)"""
+    weights = {"scale": (4,), "bias": (4,), "v": (4,), "axes": np.array([0, 2, 3])}
+    declared = ", ".join(declaration(n, g) for n, g in {"p": IMAGE, **weights}.items())
+    text = f"g (float[2,4,7,6] x) => (y) <{declared}> {{ a = Add(x, p) {body} }}"
+    built = BuildGradients().apply(with_projected_loss(make_model(text, p=IMAGE, **weights))).model
+    assert "p.grad" in {t.name for t in built.graph.outputs}
+
+
+def test_bfloat16_is_a_type_of_real_numbers(make_model, run):
+    text = """g (float[3] x) => (loss) <float[3] p> {
+      a = Add(x, p)
+      f = Cast<to=16>(a)
+      z = Cast<to=1>(f)
+      y = Add(z, a)
+      loss = ReduceSum<keepdims=0>(y)
+    }"""
+    legal = Legalize().apply(BuildGradients().apply(make_model(text, p=(3,))).model).model
+    np.testing.assert_array_equal(run(legal, {"x": np.zeros(3, np.float32)})["p.grad"], [2, 2, 2])
+
+
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize(("size", "window"), [(6, "kernel_shape=[1,1]"), (3, "kernel_shape=[2,2], pads=[1,1,1,1]")])
 def test_a_window_behind_the_operand_is_refused(operator, size, window, make_model):
