@@ -7,7 +7,7 @@
 
 The graph is a pure function. Its metadata entry `wootz.training` (JSON) says which tensor is what:
 
-    data, labels    inputs: float32[N,C,H,W] images and int64[N] classes
+    data, labels    inputs: float32[N,C,H,W] images and int64[N] classes, or float32 targets for mse and distillation
     learning_rate   input: a float32 scalar
     losses          outputs: float32 scalars, before the step
     slots           the state: each has an `input`, with an initializer of the same name as its first value, and an
@@ -27,12 +27,14 @@ options = onnxruntime.SessionOptions()
 options.log_severity_level = 3  # a warning for each input with an initial value
 session = onnxruntime.InferenceSession(model_file, options, providers=["CPUExecutionProvider"])
 interface = json.loads(session.get_modelmeta().custom_metadata_map["wootz.training"])
+label_type = next(i.type for i in session.get_inputs() if i.name == interface["labels"])
+labels = labels.astype(np.int64 if label_type == "tensor(int64)" else np.float32)
 outputs = interface["losses"] + [slot["output"] for slot in interface["slots"]]
 
 random, state = np.random.default_rng(0), {}
 for step in range(STEPS):
     chosen = random.integers(0, len(images), BATCH)
-    batch = {interface["data"]: images[chosen], interface["labels"]: labels[chosen].astype(np.int64)}
+    batch = {interface["data"]: images[chosen], interface["labels"]: labels[chosen]}
     values = session.run(outputs, {**batch, interface["learning_rate"]: RATE, **state})
     state = dict(zip([slot["input"] for slot in interface["slots"]], values[len(interface["losses"]) :], strict=True))
     print(f"step {step}: loss {values[0]:.4f}")

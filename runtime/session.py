@@ -127,6 +127,7 @@ class TrainingSession:
         """With `batch_size` all batches have this size, and shapes are static: CUDA graphs need that. A graph that
         makes its batches itself has its own size."""
         self.interface = TrainingInterface.of(graph)
+        self._label_type = next((t.dtype for t in graph.graph.inputs if t.name == self.interface.labels), None)
         self._device = device
         self._captures = captures = device.kind == "cuda" and device.cuda_graphs
         if captures:
@@ -147,11 +148,13 @@ class TrainingSession:
         self._current = 0
 
     def step(self, data: np.ndarray, labels: np.ndarray | None, learning_rate: float) -> np.ndarray:
-        """One run on a batch: float32 data, int64 labels. Gives the losses before the step, one a loss output."""
+        """One run on a batch: float32 data, and int64 labels or float32 targets, as the graph has them.
+
+        Gives the losses before the step, one a loss output."""
         self.put(self.interface.data, np.asarray(data, np.float32))
         self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
         if self.interface.labels is not None:
-            self.put(self.interface.labels, np.asarray(labels, np.int64))
+            self.put(self.interface.labels, np.asarray(labels, self._label_type))
         self.run()
         return np.array([value.numpy() for value in self._losses])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -57,6 +58,23 @@ class Solver:
     batch_size: int = 32
     data: str = ""
     machines: int = 0
+
+    def faults(self) -> Iterator[tuple[str, str]]:
+        """The fields whose values mean nothing, each with the reason."""
+        if list(self.stepvalue) != sorted(set(self.stepvalue)):
+            yield "stepvalue", "the stepvalues have to ascend"
+        for name in ("iter_size", "average_loss", "batch_size"):
+            if getattr(self, name) < 1:
+                yield name, f"{name} has to be 1 or more"
+        for name in ("momentum", "momentum2", "rms_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                yield name, f"{name} has to be at least 0 and less than 1"
+        for name in ("base_lr", "delta", "weight_decay"):
+            if getattr(self, name) < 0:
+                yield name, f"{name} can't be negative"
+        for name in ("base_lr", "delta", "weight_decay", "clip_gradients"):
+            if not math.isfinite(getattr(self, name)):
+                yield name, f"{name} has to be finite"
 
     def learning_rate(self, step: int) -> float:
         """The rate at `step` (from 0): Caffe's policies (caffe.proto, SolverParameter.lr_policy), and `cosine`.

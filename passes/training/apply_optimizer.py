@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -14,6 +15,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import TRAINING_KEY, Constant, Graph, Model, Tensor, Variable, subgraph_nodes
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.training.attach_loss import TARGET
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.loss_scaling import LossScale, all_finite
@@ -44,7 +46,8 @@ class ApplyOptimizer(Pass):
        scale; `loss-scale-interval` steps without one double it. Each loss has a scale of its own, `<loss>.scale`.
     6. The graph's interface is stored in the metadata (`wootz.training`).
 
-    Refuses a graph without gradients. Outputs that are neither loss nor state are dropped.
+    Refuses a graph without gradients, and settings that mean nothing. Outputs that are neither loss nor state are
+    dropped.
     """
 
     name: ClassVar[str] = "apply-optimizer"
@@ -62,7 +65,7 @@ class ApplyOptimizer(Pass):
     loss_scale: float = option(0.0, "first factor of the losses, for float16 gradients; 0: none")
     loss_scale_interval: int = option(2000, "steps with finite gradients after which the factor is doubled")
     losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
-    labels: str = option("labels", "name of the input with the labels")
+    labels: str = option("labels", "name of the input with the labels or targets; where it isn't there, target")
 
     @staticmethod
     def of(
@@ -82,9 +85,9 @@ class ApplyOptimizer(Pass):
     def apply(self, model: Model) -> PassResult:
         if self.type not in OPTIMIZERS:
             raise self.refuse(f"no optimizer {self.type!r}: one of {', '.join(OPTIMIZERS)}")
-        if self.iter_size < 1:
-            raise self.refuse(f"iter-size must be at least 1, not {self.iter_size}")
-        if self.loss_scale < 0 or self.loss_scale_interval < 1:
+        for _, reason in self.solver().faults():
+            raise self.refuse(reason.replace("_", "-"))
+        if not 0 <= self.loss_scale < math.inf or self.loss_scale_interval < 1:
             raise self.refuse("loss-scale must not be negative, and loss-scale-interval at least 1")
         result = model.copy()
         graph = result.graph
@@ -94,9 +97,10 @@ class ApplyOptimizer(Pass):
         slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
         graph.outputs = [*losses, *step.outputs]
         drop_unused_nodes(graph)
+        data, labels = self._data_and_labels(model)
         interface = TrainingInterface(
-            data=self._data_input(model),
-            labels=self.labels if any(t.name == self.labels for t in graph.inputs) else None,
+            data=data,
+            labels=labels,
             learning_rate=LEARNING_RATE,
             losses=tuple(loss.name for loss in losses),
             slots=tuple(slots),
@@ -104,11 +108,17 @@ class ApplyOptimizer(Pass):
         metadata = {**model.metadata, TRAINING_KEY: interface.to_json()}
         return PassResult(replace(result, metadata=metadata), True, {"slots": len(slots)})
 
-    def _data_input(self, model: Model) -> str:
-        names = [t.name for t in model.graph.inputs if t.name != self.labels]
-        if len(names) != 1:
-            raise self.refuse(f"a training graph has one input beside the labels, this one has: {', '.join(names)}")
-        return names[0]
+    def _data_and_labels(self, model: Model) -> tuple[str, str | None]:
+        """The input for the data, and where there is one that for the labels or targets."""
+        names = [t.name for t in model.graph.inputs]
+        candidates = (self.labels, TARGET) if len(names) == 2 else (self.labels,)
+        labels = next((n for n in candidates if n in names), None)
+        data = [n for n in names if n != labels]
+        if len(data) != 1:
+            listed = ", ".join(data) or "none"
+            reason = f"a training graph has one input beside its labels or targets, this one has: {listed}"
+            raise self.refuse(f"{reason}; labels=NAME names the labels or targets")
+        return data[0], labels
 
 
 class _GraphStep:

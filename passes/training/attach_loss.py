@@ -18,6 +18,9 @@ from wootz.passes.training.simplify import drop_unused_nodes
 
 LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
 
+TARGET = "target"
+"""The input with what the network has to reach, unless it is given another name."""
+
 
 @dataclass(frozen=True)
 class AttachLoss(Pass):
@@ -43,7 +46,7 @@ class AttachLoss(Pass):
     labels: str = option("labels", "softmax-cross-entropy: name of the input with the labels")
     label_smoothing: float = option(0.0, "softmax-cross-entropy: probability spread over all classes")
     class_weights: tuple[float, ...] = option((), "softmax-cross-entropy: one weight a class")
-    target: str = option("target", "mse and distillation: the tensor, or new input, to be reached")
+    target: str = option(TARGET, "mse and distillation: the tensor, or new input, to be reached")
     temperature: float = option(1.0, "distillation: divides the logits of both networks")
     scale: float = option(1.0, "factor of the loss")
 

@@ -37,8 +37,9 @@ class Slot:
 class TrainingInterface:
     """Names of graph inputs (`data`, `labels`, `learning_rate`) and outputs (`losses`), and the state between steps.
 
-    `labels` is None where targets are computed in the graph. `learning_rate` is a float32 scalar. Each loss is a
-    float32 scalar, the mean over the batch, before the step.
+    `labels` is None where targets are computed in the graph; it takes classes, int64 [N], or what the loss mse or
+    distillation compares with, float32 in the shape of the network's output. `learning_rate` is a float32 scalar. Each
+    loss is a float32 scalar, the mean over the batch, before the step.
     """
 
     data: str

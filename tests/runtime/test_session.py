@@ -114,6 +114,13 @@ def test_a_fixed_batch_size_refuses_others_and_computes_the_same():
         fixed.step(DATA[:3], LABELS[:3], 0.1)
 
 
+@pytest.mark.parametrize("loss", ["mse", "distillation"])
+def test_targets_stay_real_numbers(loss):
+    session = TrainingSession(build_training_graph(parse_text(NETWORK), Solver(), loss=loss), ONE_THREAD)
+    first, second = (session.step(DATA, DATA / 10 + shift, 0.0) for shift in (0.0, [0.25, 0.0]))
+    assert abs(float(first[0]) - float(second[0])) > 1e-3
+
+
 def test_a_batch_that_was_given_may_be_written_to():
     session = TrainingSession(build_training_graph(parse_text(NETWORK), Solver()), ONE_THREAD)
     data = DATA.copy()

@@ -349,6 +349,41 @@ def test_apply_optimizer_refuses_a_graph_without_gradients(linear):
         ApplyOptimizer().apply(AttachLoss().apply(linear).model)
 
 
+WRONG_SETTINGS = {
+    "momentum has to be at least 0 and less than 1": {"type": "Adam", "momentum": 1.0},
+    "momentum2 has to be at least 0 and less than 1": {"type": "Adam", "momentum2": float("nan")},
+    "delta can't be negative": {"delta": -1.0},
+    "weight-decay has to be finite": {"weight_decay": float("inf")},
+    "clip-gradients has to be finite": {"clip_gradients": float("nan")},
+    "iter-size has to be 1 or more": {"iter_size": 0},
+    "loss-scale must not be negative, and loss-scale-interval at least 1": {"loss_scale": float("nan")},
+}
+
+
+@pytest.mark.parametrize("reason", WRONG_SETTINGS)
+def test_apply_optimizer_refuses_settings_that_no_solver_may_have(reason, linear):
+    gradients = BuildGradients().apply(AttachLoss().apply(linear).model).model
+    with refusal(f"apply-optimizer: {reason}"):
+        ApplyOptimizer(**WRONG_SETTINGS[reason]).apply(gradients)
+
+
+@pytest.mark.parametrize("loss", ["mse", "distillation"])
+def test_apply_optimizer_finds_the_target(loss, linear):
+    graph = build_training_graph(linear, Solver(), loss=loss)
+    interface = TrainingInterface.of(graph)
+    assert (interface.data, interface.labels) == ("x", "target")
+    assert graph.graph.tensors()["target"].dtype == np.float32
+
+
+def test_apply_optimizer_asks_for_labels_of_another_name(linear):
+    gradients = BuildGradients().apply(AttachLoss(loss="mse", target="height").apply(linear).model).model
+    message = "a training graph has one input beside its labels or targets, this one has: x, height"
+    with refusal(f"apply-optimizer: {message}; labels=NAME names the labels or targets"):
+        ApplyOptimizer().apply(gradients)
+    named = ApplyOptimizer(labels="height").apply(gradients).model
+    assert (TrainingInterface.of(named).data, TrainingInterface.of(named).labels) == ("x", "height")
+
+
 @pytest.mark.parametrize("scale", [0.0, 1024.0])
 def test_legalize_keeps_equal_parameters_apart(scale, make_model, run):
     """Where it runs before apply-optimizer. The slope is also a scalar beside an axis of size 1, and one constant is 1
