@@ -290,8 +290,8 @@ def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
     broken = np.flatnonzero(~np.isfinite(kept).all(axis=(1, 2, 3)))
     if broken.size:
         raise InputError(
-            f"{broken.size} images of {name} have NaN or infinite pixels, the first is at index {broken[0]}: mend "
-            f"them, or leave them out",
+            f"NaN or infinite pixels in {broken.size} of {len(kept)} images of {name}, the first at index {broken[0]}: "
+            f"mend them, or leave them out",
             file,
         )
     return kept
@@ -305,7 +305,7 @@ def _checked_labels(labels: np.ndarray, name: str, file: Path) -> np.ndarray:
         )
     broken = labels[~((labels >= 0) & (labels < LABEL_BOUND) & (labels == np.rint(labels)))]
     if broken.size:
-        raise InputError(f"{name} has the label {broken[0]}: labels number the classes, whole numbers from 0 on", file)
+        raise InputError(f"{name} has the label {broken[0]}: labels number the classes, from 0 on", file)
     return labels.astype(np.int64)
 
 

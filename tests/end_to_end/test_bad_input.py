@@ -112,7 +112,7 @@ def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
     ("fault", "pattern"),
     [
         ("damaged", r"data\.npz: damaged, or not written by numpy\.savez"),
-        ("NaN", r"data\.npz: 1 images .* index 3: mend"),
+        ("NaN", r"data\.npz: NaN .* 1 of 40 images .* index 3: mend"),
     ],
 )
 def test_a_bad_data_file(wootz, job_files, tmp_path, fault, pattern):
