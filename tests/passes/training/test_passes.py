@@ -144,6 +144,13 @@ def test_attach_loss_refuses_settings_that_mean_nothing(case, linear):
         AttachLoss(**settings).apply(linear)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_class_weights_are_not_trained(precision, linear):
+    lossy = AttachLoss(class_weights=(1.0, 2.0, 3.0), label_smoothing=0.1).apply(linear).model
+    graph = build_training_graph(lossy, Solver(), loss=None, precision=precision)
+    assert [s.input for s in TrainingInterface.of(graph).slots if s.kind == "parameter"] == ["w", "b"]
+
+
 def test_build_gradients_refuses_a_network_without_loss(linear):
     with refusal("build-gradients: no scalar output to minimise: run attach-loss first"):
         BuildGradients().apply(linear)
