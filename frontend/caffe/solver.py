@@ -113,8 +113,6 @@ _POLICY_NEEDS: dict[str, tuple[str, ...]] = {
     "cosine": ("max_iter",),
 }
 
-_WITHOUT_MOMENTUM = {SolverType.ADAGRAD, SolverType.RMSPROP}
-
 
 def read_solver(path: Path) -> Solver:
     """The solver in a file. Raises InputError for a field that is unknown, missing or contradicts another."""
@@ -148,7 +146,8 @@ def parse_solver(message: Message) -> Solver:
             given[name] = given[name].name
     given["lr_policy"] = _policy(message, p)
     solver = Solver(**{**given, "type": solver_type, "test_iter": _test_iter(message, p)})
-    _check(message, solver)
+    for name, reason in solver.faults():
+        raise message.error(reason, name)
     return solver
 
 
@@ -178,19 +177,3 @@ def _test_iter(message: Message, p: _SolverFields) -> int:
     if len(p.test_iter) > 1:
         raise message.error("several test_iter: one test network is known", "test_iter")
     return int(p.test_iter[0]) if p.test_iter else 0
-
-
-def _check(message: Message, solver: Solver) -> None:
-    if solver.type in _WITHOUT_MOMENTUM and solver.momentum:
-        raise message.error(f"{solver.type.value} takes no momentum", "momentum")
-    if list(solver.stepvalue) != sorted(set(solver.stepvalue)):
-        raise message.error("the stepvalues have to ascend", "stepvalue")
-    for name in ("iter_size", "average_loss", "batch_size"):
-        if getattr(solver, name) < 1:
-            raise message.error(f"{name} has to be 1 or more", name)
-    for name in ("momentum", "momentum2", "rms_decay"):
-        if not 0 <= getattr(solver, name) < 1:
-            raise message.error(f"{name} has to be at least 0 and less than 1", name)
-    for name in ("base_lr", "delta", "weight_decay"):
-        if getattr(solver, name) < 0:
-            raise message.error(f"{name} can't be negative", name)

@@ -61,6 +61,8 @@ class Solver:
 
     def faults(self) -> Iterator[tuple[str, str]]:
         """The fields whose values mean nothing, each with the reason."""
+        if self.momentum and self.type in (SolverType.ADAGRAD, SolverType.RMSPROP):
+            yield "momentum", f"{self.type.value} takes no momentum"
         if list(self.stepvalue) != sorted(set(self.stepvalue)):
             yield "stepvalue", "the stepvalues have to ascend"
         for name in ("iter_size", "average_loss", "batch_size"):

@@ -44,7 +44,7 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 def _check_names(frozen: tuple[str, ...], graph: Graph, asking: str) -> None:
     names = {_given_name(t) for t in graph.tensors().values() if isinstance(t, Constant)}
     for name in frozen:
-        if name not in names and not name.endswith(("/", "*")):
+        if not any(is_named(known, [name]) for known in names):
             raise PassError(asking, f"frozen={name} names no constant (a prefix ends in / or *)")
 
 
