@@ -16,7 +16,7 @@ from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
-from wootz.passes.training.gradient_rules import FIXED_OPERANDS, RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
 from wootz.passes.training.parameters import trained_parameters
 from wootz.passes.training.rules.rule import Backward, NoRule, Rule
 from wootz.passes.training.simplify import drop_unused_nodes
@@ -53,7 +53,7 @@ class BuildGradients(Pass):
         graph = result.graph
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        parameters = [p for p in trained_parameters(result, losses, self.frozen) if not _is_fixed(p)]
+        parameters = trained_parameters(result, losses, self.frozen, self.name)
         if not parameters:
             raise self.refuse("there is nothing to train: no loss depends on a parameter that is not frozen")
         forward_nodes = len(graph.nodes)
@@ -148,11 +148,6 @@ def _wanted_gradients(rule: Rule, b: Backward) -> Iterable[tuple[Tensor, Express
         if b.wants(index) and isinstance(gradient, Expression):
             found.append((tensor, gradient))
     return found
-
-
-def _is_fixed(constant: Constant) -> bool:
-    uses = [(node, index) for node in constant.outputs for index in FIXED_OPERANDS.get(node.op, ())]
-    return any(index < len(node.inputs) and node.inputs[index] is constant for node, index in uses)
 
 
 def _ancestors(tensors: Iterable[Tensor]) -> set[int]:

@@ -8,21 +8,19 @@ import numpy as np
 
 from wootz.passes.errors import PassError
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, subgraph_nodes
-from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, WEIGHT_OPERANDS, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import FIXED_OPERANDS, LAYOUT_OPERATORS, WEIGHT_OPERANDS, WITHOUT_GRADIENT
 from wootz.passes.training.state import GRADIENT_SUFFIX, multipliers
 
 HALF_SUFFIX = ".float16"
 """`<name>.float16` is the constant that mixed-precision makes of the constant `<name>`."""
 
 
-def trained_parameters(
-    model: Model, losses: list[Tensor], frozen: tuple[str, ...], asking: str = "build-gradients"
-) -> list[Constant]:
+def trained_parameters(model: Model, losses: list[Tensor], frozen: tuple[str, ...], asking: str) -> list[Constant]:
     """The constants that an operator uses as weights and that `losses` depend on, in the graph's order.
 
     Left out is what `frozen` names (a name, or a prefix that ends in / or *) and what has lr_mult 0. For the pass
-    `asking` it raises PassError where a name in `frozen` is no constant's (a prefix may match nothing: networks without
-    a teacher), where weights would stay untrained because they are computed, and where gradients are there already.
+    `asking` it raises PassError where `frozen` names no constant, where weights would stay untrained because they are
+    computed, and where gradients are there already.
     """
     for output in model.graph.outputs:
         if output.name.endswith(GRADIENT_SUFFIX):
@@ -33,7 +31,7 @@ def trained_parameters(
     nodes = [node for node in model.graph.nodes if id(node) in reachable]
     weights = {id(w): w for node in nodes for w in _weights(node)}
     _check_computed_weights(nodes, weights, fixed, asking)
-    return [w for w in weights.values() if not is_named(_given_name(w), fixed)]
+    return [w for w in weights.values() if not is_named(_given_name(w), fixed) and not _is_fixed(w)]
 
 
 def is_named(name: str, patterns: Iterable[str]) -> bool:
@@ -94,6 +92,11 @@ def _weights(node: Node) -> Iterable[Constant]:
 def _weight_operands(node: Node) -> list[Tensor]:
     places = WEIGHT_OPERANDS.get(node.op, ()) if not node.domain else ()
     return [node.inputs[i] for i in places if i < len(node.inputs)]
+
+
+def _is_fixed(constant: Constant) -> bool:
+    uses = [(node, index) for node in constant.outputs for index in FIXED_OPERANDS.get(node.op, ())]
+    return any(index < len(node.inputs) and node.inputs[index] is constant for node, index in uses)
 
 
 def _is_weight(tensor: Constant, node: Node) -> bool:
