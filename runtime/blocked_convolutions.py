@@ -1,6 +1,6 @@
 """Convolutions for the CPU provider of ONNX Runtime in its own memory layout, NCHWc.
 
-The layout keeps the pixels of `block` channels side by side: [N, C / block, H, W, block]. A convolution in it writes no
+The layout keeps `block` channels of a pixel side by side: [N, C / block, H, W, block]. A convolution in it writes no
 columns. ONNX Runtime takes it by itself where the weights are constant. In training they are not: here their order is
 changed in every step, which costs little beside the convolution. docs/benchmarks.md has what it brings.
 
@@ -65,10 +65,14 @@ class _Weights:
         return self.is_depthwise or self.channels >= self.block
 
     @property
+    def channels_together(self) -> int:
+        """How many channels of a filter lie side by side."""
+        return self.block if self.reads_blocks and not self.is_depthwise else 1
+
+    @property
     def padded(self) -> tuple[int, int]:
         """Filters and channels with what fills the last blocks."""
-        channels = self.channels if self.is_depthwise or not self.reads_blocks else self._whole_blocks(self.channels)
-        return self._whole_blocks(self.filters), channels
+        return _round_up(self.filters, self.block), _round_up(self.channels, self.channels_together)
 
     @property
     def pays(self) -> bool:
@@ -79,9 +83,6 @@ class _Weights:
         if taps == 1 or taps * self.channels < LEAST_PRODUCTS:
             return False
         return not self.reads_blocks or math.prod(self.padded) <= MOST_PADDING * self.filters * self.channels
-
-    def _whole_blocks(self, channels: int) -> int:
-        return math.ceil(channels / self.block) * self.block
 
 
 def with_blocked_convolutions(model: Model, block: int) -> Model:
@@ -141,8 +142,7 @@ def _reorder(data: Expression, weights: _Weights) -> Expression:
 def _order(w: Expression, weights: _Weights) -> Expression:
     """The weights as the blocked convolution reads them: [filters / block, channels / block, kh, kw, block, block]."""
     filters, channels = weights.padded
-    block, kernel = weights.block, weights.kernel
-    together = block if weights.reads_blocks and not weights.is_depthwise else 1
+    block, together, kernel = weights.block, weights.channels_together, weights.kernel
     padded = _pad(w, [filters - weights.filters, channels - weights.channels, 0, 0])
     split = padded.reshape([filters // block, block, channels // together, together, *kernel])
     return split.transpose(0, 2, 4, 5, 3, 1).reshape([filters, channels, *kernel])
@@ -151,3 +151,7 @@ def _order(w: Expression, weights: _Weights) -> Expression:
 def _pad(x: Expression, behind: list[int]) -> Expression:
     """Zeros behind each axis."""
     return x.op("Pad", x.integers([0] * len(behind) + behind)) if any(behind) else x
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple

@@ -62,7 +62,7 @@ def _tap_operands(
     if not _can_shift(conv):
         return [(dy, seen) for seen in tap_slices(x, conv, fold)]
     rows, columns = ([n * d for n in range(k)] for k, d in zip(conv.kernel, conv.dilations, strict=True))
-    spread = _spread_rows(dy, conv)
+    spread = _spread(dy, conv.count, (conv.strides[0], 1)) if conv.strides[0] > 1 else dy
     x_shifts = [_shift_columns(x, conv.pads[1] - column, conv) for column in columns]
     dy_shifts = [_shift_rows(spread, row - conv.pads[0], conv) for row in rows]
     return list(itertools.product(dy_shifts, x_shifts))
@@ -74,14 +74,6 @@ def _can_shift(conv: Convolution) -> bool:
     extents = [(k - 1) * d for k, d in zip(conv.kernel, conv.dilations, strict=True)]
     overlap = all(e < min(n, m * s) for e, n, m, s in zip(extents, conv.size, conv.count, conv.strides, strict=True))
     return overlap and (conv.strides == (1, 1) or max(conv.size[1], conv.count[1] * conv.strides[0]) <= WIDEST_SHIFT)
-
-
-def _spread_rows(dy: Expression, conv: Convolution) -> Expression:
-    """dy with rows of zeros between where the convolution steps over rows: a product with a constant appends them."""
-    step, columns = conv.strides[0], conv.count[1]
-    if step == 1:
-        return dy
-    return (dy @ dy.constant(np.eye(columns, step * columns))).reshape([0, 0, conv.count[0] * step, columns])
 
 
 def _shift_rows(dy: Expression, shift: int, conv: Convolution) -> Expression:
@@ -172,17 +164,17 @@ def _of_one_tap(dy: Expression, w: Expression, conv: Convolution) -> Expression 
     else:
         turned = w.reshape([conv.filters, -1]).transpose(1, 0).reshape([conv.channels, conv.filters, 1, 1])
         dx = dy.op("Conv", turned)
-    return dx if strides == (1, 1) else _spread(dx, conv)
+    return dx if strides == (1, 1) else _spread(dx, conv.count, strides)
 
 
-def _spread(pixels: Expression, conv: Convolution) -> Expression:
+def _spread(pixels: Expression, count: tuple[int, ...], strides: tuple[int, ...]) -> Expression:
     """[N, C, P, Q] as [N, C, P · stride, Q · stride] with zeros between: a product with the matrix that puts a row of
     pixels into the first of `stride` rows."""
-    rows, columns = conv.strides
-    width = conv.count[1] * columns
-    places = np.zeros((conv.count[1], rows * width))
-    places[np.arange(conv.count[1]), np.arange(0, width, columns)] = 1
-    return (pixels @ pixels.constant(places)).reshape([0, 0, *conv.size])
+    rows, columns = strides
+    width = count[1] * columns
+    places = np.zeros((count[1], rows * width))
+    places[np.arange(count[1]), np.arange(0, width, columns)] = 1
+    return (pixels @ pixels.constant(places)).reshape([0, 0, count[0] * rows, width])
 
 
 def _turned_kernel(dy: Expression, w: Expression, conv: Convolution) -> Expression | None:
@@ -197,7 +189,7 @@ def _turned_kernel(dy: Expression, w: Expression, conv: Convolution) -> Expressi
         taps = taps @ taps.constant(np.eye(conv.taps)[::-1])
     turned = taps.reshape([group, filters, channels, conv.taps]).transpose(0, 2, 1, 3)
     kernel = turned.reshape([conv.channels, filters, *conv.kernel])
-    kernel.tensor.dtype, kernel.tensor.shape = w.dtype, [conv.channels, filters, *conv.kernel]  # the runtime asks
+    kernel.tensor.dtype, kernel.tensor.shape = w.dtype, [conv.channels, filters, *conv.kernel]  # a session looks at it
     return dy.op("Conv", kernel, pads=pads, dilations=list(conv.dilations), group=group)
 
 
