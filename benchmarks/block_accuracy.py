@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,10 +49,13 @@ from wootz.passes.transforms.teacher_student import (
 )
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.dataset import Split, load_dataset
+from wootz.runtime.outcome import Failed
 from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import ResultStore
 from wootz.runtime.trainer import TrainedBlock, Trainer
 from wootz.tools.progress import ConsoleProgress
+
+T = TypeVar("T")
 
 VALIDATION_IMAGES = 200
 BEFORE, AFTER, FULL = "#D55E00", "#0072B2", "#444444"
@@ -104,7 +108,7 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
         progress=ConsoleProgress(Console()),
     )
     teacher_solver = next(f for n in ("teacher", "solver") if (f := example / f"{n}.prototxt").is_file())
-    trained = trainer.fine_tune(model, read_solver(teacher_solver), "full network")
+    trained = usable(trainer.fine_tune(model, read_solver(teacher_solver), "full network"))
     pruner = BlockPruner.of(with_weights(model, trained.weights))
     blocks = {rate: blocks_at(pruner, rate) for rate in rates}
     wanted = list(dict.fromkeys(block for found in blocks.values() for block in found))
@@ -113,11 +117,11 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
             "no module of this network needs pre-training: none can be pruned, or all compute what the teacher's do"
         )
     solver = read_solver(example / "pretrain.prototxt")
-    students = trainer.stored_blocks(pruner, wanted, solver)
-    missing = [block for block in wanted if block not in students]
+    outcomes = trainer.stored_blocks(pruner, wanted, solver)
+    missing = [block for block in wanted if block not in outcomes]
     if missing:
-        students |= {b.block: b for b in trainer.pretrain(pruner, missing, solver, f"{len(missing)} tuning blocks")}
-    students = {block: students[block] for block in sorted(wanted, key=lambda b: b.modules)}
+        outcomes |= trainer.pretrain(pruner, missing, solver, f"{len(missing)} tuning blocks")
+    students = {block: usable(outcomes[block]) for block in sorted(wanted, key=lambda b: b.modules)}
     return Findings(
         network=example.name,
         data=Path(data).name,
@@ -125,6 +129,12 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
         blocks=block_rows(trainer, pruner, students),
         networks=tuple(network_row(trainer, pruner, rate, [students[b] for b in blocks[rate]]) for rate in rates),
     )
+
+
+def usable(outcome: T | Failed) -> T:
+    if isinstance(outcome, Failed):
+        sys.exit(outcome.reason)
+    return outcome
 
 
 def blocks_at(pruner: BlockPruner, rate: float) -> list[TuningBlock]:

@@ -10,12 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from wootz.runtime.result import ExplorationResult, RunResult
+from wootz.runtime.result import ExplorationResult, FailedFullNetworkResult, RunResult
 
 
 def main(folder: Path) -> None:
     result = RunResult.load(folder)
     full = result.full
+    if isinstance(full, FailedFullNetworkResult):
+        sys.exit(f"the full network could not be trained: {full.failed}")
     print(f"`{result.model}` on `{Path(result.data).name}`, objective `{result.objective}`; {result.environment},")
     print(f"{result.processes} process(es). Full network: {full.parameters:,} parameters, validation accuracy")
     print(f"{full.accuracy:.4f}, test {_number(full.test_accuracy)}, {full.origin} in {full.seconds:.0f} s.")
@@ -25,7 +27,7 @@ def main(folder: Path) -> None:
     print(_found("block-trained", result.block_trained, result, result.pretraining_seconds))
     if result.default is not None:
         print(_found("default", result.default, result, 0.0))
-        common = {n.index for n in result.default.networks} & {n.index for n in result.block_trained.networks}
+        common = {n.index for n in result.default.trained} & {n.index for n in result.block_trained.trained}
         print(
             f"\nThe {len(common)} configurations that were tried both ways (median accuracy on the validation split):\n"
         )
@@ -51,7 +53,7 @@ def _found(title: str, exploration: ExplorationResult, result: RunResult, pretra
 
 
 def _medians(title: str, exploration: ExplorationResult, indices: set[int]) -> str:
-    networks = [n for n in exploration.networks if n.index in indices]
+    networks = [n for n in exploration.trained if n.index in indices]
     columns = ([n.initial_accuracy for n in networks], [n.accuracy for n in networks], [n.seconds for n in networks])
     initial, final, seconds = (median(column) for column in columns)
     return _row([title, f"{initial:.3f}", f"{final:.3f}", f"{seconds:.1f}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeGuard, TypeVar
 
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.objective import Measurements, Metric, Objective
@@ -20,10 +20,10 @@ class Candidate:
 
 
 class Evaluated(Protocol):
-    """What a finished network has: all measurements, accuracy included."""
+    """What a tried network has: all measurements, accuracy included, or None where its training failed."""
 
     @property
-    def measured(self) -> Measurements: ...
+    def measured(self) -> Measurements | None: ...
 
 
 E = TypeVar("E", bound=Evaluated)
@@ -86,8 +86,9 @@ def explore(
     """Evaluates candidates in rounds, one a process: process i takes the networks i, i + p, i + 2p, … of `order`.
 
     Where the metric is known before training, the first network that meets the constraints is the best, and the
-    rounds end with the one in which it is found; otherwise all are evaluated. Every process gets the same result,
-    and the best network is the one that a single process finds.
+    rounds end with the one in which it is found; otherwise all are evaluated. A network whose training failed meets
+    none, not even no constraint at all. Every process gets the same result, and the best network is the one that a
+    single process finds.
     """
     evaluated: list[E] = []
     stops_early = not objective.metric.needs_training
@@ -95,20 +96,20 @@ def explore(
         mine = order[start + cluster.rank : start + cluster.rank + 1]
         for results in cluster.gather([evaluate(candidate) for candidate in mine]):
             evaluated.extend(results)
-        if stops_early and any(_meets(objective, e.measured, full) for e in evaluated):
+        if stops_early and any(_meets(e.measured, objective, full) for e in evaluated):
             break
     return Exploration(tuple(evaluated), _best(evaluated, objective, full))
 
 
-def _meets(objective: Objective, measured: Measurements, full: Measurements) -> bool:
-    return all(constraint.holds(measured, full) for constraint in objective.constraints)
+def _meets(measured: Measurements | None, objective: Objective, full: Measurements) -> TypeGuard[Measurements]:
+    return measured is not None and all(constraint.holds(measured, full) for constraint in objective.constraints)
 
 
 def _best(evaluated: Sequence[E], objective: Objective, full: Measurements) -> E | None:
     best: E | None = None
+    best_measured: Measurements | None = None
     for network in evaluated:
-        if _meets(objective, network.measured, full) and (
-            best is None or objective.better(network.measured, best.measured)
-        ):
-            best = network
+        measured = network.measured
+        if _meets(measured, objective, full) and (best_measured is None or objective.better(measured, best_measured)):
+            best, best_measured = network, measured
     return best

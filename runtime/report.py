@@ -13,7 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wootz.passes.ir.files import write_atomically
-from wootz.runtime.result import ExplorationResult, NetworkResult, RunResult
+from wootz.runtime.result import (
+    ExplorationResult,
+    FullNetworkResult,
+    RunResult,
+    TrainedBlockResult,
+    TrainedNetworkResult,
+)
 from wootz.runtime.run_directory import PLOT_SUFFIX, REPORT_FILE
 
 BLOCK_TRAINED, DEFAULT, FULL = "#0072B2", "#D55E00", "#444444"
@@ -23,9 +29,12 @@ BLOCK_TRAINED, DEFAULT, FULL = "#0072B2", "#D55E00", "#444444"
 def write_report(folder: Path) -> Path:
     """Writes `report.html` and the plots from `result.json` in `folder`, and gives the page's path."""
     result = RunResult.load(folder)
-    plots = {"sizes": _sizes(result), "curves": _curves(result)}
-    if result.blocks:
-        plots["blocks"] = _block_errors(result)
+    plots: dict[str, Figure] = {}
+    if isinstance(result.full, FullNetworkResult):
+        plots = {"sizes": _sizes(result, result.full), "curves": _curves(result, result.full)}
+    blocks = [block for block in result.blocks if isinstance(block, TrainedBlockResult)]
+    if blocks:
+        plots["blocks"] = _block_errors(blocks)
     images = {}
     for name, figure in plots.items():
         content = io.BytesIO()
@@ -52,7 +61,7 @@ def _page(result: RunResult, images: dict[str, str]) -> str:
     )
 
 
-def _chosen(exploration: ExplorationResult) -> NetworkResult | None:
+def _chosen(exploration: ExplorationResult) -> TrainedNetworkResult | None:
     return None if exploration.best is None else exploration.network(exploration.best)
 
 
@@ -71,42 +80,43 @@ def _axes(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _sizes(result: RunResult) -> Figure:
+def _sizes(result: RunResult, full: FullNetworkResult) -> Figure:
     """Accuracy over size: every network before and after fine-tuning."""
     figure, axes = _axes()
     thousands = 1e-3
     for title, exploration, colour in _explorations(result):
-        sizes = [n.parameters * thousands for n in exploration.networks]
-        axes.scatter(sizes, [n.initial_accuracy for n in exploration.networks], s=28, facecolors="none",
+        sizes = [n.parameters * thousands for n in exploration.trained]
+        axes.scatter(sizes, [n.initial_accuracy for n in exploration.trained], s=28, facecolors="none",
                      edgecolors=colour, label=f"{title}, before fine-tuning")  # fmt: skip
-        axes.scatter(sizes, [n.accuracy for n in exploration.networks], s=28, color=colour,
+        axes.scatter(sizes, [n.accuracy for n in exploration.trained], s=28, color=colour,
                      label=f"{title}, after fine-tuning")  # fmt: skip
         best = _chosen(exploration)
         if best is not None:
             axes.scatter([best.parameters * thousands], [best.accuracy], s=150, facecolors="none", edgecolors=colour,
                          linewidths=1.6, label=f"{title}, best")  # fmt: skip
-    axes.axhline(result.full.accuracy, color=FULL, linewidth=1, linestyle="--", label="full network")
-    axes.set_xlabel(f"parameters, thousands (full network: {result.full.parameters * thousands:,.0f})")
+    axes.axhline(full.accuracy, color=FULL, linewidth=1, linestyle="--", label="full network")
+    axes.set_xlabel(f"parameters, thousands (full network: {full.parameters * thousands:,.0f})")
     axes.set_ylabel("validation accuracy")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _curves(result: RunResult) -> Figure:
+def _curves(result: RunResult, full: FullNetworkResult) -> Figure:
     """Validation accuracy over fine-tuning steps: every network thin, the median of them thick."""
     figure, axes = _axes()
     for title, exploration, colour in _explorations(result):
-        for network in exploration.networks:
+        for network in exploration.trained:
             axes.plot(*zip(*network.curve, strict=True), color=colour, linewidth=0.7, alpha=0.35)
-        axes.plot(*_median_curve(exploration.networks), color=colour, linewidth=2.2, label=f"{title} (median)")
-    axes.axhline(result.full.accuracy, color=FULL, linewidth=1, linestyle="--", label="full network, trained")
+        if exploration.trained:
+            axes.plot(*_median_curve(exploration.trained), color=colour, linewidth=2.2, label=f"{title} (median)")
+    axes.axhline(full.accuracy, color=FULL, linewidth=1, linestyle="--", label="full network, trained")
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel("validation accuracy")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
 
 
-def _median_curve(networks: Sequence[NetworkResult]) -> tuple[list[int], list[float]]:
+def _median_curve(networks: Sequence[TrainedNetworkResult]) -> tuple[list[int], list[float]]:
     """The median over the networks at each step that all of them measured."""
     common = set.intersection(*({step for step, _ in n.curve} for n in networks))
     steps = sorted(common)
@@ -114,16 +124,16 @@ def _median_curve(networks: Sequence[NetworkResult]) -> tuple[list[int], list[fl
     return steps, [sorted(c[step] for c in curves)[len(curves) // 2] for step in steps]
 
 
-def _block_errors(result: RunResult) -> Figure:
+def _block_errors(blocks: Sequence[TrainedBlockResult]) -> Figure:
     """Reconstruction error of each tuning block before and after pre-training, on a logarithmic scale."""
-    figure, axes = _axes(height=max(2.0, 0.26 * len(result.blocks) + 1.0))
-    rows = range(len(result.blocks))
-    before, after = ([getattr(b, name) for b in result.blocks] for name in ("initial_error", "final_error"))
+    figure, axes = _axes(height=max(2.0, 0.26 * len(blocks) + 1.0))
+    rows = range(len(blocks))
+    before, after = ([getattr(b, name) for b in blocks] for name in ("initial_error", "final_error"))
     axes.hlines(rows, after, before, color="#bbbbbb", linewidth=1.2)
     axes.scatter(before, rows, s=24, facecolors="none", edgecolors=BLOCK_TRAINED, label="before")
     axes.scatter(after, rows, s=24, color=BLOCK_TRAINED, label="after pre-training")
     axes.set_xscale("log")
-    axes.set_yticks(list(rows), [b.block for b in result.blocks], fontsize=7)
+    axes.set_yticks(list(rows), [b.block for b in blocks], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("mean squared difference to the teacher's output")
     axes.legend(fontsize=8, frameon=False)

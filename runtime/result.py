@@ -14,30 +14,49 @@ from wootz.passes.plan.objective import Measurements, Metric
 from wootz.runtime.run_directory import RESULT_FILE
 
 
-@dataclass(frozen=True)
-class NetworkResult:
-    """One network of the subspace. Accuracies are on the validation split, sizes in parameters, seconds of training.
+@dataclass(frozen=True, kw_only=True)
+class _Network:
+    """One network of the subspace. Sizes are in parameters.
 
     `blocks` is the composite vector as text, a dash for modules that start from the teacher's remaining weights;
-    empty for default networks. A network with a `fault` could not be trained; its accuracy counts as 0.
+    empty for default networks.
     """
 
     index: int
     configuration: str
     parameters: int
     flops: int
+    blocks: tuple[str, ...] = ()
+    latency_ms: float | None = None
+    process: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNetworkResult(_Network):
+    """Accuracies are on the validation split, seconds those of training."""
+
     initial_accuracy: float
     accuracy: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
-    blocks: tuple[str, ...] = ()
-    latency_ms: float | None = None
-    process: int = 0
-    fault: str = ""
 
     @property
     def measured(self) -> Measurements:
         return measurements(self.parameters, self.flops, self.accuracy, self.latency_ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedNetworkResult(_Network):
+    """A network without a usable training, and the reason: it can't be chosen, whatever the objective."""
+
+    failed: str
+
+    @property
+    def measured(self) -> None:
+        return None
+
+
+NetworkResult = TrainedNetworkResult | FailedNetworkResult
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,17 @@ class FullNetworkResult:
 
 
 @dataclass(frozen=True)
-class BlockResult:
+class FailedFullNetworkResult:
+    """An unpruned network that could not be trained, and the reason: nothing was tried with it."""
+
+    origin: str
+    parameters: int
+    flops: int
+    failed: str
+
+
+@dataclass(frozen=True)
+class TrainedBlockResult:
     """A tuning block. Errors are mean squared differences to the teacher's output, before and after."""
 
     block: str
@@ -68,7 +97,19 @@ class BlockResult:
     final_error: float
     steps: int
     reused: bool
-    diverged_at: int | None = None
+
+
+@dataclass(frozen=True)
+class FailedBlockResult:
+    """A tuning block without a usable training: its modules start from the teacher's remaining weights."""
+
+    block: str
+    networks: int
+    failed: str
+    reused: bool
+
+
+BlockResult = TrainedBlockResult | FailedBlockResult
 
 
 @dataclass(frozen=True)
@@ -78,13 +119,21 @@ class ExplorationResult:
     `seconds` is the time from the first network to the last, evaluation included.
     """
 
-    networks: tuple[NetworkResult, ...]
-    best: int | None
-    seconds: float
+    networks: tuple[NetworkResult, ...] = ()
+    best: int | None = None
+    seconds: float = 0.0
     best_test_accuracy: float | None = None
 
-    def network(self, index: int) -> NetworkResult:
-        return next(n for n in self.networks if n.index == index)
+    @property
+    def trained(self) -> tuple[TrainedNetworkResult, ...]:
+        return tuple(n for n in self.networks if isinstance(n, TrainedNetworkResult))
+
+    @property
+    def failed(self) -> tuple[FailedNetworkResult, ...]:
+        return tuple(n for n in self.networks if isinstance(n, FailedNetworkResult))
+
+    def network(self, index: int) -> TrainedNetworkResult:
+        return next(n for n in self.trained if n.index == index)
 
 
 @dataclass(frozen=True)
@@ -101,7 +150,7 @@ class RunResult:
     feasible: int
     processes: int
     environment: str
-    full: FullNetworkResult
+    full: FullNetworkResult | FailedFullNetworkResult
     blocks: tuple[BlockResult, ...]
     teacher_passes: int
     pretraining_seconds: float
@@ -111,7 +160,8 @@ class RunResult:
     notes: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / RESULT_FILE, (json.dumps(asdict(self), indent=1) + "\n").encode())
+        text = json.dumps(asdict(self), indent=1, allow_nan=False)
+        write_atomically(folder / RESULT_FILE, f"{text}\n".encode())
 
     @staticmethod
     def load(folder: Path) -> RunResult:
@@ -120,8 +170,8 @@ class RunResult:
         if not file.is_file():
             raise InputError("no result.json in this folder: it is not the directory of a finished run", folder)
         try:
-            return _run_result(json.loads(file.read_text()))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return _run_result(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"not the result of a run ({error})", file) from error
 
 
@@ -140,15 +190,21 @@ def _run_result(table: Mapping[str, Any]) -> RunResult:
     return _record(
         RunResult,
         table,
-        full=_record(FullNetworkResult, table["full"]),
-        blocks=tuple(_record(BlockResult, row) for row in table["blocks"]),
+        full=_outcome(FullNetworkResult, FailedFullNetworkResult, table["full"]),
+        blocks=tuple(_outcome(TrainedBlockResult, FailedBlockResult, row) for row in table["blocks"]),
         block_trained=_exploration(table["block_trained"]),
         default=None if default is None else _exploration(default),
     )
 
 
 def _exploration(table: Mapping[str, Any]) -> ExplorationResult:
-    return _record(ExplorationResult, table, networks=tuple(_record(NetworkResult, row) for row in table["networks"]))
+    networks = tuple(_outcome(TrainedNetworkResult, FailedNetworkResult, row) for row in table["networks"])
+    return _record(ExplorationResult, table, networks=networks)
+
+
+def _outcome(trained: type[Any], failed: type[Any], table: Mapping[str, Any]) -> Any:
+    """A record of success or of failure: the latter alone says why."""
+    return _record(failed if "failed" in table else trained, table)
 
 
 def _record(kind: type[Any], table: Mapping[str, Any], **converted: Any) -> Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import onnx
 
@@ -42,19 +42,25 @@ from wootz.runtime.exploration import (
     explore,
     feasible_in_order,
 )
+from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
 from wootz.runtime.result import (
     BlockResult,
     ExplorationResult,
+    FailedBlockResult,
+    FailedFullNetworkResult,
+    FailedNetworkResult,
     FullNetworkResult,
     NetworkResult,
     RunResult,
+    TrainedBlockResult,
+    TrainedNetworkResult,
     measurements,
 )
 from wootz.runtime.run_directory import BEST_FILE, STORE_FOLDER, TEACHER_FILE
 from wootz.runtime.session import CPU, Device, runtime_version
 from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import DivergenceError, TrainedBlock, Trainer
+from wootz.runtime.trainer import BlockOutcomes, TrainedBlock, Trainer
 
 T = TypeVar("T")
 
@@ -148,6 +154,34 @@ def pruned_blocks(plan: BlockPlan) -> tuple[TuningBlock, ...]:
     return tuple(block for block in plan.blocks if block.is_pruned)
 
 
+@dataclass(frozen=True)
+class _Pretraining:
+    """What pre-training gave: an outcome for each block; `teacher_passes` is the number a batch took, one a group."""
+
+    plan: BlockPlan
+    outcomes: BlockOutcomes
+    reused: frozenset[TuningBlock]
+    teacher_passes: int
+    seconds: float
+
+    @property
+    def usable(self) -> dict[TuningBlock, TrainedBlock]:
+        """The blocks that networks are assembled from."""
+        return {block: outcome for block, outcome in self.outcomes.items() if isinstance(outcome, TrainedBlock)}
+
+    def results(self) -> tuple[BlockResult, ...]:
+        return tuple(self._result(block, outcome) for block, outcome in self.outcomes.items())
+
+    def _result(self, block: TuningBlock, outcome: TrainedBlock | Failed) -> BlockResult:
+        networks = sum(block in composite for composite in self.plan.composites)
+        reused = block in self.reused
+        if isinstance(outcome, Failed):
+            return FailedBlockResult(str(block), networks, outcome.reason, reused)
+        return TrainedBlockResult(
+            str(block), networks, outcome.initial_error, outcome.final_error, outcome.steps, reused
+        )
+
+
 class _Run:
     """One run: what its stages share."""
 
@@ -178,19 +212,35 @@ class _Run:
         tried = in_subspace_order(job.subspace, order)
         plan = self.plan_blocks(untrained, tried)
         teacher, full = self.prepare_teacher(network, full_size)
+        if isinstance(full, FailedFullNetworkResult):
+            return self.finish(begin, len(order), full)
         check_accuracy_bounds(job.objective, full.measured)
         pruner = BlockPruner.of(teacher, job.criterion)
         if len(tried.configurations) == 1:
             self.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
-        blocks, passes, pretraining_seconds = self.pretrain(pruner, plan)
-        usable = {b.block: b for b in blocks if b.diverged_at is None}
+        pretrained = self.pretrain(pruner, plan)
         block_trained, best_model = self.explore(
-            "block-trained", order, full, partial(self.assembled, pruner, composites, usable)
+            "block-trained", order, full, partial(self.assembled, pruner, composites, pretrained.usable)
         )
         default: ExplorationResult | None = None
         if job.baseline:
             default, _ = self.explore("default", order, full, partial(self.inherited, pruner))
+        if best_model is not None and self.cluster.rank == 0:
+            self.write_model(best_model, BEST_FILE)
+        return self.finish(begin, len(order), full, pretrained, block_trained, default)
+
+    def finish(
+        self,
+        begin: float,
+        feasible: int,
+        full: FullNetworkResult | FailedFullNetworkResult,
+        pretrained: _Pretraining | None = None,
+        block_trained: ExplorationResult | None = None,
+        default: ExplorationResult | None = None,
+    ) -> RunResult:
+        """The result of what was done, on all processes; process 0 writes it down."""
+        job = self.job
         result = RunResult(
             model=job.title,
             data=job.data_title,
@@ -199,21 +249,19 @@ class _Run:
             modules=job.subspace.modules,
             modules_source=job.modules_source,
             subspace_size=len(job.subspace.configurations),
-            feasible=len(order),
+            feasible=feasible,
             processes=self.cluster.size,
             environment=f"{platform.platform()}, Python {platform.python_version()}, {runtime_version()}",
             full=full,
-            blocks=tuple(self.block_result(b, plan) for b in blocks),
-            teacher_passes=passes,
-            pretraining_seconds=pretraining_seconds,
-            block_trained=block_trained,
+            blocks=pretrained.results() if pretrained else (),
+            teacher_passes=pretrained.teacher_passes if pretrained else 0,
+            pretraining_seconds=pretrained.seconds if pretrained else 0.0,
+            block_trained=block_trained or ExplorationResult(),
             default=default,
             seconds=time.perf_counter() - begin,
             notes=tuple(self.notes),
         )
         if self.cluster.rank == 0:
-            if best_model is not None:
-                self.write_model(best_model, BEST_FILE)
             result.save(job.out)
         return result
 
@@ -233,7 +281,9 @@ class _Run:
             self.on_process_0(lambda: self.groups(pruner, pruned_blocks(plan)))
         return plan
 
-    def prepare_teacher(self, model: Model, size: Measurements) -> tuple[Model, FullNetworkResult]:
+    def prepare_teacher(
+        self, model: Model, size: Measurements
+    ) -> tuple[Model, FullNetworkResult | FailedFullNetworkResult]:
         """The full network, trained first if it has untrained layers, and what was measured of it."""
         job = self.job
         curve: tuple[tuple[int, float], ...] = ()
@@ -244,6 +294,12 @@ class _Run:
             )
             self.progress.message(f"The full network is {origin}.")
             trained = self.on_process_0(lambda: self.trainer.fine_tune(model, job.teacher_solver, "full network"))
+            if isinstance(trained, Failed):
+                self.note(f"full network: {trained.reason}")
+                failed = FailedFullNetworkResult(
+                    origin, int(size[Metric.MODEL_SIZE]), int(size[Metric.FLOPS]), trained.reason
+                )
+                return model, failed
             model, curve, seconds = with_weights(model, trained.weights), trained.curve, trained.seconds
         accuracy = self.trainer.test_accuracy(model, job.dataset.validation)
         test = job.dataset.test
@@ -275,32 +331,30 @@ class _Run:
         latency_ms = latency(model, self.job.image_shape, self.job.device) if self.wants_latency else None
         return measurements(parameters(model), flops(model), None, latency_ms)
 
-    def pretrain(self, pruner: BlockPruner, plan: BlockPlan) -> tuple[list[TrainedBlock], int, float]:
+    def pretrain(self, pruner: BlockPruner, plan: BlockPlan) -> _Pretraining:
         """Trains the pruned blocks, group by group, the groups spread over the processes.
 
-        Gives the blocks in the order of the plan, the number of teacher passes a batch took (one a group), and the
-        seconds. Blocks that are in the store are taken from there.
+        Blocks that are in the store are taken from there.
         """
         job, begin = self.job, time.perf_counter()
         wanted = pruned_blocks(plan)
-        trained = self.on_process_0(lambda: self.trainer.stored_blocks(pruner, wanted, job.pretrain_solver))
-        if trained:
-            self.progress.message(f"{len(trained)} of {len(wanted)} tuning blocks taken from the store.")
-        missing = tuple(b for b in wanted if b not in trained)
+        stored = self.on_process_0(lambda: self.trainer.stored_blocks(pruner, wanted, job.pretrain_solver))
+        if stored:
+            self.progress.message(f"{len(stored)} of {len(wanted)} tuning blocks taken from the store.")
+        missing = tuple(b for b in wanted if b not in stored)
         groups = self.on_process_0(lambda: self.groups(pruner, missing))
-        mine: list[TrainedBlock] = []
+        mine: BlockOutcomes = {}
         for number in range(self.cluster.rank, len(groups), self.cluster.size):
             title = f"{len(groups[number])} tuning blocks, group {number + 1} of {len(groups)}"
-            mine += self.trainer.pretrain(pruner, groups[number], job.pretrain_solver, title)
-        for blocks in self.cluster.gather(mine):
-            trained.update({b.block: b for b in blocks})
-        for block in trained.values():
-            if block.diverged_at is not None:
-                self.note(
-                    f"Block {block.block} diverged at step {block.diverged_at}: its modules start from the "
-                    f"teacher's remaining weights. A lower base_lr or clip_gradients may help."
-                )
-        return [trained[b] for b in wanted], len(groups), time.perf_counter() - begin
+            mine |= self.trainer.pretrain(pruner, groups[number], job.pretrain_solver, title)
+        outcomes = dict(stored)
+        for trained in self.cluster.gather(mine):
+            outcomes |= trained
+        outcomes = {block: outcomes[block] for block in wanted}
+        for block, outcome in outcomes.items():
+            if isinstance(outcome, Failed):
+                self.note(f"Block {block}: {outcome.reason}. Its modules start from the teacher's remaining weights.")
+        return _Pretraining(plan, outcomes, frozenset(stored), len(groups), time.perf_counter() - begin)
 
     def groups(self, pruner: BlockPruner, blocks: tuple[TuningBlock, ...]) -> tuple[Group, ...]:
         """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
@@ -326,36 +380,31 @@ class _Run:
             model, blocks = build(candidate)
             configuration = format_configuration(job.subspace.configurations[candidate.index])
             title = f"{kind} network {order.index(candidate) + 1} of at most {len(order)} {configuration}"
-            result = NetworkResult(
-                index=candidate.index,
-                configuration=configuration,
-                parameters=int(candidate.measured[Metric.MODEL_SIZE]),
-                flops=int(candidate.measured[Metric.FLOPS]),
-                initial_accuracy=0.0,
-                accuracy=0.0,
-                curve=((0, 0.0),),
-                seconds=0.0,
-                blocks=blocks,
-                latency_ms=candidate.measured.get(Metric.LATENCY),
-                process=self.cluster.rank,
-            )
-            try:
-                trained = self.trainer.fine_tune(model, job.solver, title)
-            except DivergenceError as error:
-                return replace(result, fault=str(error))
-            return replace(
-                result,
+            known: dict[str, Any] = {
+                "index": candidate.index,
+                "configuration": configuration,
+                "parameters": int(candidate.measured[Metric.MODEL_SIZE]),
+                "flops": int(candidate.measured[Metric.FLOPS]),
+                "blocks": blocks,
+                "latency_ms": candidate.measured.get(Metric.LATENCY),
+                "process": self.cluster.rank,
+            }
+            trained = self.trainer.fine_tune(model, job.solver, title)
+            if isinstance(trained, Failed):
+                return FailedNetworkResult(failed=trained.reason, **known)
+            return TrainedNetworkResult(
                 initial_accuracy=trained.initial_accuracy,
                 accuracy=trained.final_accuracy,
                 curve=trained.curve,
                 seconds=trained.seconds,
+                **known,
             )
 
         found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, evaluate, self.cluster)
         seconds = time.perf_counter() - begin
         for network in found.evaluated:
-            if network.fault:
-                self.note(network.fault)
+            if isinstance(network, FailedNetworkResult):
+                self.note(f"{kind} network {network.configuration}: {network.failed}")
         if found.best is None:
             return ExplorationResult(found.evaluated, None, seconds), None
         model = self.trained(found.best, build(next(c for c in order if c.index == found.best.index))[0])
@@ -372,8 +421,8 @@ class _Run:
     def assembled(
         self,
         pruner: BlockPruner,
-        composites: dict[Configuration, tuple[TuningBlock | None, ...]],
-        trained: dict[TuningBlock, TrainedBlock],
+        composites: Mapping[Configuration, tuple[TuningBlock | None, ...]],
+        trained: Mapping[TuningBlock, TrainedBlock],
         candidate: Candidate,
     ) -> tuple[Model, tuple[str, ...]]:
         """The block-trained network of a configuration, and its composite vector as text."""
@@ -381,9 +430,9 @@ class _Run:
         model = self.pruned(pruner, configuration)
         composite = composites[configuration]
         for block in composite:
-            if block in trained:
+            if block is not None and block in trained:
                 model = with_weights(model, trained[block].weights)
-        return model, tuple("-" if block is None else str(block) for block in composite)
+        return model, tuple(str(block) if block is not None and block in trained else "-" for block in composite)
 
     def inherited(self, pruner: BlockPruner, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
         """The default network of a configuration: the teacher's remaining weights."""
@@ -392,17 +441,6 @@ class _Run:
     def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
         rates = dict(zip(self.job.subspace.modules, configuration, strict=True))
         return pruner.materialize(pruner.plan(rates))
-
-    def block_result(self, block: TrainedBlock, plan: BlockPlan) -> BlockResult:
-        return BlockResult(
-            block=str(block.block),
-            networks=sum(block.block in composite for composite in plan.composites),
-            initial_error=block.initial_error,
-            final_error=block.final_error,
-            steps=block.steps,
-            reused=block.reused,
-            diverged_at=block.diverged_at,
-        )
 
     def write_model(self, model: Model, name: str) -> None:
         """Writes a finished network with its input transform and class names, after it has been verified."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import numpy as np
 
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
+from wootz.runtime.outcome import Failed
 
-_RECORD = "wootz.record"
+_RECORD, _FAILED = "wootz.record", "wootz.failed"
 
 
 @dataclass(frozen=True)
@@ -27,22 +30,31 @@ class Stored:
 
 @dataclass(frozen=True)
 class ResultStore:
-    """A folder with one `.npz` file a result; each appears whole or not at all."""
+    """A folder with one `.npz` file a result, of success or failure; each appears whole or not at all."""
 
     folder: Path
 
-    def get(self, key: str) -> Stored | None:
+    def get(self, key: str) -> Stored | Failed | None:
+        """What was put; None where nothing was, or where the file is damaged: then it is made again."""
         file = self._file(key)
         if not file.is_file():
             return None
-        with np.load(file, allow_pickle=False) as arrays:
-            weights = {name: arrays[name] for name in arrays.files if name != _RECORD}
-            return Stored(weights, json.loads(str(arrays[_RECORD])))
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                if _FAILED in arrays.files:
+                    return Failed(str(arrays[_FAILED]))
+                weights = {name: arrays[name] for name in arrays.files if name != _RECORD}
+                return Stored(weights, json.loads(str(arrays[_RECORD])))
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+            return None
 
-    def put(self, key: str, stored: Stored) -> None:
+    def put(self, key: str, outcome: Stored | Failed) -> None:
+        if isinstance(outcome, Failed):
+            arrays = {_FAILED: np.array(outcome.reason)}
+        else:
+            arrays = {**outcome.weights, _RECORD: np.array(json.dumps(outcome.record))}
         content = io.BytesIO()
-        record = np.array(json.dumps(stored.record))
-        np.savez(content, allow_pickle=False, **stored.weights, **{_RECORD: record})
+        np.savez(content, allow_pickle=False, **arrays)
         write_atomically(self._file(key), content.getvalue())
 
     def _file(self, key: str) -> Path:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
@@ -32,6 +31,7 @@ from wootz.passes.transforms.teacher_student import (
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.evaluation import accuracy
+from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
@@ -46,8 +46,8 @@ BLOCK_ERROR_WINDOW = 20
 """The first and the last so many losses are averaged for the error of a block before and after."""
 
 
-class DivergenceError(WootzError):
-    """The loss of a network, or one of its weights, is no longer a finite number."""
+RECORD_FORMAT = 2
+"""Of what is recorded beside stored weights: a part of their keys."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,29 @@ class TrainedNetwork:
     """Accuracies are on the validation split; `curve` has (steps done, accuracy) pairs, from 0 to the last step."""
 
     weights: Weights
-    initial_accuracy: float
-    final_accuracy: float
     curve: tuple[tuple[int, float], ...]
     seconds: float
+
+    @property
+    def initial_accuracy(self) -> float:
+        return self.curve[0][1]
+
+    @property
+    def final_accuracy(self) -> float:
+        return self.curve[-1][1]
 
 
 @dataclass(frozen=True)
 class TrainedBlock:
-    """`error` is the loss of the student, averaged over the first and the last steps of pre-training.
+    """`error` is the loss of the student, averaged over the first and the last steps of pre-training."""
 
-    `diverged_at` is the step at which its loss or its weights were not finite: such weights are of no use.
-    """
-
-    block: TuningBlock
     weights: Weights
     initial_error: float
     final_error: float
     steps: int
-    diverged_at: int | None
-    reused: bool = False
+
+
+BlockOutcomes = dict[TuningBlock, TrainedBlock | Failed]
 
 
 @dataclass(frozen=True)
@@ -95,31 +98,32 @@ class Trainer:
     data_on_device: bool = False
     precision: Precision = "float32"
 
-    def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork:
-        """Trains all parameters of `model`, a classifier, on the training split.
+    def fine_tune(self, model: Model, solver: Solver, title: str) -> TrainedNetwork | Failed:
+        """Trains all parameters of `model`, a classifier, on the training split; or takes what that gave before.
 
-        Raises DivergenceError, with the step, when the loss or the weights are no longer finite.
+        It fails, at a step that the reason names, where the loss or the weights are no longer finite.
         """
         key = self._network_key(model, solver)
-        stored = self.store.get(key)
-        if stored is None:
-            stored = self._fine_tune(model, solver, title)
-            self.store.put(key, stored)
+        outcome = self.store.get(key)
+        if outcome is None:
+            outcome = self._fine_tune(model, solver, title)
+            self.store.put(key, outcome)
         else:
             self.progress.message(f"{title}: taken from the store")
-        record = stored.record
-        curve = tuple((int(step), float(value)) for step, value in record["curve"])
-        return TrainedNetwork(stored.weights, curve[0][1], curve[-1][1], curve, record["seconds"])
+        if isinstance(outcome, Failed):
+            return outcome
+        curve = tuple((int(step), float(value)) for step, value in outcome.record["curve"])
+        return TrainedNetwork(outcome.weights, curve, outcome.record["seconds"])
 
     def stored_weights(self, model: Model, solver: Solver) -> Weights | None:
-        """The weights of `model` after `fine_tune`; None if that was not done here."""
+        """The weights of `model` after `fine_tune`; None if that was not done here, or failed."""
         stored = self.store.get(self._network_key(model, solver))
-        return None if stored is None else stored.weights
+        return stored.weights if isinstance(stored, Stored) else None
 
     def _network_key(self, model: Model, solver: Solver) -> str:
         return digest("network", model, solver, *self._setting())
 
-    def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored:
+    def _fine_tune(self, model: Model, solver: Solver, title: str) -> Stored | Failed:
         session, training_steps = self._open(
             build_training_graph(model, solver, target=self.target, precision=self.precision), solver
         )
@@ -138,52 +142,44 @@ class Trainer:
             measure_accuracy=lambda: validate(solver.test_iter * solver.batch_size),
         )
         steps = len(history.losses)
+        (loss,) = history.losses.T
         if history.diverged:
-            loss_is_finite = np.isfinite(history.losses[-1]).all()
-            what = "the weights are not finite after" if loss_is_finite else "the loss is not finite at"
-            raise DivergenceError(
-                f"{title}: the training diverged, {what} step {steps} (learning rate "
-                f"{solver.learning_rate(steps - 1):g}): lower base_lr, or set clip_gradients"
-            )
+            return _divergence(loss, steps, solver)
         between = [(step, value) for step, value in history.accuracies if step < steps]
         curve = [(0, initial), *between, (steps, validate())]
         return Stored(session.weights(), {"curve": curve, "seconds": history.seconds})
 
-    def stored_blocks(
-        self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver
-    ) -> dict[TuningBlock, TrainedBlock]:
+    def stored_blocks(self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver) -> BlockOutcomes:
         """Those of `blocks` that have been trained before under the same conditions."""
-        keys = self._block_keys(pruner, blocks, solver)
-        found = ((block, self.store.get(key)) for block, key in keys.items())
-        return {
-            block: TrainedBlock(block, stored.weights, **stored.record, reused=True)
-            for block, stored in found
-            if stored is not None
-        }
+        found = {block: self.store.get(key) for block, key in self._block_keys(pruner, blocks, solver).items()}
+        return {block: _block_outcome(outcome) for block, outcome in found.items() if outcome is not None}
 
-    def pretrain(
-        self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver, title: str
-    ) -> list[TrainedBlock]:
+    def pretrain(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver, title: str) -> BlockOutcomes:
         """Trains `blocks` together against the pruner's model, the unpruned network, and stores each."""
         losses = tuple(student_loss(i) for i in range(len(blocks)))
         session, steps = self._open(joint_training_graph(pruner, blocks, solver, self.target, self.precision), solver)
         history = self._train(session, steps, solver, title)
         weights = session.weights()
         keys = self._block_keys(pruner, blocks, solver)
-        trained = []
+        outcomes = {}
         for index, block in enumerate(blocks):
             errors = history.losses[:, session.interface.losses.index(losses[index])]
             prefix = student_prefix(index)
-            own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-            record: dict[str, Any] = {
-                "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW])),
-                "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:])),
-                "steps": len(errors),
-                "diverged_at": history.diverged.get(losses[index]),
-            }
-            self.store.put(keys[block], Stored(own, record))
-            trained.append(TrainedBlock(block, own, **record))
-        return trained
+            diverged_at = history.diverged.get(losses[index])
+            outcome: Stored | Failed
+            if diverged_at is not None:
+                outcome = _divergence(errors, diverged_at, solver)
+            else:
+                own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+                record: dict[str, Any] = {
+                    "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW], dtype=np.float64)),
+                    "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:], dtype=np.float64)),
+                    "steps": len(errors),
+                }
+                outcome = Stored(own, record)
+            self.store.put(keys[block], outcome)
+            outcomes[block] = _block_outcome(outcome)
+        return outcomes
 
     def _block_keys(self, pruner: BlockPruner, blocks: Iterable[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: what it is made from, not which others are trained beside it."""
@@ -241,6 +237,7 @@ class Trainer:
 
     def _setting(self) -> tuple[str, ...]:
         return (
+            f"format {RECORD_FORMAT}",
             self.dataset.digest,
             repr(self.train_transform),
             repr(self.test_transform),
@@ -250,3 +247,16 @@ class Trainer:
             runtime_version(),
             metadata.version("wootz"),
         )
+
+
+def _block_outcome(outcome: Stored | Failed) -> TrainedBlock | Failed:
+    return outcome if isinstance(outcome, Failed) else TrainedBlock(outcome.weights, **outcome.record)
+
+
+def _divergence(losses: np.ndarray, step: int, solver: Solver) -> Failed:
+    """Why a training is of no use whose loss, one of `losses` a step, or whose weights were not finite at `step`."""
+    what = "the weights are not finite after" if np.isfinite(losses[step - 1]) else "the loss is not finite at"
+    return Failed(
+        f"the training diverged, {what} step {step} (learning rate {solver.learning_rate(step - 1):g}): lower base_lr, "
+        f"or set clip_gradients"
+    )

@@ -8,16 +8,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from wootz.runtime.result import ExplorationResult, RunResult
+from wootz.runtime.result import ExplorationResult, FailedFullNetworkResult, RunResult
 from wootz.runtime.run_directory import BEST_FILE
 
 
 def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
+    full = result.full
+    if isinstance(full, FailedFullNetworkResult):
+        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+        return
     table = Table(title=result.objective, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("network", no_wrap=True)
     for column in ("parameters", "", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    full = result.full
     table.add_row(
         "full network",
         f"{full.parameters:,}",
@@ -59,8 +62,15 @@ def _percent(accuracy: float | None) -> str:
 
 
 def nothing_found(result: RunResult) -> str:
-    closest = max(result.block_trained.networks, key=lambda n: n.accuracy)
+    """Why a run has no best network, in one line."""
+    if isinstance(result.full, FailedFullNetworkResult):
+        return f"the full network could not be trained: {result.full.failed}"
+    found = result.block_trained
+    if not found.trained:
+        return f"none of the {len(found.networks)} networks could be trained: {found.failed[0].failed}"
+    closest = max(found.trained, key=lambda n: n.accuracy)
+    failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
     return (
-        f"none of the {len(result.block_trained.networks)} networks meets '{result.objective}': the most accurate is "
+        f"none of the {len(found.networks)} networks meets '{result.objective}'{failed}: the most accurate is "
         f"{closest.configuration} with {closest.accuracy:.4f}; relax the constraint or add larger configurations"
     )

@@ -7,6 +7,8 @@ import re
 import numpy as np
 import pytest
 
+from wootz.runtime.result import FailedBlockResult, FailedNetworkResult, RunResult
+
 pytest.importorskip("sklearn")
 
 
@@ -133,17 +135,55 @@ def test_nothing_meets_the_objective(wootz, job_files, tmp_path):
     assert not (tmp_path / "out" / "best.onnx").exists()
 
 
-def test_networks_that_diverge_are_named_and_the_run_goes_on(wootz, job_files, finished_run, tmp_path):
+@pytest.mark.parametrize(
+    "objective", ["min ModelSize constraint Accuracy > 0.5", "min ModelSize constraint Accuracy >= 0", "min Accuracy"]
+)
+def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
+    wootz, job_files, finished_run, tmp_path, objective
+):
     (tmp_path / "solver.prototxt").write_text("base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16")
-    done = wootz(
+    job = (
         "run", finished_run / "teacher.onnx", "--solver", tmp_path / "solver.prototxt", "--pretrain-solver",
         job_files / "pretrain.prototxt", "--subspace", job_files / "subspace.json", "--data", "digits",
-        "--objective", "min ModelSize constraint Accuracy > 0.5", "--out", tmp_path / "out",
+        "--objective", objective, "--out", tmp_path / "out",
     )  # fmt: skip
-    assert done.code == 1
-    assert re.search(r"none of the 4 networks meets", done.err)
-    assert len(re.findall(r"the training diverged, the loss is not finite at step \d", done.out)) == 4
-    assert "the training diverged" in (tmp_path / "out" / "report.html").read_text()
+    for resume in ((), ("--resume",)):
+        done = wootz(*job, *resume)
+        assert done.code == 1
+        assert done.err.startswith("error: none of the 4 networks could be trained: the training diverged, the loss")
+        assert len(done.err.splitlines()) == 1
+        assert len(re.findall(r"network \[.*the training diverged, the loss is not finite at step \d", done.out)) == 4
+        assert "None of the 4 networks could be trained" in (tmp_path / "out" / "report.html").read_text()
+        assert not (tmp_path / "out" / "best.onnx").exists()
+    assert "steps/s" not in done.out
+    assert {type(n) for n in RunResult.load(tmp_path / "out").block_trained.networks} == {FailedNetworkResult}
+
+
+def test_a_full_network_that_diverges_ends_the_run_and_is_not_trained_again(wootz, job_files, tmp_path):
+    solver = "base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16"
+    (tmp_path / "teacher.prototxt").write_text(solver)
+    for resume in ((), ("--resume",)):
+        done = run_with(wootz, job_files, tmp_path, "--teacher-solver", "teacher.prototxt", *resume)
+        assert done.code == 1
+        assert done.err.startswith("error: the full network could not be trained: the training diverged")
+        assert len(done.err.splitlines()) == 1
+        assert "The full network could not be trained" in (tmp_path / "out" / "report.html").read_text()
+    assert "steps/s" not in done.out
+
+
+def test_blocks_that_diverge_are_not_assembled(wootz, job_files, finished_run, tmp_path):
+    """With them, no network would have a finite score; without, they are the default networks."""
+    (tmp_path / "pretrain.prototxt").write_text("base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16")
+    done = wootz(
+        "run", finished_run / "teacher.onnx", "--solver", job_files / "solver.prototxt", "--pretrain-solver",
+        tmp_path / "pretrain.prototxt", "--subspace", job_files / "subspace.json", "--data", "digits",
+        "--objective", "max Accuracy", "--out", tmp_path / "out", "--baseline",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    result = RunResult.load(tmp_path / "out")
+    assert {type(block) for block in result.blocks} == {FailedBlockResult}
+    assert [n.curve for n in result.block_trained.networks] == [n.curve for n in result.default.networks]
+    assert {block for n in result.block_trained.networks for block in n.blocks} == {"-"}
 
 
 def test_usage_errors_exit_with_2(wootz):

@@ -86,6 +86,29 @@ def test_none_is_good_enough():
     assert (found.best, len(tried)) == (None, 2)
 
 
+FAILED = Network(None)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective("min", SIZE),
+        Objective("min", SIZE, (Constraint(ACCURACY, ">=", 0.0),)),
+        Objective("min", SIZE, (Constraint(ACCURACY, "<", 0.5),)),
+        Objective("min", ACCURACY),
+        Objective("max", ACCURACY),
+    ],
+)
+def test_a_failed_network_is_never_the_best(objective):
+    def evaluate(candidate):
+        return FAILED if candidate.index != 2 else Network({**candidate.measured, ACCURACY: 0.4})
+
+    order = feasible_in_order(candidates([10, 20, 30, 40]), objective, FULL)
+    assert explore(order, objective, FULL, evaluate, SingleProcess()).best.measured[SIZE] == 30
+    found = explore(order, objective, FULL, lambda candidate: FAILED, SingleProcess())
+    assert (found.best, len(found.evaluated)) == (None, 4)
+
+
 class Lockstep:
     """What processes would see, simulated in one: `explore` is run for each rank with the others' values known."""
 

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from wootz.passes.ir.text import parse_text
+from wootz.runtime.outcome import Failed
 from wootz.runtime.store import ResultStore, Stored, digest
 
 MODEL = """<ir_version: 8, opset_import: ["": 18]>
@@ -19,6 +23,37 @@ def test_what_was_put_comes_back(tmp_path):
         np.testing.assert_array_equal(found.weights[name], values)
         assert found.weights[name].dtype == values.dtype
     assert [f.name for f in (tmp_path / "store").iterdir()] == ["key.npz"]
+
+
+def test_a_failure_comes_back_as_one(tmp_path):
+    store = ResultStore(tmp_path)
+    store.put("key", Failed("the training diverged"))
+    assert store.get("key") == Failed("the training diverged")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-30], lambda b: b"", lambda b: b[:60] + b"?" * 60 + b[120:]])
+def test_a_damaged_entry_is_as_good_as_none(tmp_path, damage):
+    store = ResultStore(tmp_path)
+    store.put("key", Stored({"w": np.arange(100, dtype=np.float32)}, {"seconds": 1.5}))
+    file = tmp_path / "key.npz"
+    file.write_bytes(damage(file.read_bytes()))
+    assert store.get("key") is None
+
+
+def test_an_entry_replaces_another_as_a_whole(tmp_path, monkeypatch):
+    """What is killed while it writes, leaves the old one: it writes elsewhere, and renames."""
+    store = ResultStore(tmp_path)
+    store.put("key", Stored({"w": np.zeros(3)}, {}))
+
+    def killed(self, target):
+        assert (target, self.parent) == (tmp_path / "key.npz", tmp_path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("key", Stored({"w": np.ones(3)}, {}))
+    np.testing.assert_array_equal(store.get("key").weights["w"], np.zeros(3))
+    assert [f.name for f in tmp_path.iterdir()] == ["key.npz"]
 
 
 def test_digest_sees_every_weight_and_every_part():

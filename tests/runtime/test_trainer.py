@@ -1,4 +1,4 @@
-"""What is kept of trainings that diverge."""
+"""What is kept of trainings, those that diverge too, and under which keys."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.dataset import Dataset
+from wootz.runtime.outcome import Failed
 from wootz.runtime.session import Device
 from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import DivergenceError, Trainer
+from wootz.runtime.trainer import TrainedBlock, Trainer
 
 MODULE = """
 layer { name: "conv2" type: "Convolution" bottom: "conv" top: "conv2" module: "m"
@@ -32,21 +33,21 @@ def trainer(request, split, tmp_path):
     return Trainer(dataset, TRANSFORM, TRANSFORM, "onnx", Device(threads=1), store, data_on_device=request.param)
 
 
-def test_a_network_that_the_last_step_spoils_is_not_kept(trainer, network):
-    solver = Solver(base_lr=1e30, max_iter=2, batch_size=16)
-    reason = (
-        r"net: the training diverged, the weights are not finite after step 2 \(learning rate 1e\+30\): lower base_lr"
-    )
-    with pytest.raises(DivergenceError, match=reason):
-        trainer.fine_tune(network, solver, "net")
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        (2, "the training diverged, the weights are not finite after step 2 (learning rate 1e+30): lower base_lr"),
+        (5, "the training diverged, the loss is not finite at step 3 (learning rate 1e+30): lower base_lr"),
+    ],
+)
+def test_a_network_that_diverges_has_failed_and_is_not_trained_again(trainer, network, steps, reason, monkeypatch):
+    solver = Solver(base_lr=1e30, max_iter=steps, batch_size=16)
+    outcome = trainer.fine_tune(network, solver, "net")
+    assert isinstance(outcome, Failed)
+    assert outcome.reason.startswith(reason)
     assert trainer.stored_weights(network, solver) is None
-
-
-def test_a_network_whose_loss_is_not_finite_is_not_kept(trainer, network):
-    solver = Solver(base_lr=1e30, max_iter=5, batch_size=16)
-    with pytest.raises(DivergenceError, match="net: the training diverged, the loss is not finite at step 3 "):
-        trainer.fine_tune(network, solver, "net")
-    assert trainer.stored_weights(network, solver) is None
+    monkeypatch.setattr(Trainer, "_fine_tune", lambda *_: pytest.fail("it is trained again"))
+    assert trainer.fine_tune(network, solver, "another title") == outcome
 
 
 def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(trainer, tmp_path, prototxt, monkeypatch):
@@ -75,7 +76,8 @@ def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(tra
 
     monkeypatch.setattr(Trainer, "_open", open_spoiled)
     trained = trainer.pretrain(pruner, blocks, solver, "blocks")
-    assert [block.diverged_at for block in trained] == [None, 4, None]
-    assert [all(np.isfinite(w).all() for w in block.weights.values()) for block in trained] == [True, False, True]
+    assert [type(trained[block]) for block in blocks] == [TrainedBlock, Failed, TrainedBlock]
+    assert trained[blocks[1]].reason.startswith("the training diverged, the weights are not finite after step 4 ")
     stored = trainer.stored_blocks(pruner, blocks, solver)
-    assert [stored[block].diverged_at for block in blocks] == [None, 4, None]
+    assert stored[blocks[1]] == trained[blocks[1]]
+    assert (stored[blocks[0]].steps, stored[blocks[0]].final_error) == (4, trained[blocks[0]].final_error)
