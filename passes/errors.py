@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+LONGEST_MESSAGE = 1000
+"""Characters of a message; of longer ones the middle is left out."""
 
 
 class WootzError(Exception):
     """The input, an option or a pass is at fault. The message is one line, shown without a traceback."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class InputError(WootzError):
@@ -28,3 +36,29 @@ class PassError(WootzError):
 
 class VerificationError(WootzError):
     """A model breaks an invariant of the IR."""
+
+
+def one_line(text: str) -> str:
+    """`text` as one line of bounded length, whatever the names in it: what can't be printed is escaped."""
+    if len(text) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+@contextmanager
+def reading(file: str | Path, kind: str) -> Iterator[None]:
+    """The boundary of a reader: whatever a damaged file makes it raise becomes an InputError that names the file.
+
+    `kind` says what the file should be: "a caffemodel". A WootzError from inside says more, and passes.
+    """
+    try:
+        yield
+    except WootzError:
+        raise
+    except MemoryError as error:
+        raise InputError(f"too large for the memory, or damaged: not {kind} that can be read", file) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
+        said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+        raise InputError(f"not {kind}, or damaged ({said})", file) from error

@@ -90,6 +90,11 @@ def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU
     return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
+def check_loadable(model: Model) -> None:
+    """Raises WootzError for a model that ONNX Runtime refuses to load. Nothing is run."""
+    _open(model, CPU, exact=True)
+
+
 class InferenceSession:
     """Runs one model on many batches. Its first graph input takes the data, its first output is given back."""
 
@@ -378,7 +383,14 @@ def _reported() -> Iterator[None]:
     state = onnxruntime.capi.onnxruntime_pybind11_state
     try:
         yield
-    except (state.Fail, state.RuntimeException, state.EPFail, state.NotImplemented) as error:
+    except (
+        state.Fail,
+        state.RuntimeException,
+        state.EPFail,
+        state.NotImplemented,
+        state.InvalidGraph,
+        state.InvalidArgument,
+    ) as error:
         raise WootzError(f"ONNX Runtime: {' '.join(str(error).split())}") from error
 
 

@@ -18,9 +18,10 @@ from wootz.frontend.caffe.shape import SizeMustBeFixed, annotation
 from wootz.frontend.caffe.transform import read_transform
 from wootz.frontend.caffe.weights import FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import Wiring, wire
-from wootz.passes.errors import InputError
+from wootz.passes.errors import InputError, VerificationError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, OPSET, Graph, Model
+from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 
 
@@ -86,12 +87,11 @@ def _import(
     input_shapes: Mapping[str, Sequence[int]],
     symbolic: bool,
 ) -> ImportedNetwork:
-    notes: list[str] = []
+    notes = list(network.notes)
     present = [layer for layer in network.layers if layer.is_in(state)]
     sources = [layer for layer in present if is_data_layer(layer)]
     layers = _computing(present, sources, state.phase, notes)
-    blobs = [*(blob for blob, _ in network.inputs), *(top for layer in sources for top in layer.tops)]
-    wiring = wire(blobs, layers)
+    wiring = wire(_input_blobs(network, sources), layers)
     shapes = _input_shapes(network, sources, wiring, input_shapes)
     lowered = Lowered(Builder(Graph(name=network.name or "network", opset=OPSET)), weights, state.phase, notes)
     values = assemble(wiring, shapes, lowered, symbolic)
@@ -106,8 +106,13 @@ def _import(
     multipliers = {name: list(pair) for name, pair in lowered.multipliers.items() if name in tensors}
     if multipliers:
         metadata[MULTIPLIERS_KEY] = json.dumps(multipliers)
+    model = Model(graph, marked_modules(wiring, {i: v.tensor.name for i, v in values.items()}), metadata)
+    try:
+        verify(model)
+    except VerificationError as error:
+        raise network.message.error(f"the network contradicts itself: {error}") from error
     return ImportedNetwork(
-        Model(graph, marked_modules(wiring, {i: v.tensor.name for i, v in values.items()}), metadata),
+        model,
         train_transform=read_transform(network.layers, replace(state, phase=Phase.TRAIN), notes),
         test_transform=test_transform,
         initialised=tuple(dict.fromkeys(weights.initialised)),
@@ -151,6 +156,19 @@ def _from_labels(layers: Sequence[Layer], sources: Sequence[Layer]) -> set[str]:
     return blobs
 
 
+def _input_blobs(network: Network, sources: Sequence[Layer]) -> list[str]:
+    """The blobs that come from outside. As in Caffe an `input` without a shape adds nothing to a layer that makes it.
+
+    Raises InputError where two give a blob different shapes.
+    """
+    declared, fed = dict(network.inputs), {top for layer in sources for top in layer.tops}
+    for layer in sources:
+        for top, shape in zip(layer.tops, data_shapes(layer), strict=True):
+            if shape and declared.get(top) and declared[top] != shape:
+                raise layer.error(f"the blob {top!r} is an input of another shape too: remove one of the two", "top")
+    return [*(blob for blob in declared if blob not in fed), *(top for layer in sources for top in layer.tops)]
+
+
 def _input_shapes(
     network: Network, sources: Sequence[Layer], wiring: Wiring, given: Mapping[str, Sequence[int]]
 ) -> dict[str, tuple[int, ...]]:
@@ -163,18 +181,25 @@ def _input_shapes(
     }
     if unknown := set(given) - {wiring.wires[i].blob for i in inputs}:
         raise network.message.error(f"a shape is given for {min(unknown)!r}, which is no input of the network")
-    shapes = {blob: shape for blob, shape in network.inputs if blob in read}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for blob, shape in network.inputs:
+        if shape is not None and blob in read:
+            shapes[blob] = shape
+        elif blob in read and blob not in given and not any(blob in layer.tops for layer in sources):
+            raise network.message.error(_shape_wanted(blob), "input")
     for layer in sources:
         for top, shape in zip(layer.tops, data_shapes(layer), strict=True):
             if top in given or top not in read:
                 continue
             if shape is None:
-                raise layer.error(
-                    f"the shape of {top!r} is in the data, not in the network: give it (--input-shape {top}=1,3,H,W)"
-                )
+                raise layer.error(_shape_wanted(top))
             shapes[top] = shape
     shapes.update({blob: tuple(shape) for blob, shape in given.items() if blob in read})
     for blob, shape in shapes.items():
         if min(shape, default=1) < 1:
             raise network.message.error(f"the input {blob!r} has shape {shape}: dimensions have to be 1 or more")
     return shapes
+
+
+def _shape_wanted(blob: str) -> str:
+    return f"the shape of {blob!r} is in the data, not in the network: give it (--input-shape {blob}=1,3,H,W)"

@@ -6,8 +6,8 @@ Two forms are read: `layer` with types as strings (V2), and `layers` with types 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from wootz.frontend.caffe.prototxt import Field, Message, Scalar
@@ -111,12 +111,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """All layers of a file, of every phase, and the inputs that are declared outside layers."""
+    """All layers of a file, of every phase, and the inputs that are declared outside layers.
+
+    An input without a shape has None. Names are such as a model can hold; `notes` tells which had to be replaced.
+    """
 
     name: str
-    inputs: tuple[tuple[str, tuple[int, ...]], ...]
+    inputs: tuple[tuple[str, tuple[int, ...] | None], ...]
     layers: tuple[Layer, ...]
     message: Message
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,61 @@ def read_network(message: Message) -> Network:
     layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
     if not layers:
         raise message.error("no layers: this is not the description of a network")
-    return Network(fields.name, _declared_inputs(fields, message), tuple(layers), message)
+    return _with_valid_names(Network(fields.name, _declared_inputs(fields, message), tuple(layers), message))
+
+
+def _with_valid_names(network: Network) -> Network:
+    """The network with names that ONNX's models and texts can hold, and a note for each that had to be replaced.
+
+    Caffe takes any string. In ONNX the empty name stands for an operand that is left out, and names of characters
+    that can't be printed can't be read back.
+    """
+    blobs = [name for name, _ in network.inputs] + [
+        b for layer in network.layers for b in (*layer.bottoms, *layer.tops)
+    ]
+    new_blobs = _replacements(blobs, "blob")
+    new_layers = _replacements([layer.name for layer in network.layers], "layer")
+    file = network.message.source.file
+    notes = [
+        f"{file}: the {kind} named {old!r} is called {new!r} in the model: a name has to have characters, all printable"
+        for kind, names in (("blob", new_blobs), ("layer", new_layers))
+        for old, new in names.items()
+    ]
+
+    def renamed(layer: Layer) -> Layer:
+        return replace(
+            layer,
+            name=new_layers.get(layer.name, layer.name),
+            bottoms=tuple(new_blobs.get(b, b) for b in layer.bottoms),
+            tops=tuple(new_blobs.get(t, t) for t in layer.tops),
+        )
+
+    return replace(
+        network,
+        name=_printable(network.name),
+        inputs=tuple((new_blobs.get(name, name), shape) for name, shape in network.inputs),
+        layers=tuple(map(renamed, network.layers)) if notes else network.layers,
+        notes=tuple(notes),
+    )
+
+
+def _replacements(names: Iterable[str], stem: str) -> dict[str, str]:
+    """For each of the names that is no valid one another that is none of them; the empty one becomes `stem`."""
+    taken = dict.fromkeys(names)
+    new: dict[str, str] = {}
+    for name in [n for n in taken if not n or not n.isprintable()]:
+        base = candidate = _printable(name) or stem
+        number = 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{base}{number}"
+        taken[candidate] = None
+        new[name] = candidate
+    return new
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else "_" for c in name)
 
 
 def stored_state(network: Network) -> NetState:
@@ -208,13 +266,18 @@ def stored_state(network: Network) -> NetState:
     return states[-1] if states else NetState()
 
 
-def _declared_inputs(fields: _NetFields, message: Message) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    shapes = [shape.dim for shape in fields.input_shape]
+def _declared_inputs(fields: _NetFields, message: Message) -> tuple[tuple[str, tuple[int, ...] | None], ...]:
+    """The inputs and their shapes; without any shape in the file they are None each."""
+    if repeated := sorted({name for name in fields.input if fields.input.count(name) > 1}):
+        raise message.error(f"the input {repeated[0]!r} is declared twice", "input")
+    shapes: list[tuple[int, ...] | None] = [shape.dim for shape in fields.input_shape]
     if not shapes and fields.input_dim:
         if len(fields.input_dim) % 4:
             raise message.error(f"{len(fields.input_dim)} input_dim for inputs of 4 dimensions", "input_dim")
         shapes = [tuple(fields.input_dim[i : i + 4]) for i in range(0, len(fields.input_dim), 4)]
-    if len(shapes) == 1 < len(fields.input):
+    if not shapes:
+        shapes = [None]
+    if len(shapes) == 1:
         shapes *= len(fields.input)
     if len(shapes) != len(fields.input):
         raise message.error(f"{len(fields.input)} inputs but {len(shapes)} shapes of inputs", "input")

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import onnx
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.ir.files import save
+from wootz.passes.errors import InputError, WootzError
+from wootz.passes.ir.files import LARGEST_MESSAGE, save
+from wootz.passes.ir.model import Model, constants
 
 
 class InputShape(click.ParamType):
@@ -53,4 +56,24 @@ def import_model(
         click.echo(f"note: {note}", err=True)
     if weights and network.initialised:
         click.echo(f"note: from fillers, as {weights} lacks them: {', '.join(network.initialised)}", err=True)
+    _check(network.model, prototxt)
     save(network.model, output)
+
+
+def _check(model: Model, source: Path) -> None:
+    """Raises InputError, before anything is written, for what ONNX's checker or ONNX Runtime would refuse."""
+    if sum(values.nbytes for values in constants(model.graph).values()) > LARGEST_MESSAGE:
+        click.echo("note: a model of more than 2 GB: it is verified, but not tried in ONNX Runtime", err=True)
+        return
+    try:
+        from wootz.runtime.session import check_loadable
+    except WootzError as missing:
+        click.echo(f"note: not tried in ONNX Runtime: {missing}", err=True)
+        return
+    try:
+        onnx.checker.check_model(model.to_proto(), full_check=True)
+        check_loadable(model)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, WootzError) as error:
+        raise InputError(
+            f"what it describes is no valid ONNX model, and nothing was written: {error}", source
+        ) from error

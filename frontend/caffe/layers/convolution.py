@@ -76,6 +76,11 @@ def im2col(site: Site, p: ConvolutionParameter) -> Value:
 
 def _convolutions(site: Site, p: ConvolutionParameter, group: int, transposed: bool) -> list[Value]:
     channels = _channels(site, p)
+    for x in site.inputs[1:]:
+        if len(x.shape) != len(site.input.shape) or x.shape[1] != channels:
+            raise site.error(
+                f"its bottoms have shapes {text(site.input.shape)} and {text(x.shape)}: they share weights"
+            )
     if p.num_output < 1:
         raise site.error("num_output is missing")
     if group < 1 or channels % group or p.num_output % group:

@@ -82,6 +82,12 @@ def _prepared(
     times, batch = static(x.shape[0]), x.shape[1]
     if continues.shape != (times, batch):
         raise site.error(f"the sequence indicators have shape {text(continues.shape)}, the input {text(x.shape)}")
+    if has_static and (len(site.inputs[2].shape) < 2 or site.inputs[2].shape[0] != batch):
+        raise site.error(f"the static input has shape {text(site.inputs[2].shape)}, the batch is {batch}")
+    for state in site.inputs[len(site.inputs) - states :]:
+        if state.shape != (1, batch, int(p.num_output)):
+            wanted = text((1, batch, int(p.num_output)))
+            raise site.error(f"a hidden state has shape {text(state.shape)}, {wanted} is wanted")
     if times > LARGEST_UNROLLING:
         raise site.error(f"{times} time steps: up to {LARGEST_UNROLLING} are unrolled")
     features = static(count(x.shape[2:]))

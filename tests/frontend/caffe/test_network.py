@@ -36,6 +36,7 @@ def test_v1_types_are_translated(written, name) -> None:
         ('input: "a" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4', (("a", (1, 2, 3, 4)),)),
         ('input: "a" input: "b" input_shape { dim: 5 } input_shape { dim: [6, 7] }', (("a", (5,)), ("b", (6, 7)))),
         ('input: "a" input: "b" input_shape { dim: 5 }', (("a", (5,)), ("b", (5,)))),
+        ('input: "a" input: "b"', (("a", None), ("b", None))),
     ],
 )
 def test_declared_inputs(text, inputs) -> None:
@@ -68,7 +69,8 @@ def test_rules_choose_layers(rules, phase, level, stages, kept) -> None:
         ('leyer { type: "ReLU" }', "net:1:1: the network has a field 'leyer' that is not understood: did you mean"),
         ('layer { name: "a" }', "net:1:1: layer 'a' has no type"),
         ('layer { type: "ReLU" include { fase: TEST } }', "did you mean 'phase'?"),
-        ('input: "a" layer { type: "ReLU" }', "net:1:1: 1 inputs but 0 shapes of inputs"),
+        ('input: "a" input: "a" layer { type: "ReLU" }', "net:1:1: the input 'a' is declared twice"),
+        ('input: "a" input: "b" input: "c" input_dim: [1, 1, 1, 1, 2, 2, 2, 2] layer { type: "ReLU" }', "but 2 shapes"),
         ('input: "a" input_dim: 1 layer { type: "ReLU" }', "1 input_dim for inputs of 4 dimensions"),
         ("layer: 3", "net:1:1: layer takes a message in braces, not '3'"),
     ],
@@ -81,3 +83,23 @@ def test_faults_are_named_with_their_place(text, message) -> None:
 
 def test_fields_that_choose_an_implementation_have_no_effect() -> None:
     read("default_forward_type: FLOAT16 layer { type: 'ReLU' engine: 'MKLDNN' forward_type: FLOAT }")
+
+
+def test_names_that_no_model_can_hold_are_replaced_and_noted() -> None:
+    network = read(
+        r"""name: "n\n" input: "" layer { type: "ReLU" bottom: "" top: "blob" }
+        layer { name: "\000" type: "ReLU" bottom: "blob" top: "a\tb" }
+        layer { name: "_" type: "ReLU" bottom: "a\tb" top: "a_b" } layer { type: "ReLU" bottom: "a\tb" top: "" }"""
+    )
+    assert network.name == "n_"
+    assert [name for name, _ in network.inputs] == ["blob2"]
+    assert [(layer.name, layer.bottoms, layer.tops) for layer in network.layers] == [
+        ("blob", ("blob2",), ("blob",)),
+        ("_2", ("blob",), ("a_b2",)),
+        ("_", ("a_b2",), ("a_b",)),
+        ("layer", ("a_b2",), ("blob2",)),
+    ]
+    assert (
+        "net: the blob named '' is called 'blob2' in the model: a name has to have characters, all" in network.notes[0]
+    )
+    assert len(network.notes) == 4
