@@ -7,14 +7,15 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Constant, Graph, Model, to_variable
+from wootz.passes.ir.initial_values import without_initial_values
+from wootz.passes.ir.model import Constant, Graph, Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
 from wootz.runtime.blocked_convolutions import with_blocked_convolutions
@@ -249,18 +250,6 @@ class WeightedSession:
             self._session.run_with_iobinding(self._binding)
         result: np.ndarray = self._binding.copy_outputs_to_cpu()[0]
         return result
-
-
-def without_initial_values(graph: Model, names: Sequence[str]) -> tuple[Model, Arrays]:
-    """The model with the graph inputs `names` free of initial values, and these values."""
-    program = graph.copy()
-    wanted = set(names)
-    initial: Arrays = {}
-    for tensor in program.graph.inputs:
-        if tensor.name in wanted and isinstance(tensor, Constant):
-            initial[tensor.name] = tensor.values
-            to_variable(tensor)
-    return program, initial
 
 
 def _with_inputs(model: Model, names: set[str]) -> Model:

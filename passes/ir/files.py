@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from wootz.passes.errors import InputError, WootzError
+from wootz.passes.ir.initial_values import read_initial_values, with_location, without_initial_values, write_arrays
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.stream import encode
 from wootz.passes.ir.text import elided_weights, parse_text, print_text
@@ -23,7 +27,9 @@ LARGEST_MESSAGE = 2_000_000_000
 def load(path: str | Path) -> Model:
     """Reads an ONNX model, binary or textual by its suffix (standard input: by its content)."""
     content, file = read(path)
-    return parse_text(decode(content, file), file) if is_text(content, file) else _parse_binary(content, file)
+    if is_text(content, file):
+        return parse_text(decode(content, file), file)
+    return read_initial_values(_parse_binary(content, file), Path(file))
 
 
 def read(path: str | Path) -> tuple[bytes, str]:
@@ -53,7 +59,8 @@ def decode(content: bytes, file: str) -> str:
 def save(model: Model, path: str | Path) -> None:
     """Writes `model` to `path`, all of it or nothing. `-` prints the textual form.
 
-    Weights of more than 2 GB together go into a file `NAME.onnx.data` beside it.
+    Weights of more than 2 GB together go into a file `NAME.onnx.data` beside it, and the first values of graph inputs
+    into `NAME.initial.npz`.
     """
     if str(path) == "-":
         sys.stdout.write(print_text(model))
@@ -67,6 +74,12 @@ def save(model: Model, path: str | Path) -> None:
             f"{file}: weight {missing[0]!r} was elided from the text that the model was read from: "
             f"its values are needed for a binary model"
         )
+    model, initial = without_initial_values(model)
+    if initial:
+        beside = file.with_suffix(".initial.npz")
+        with replacing(beside) as content:
+            write_arrays(initial, content)
+        model = with_location(model, beside.name)
     if sum(values.nbytes for values in constants(model.graph).values()) > LARGEST_MESSAGE:
         _save_with_external_data(model.to_proto(), file)
     else:
@@ -74,12 +87,19 @@ def save(model: Model, path: str | Path) -> None:
 
 
 def write_atomically(file: Path, *pieces: bytes | memoryview) -> None:
-    """Writes a neighbouring file and renames it, so that readers see the old content or the new one."""
+    """Writes all of a file or nothing."""
+    with replacing(file) as content:
+        content.writelines(pieces)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A neighbouring file to write; it is renamed at the end: readers see the old content or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with partial.open("wb") as content:
-            content.writelines(pieces)
+            yield content
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ by `==`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ OLDEST_OPSET, NEWEST_OPSET = 13, 21
 MODULES_KEY = "wootz.modules"
 TRAINING_KEY = "wootz.training"
 """Marks a training graph: its state is inputs with an initializer each; elsewhere such inputs are constants."""
+INITIAL_VALUES_KEY = "wootz.initial-values"
+"""Metadata of a binary model: the file beside it that holds the first values of some of its inputs."""
 MULTIPLIERS_KEY = "wootz.multipliers"
 """Metadata: JSON, parameter -> [lr_mult, decay_mult] where these are not 1 (Caffe's `param`)."""
 
@@ -73,6 +75,7 @@ class Model:
         if TRAINING_KEY in metadata:
             _keep_overridable_inputs(graph, proto)
         _constants_to_tensors(graph)
+        _numpy_element_types(graph)
         return Model(graph, modules, metadata)
 
     def to_proto(self) -> onnx.ModelProto:
@@ -215,6 +218,21 @@ def shell_proto(graph: Graph, inputs: Sequence[Tensor], outputs: Sequence[Tensor
     ).to_proto()
 
 
+def proto_without_values(model: Model, names: Collection[str]) -> onnx.ModelProto:
+    """The ONNX model with the constants `names` as initializers of no elements, [0]."""
+    light = model.copy()
+    tensors = light.graph.tensors()
+    left_out = [t for t in (tensors[name] for name in names) if isinstance(t, Constant)]
+    declared = {t.name: value_info(t) for t in left_out}
+    for tensor in left_out:
+        tensor.values = np.empty(0, tensor.values.dtype)
+    proto = light.to_proto()
+    for info in (*proto.graph.input, *proto.graph.output):  # those have their values' shape
+        if info.name in declared:
+            info.CopyFrom(declared[info.name])
+    return proto
+
+
 def node_proto(node: Node) -> onnx.NodeProto:
     """The ONNX node."""
     return OnnxExporter.export_node(node)
@@ -342,6 +360,15 @@ def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:
     """Graphsurgeon drops inputs that have an initializer."""
     tensors = graph.tensors()
     graph.inputs = [tensors[i.name] for i in proto.graph.input if i.name in tensors]
+
+
+def _numpy_element_types(graph: Graph) -> None:
+    """Graphsurgeon leaves element types that NumPy has not itself (bfloat16) as ONNX's numbers."""
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, Variable) and isinstance(tensor.dtype, int):
+            tensor.dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.dtype) if tensor.dtype else None
+    for subgraph in (a for node in graph.nodes for a in node.attrs.values() if isinstance(a, gs.Graph)):
+        _numpy_element_types(subgraph)
 
 
 def _constants_to_tensors(graph: Graph) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from wootz.passes.ir.model import Constant, Model
+from wootz.passes.ir.model import Model, constants, proto_without_values
 
 LARGE = 2**14
 """Bytes from which a weight is not given to protobuf."""
@@ -26,12 +26,8 @@ Piece = bytes | memoryview
 
 def encode(model: Model) -> list[Piece]:
     """The pieces of the ONNX file that holds `model`; equal to `model.to_proto()` when parsed."""
-    light = model.copy()
-    weights = [t for t in light.graph.tensors().values() if isinstance(t, Constant) and _is_large(t.values)]
-    arrays = {t.name: t.values for t in weights}
-    for tensor in weights:
-        tensor.values = np.empty(0, tensor.values.dtype)
-    proto = light.to_proto()
+    arrays = {name: values for name, values in constants(model.graph).items() if _is_large(values)}
+    proto = proto_without_values(model, arrays)
     tensors = {t.name: t for t in proto.graph.initializer}
     frames = [piece for name, array in arrays.items() for piece in _initializer(tensors[name].data_type, name, array)]
     small = [t for t in proto.graph.initializer if t.name not in arrays]

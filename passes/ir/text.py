@@ -18,7 +18,8 @@ import onnx.printer
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.elided import ElidedArray, sha256_of
-from wootz.passes.ir.model import Model, constants, is_constant
+from wootz.passes.ir.initial_values import read_initial_values
+from wootz.passes.ir.model import Model, constants, proto_without_values
 
 SPLIT_MARK = "# -----"
 """A line that begins with this separates the models of one text."""
@@ -53,16 +54,12 @@ def print_text(model: Model, elide_over: int | None = None, locations: Mapping[i
     `locations` gives the file that holds an array, by the
     array's `id`. Weights that were left out of the text that the model was read from are so in any case.
     """
-    bare = model.copy()
     elided: dict[str, np.ndarray] = {}
-    for name, tensor in bare.graph.tensors().items():
-        if is_constant(tensor):
-            values = tensor.values
-            is_large = elide_over is not None and values.size > elide_over and values.dtype not in (np.int64, np.int32)
-            if isinstance(values, ElidedArray) or is_large:
-                elided[name] = values
-                tensor.values = np.zeros(0, values.dtype)
-    proto = bare.to_proto()
+    for name, values in constants(model.graph).items():
+        is_large = elide_over is not None and values.size > elide_over and values.dtype not in (np.int64, np.int32)
+        if isinstance(values, ElidedArray) or is_large:
+            elided[name] = values
+    proto = proto_without_values(model, elided)
     for initializer in proto.graph.initializer:
         if initializer.name in elided:
             _elide(initializer, elided[initializer.name], locations or {})
@@ -110,7 +107,7 @@ def _located(message: str, file: str, first_line: int) -> InputError:
 def _take_elided(proto: onnx.ModelProto, file: str) -> dict[str, np.ndarray]:
     """Turns elided initializers into empty ones, and gives what belongs there: the values, or an ElidedArray."""
     elided: dict[str, np.ndarray] = {}
-    files: dict[Path, dict[str, onnx.TensorProto]] = {}
+    files: dict[Path, dict[str, np.ndarray]] = {}
     for tensor in proto.graph.initializer:
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
@@ -143,14 +140,14 @@ def _load_external(tensor: onnx.TensorProto, file: str) -> None:
 
 
 def _stored_values(
-    name: str, source: Path, sha256: str, files: dict[Path, dict[str, onnx.TensorProto]], file: str
+    name: str, source: Path, sha256: str, files: dict[Path, dict[str, np.ndarray]], file: str
 ) -> np.ndarray:
     if source not in files:
         proto = onnx.parser.parse_model(source.read_text()) if source.suffix == ".onnxtxt" else onnx.load(source)
-        files[source] = {t.name: t for t in proto.graph.initializer}
+        files[source] = constants(read_initial_values(Model.from_proto(proto), source).graph)
     if name not in files[source]:
         raise InputError(f"{source} has no weight {name!r}", file)
-    values = onnx.numpy_helper.to_array(files[source][name])
+    values = files[source][name]
     if sha256_of(values) != sha256:
         raise InputError(f"weight {name!r} in {source} is not the one that was elided (its digest is another)", file)
     return values

@@ -1,8 +1,8 @@
 """What a program needs to know to run a training graph: which tensor is what.
 
 A training graph is a pure function. Each slot is a pair of a graph input and the graph output that is its value
-after the step; the input carries its initial value as an initializer of the same name. The table travels in the
-model's metadata under `wootz.training`.
+after the step; the input carries its initial value as an initializer of the same name (in binary models it lies in a
+file beside it). The table travels in the model's metadata under `wootz.training`.
 """
 
 from __future__ import annotations

@@ -84,3 +84,14 @@ def test_modules_and_metadata_survive() -> None:
     model = parse_text(SMALL)
     assert model.metadata == {"key": "value"}
     assert Model.from_proto(model.to_proto()).metadata == {"key": "value"}
+
+
+def test_elided_initial_values_come_back_from_beside_the_model(tmp_path: Path) -> None:
+    graph = "(float[3] x, float[3] s) => (float[3] y) <float[3] s = {1, 2, 3}> { y = Add(x, s) }"
+    header = '<ir_version: 8, opset_import: ["" : 18], metadata_props: ["wootz.training": "{}"]>'
+    model = parse_text(f"{header} g {graph}")
+    save(model, tmp_path / "model.onnx")
+    text = print_text(model, 1, {id(constants(model.graph)["s"]): "model.onnx"})
+    assert "(float[3] x, float[3] s) =>" in text
+    (tmp_path / "bare.onnxtxt").write_text(text)
+    assert constants(load(tmp_path / "bare.onnxtxt").graph)["s"].tolist() == [1, 2, 3]
