@@ -85,10 +85,13 @@ def runtime_version() -> str:
 
 
 def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU) -> Arrays:
-    """All graph outputs of `model` for `feeds`, by name. Optimisations that change results are off."""
+    """All graph outputs of `model` for `feeds`, by name. Optimisations that change results are off.
+
+    Raises WootzError for a model that ONNX Runtime can't run on them."""
     session = _open(model, device, exact=True)
     names = [o.name for o in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    with _reported():
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
 def check_loadable(model: Model) -> None:
