@@ -8,7 +8,7 @@ EXTRAS ?=
 comma := ,
 WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: demo test test-matrix unit lint types install clean
+.PHONY: demo test test-matrix fuzz unit lint types install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/wootz run --baseline --overwrite
@@ -28,6 +28,11 @@ build/matrix/%.passed: FORCE
 
 .PHONY: FORCE
 FORCE:
+
+# Damaged files for every reader, a minute or two for each thousand; those that show a fault are kept in build/fuzz.
+FUZZ ?= 25000
+fuzz: $(VENV)/.test$(EXTRAS)
+	$(BIN)/python tests/fuzz/driver.py --inputs $(FUZZ)
 
 lint:
 	$(BIN)/ruff format --check .

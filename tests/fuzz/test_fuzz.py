@@ -1,0 +1,53 @@
+"""What the driver of the fuzzers calls a fault."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from wootz.passes.errors import InputError, WootzError
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def driver() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("driver", FOLDER / "driver.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["driver"] = module
+    sys.path.insert(0, str(FOLDER))
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_the_driver_calls_a_fault(driver: ModuleType) -> None:
+    def read(file: Path) -> None:
+        content = file.read_text()
+        if content == "named":
+            raise InputError("wrong", file)
+        if content == "unnamed":
+            raise WootzError("wrong")
+        if content == "raises":
+            raise KeyError(content)
+
+    reader = driver.Reader("toy", read, "toy.txt", [b""], [])
+    expected = {
+        "fine": "accepted",
+        "named": "refused",
+        "unnamed": "the message doesn't name the file: wrong",
+        "raises": "KeyError in test_fuzz.py:",
+    }
+    for content, outcome in expected.items():
+        assert driver.outcome_of(reader, content.encode()).startswith(outcome)
+
+
+def test_the_same_number_gives_the_same_input(driver: ModuleType) -> None:
+    for reader in driver.readers().values():
+        inputs = [[reader.input(seed, number) for number in range(10)] for seed in (0, 0, 1)]
+        assert inputs[0] == inputs[1] != inputs[2]
