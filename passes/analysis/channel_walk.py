@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.passes.analysis.index_maps import NO_ATOM, along, empty_map, first_along, varying_axes
+from wootz.passes.analysis.computed_constants import ComputedConstants
+from wootz.passes.analysis.index_maps import NO_ATOM, empty_map, first_along, varying_axes
 from wootz.passes.analysis.static_shapes import StaticShapes
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, constant_behind, producer
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, producer
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A node with filters of its own: a convolution or a fully connected layer.
 
-    `atoms` are its filters in order: int[filters]. `weight` names the constant that holds them along `filter_axis`
-    (for a grouped ConvTranspose, along that axis in each group); `node` counts from 0 in the graph's order.
+    `atoms` are its filters in order: int[filters]. `weight` names the constant, or what is computed from constants,
+    that holds them along `filter_axis` (for a grouped ConvTranspose, along that axis in each group); `node` counts
+    from 0 in the graph's order.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class ParameterUse:
-    """A constant operand that is indexed by channels.
+    """A constant operand, or one that is computed from constants, that is indexed by channels.
 
     `maps` are broadcastable to the constant's shape; an element stays when the atoms that all maps give it stay. With
     `groups` > 1 it is the weight of a grouped convolution: the maps are int[groups, n] for its first two axes.
@@ -52,6 +54,18 @@ class ParameterUse:
     constant: str
     maps: tuple[np.ndarray, ...]
     groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class UniformUse:
+    """An operand that is the same at all places along some axes, where it has to be as long as the channels it meets.
+
+    `labels` is the operand's index map, which varies along these axes alone.
+    """
+
+    node: int
+    operand: int
+    labels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,11 @@ class ChannelWalk:
         self.layers: list[Layer] = []
         self.parameters: list[ParameterUse] = []
         self.shape_uses: list[ShapeUse] = []
+        self.uniform_uses: list[UniformUse] = []
         self.partitions: list[np.ndarray] = []
         self.never_empty: list[np.ndarray] = []
-        self.shape_sources: dict[str, set[str]] = {}
+        self.uniform: dict[str, frozenset[int]] = {}
+        self.constants = ComputedConstants(graph)
         self._positions = {id(node): i for i, node in enumerate(graph.nodes)}
 
     def position(self, node: Node) -> int:
@@ -105,19 +121,9 @@ class ChannelWalk:
         """Whether the node's result is known from shapes alone."""
         return node.outputs[0].name in self.static.values
 
-    def note_shape_computation(self, node: Node) -> None:
-        """Remembers which labelled tensors' shapes a value was computed from."""
-        sources = {name for t in node.inputs for name in self.shape_sources.get(t.name, ())}
-        if node.op in ("Shape", "Size") and self.is_labelled(node.inputs[0]):
-            sources.add(node.inputs[0].name)
-        if sources:
-            self.shape_sources[node.outputs[0].name] = sources
-
-    def lock_shape_sources(self, node: Node, operands: Iterable[int]) -> None:
-        """Locks the channels whose number `node` computes with, as operands at these positions."""
-        for i in operands:
-            for name in self.shape_sources.get(node.inputs[i].name, ()):
-                self.lock(self.maps[name], f"{self.where(node)} computes with the shape of {name!r}")
+    def uniform_axes(self, tensor: Tensor) -> frozenset[int]:
+        """The axes along which a computed tensor is known to be the same at all places."""
+        return self.uniform.get(tensor.name, frozenset())
 
     def map(self, tensor: Tensor) -> np.ndarray:
         """The tensor's index map; its shape has to be known."""
@@ -131,15 +137,30 @@ class ChannelWalk:
         if not tensor.is_empty() and (labels >= 0).any():
             self.maps[tensor.name] = labels
 
-    def channels(self, tensor: Tensor, axis: int) -> np.ndarray:
-        """The atoms along `axis`, int[extent]; atoms at equal positions of it are tied."""
+    def channels(self, node: Node, tensor: Tensor, axis: int) -> np.ndarray:
+        """The atoms along `axis` of an operand of `node`, int[extent]; atoms at equal positions of it are tied."""
         labels = self.map(tensor)
+        others = [a for a in varying_axes(labels) if a != axis]
+        if others:
+            labels = self.collapse(
+                labels, others, f"{self.where(node)} couples neighbouring channels: removing one isn't zeroing it"
+            )
         line = first_along(labels, axis)
-        if any(a != axis for a in varying_axes(labels)):
-            self.tie(labels, along(line, axis, labels.ndim), "differs in whether it can be pruned along other axes")
         shape = self.shape(tensor)
         extent = shape[axis] if shape else len(line)
         return line if len(line) == extent else np.repeat(line, extent)
+
+    def collapse(self, labels: np.ndarray, axes: Sequence[int], reason: str) -> np.ndarray:
+        """The map without its differences along `axes`: atoms that differ there alone are tied.
+
+        Where the map varies along no other axis all would be tied to each other: they are locked for `reason`.
+        """
+        first = labels[tuple(slice(0, 1) if a in axes else slice(None) for a in range(labels.ndim))]
+        if not varying_axes(first):
+            self.lock(labels, reason)
+            return np.full_like(first, NO_ATOM)
+        self.tie(labels, first, "differs in whether it can be pruned along other axes")
+        return first
 
     def tie(self, a: np.ndarray, b: np.ndarray, reason: str) -> None:
         """Unites the atoms that meet; one that meets no atom is locked for `reason`."""
@@ -161,19 +182,23 @@ class ChannelWalk:
             if self.is_labelled(tensor):
                 self.lock(self.maps[tensor.name], reason)
 
+    def new_atoms(self, size: int) -> np.ndarray:
+        """Fresh atoms, int[size]. Those that no layer has are removed with the filters that they are tied to."""
+        self.atoms += size
+        return np.arange(self.atoms - size, self.atoms, dtype=np.int32)
+
     def new_layer(
         self, node: Node, size: int, weight: Tensor, filter_axis: int, kind: str, groups: int = 1
     ) -> np.ndarray:
         """Fresh atoms for the filters of `node`: int[size]."""
-        atoms = np.arange(self.atoms, self.atoms + size, dtype=np.int32)
-        self.atoms += size
+        atoms = self.new_atoms(size)
         position = self.position(node)
         self.layers.append(Layer(self.names[position], position, kind, weight.name, filter_axis, groups, atoms))
         return atoms
 
     def parameter(self, tensor: Tensor) -> Constant | None:
-        """The constant that an operand is; None for one that is computed."""
-        return constant_behind(tensor)
+        """The constant that an operand is, or that is computed for it; None for one that depends on the input."""
+        return self.constants.constant(tensor)
 
     def matrix(self, node: Node, operand: int) -> tuple[Node, int, Constant, bool] | None:
         """Where a matrix operand is a constant: the node and operand, the constant, and whether it is transposed on
@@ -188,14 +213,29 @@ class ChannelWalk:
         return node, operand, constant, is_transposed and list(node.attrs.get("perm", [1, 0])) == [1, 0]
 
     def use(self, node: Node, operand: int, *maps: np.ndarray, groups: int = 1) -> None:
-        """Notes that a constant operand is indexed by channels. One that is computed locks them."""
+        """Notes that a constant operand is indexed by channels. One that depends on the input locks them."""
         tensor = node.inputs[operand]
+        before = producer(tensor)
         constant = self.parameter(tensor)
         if constant is None:
             for labels in maps:
                 self.lock(labels, f"{self.where(node)} has a computed parameter {tensor.name!r} (try fold-constants)")
-            return
-        self.parameters.append(ParameterUse(self.position(node), operand, constant.name, maps, groups))
+        elif before is not None and before.op in ("QuantizeLinear", "DequantizeLinear") and groups == 1:
+            self._use_quantized(before, constant.values.ndim, maps)
+        else:
+            self.parameters.append(ParameterUse(self.position(node), operand, constant.name, maps, groups))
+
+    def _use_quantized(self, node: Node, rank: int, maps: Sequence[np.ndarray]) -> None:
+        """Notes what the operands of a QuantizeLinear or DequantizeLinear of constants are indexed by."""
+        self.use(node, 0, *maps)
+        axis = node.attrs.get("axis", 1)
+        for operand in range(1, len(node.inputs)):
+            if np.prod(self.shape(node.inputs[operand]) or ()) > 1:
+                self.use(node, operand, *(first_along(m, axis % rank) for m in maps if m.shape[axis % rank] > 1))
+
+    def use_uniform(self, node: Node, operand: int, labels: np.ndarray) -> None:
+        """Notes that an operand that is the same along the axes of `labels` has to be as long as what is left."""
+        self.uniform_uses.append(UniformUse(self.position(node), operand, labels))
 
     def note_shape(self, node: Node, kind: str, axes: tuple[int, ...] = ()) -> None:
         self.shape_uses.append(ShapeUse(self.position(node), kind, axes))

@@ -20,7 +20,7 @@ import numpy as np
 
 from wootz.passes.analysis.channel_layouts import Permutation, settle_layouts
 from wootz.passes.analysis.channel_rules import walk_node
-from wootz.passes.analysis.channel_walk import ChannelWalk, Layer, ParameterUse, ShapeUse
+from wootz.passes.analysis.channel_walk import ChannelWalk, Layer, ParameterUse, ShapeUse, UniformUse
 from wootz.passes.analysis.index_maps import connected
 from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.ir.model import Graph, Model
@@ -30,16 +30,19 @@ from wootz.passes.ir.model import Graph, Model
 class ChannelAnalysis:
     """What the index maps of a model say.
 
-    `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]. `locks` has the reason for each
-    locked channel. `maps` has the index map of each tensor that has one. Every row of a partition (int[groups, n],
-    channels) has to keep equally many; of each set in `never_empty` one atom has to stay. `shapes` and `values` are
-    those of `static_shapes`.
+    `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]; atoms that no layer has are
+    constant channels (padding, filled or constant parts of a Concat). `locks` has the reason for each locked channel.
+    `maps` has the index map of each tensor that has one. `computed` has the values of parameters that are computed
+    from constants, by tensor name. Every row of a partition (int[groups, n], channels) has to keep equally many; of
+    each set in `never_empty` one atom has to stay. `shapes` and `values` are those of `static_shapes`.
     """
 
     layers: tuple[Layer, ...]
     channel_of: np.ndarray
     locks: Mapping[int, str]
     parameters: tuple[ParameterUse, ...]
+    computed: Mapping[str, np.ndarray]
+    uniform_uses: tuple[UniformUse, ...]
     shape_uses: tuple[ShapeUse, ...]
     permutations: tuple[Permutation, ...]
     partitions: tuple[np.ndarray, ...]
@@ -114,6 +117,8 @@ def analyse_channels(model: Model, lock_outputs: bool = True) -> ChannelAnalysis
         channel_of=channel_of,
         locks=_locked_channels(walk, channel_of),
         parameters=tuple(walk.parameters),
+        computed=walk.constants.computed,
+        uniform_uses=tuple(walk.uniform_uses),
         shape_uses=tuple(walk.shape_uses),
         permutations=permutations,
         partitions=tuple(channel_of[atoms] for atoms in walk.partitions),

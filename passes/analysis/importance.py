@@ -87,7 +87,7 @@ def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed:
     """
     scores = np.zeros(len(analysis.channel_of))
     if criterion in WEIGHT_CRITERIA:
-        weights = constants(model.graph)
+        weights = {**constants(model.graph), **analysis.computed}
         for layer in analysis.layers:
             scores[layer.atoms] = WEIGHT_CRITERIA[criterion](filters_of(weights[layer.weight], layer))
     elif criterion == "bn-scale":
@@ -102,7 +102,7 @@ def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed:
 
 
 def _batch_norm_scales(model: Model, analysis: ChannelAnalysis) -> np.ndarray:
-    values = constants(model.graph)
+    values = {**constants(model.graph), **analysis.computed}
     scales = np.full(len(analysis.channel_of), np.nan)
     for use in analysis.parameters:
         if model.graph.nodes[use.node].op == "BatchNormalization" and use.operand == 1:

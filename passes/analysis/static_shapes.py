@@ -32,8 +32,26 @@ class StaticShapes:
         """The value of a constant or of a tensor that only shapes were computed into."""
         return tensor.values if isinstance(tensor, Constant) else self.values.get(tensor.name)
 
+    def values_after(self, graph: Graph, changed: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray | None]:
+        """What the values come to that aren't the same when the tensors in `changed` have other shapes.
 
-def static_shapes(model: Model) -> StaticShapes:
+        None: it can't be computed.
+        """
+        found: dict[str, np.ndarray | None] = {}
+        for node in graph.nodes:
+            name = node.outputs[0].name if node.outputs else ""
+            reads_changed = node.op in ("Shape", "Size") and node.inputs[0].name in changed
+            if name not in self.values or not (reads_changed or any(t.name in found for t in node.inputs)):
+                continue
+            known = {**self.values, **{n: v for n, v in found.items() if v is not None}}
+            lost = any(t.name in found and found[t.name] is None for t in node.inputs)
+            value = None if lost else _value(node, changed, known)
+            if value is None or not np.array_equal(value, self.values[name]):
+                found[name] = value
+        return found
+
+
+def static_shapes(model: Model, batch: int = BOUND_BATCH, extent: int = BOUND_EXTENT) -> StaticShapes:
     """Binds the symbolic dimensions of `model` and infers. Raises VerificationError for shapes that contradict.
 
     Where no shape is annotated for what an operator of another domain computes, it is assumed to be that of the
@@ -42,13 +60,13 @@ def static_shapes(model: Model) -> StaticShapes:
     graph = copy_graph(model.graph)
     unknown = _of_unknown_operators(graph)
     for tensor in [*graph.inputs, *(t for node in graph.nodes if node.domain for t in node.outputs)]:
-        tensor.shape = _bound(tensor.shape)
+        tensor.shape = _bound(tensor.shape, batch, extent)
     if unknown:
         try:
             return _infer_in_order(graph, unknown)
         except VerificationError:
             return _infer_in_order(graph, ())
-    if any(node.op in ("Shape", "Size") for node in graph.nodes):
+    if any(_computes_small_values(node) for node in graph.nodes):
         return _infer_in_order(graph, ())
     shapes = {name: _static(t.shape) for name, t in graph.tensors().items()}
     return StaticShapes(shapes | {name: _static(shape) for name, (_, shape) in inferred_types(graph).items()}, {})
@@ -100,10 +118,19 @@ def _likely_shape(node: Node, result: Tensor, shapes: Mapping[str, tuple[int, ..
     return shape
 
 
-def _bound(shape: list[int | str] | None) -> list[int | str] | None:
+def _computes_small_values(node: Node) -> bool:
+    """Whether a node reads a shape, or nothing but small constants: what it gives may be an operand of a Reshape."""
+    if node.op in ("Shape", "Size"):
+        return True
+    small = (t.is_empty() or (isinstance(t, Constant) and np.prod(t.shape) <= LARGEST_VALUE) for t in node.inputs)
+    return all(small) and can_evaluate(node)
+
+
+def _bound(shape: list[int | str] | None, batch: int, extent: int) -> list[int | str] | None:
+    """`batch` for a symbolic first dimension, `extent` for any other."""
     if shape is None:
         return None
-    bounds = [BOUND_BATCH] + [BOUND_EXTENT] * (len(shape) - 1)
+    bounds = [batch, *(extent,) * (len(shape) - 1)][: len(shape)]
     return [d if isinstance(d, int) and d > 0 else bound for d, bound in zip(shape, bounds, strict=True)]
 
 
@@ -135,5 +162,8 @@ def _value(
         return None
     if node.op == "Identity" and node.inputs[0].name not in known:
         return None  # weights of equal values
-    (value,) = evaluate_node(node, operands)
+    try:
+        (value,) = evaluate_node(node, operands)
+    except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):  # operands that don't fit
+        return None
     return value if value.size <= LARGEST_VALUE else None

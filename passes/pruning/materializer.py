@@ -12,12 +12,15 @@ from wootz.passes.analysis.channel_layouts import Permutation
 from wootz.passes.analysis.channel_walk import ParameterUse, ShapeUse
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.index_maps import first_along, varying_axes
-from wootz.passes.analysis.static_shapes import static_shapes
-from wootz.passes.errors import WootzError
+from wootz.passes.analysis.static_shapes import BOUND_EXTENT, StaticShapes, static_shapes
+from wootz.passes.errors import VerificationError, WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constants, is_constant, producer
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, constants, is_constant, producer
 from wootz.passes.plan.pruning import PruningPlan, stored_keep_sets, with_keep_sets
 from wootz.passes.pruning.map_table import MapTable
+
+OTHER_BATCH, OTHER_EXTENT = 2, 256
+"""Values that differ when symbolic dimensions are bound to these depend on them."""
 
 
 def materialize(model: Model, plan: PruningPlan) -> Model:
@@ -50,11 +53,11 @@ class Materializer:
         pruned = self.model.copy()
         surgery = _Surgery(pruned.graph, self.analysis, self._masks(lossy))
         surgery.replace_parameters(self._sliced_parameters(kept, lossy))
+        surgery.cut_uniform_operands(kept)
         surgery.replace_permutations()
         surgery.restate_shapes()
+        self._restate_computed(surgery)
         surgery.annotate()
-        if surgery.has_computed_shapes:
-            self._check_computed_shapes(pruned, kept)
         keep_sets = plan.keep_sets(stored_keep_sets(self.model.metadata))
         return replace(pruned, metadata=with_keep_sets(pruned.metadata, keep_sets))
 
@@ -64,25 +67,47 @@ class Materializer:
 
     @cached_property
     def _constants(self) -> Mapping[str, np.ndarray]:
-        return constants(self.model.graph)
+        return {**constants(self.model.graph), **self.analysis.computed}
 
     def _masks(self, lossy: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
         """What stays of the tensors that lose something, shaped as their maps."""
         maps = self.analysis.maps
         return {n: lossy[row].reshape(maps[n].shape) for n, row in self._table.of_tensors.items() if row in lossy}
 
-    def _check_computed_shapes(self, pruned: Model, kept: np.ndarray) -> None:
-        """Shapes that the network computes as it runs have to come out as the channels that are left."""
-        shapes = static_shapes(pruned).shapes
-        for name, labels in self.analysis.maps.items():
-            shape = shapes.get(name)
-            for axis in varying_axes(labels):
-                count = len(_kept_along(kept[labels], axis))
-                if shape is not None and shape[axis] != count:
-                    raise WootzError(
-                        f"{name!r} is given {shape[axis]} channels by a computed shape where {count} are left "
-                        f"(fold-constants may help)"
-                    )
+    def _restate_computed(self, surgery: _Surgery) -> None:
+        """Operands that are computed from numbers of channels come to what they have to be.
+
+        That is what they were, or what states the channels that are left. Left alone is what comes to it by itself;
+        what depends on no symbolic dimension becomes a constant. In the others the elements that are wrong are
+        replaced, if need be after every Shape and Size is made to give what it gave before.
+        """
+        wrong = surgery.wrong_values(self.model.graph)
+        if not wrong:
+            return
+        if any(self._is_symbolic(w.tensor)[w.elements].any() for w in wrong):
+            surgery.restore_extents()
+            wrong = surgery.wrong_values(self.model.graph)
+        for value in wrong:
+            surgery.correct(value, self._is_symbolic(value.tensor))
+
+    def _is_symbolic(self, tensor: str) -> np.ndarray:
+        """Which elements of a computed value depend on a symbolic dimension: bool, of the value's shape."""
+        value, other = self.analysis.values[tensor], self._other_values.get(tensor)
+        if other is None or other.shape != value.shape:
+            return np.ones(value.shape, bool)
+        return np.asarray(other != value)
+
+    @cached_property
+    def _other_values(self) -> Mapping[str, np.ndarray]:
+        """The values with symbolic dimensions bound to other sizes; empty where none fit."""
+        if all(isinstance(d, int) and d > 0 for t in self.model.graph.inputs for d in t.shape or ["unknown"]):
+            return self.analysis.values
+        for extent in (OTHER_EXTENT, BOUND_EXTENT):
+            try:
+                return static_shapes(self.model, OTHER_BATCH, extent).values
+            except VerificationError:
+                continue
+        return {}
 
     def _sliced_parameters(self, kept: np.ndarray, lossy: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The new values of the parameter uses (by position) that lose something."""
@@ -117,13 +142,20 @@ def kept_atoms(analysis: ChannelAnalysis, plan: PruningPlan) -> np.ndarray:
             kept[layer.atoms] = False
             kept[layer.atoms[entry.indices]] = True
     _check_channels(analysis, kept[:-1])
-    return kept
+    kept_channels = np.ones(len(analysis.channel_of), bool)
+    kept_channels[analysis.channel_of[~kept[:-1]]] = False
+    return np.append(kept_channels[analysis.channel_of], True)
 
 
 def _check_channels(analysis: ChannelAnalysis, kept: np.ndarray) -> None:
-    torn = np.flatnonzero(kept != kept[analysis.channel_of])
+    """Atoms of no layer follow those of layers; these have to agree."""
+    atoms = np.concatenate([np.zeros(0, np.int32), *(layer.atoms for layer in analysis.layers)])
+    removed = np.zeros(len(analysis.channel_of), bool)
+    removed[analysis.channel_of[atoms[~kept[atoms]]]] = True
+    torn = atoms[kept[atoms] & removed[analysis.channel_of[atoms]]]
     if torn.size:
-        one, other = (_owner(analysis, int(a)) for a in (torn[0], analysis.channel_of[torn[0]]))
+        tied = atoms[~kept[atoms] & (analysis.channel_of[atoms] == analysis.channel_of[torn[0]])]
+        one, other = _owner(analysis, int(torn[0])), _owner(analysis, int(tied[0]))
         raise WootzError(f"the plan keeps a filter of {one!r} and removes one of {other!r} that is tied to it")
     lost = np.flatnonzero(~kept & analysis.locked)
     if lost.size:
@@ -132,7 +164,7 @@ def _check_channels(analysis: ChannelAnalysis, kept: np.ndarray) -> None:
 
 
 def _owner(analysis: ChannelAnalysis, atom: int) -> str:
-    return next(layer.name for layer in analysis.layers if layer.atoms[0] <= atom <= layer.atoms[-1])
+    return next(layer.name for layer in analysis.layers if atom in layer.atoms)
 
 
 def slice_parameter(values: np.ndarray, use: ParameterUse, masks: Iterable[np.ndarray]) -> np.ndarray:
@@ -168,6 +200,26 @@ def _kept_along(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.flatnonzero(mask.any(axis=others))
 
 
+@dataclass(frozen=True, eq=False)
+class _WrongValue:
+    """A computed operand whose value, where symbolic dimensions are bound, has to be another than it is.
+
+    `elements` flags those that differ; `actual` is None where it has another shape than it has to have.
+    """
+
+    node: int
+    operand: int
+    tensor: str
+    actual: np.ndarray | None
+    required: np.ndarray
+
+    @property
+    def elements(self) -> np.ndarray:
+        if self.actual is None:
+            return np.ones(self.required.shape, bool)
+        return np.asarray(self.actual != self.required)
+
+
 class _Surgery:
     """The changes to one graph, a copy of the one that was analysed: its nodes are in the same order."""
 
@@ -178,11 +230,24 @@ class _Surgery:
         self.masks = masks
         self.nodes = list(graph.nodes)
         self.replaced: set[int] = set()
-        self.has_computed_shapes = False
+        self.required: dict[tuple[int, int], np.ndarray] = {}
+        self.extents_are_restored = False
 
     def value(self, tensor: Tensor) -> np.ndarray:
         """The value of a shape operand that the analysis knew."""
         return tensor.values if isinstance(tensor, Constant) else self.analysis.values[tensor.name]
+
+    def given(self, node: Node, operand: int, default: np.ndarray) -> np.ndarray:
+        """The value of a shape operand, or what stands for it where it is omitted."""
+        is_there = operand < len(node.inputs) and not node.inputs[operand].is_empty()
+        return self.value(node.inputs[operand]) if is_there else default
+
+    def kept_line(self, tensor: str, axis: int) -> np.ndarray:
+        """Where along an axis anything is left: bool[extent]."""
+        if tensor not in self.masks:
+            return np.ones((self.analysis.shapes[tensor] or ())[axis], bool)
+        mask = self.masks[tensor]
+        return np.asarray(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
 
     def count(self, tensor: str, axis: int) -> int:
         return len(_kept_along(self.masks[tensor], axis))
@@ -190,29 +255,68 @@ class _Surgery:
     def replace_parameters(self, sliced: Mapping[int, np.ndarray]) -> None:
         """A constant is changed in place when all that read it agree; otherwise each of them gets a copy."""
         direct: dict[str, list[tuple[Node, int, np.ndarray]]] = {}
+        computed: dict[str, list[tuple[Node, int, np.ndarray]]] = {}
         for i, values in sliced.items():
             use = self.analysis.parameters[i]
             node = self.nodes[use.node]
             if node.op == "Transpose":
                 node.outputs[0].shape = None  # of a weight, which has no index map: inferred anew
             tensor = node.inputs[use.operand]
-            if isinstance(tensor, Constant):
-                direct.setdefault(tensor.name, []).append((node, use.operand, values))
-            else:  # behind an Identity, which made the name
-                node.inputs[use.operand] = Constant(tensor.name, values)
-                self._remove_if_unused(tensor)
+            (direct if isinstance(tensor, Constant) else computed).setdefault(tensor.name, []).append(
+                (node, use.operand, values)
+            )
         for uses in direct.values():
             self._replace_constant(uses)
+        for uses in computed.values():
+            self._replace_computed(uses)
 
     def _replace_constant(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
         """Gives the operands that are one constant their new values."""
         node, operand, values = uses[0]
         tensor = node.inputs[operand]
-        if len(tensor.outputs) == len(uses) and all(np.array_equal(values, other) for *_, other in uses[1:]):
+        is_read_elsewhere = len(tensor.outputs) != len(uses) or any(tensor is t for t in self.graph.outputs)
+        if not is_read_elsewhere and all(np.array_equal(values, other) for *_, other in uses[1:]):
             tensor.values = values
             return
         for node, operand, values in uses:
             node.inputs[operand] = Constant(self._fresh(tensor.name), values)
+
+    def _replace_computed(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
+        """Puts constants in the place of what was computed from constants, under its name if all uses agree."""
+        node, operand, values = uses[0]
+        tensor = node.inputs[operand]
+        is_whole = len(tensor.outputs) == len(uses) and not any(tensor is t for t in self.graph.outputs)
+        if is_whole and all(np.array_equal(values, other) for *_, other in uses[1:]):
+            constant = Constant(tensor.name, values)
+            for node, operand, _ in uses:
+                node.inputs[operand] = constant
+        else:
+            for node, operand, values in uses:
+                node.inputs[operand] = Constant(self._fresh(tensor.name), values)
+        self._remove_if_unused(tensor)
+
+    def cut_uniform_operands(self, kept: np.ndarray) -> None:
+        """What is the same all along the channels is cut to as many as are left."""
+        for use in self.analysis.uniform_uses:
+            mask = kept[use.labels]
+            if mask.all():
+                continue
+            node, axes = self.nodes[use.node], np.asarray(varying_axes(mask), np.int64)
+            counts = np.asarray([len(_kept_along(mask, axis)) for axis in axes.tolist()], np.int64)
+            hint = f"{node.inputs[use.operand].name}_cut"
+            operands = [
+                Constant(self._fresh(f"{hint}_{n}"), v)
+                for n, v in (("starts", np.zeros_like(axes)), ("ends", counts), ("axes", axes))
+            ]
+            node.inputs[use.operand] = self._insert(node, "Slice", [node.inputs[use.operand], *operands], hint)
+
+    def _insert(self, before: Node, op: str, operands: Sequence[Tensor], hint: str) -> Variable:
+        """A new node just before another; gives its result."""
+        name = self._fresh(hint)
+        result = Variable(name, operands[-1].dtype if op == "Where" else operands[0].dtype)
+        place = next(i for i, node in enumerate(self.graph.nodes) if node is before)
+        self.graph.nodes.insert(place, Node(op, name, {}, list(operands), [result]))
+        return result
 
     @cached_property
     def _builder(self) -> Builder:
@@ -278,7 +382,11 @@ class _Surgery:
                 _RESTATEMENTS[use.kind](self, node, use)
 
     def set_shape_operand(self, node: Node, operand: int, values: np.ndarray, hint: str) -> None:
+        """Gives an operand that states numbers of channels another value; one that is computed is noted for later."""
         values = np.asarray(values, np.int64)
+        if operand < len(node.inputs) and node.inputs[operand].name in self.analysis.values:
+            self.required[self._position[id(node)], operand] = values
+            return
         while len(node.inputs) <= operand:
             node.inputs.append(Constant(self._fresh(hint), values))
         tensor = node.inputs[operand]
@@ -287,6 +395,104 @@ class _Surgery:
         else:
             node.inputs[operand] = Constant(self._fresh(hint), values)
             self._remove_if_unused(tensor)
+
+    @cached_property
+    def _position(self) -> Mapping[int, int]:
+        return {id(node): i for i, node in enumerate(self.nodes)}
+
+    @cached_property
+    def _changed_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The new shapes of the tensors that lose channels."""
+        changed = {}
+        for name in self.masks:
+            shape = list(self.analysis.shapes[name] or ())
+            for axis in varying_axes(self.masks[name]):
+                shape[axis] = self.count(name, axis)
+            changed[name] = tuple(shape)
+        return changed
+
+    def wrong_values(self, original: Graph) -> list[_WrongValue]:
+        """The computed operands that come to something else than they have to."""
+        values = self.analysis.values
+        after = (
+            {}
+            if self.extents_are_restored
+            else StaticShapes(self.analysis.shapes, values).values_after(original, self._changed_shapes)
+        )
+        wrong = []
+        living = {id(node) for node in self.graph.nodes}
+        for position, node in enumerate(self.nodes):
+            is_computed = bool(node.outputs) and node.outputs[0].name in values
+            if position in self.replaced or is_computed or id(node) not in living:
+                continue
+            for operand, tensor in enumerate(node.inputs):
+                if tensor.name not in values or producer(tensor) is None:
+                    continue
+                required = self.required.get((position, operand), values[tensor.name])
+                actual = after.get(tensor.name, values[tensor.name])
+                if actual is None or not np.array_equal(actual, required):
+                    fits = actual is not None and actual.shape == required.shape
+                    wrong.append(_WrongValue(position, operand, tensor.name, actual if fits else None, required))
+        return wrong
+
+    def restore_extents(self) -> None:
+        """Makes every Shape and Size of a tensor that lost channels give what it gave before."""
+        for node in [n for n in self.graph.nodes if n.op in ("Shape", "Size")]:
+            name = node.inputs[0].name
+            if name not in self._changed_shapes:
+                continue
+            old, new = (np.asarray(s, np.int64) for s in (self.analysis.shapes[name], self._changed_shapes[name]))
+            result = node.outputs[0]
+            readers = list(result.outputs)
+            place = next(i for i, n in enumerate(self.graph.nodes) if n is node)
+            behind = self.graph.nodes[place + 1]
+            if node.op == "Size":
+                common = np.gcd(old.prod(), new.prod())
+                restored = self._scaled(behind, result, old.prod() // common, new.prod() // common)
+            else:
+                part = slice(node.attrs.get("start", 0), node.attrs.get("end"))
+                restored = self._with_elements(behind, result, (old != new)[part], old[part])
+            for reader in readers:
+                reader.inputs = [restored if t is result else t for t in reader.inputs]
+        self.extents_are_restored = True
+
+    def correct(self, wrong: _WrongValue, symbolic: np.ndarray) -> None:
+        """Makes an operand what it has to be."""
+        node = self.nodes[wrong.node]
+        tensor = node.inputs[wrong.operand]
+        if not symbolic.any() or wrong.actual is None:
+            node.inputs[wrong.operand] = Constant(self._fresh(f"{wrong.tensor}_stated"), wrong.required)
+        else:
+            fixed, scaled = wrong.elements & ~symbolic, wrong.elements & symbolic
+            corrected = tensor
+            if scaled.any():
+                factor, divisor = (np.where(scaled, v, 1) for v in (wrong.required, wrong.actual))
+                common = np.gcd(factor, divisor)
+                corrected = self._scaled(node, corrected, factor // common, divisor // common)
+            if fixed.any():
+                corrected = self._with_elements(node, corrected, fixed, wrong.required)
+            node.inputs[wrong.operand] = corrected
+        self._remove_if_unused(tensor)
+
+    def _with_elements(self, before: Node, tensor: Tensor, chosen: np.ndarray, values: np.ndarray) -> Variable:
+        """The tensor with `values` at the elements that are `chosen`."""
+        operands = [
+            Constant(self._fresh(f"{tensor.name}_{hint}"), v)
+            for hint, v in (
+                ("chosen", np.asarray(chosen)),
+                ("values", np.where(chosen, values, 0).astype(values.dtype)),
+            )
+        ]
+        return self._insert(before, "Where", [*operands, tensor], f"{tensor.name}_stated")
+
+    def _scaled(self, before: Node, tensor: Tensor, factor: np.ndarray, divisor: np.ndarray) -> Variable:
+        """The tensor of integers times `factor` by `divisor`."""
+        operands = [
+            Constant(self._fresh(f"{tensor.name}_{hint}"), np.asarray(v, np.int64))
+            for hint, v in (("factor", factor), ("divisor", divisor))
+        ]
+        product = self._insert(before, "Mul", [tensor, operands[0]], f"{tensor.name}_product")
+        return self._insert(before, "Div", [product, operands[1]], f"{tensor.name}_stated")
 
     def annotate(self) -> None:
         """States the new extents in the annotated shapes."""
@@ -304,12 +510,9 @@ def _restate_group(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
 def _restate_shape(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     """Reshape and Expand: the dimensions that are stated; 0, -1 and 1 follow by themselves."""
     output = node.outputs[0].name
-    if not isinstance(node.inputs[1], Constant):
-        surgery.has_computed_shapes = True
-        return
     if output not in surgery.masks:
         return
-    stated = node.inputs[1].values.copy()
+    stated = surgery.value(node.inputs[1]).copy()
     offset = len(stated) - surgery.masks[output].ndim
     for axis in use.axes:
         if axis + offset >= 0 and stated[axis + offset] > 1:
@@ -317,13 +520,39 @@ def _restate_shape(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     surgery.set_shape_operand(node, 1, stated, f"{output}_shape")
 
 
+def _restate_squeeze(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
+    """The axes that were of extent 1: one channel that is left is not among them."""
+    surgery.set_shape_operand(node, 1, np.asarray(use.axes), f"{node.outputs[0].name}_axes")
+
+
 def _restate_sizes(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     """Resize: the channel count in its output size."""
-    if "axes" in node.attrs or not isinstance(node.inputs[3], Constant):
+    if "axes" in node.attrs:
         return
-    sizes = node.inputs[3].values.copy()
+    sizes = surgery.value(node.inputs[3]).copy()
     sizes[1] = surgery.count(node.inputs[0].name, 1)
     surgery.set_shape_operand(node, 3, sizes, f"{node.outputs[0].name}_sizes")
+
+
+def _restate_pads(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
+    """How many of the channels that are added stay, or of those that are cut off."""
+    (axis,) = use.axes
+    source, result = node.inputs[0].name, node.outputs[0].name
+    pads = surgery.value(node.inputs[1]).copy()
+    rank = len(surgery.analysis.shapes[source] or ())
+    axes = surgery.given(node, 3, np.arange(rank)) % rank
+    place = axes.tolist().index(axis)
+    for index, is_low in ((place, True), (place + len(axes), False)):
+        width = int(pads[index])
+        line = surgery.kept_line(result if width > 0 else source, axis)
+        part = line[: abs(width)] if is_low else line[len(line) - abs(width) :]
+        pads[index] = np.sign(width) * part.sum()
+    surgery.set_shape_operand(node, 1, pads, f"{result}_pads")
+
+
+def _restate_groups(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
+    groups = node.attrs["num_groups"]
+    node.attrs["num_groups"] = int(surgery.kept_line(node.inputs[0].name, 1).reshape(groups, -1).any(1).sum())
 
 
 def _restate_split(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
@@ -339,16 +568,32 @@ def _restate_split(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
 def _restate_slice(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     """The bounds along channel axes, counted in channels that stay."""
     starts, ends = (surgery.value(t).copy() for t in node.inputs[1:3])
-    axes = surgery.value(node.inputs[3]) if len(node.inputs) > 3 else np.arange(len(starts))
+    axes = surgery.given(node, 3, np.arange(len(starts)))
+    steps = surgery.given(node, 4, np.ones_like(starts))
     mask = surgery.masks[node.inputs[0].name]
+    if len(steps) == 1 and steps[0] != 1:
+        _slice_as_gather(surgery, node, use.axes[0], slice(int(starts[0]), int(ends[0]), int(steps[0])))
+        return
     for i, axis in enumerate(a % mask.ndim for a in axes):
         if axis in use.axes:
-            line = np.asarray(mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis)))
+            line = surgery.kept_line(node.inputs[0].name, axis)
             before = np.concatenate([[0], np.cumsum(line)])
             start, end, _ = slice(int(starts[i]), int(ends[i])).indices(len(line))
             starts[i], ends[i] = before[start], before[max(start, end)]
     surgery.set_shape_operand(node, 1, starts, f"{node.outputs[0].name}_starts")
     surgery.set_shape_operand(node, 2, ends, f"{node.outputs[0].name}_ends")
+
+
+def _slice_as_gather(surgery: _Surgery, node: Node, axis: int, part: slice) -> None:
+    """Every n-th channel, of which some are gone."""
+    line = surgery.kept_line(node.inputs[0].name, axis)
+    taken = np.arange(len(line))[part]
+    indices = (np.cumsum(line) - 1)[taken[line[taken]]].astype(np.int64)
+    bounds = list(node.inputs[1:])
+    node.op, node.attrs = "Gather", {"axis": axis}
+    node.inputs = [node.inputs[0], Constant(surgery._fresh(f"{node.outputs[0].name}_channels"), indices)]
+    for tensor in bounds:
+        surgery._remove_if_unused(tensor)
 
 
 def _restate_gather(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
@@ -363,7 +608,10 @@ _RESTATEMENTS = {
     "group": _restate_group,
     "Reshape": _restate_shape,
     "Expand": _restate_shape,
+    "Squeeze": _restate_squeeze,
     "Resize": _restate_sizes,
+    "Pad": _restate_pads,
+    "GroupNormalization": _restate_groups,
     "Split": _restate_split,
     "Slice": _restate_slice,
     "Gather": _restate_gather,

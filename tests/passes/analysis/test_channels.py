@@ -114,7 +114,7 @@ def test_another_reader_of_the_split_layout_ties_its_rows() -> None:
     body = SHUFFLE.format("[o] o = Relu(r) [m] m = ReduceMax<keepdims = 0>(o, rows) [d] e = Conv(m, wd)")
     found = analysis(body + ", int64[1] rows = {1}", wa=(4, 2, 1, 1), wc=(1, 4, 1, 1), wd=(1, 2, 1, 1))
     assert found.permutations == ()
-    assert reason(found, "a") == "ReduceMax 'm' reduces over channels"
+    assert found.channel_of[:4].tolist() == [0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,6 @@ def test_another_reader_of_the_split_layout_ties_its_rows() -> None:
         ("[l] t = ReduceMean(s, one) [c] y = Mul(t, s)", "ReduceMean 'l' reduces over channels"),
         ("[l] t = Trilu(s) [c] y = Conv(t, wc)", "Trilu 'l': no rule says what becomes of channels there"),
         ("[l] t = Add(s, image) [c] y = Conv(t, wc)", "Add 'l' combines them with 'image', which can't be pruned"),
-        ("[n] n = Shape(s) [f] f = Cast<to = 1>(n) [l] t = Mul(s, f) [c] y = Conv(t, wc)", "Mul 'l' computes with"),
         ("[l] t = Gather<axis = 1>(s, two) [c] y = Relu(t)", "Gather 'l' picks single channels"),
     ],
 )
@@ -153,6 +152,93 @@ def test_what_follows_a_custom_operator_is_pruned_if_its_shape_is_annotated() ->
     found = analyse_channels(parse_text(text))
     assert reason(found, "a") is None
     assert [layer.name for layer in found.layers] == ["a", "b"]
+
+
+def test_constant_channels_are_removed_with_the_filters_that_they_are_added_to() -> None:
+    """Option A of CIFAR ResNets: a shortcut padded with zeros."""
+    found = analysis(
+        "[a] s = Conv(x, wa) [p] p = Pad(s, pads) [b] t = Conv(x, wb) [j] j = Add(p, t) [c] y = Conv(j, wc)"
+        "| int64[8] pads = {0,1,0,0,0,1,0,0}",
+        wa=(4, 2, 1, 1),
+        wb=(6, 2, 1, 1),
+        wc=(1, 6, 1, 1),
+    )
+    assert tied(found, "a", "b") == [(i, i + 1) for i in range(4)]
+    assert reason(found, "a") is None
+    assert reason(found, "b") is None
+    cells, _ = find_cells(found)
+    assert sorted(len(cell.channels) for cell in cells) == [2, 4]
+
+
+def test_a_softmax_over_branches_ties_them() -> None:
+    """Selective kernels: weights of shape (2 branches, channels), normalised over the branches."""
+    found = analysis(
+        "[a] s = Conv(x, wa) [r] r = Reshape(s, apart) [m] m = Softmax<axis = 1>(r) [u] u = ReduceSum(m, one) "
+        "[q] q = Reshape(u, flat) [c] y = Conv(q, wc)"
+        "| int64[5] apart = {0,2,2,4,4}, int64[1] one = {1}, int64[4] flat = {0,2,4,4}",
+        wa=(4, 2, 1, 1),
+        wc=(1, 2, 1, 1),
+    )
+    assert found.channel_of[:4].tolist() == [0, 1, 0, 1]
+    assert reason(found, "a") is None
+
+
+def test_a_product_of_activations_ties_what_it_sums_over_and_passes_on_the_rest() -> None:
+    """Attention: queries and keys are summed over, values go on."""
+    found = analysis(
+        "[a] s = Conv(x, wa) [b] t = Conv(x, wb) [v] u = Conv(x, wv) [q] q = Reshape(s, rows) [k] k = Reshape(t, rows) "
+        "[h] h = Reshape(u, rows) [t] p = Transpose<perm = [0, 2, 1]>(q) [l] l = MatMul(p, k) "
+        "[z] z = Softmax<axis = 1>(l) [o] o = MatMul(h, z) [i] i = Reshape(o, image) [c] y = Conv(i, wc)"
+        "| int64[3] rows = {0,4,16}, int64[4] image = {0,4,4,4}",
+        **WEIGHTS,
+        wv=(4, 2, 1, 1),
+        wc=(1, 4, 1, 1),
+    )
+    assert tied(found, "a", "b") == DIAGONAL
+    assert tied(found, "a", "v") == []
+    assert reason(found, "a") is None
+    assert reason(found, "v") is None
+    assert found.channels_in("i").tolist() == found.channels(found.layers[2]).tolist()
+
+
+def test_a_product_over_channels_of_another_kind_is_locked() -> None:
+    found = analysis(
+        "[a] s = Conv(x, wa) [b] t = Conv(x, wb) [q] q = Reshape(s, rows) [k] k = Reshape(t, rows) "
+        "[t] p = Transpose<perm = [0, 2, 1]>(k) [l] l = MatMul(q, p) [i] i = Unsqueeze(l, one) [c] y = Conv(i, wc)"
+        "| int64[3] rows = {0,4,16}, int64[1] one = {1}",
+        **WEIGHTS,
+        wc=(1, 1, 1, 1),
+    )
+    assert reason(found, "a") == "MatMul 'l' multiplies channels along different axes"
+
+
+def test_a_convolution_over_the_channels_locks_them() -> None:
+    """Efficient channel attention: each gate is computed from neighbouring channels."""
+    found = analysis(
+        "[a] s = Conv(x, wa) [p] p = GlobalAveragePool(s) [r] r = Reshape(p, line) [e] e = Conv<pads = [1,1]>(r, we) "
+        "[q] q = Reshape(e, gate) [m] m = Mul(s, q) [c] y = Conv(m, wc)"
+        "| int64[3] line = {0,1,4}, int64[4] gate = {0,4,1,1}",
+        wa=(4, 2, 1, 1),
+        we=(1, 1, 3),
+        wc=(1, 4, 1, 1),
+    )
+    assert reason(found, "a") == "Conv 'e' couples neighbouring channels: removing one isn't zeroing it"
+
+
+def test_quantised_and_standardised_weights_are_followed() -> None:
+    found = analysis(
+        "[d] wd = DequantizeLinear<axis = 0>(wq, scale) [a] s = Conv(x, wd) [n] w = Sub(wb, mean) [b] t = Conv(s, w) "
+        "[c] y = Conv(t, wc) | int8[4,2,1,1] wq = {1,1,1,1,1,1,1,1}",
+        scale=(4,),
+        mean=(3, 1, 1, 1),
+        wb=(3, 4, 1, 1),
+        wc=(1, 3, 1, 1),
+    )
+    assert [layer.size for layer in found.layers] == [4, 3, 1]
+    assert reason(found, "a") is None
+    assert reason(found, "b") is None
+    assert {use.constant for use in found.parameters} >= {"wq", "scale", "w"}
+    assert found.computed["w"].shape == (3, 4, 1, 1)
 
 
 def test_a_shared_weight_ties_both_uses() -> None:
