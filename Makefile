@@ -8,7 +8,7 @@ EXTRAS ?=
 comma := ,
 WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: demo test test-matrix fuzz unit lint types install clean
+.PHONY: demo test test-matrix fuzz mutants unit lint types install clean
 
 demo: $(VENV)/.demo
 	$(BIN)/wootz run --baseline --overwrite
@@ -25,6 +25,12 @@ build/matrix/%.passed: FORCE
 	build/matrix/$*/bin/python -m pip install -q . pytest hypothesis '$*'
 	cd tests && ../build/matrix/$*/bin/python -m pytest --rootdir=. --import-mode=importlib -q passes/training runtime/test_blocked_convolutions.py
 	touch $@
+
+# Faults planted in an installation of its own, and whether a test notices them: hours for a large --each.
+mutants:
+	$(PYTHON) -m venv build/mutants
+	build/mutants/bin/python -m pip install -q '.[training,mpi,lmdb,hdf5,examples,test]' cosmic-ray
+	build/mutants/bin/python tests/mutation/run.py $(MUTANTS)
 
 .PHONY: FORCE
 FORCE:
