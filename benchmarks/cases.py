@@ -505,18 +505,24 @@ def check_training(file: Path, folder: Path) -> str:
         else generator.standard_normal(value.shape)
     )
     data = next(iter(feeds.values()))
-    untrained = sorted(trainable(original) - graph.parameters)
+    untrained = sorted(trainable(original, name) - graph.parameters)
     if untrained:
         raise Wrong(f"{untrained[0]!r} ({len(untrained)} in all) isn't trained, and nothing is said")
     graph.check_step(data, labels)
     return f"{len(graph.parameters)} parameters"
 
 
-def trainable(network: Network) -> set[str]:
-    """The float initializers of two and more axes that layers read, recurrent ones and those of other domains too."""
+def trainable(network: Network, output: str) -> set[str]:
+    """The float initializers of two and more axes that layers before `output` read, recurrent ones and those of other
+    domains too."""
     graph = network.proto.graph
     weights = {t.name for t in graph.initializer if t.data_type in (1, 10, 11) and len(t.dims) > 1}
-    layers = [n for n in graph.node if n.op_type in WEIGHTED or n.domain not in ("", "ai.onnx")]
+    needed, layers = {output}, []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            if node.op_type in WEIGHTED or node.domain not in ("", "ai.onnx"):
+                layers.append(node)
     return {operand for node in layers for operand in node.input[1:] if operand in weights}
 
 
@@ -533,7 +539,7 @@ class TrainingGraph:
         self.has_dropout = any(n.op_type == "Dropout" for n in onnx.load(file).graph.node)
         self.interface = json.loads(self.session.get_modelmeta().custom_metadata_map["wootz.training"])
         self.parameters = {s["input"] for s in self.interface["slots"] if s["kind"] == "parameter"}
-        self.state = initial_state(file, self.interface)
+        self.state = initial_state(file)
 
     def check_step(self, data: np.ndarray, labels: np.ndarray) -> None:
         kinds = {i.name: i.type for i in self.session.get_inputs()}
@@ -573,10 +579,10 @@ class TrainingGraph:
             raise Wrong(f"the step isn't along the gradient: slopes {', '.join(f'{s:.3g}' for s in slopes)} for 1")
 
 
-def initial_state(file: Path, interface: Mapping[str, Any]) -> Arrays:
-    """The first value of each slot: of the initializer with the slot's name, or where the interface says."""
-    constants = {t.name: numpy_helper.to_array(t) for t in onnx.load(file).graph.initializer}
-    return {s["input"]: constants[s.get("initial", s["input"])] for s in interface["slots"]}
+def initial_state(file: Path) -> Arrays:
+    """The first value of each slot, from the file beside the graph that its metadata names."""
+    metadata = {p.key: p.value for p in onnx.load(file).metadata_props}
+    return dict(np.load(file.parent / metadata["wootz.initial-values"]))
 
 
 def heard(call: Any) -> tuple[str, Any]:
