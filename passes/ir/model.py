@@ -23,11 +23,12 @@ from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.opset import convert_to_opset
+from wootz.passes.ir.versions.rewriting import Unconvertible
 
 OPSET = 18
 """The one opset of the IR: ONNX Runtime 1.19 refuses newer ones with IR 11."""
 IR_VERSION = 8
-OLDEST_OPSET, NEWEST_OPSET = 13, 21
+OLDEST_OPSET, NEWEST_OPSET = 7, 28
 
 MODULES_KEY = "wootz.modules"
 TRAINING_KEY = "wootz.training"
@@ -67,7 +68,7 @@ class Model:
 
     @staticmethod
     def from_proto(proto: onnx.ModelProto) -> Model:
-        """The IR of an ONNX model of opset 13 to 21. Raises WootzError for other opsets."""
+        """The IR of an ONNX model of opset 7 to 28. Raises WootzError for other opsets."""
         proto = _to_pinned_opset(proto)
         metadata = {p.key: p.value for p in proto.metadata_props}
         modules = tuple(Module(**row) for row in json.loads(metadata.pop(MODULES_KEY, "[]")))
@@ -348,12 +349,9 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"export it again with one of these"
         )
     try:
-        converted = convert_to_opset(proto, OPSET)
-    except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()).rpartition("failed: ")[2]  # what comes before is a place in onnx
-        raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {reason}") from error
-    onnx.helper.set_model_props(converted, {p.key: p.value for p in proto.metadata_props})
-    return converted
+        return convert_to_opset(proto, OPSET)
+    except Unconvertible as error:
+        raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {error}") from error
 
 
 def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:

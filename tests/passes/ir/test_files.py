@@ -79,16 +79,16 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@pytest.mark.parametrize("opset", [13, 17, 19, 21])
+@pytest.mark.parametrize("opset", [7, 12, 17, 22, 28])
 def test_other_opsets_are_converted(opset: int, tmp_path: Path) -> None:
     (tmp_path / "a.onnxtxt").write_text(TEXT.replace(": 18", f": {opset}"))
     assert load(tmp_path / "a.onnxtxt").to_proto().opset_import[0].version == OPSET
 
 
-@pytest.mark.parametrize("opset", [7, 12, 22, 25])
+@pytest.mark.parametrize("opset", [6, 29])
 def test_opsets_that_are_too_old_or_too_new_are_refused(opset: int, tmp_path: Path) -> None:
     (tmp_path / "a.onnxtxt").write_text(TEXT.replace(": 18", f": {opset}"))
-    with pytest.raises(WootzError, match=f"the model has opset {opset}; opsets 13 to 21 are read"):
+    with pytest.raises(WootzError, match=f"the model has opset {opset}; opsets 7 to 28 are read"):
         load(tmp_path / "a.onnxtxt")
 
 

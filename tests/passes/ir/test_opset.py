@@ -61,11 +61,11 @@ def test_an_average_that_is_not_dilated_loses_the_attribute():
     [
         (
             parse(19, "y = AveragePool<kernel_shape=[2], dilations=[2], pads=[1,1]>(x)"),
-            "AveragePool has the attribute dilations, which opset 18 lacks",
+            "AveragePool node that computes 'y' has the attribute dilations, which opset 18 lacks",
         ),
         (
             parse(19, 'y = Pad<mode="wrap">(x, p)', weights="<int64[6] p = {0,0,1,0,0,-1}>"),
-            "Pad has the mode wrap, which opset 18 lacks",
+            "Pad node that computes 'y' has the mode wrap, which opset 18 lacks",
         ),
     ],
     ids=["dilations", "wrap"],
