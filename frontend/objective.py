@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, cast
 
-from wootz.passes.errors import InputError
+from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.objective import Constraint, Metric, Objective
 
 _TOKEN = re.compile(
@@ -36,12 +36,8 @@ _COMPARISONS = ("<", "<=", ">", ">=")
 
 def read_objective(path: Path) -> Objective:
     """The objective in a text file. Raises InputError, at line and column, for anything that isn't one."""
-    try:
+    with reading(path, "a text in UTF-8"):
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"can't be read: {error.strerror}", path) from None
-    except UnicodeDecodeError:
-        raise InputError("not a text in UTF-8", path) from None
     return parse_objective(text, str(path))
 
 

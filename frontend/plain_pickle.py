@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ def load_plain(content: bytes, path: Path) -> Any:
     Raises InputError for a pickle of anything else; nothing that it asks for has been called then.
     """
     try:
+        _check_memo(content)
         loaded = _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
     except _RefusedError as refused:
         raise InputError(f"refused, because the pickle asks for {refused}: {_ALLOWED}", path) from None
     except Exception as error:  # a damaged pickle may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"not a pickle of plain data ({reason}): {_ALLOWED}", path) from None
     if isinstance(loaded, (list, tuple)):
         return [_finished(element) for element in loaded]
@@ -35,6 +37,19 @@ def load_plain(content: bytes, path: Path) -> Any:
 
 
 _ALLOWED = "only lists, tuples, numbers and NumPy arrays of numbers are read"
+
+
+def _check_memo(content: bytes) -> None:
+    """Raises ValueError for an index of the memo that no pickle of this length reaches.
+
+    The unpickler allocates what the largest index asks for: nine bytes could take gigabytes.
+    """
+    for opcode, argument, position in pickletools.genops(content):
+        if opcode.name in _MEMO_WRITES and not 0 <= int(argument) <= len(content):
+            raise ValueError(f"an impossible index at byte {position}")
+
+
+_MEMO_WRITES = {"PUT", "BINPUT", "LONG_BINPUT"}
 
 
 class _RefusedError(Exception):

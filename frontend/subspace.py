@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from wootz.frontend.plain_pickle import load_plain
-from wootz.passes.errors import InputError
+from wootz.passes.arrays import parse_npy
+from wootz.passes.errors import InputError, reading
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import Configuration, PrunableNetwork, Subspace, single_rate
 
@@ -133,26 +134,23 @@ def _read_rows(path: Path) -> Sequence[Any]:
 
 
 def _load_npy(content: bytes, path: Path) -> Any:
-    try:
-        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:
-        raise InputError(f"not a plain NumPy array of numbers: {_one_line(error)}", path) from None
+    with reading(path, "a plain NumPy array of numbers"):
+        return parse_npy(content)
 
 
 def _load_json(content: bytes, path: Path) -> Any:
     try:
-        return json.loads(content)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not JSON: {error.msg}", path, error.lineno, error.colno) from None
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not JSON: {_one_line(error)}", path) from None
+        with reading(path, "JSON"):
+            return json.loads(content)
+    except InputError as error:
+        if isinstance(decoding := error.__cause__, json.JSONDecodeError):
+            raise InputError(f"not JSON: {decoding.msg}", path, decoding.lineno, decoding.colno) from None
+        raise
 
 
 def _load_csv(content: bytes, path: Path) -> Any:
-    try:
+    with reading(path, "CSV"):
         lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"not CSV: {_one_line(error)}", path) from None
     return [[_csv_value(cell) for cell in line] for line in lines if any(cell.strip() for cell in line)]
 
 
@@ -188,7 +186,3 @@ def _count(number: int, noun: str) -> str:
 
 def _shortened(items: Sequence[str], most: int = 10) -> str:
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

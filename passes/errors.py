@@ -58,7 +58,13 @@ def reading(file: str | Path, kind: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise InputError(f"too large for the memory, or damaged: not {kind} that can be read", file) from error
+    except OSError as error:
+        if error.filename is not None:
+            raise InputError(f"can't be read: {error.strerror}", file) from error
+        raise InputError(f"not {kind}, or damaged ({_first_line(error)})", file) from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), "")
-        said = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        raise InputError(f"not {kind}, or damaged ({said})", file) from error
+        raise InputError(f"not {kind}, or damaged ({_first_line(error)})", file) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
-from PIL import Image
 
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import InputError, WootzError, reading
+from wootz.runtime.lmdb_records import LENGTHS
+from wootz.runtime.photographs import open_photograph
 
 _OPTIONAL, _REPEATED = 1, 3
 _DATUM_FIELDS = (
@@ -32,29 +37,40 @@ def read_lmdb(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Caffe stores colours as BGR. Raises InputError for what is no such database, and images of unequal sizes.
     """
-    try:
-        import lmdb
-    except ImportError as missing:
-        raise WootzError("LMDB databases need the package lmdb: install wootz[lmdb]") from missing
+    if importlib.util.find_spec("lmdb") is None:
+        raise WootzError("LMDB databases need the package lmdb: install wootz[lmdb]")
     images, labels = [], []
-    try:
-        with (
-            lmdb.open(str(folder), readonly=True, lock=False) as environment,
-            environment.begin() as transaction,
-            transaction.cursor() as cursor,
-        ):
-            for key, value in cursor:
-                datum = _datum_class().FromString(value)
-                images.append(_image(datum, folder))
-                labels.append(datum.label)
-                if images[-1].shape != images[0].shape:
-                    shapes = " and ".join("x".join(map(str, i.shape)) for i in (images[0], images[-1]))
-                    raise InputError(f"images of unequal sizes, {shapes} (key {key.decode()})", folder)
-    except (lmdb.Error, DecodeError) as error:
-        raise InputError(f"not a database of Caffe's images ({error})", folder) from error
+    for key, value in _records(folder):
+        datum = _datum_class().FromString(value)
+        images.append(_image(datum, folder))
+        labels.append(datum.label)
+        if images[-1].shape != images[0].shape:
+            shapes = " and ".join("x".join(map(str, i.shape)) for i in (images[0], images[-1]))
+            raise InputError(f"images of unequal sizes, {shapes} (key {key.decode(errors='replace')})", folder)
     if not images:
         raise InputError("the database is empty", folder)
     return np.stack(images), np.array(labels, dtype=np.int64)
+
+
+def _records(folder: Path) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values, as another process reads them. Raises InputError when that one fails, or dies."""
+    command = [sys.executable, "-P", "-m", "wootz.runtime.lmdb_records", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        try:
+            while len(head := reader.stdout.read(LENGTHS.size)) == LENGTHS.size:
+                sizes = LENGTHS.unpack(head)
+                key, value = (reader.stdout.read(size) for size in sizes)
+                if len(value) == sizes[1]:
+                    yield key, value
+        finally:
+            reader.stdout.close()  # ends a reader that has more to say
+            said = reader.stderr.read().decode(errors="replace").strip()
+    if reader.returncode:
+        died = reader.returncode < 0 and f"its reader was ended by signal {-reader.returncode}"
+        reason = died or next(iter(said.splitlines()[-1:]), "its reader failed")
+        raise InputError(f"not a database of Caffe's images, or damaged ({reason})", folder)
 
 
 @cache
@@ -70,12 +86,15 @@ def _datum_class() -> Any:
 
 def _image(datum: Any, folder: Path) -> np.ndarray:
     if datum.encoded:
-        with Image.open(io.BytesIO(datum.data)) as opened:
+        with (
+            reading(folder, "a database of images that Pillow can read"),
+            open_photograph(io.BytesIO(datum.data)) as opened,
+        ):
             pixels = np.asarray(opened if opened.mode == "L" else opened.convert("RGB"))
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     shape = (datum.channels, datum.height, datum.width)
     flat = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
-    if flat.size != np.prod(shape):
+    if min(shape) < 0 or flat.size != math.prod(shape):
         raise InputError(f"{flat.size} values for an image of {'x'.join(map(str, shape))}", folder)
     image = flat.reshape(shape)
     return image[::-1] if datum.channels == 3 else image

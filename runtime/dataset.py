@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.arrays import read_npy, read_npz
+from wootz.passes.errors import InputError, WootzError, reading
 from wootz.runtime.caffe_lmdb import read_lmdb
+from wootz.runtime.photographs import A_PHOTOGRAPH, open_photograph
 
 VALIDATION_SHARE = 0.2
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"}
@@ -156,10 +156,8 @@ def _digits(seed: int) -> Dataset:
 def _from_class_folders(root: Path, image_shape: tuple[int, int, int], crop_size: int, seed: int) -> Dataset:
     listed = root / "classes.txt"
     if listed.is_file():
-        try:
+        with reading(listed, "a text of class names in UTF-8"):
             classes = listed.read_text(encoding="utf-8").split()
-        except UnicodeDecodeError as error:
-            raise InputError("not a text of class names in UTF-8", listed) from error
     else:
         classes = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
     if not classes:
@@ -174,7 +172,7 @@ def _from_class_folders(root: Path, image_shape: tuple[int, int, int], crop_size
 def _first_image_shape(root: Path, channels: int) -> tuple[int, int, int]:
     for file in sorted((root / "train").glob("*/*")):
         if file.suffix.lower() in IMAGE_SUFFIXES:
-            with _decoding(file), Image.open(file) as image:
+            with reading(file, A_PHOTOGRAPH), open_photograph(file) as image:
                 return channels, image.height, image.width
     raise InputError("no images in train/", root)
 
@@ -199,20 +197,12 @@ def _read_split(folder: Path, classes: Sequence[str], image_shape: tuple[int, in
 def _decode(file: Path, channels: int, height: int, width: int) -> np.ndarray:
     if channels not in (1, 3):
         raise InputError(f"the network takes {channels} channels; photographs have 1 or 3", file)
-    with _decoding(file), Image.open(file) as opened:
+    with reading(file, A_PHOTOGRAPH), open_photograph(file) as opened:
         image = _with_8_bits(opened, file).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-@contextmanager
-def _decoding(file: Path, fault: str = "not an image that Pillow can read") -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(fault, file) from error
 
 
 def _with_8_bits(image: Image.Image, file: Path) -> Image.Image:
@@ -226,38 +216,13 @@ def _with_8_bits(image: Image.Image, file: Path) -> Image.Image:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    with _reading(file, "numpy.savez"):
-        opened = np.load(file, allow_pickle=False)
-        if not isinstance(opened, np.lib.npyio.NpzFile):
-            raise ValueError("an array, not an archive of arrays")
-        with opened:
-            return {name: _array(opened[name]) for name in ARRAYS if name in opened}
+    with reading(file, "an archive that numpy.savez wrote of arrays of numbers (text and Python objects are none)"):
+        return read_npz(file, ARRAYS)
 
 
 def _read_npy(file: Path) -> np.ndarray:
-    with _reading(file, "numpy.save"):
-        return _array(np.load(file, allow_pickle=False))
-
-
-def _array(value: object) -> np.ndarray:
-    """NumPy gives the bytes of what is no array in an archive, and an archive under another name."""
-    if not isinstance(value, np.ndarray):
-        raise ValueError("not an array")
-    return value
-
-
-@contextmanager
-def _reading(file: Path, writer: str) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        raise InputError("too large for the memory: give uint8 pixels, or fewer images", file) from error
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"damaged, or not written by {writer} from arrays of numbers (text and Python objects are none): write it "
-            f"again",
-            file,
-        ) from error
+    with reading(file, "an array of numbers that numpy.save wrote (text and Python objects are none)"):
+        return read_npy(file)
 
 
 def _checked(images: np.ndarray, labels: np.ndarray, names: tuple[str, str], file: Path) -> Split:
@@ -334,7 +299,7 @@ def _from_lmdb(folder: Path, seed: int) -> Dataset:
         database = folder / name
         if not database.is_dir():
             return None
-        with _decoding(database, "holds an image that Pillow can't read"):
+        with reading(database, "a database of images that can be read"):
             images, labels = read_lmdb(database)
         return _checked(images, labels, (name, name), folder)
 
@@ -361,14 +326,15 @@ def _read_idx(folder: Path, stem: str) -> np.ndarray:
         raise InputError("no such file, as it is or with .gz", folder / stem)
     content = files[0].read_bytes()
     if files[0].suffix == ".gz":
-        try:
+        with reading(files[0], "a gzip file"):
             content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"a damaged gzip file ({error}): fetch it again", files[0]) from error
     if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise InputError("not an IDX file of unsigned bytes", files[0])
     sizes = struct.unpack_from(f">{content[3]}I", content, 4)
-    data = np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes))
-    if data.size != np.prod(sizes):
-        raise InputError(f"the header says {'x'.join(map(str, sizes))} values, {data.size} follow", files[0])
-    return data.reshape(sizes)
+    start = 4 + 4 * len(sizes)
+    if len(content) - start != math.prod(sizes):
+        raise InputError(f"the header says {'x'.join(map(str, sizes))} values, {len(content) - start} follow", files[0])
+    with reading(files[0], "an IDX file of images or labels"):
+        return (
+            np.frombuffer(content, np.uint8, offset=start).reshape(sizes) if any(sizes) else np.empty(sizes, np.uint8)
+        )

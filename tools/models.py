@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wootz.frontend.caffe.importer import ImportedNetwork, import_caffe
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
@@ -20,7 +20,10 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
         raise WootzError(f"--weights goes with a prototxt; {model} has its weights inside")
     loaded = load(model)
     text = loaded.metadata.get(TRANSFORM_KEY)
-    transform = InputTransform.from_json(text) if text else InputTransform()
+    try:
+        transform = InputTransform.from_json(text) if text else InputTransform()
+    except WootzError as error:
+        raise InputError(str(error), model) from error
     return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
 
 

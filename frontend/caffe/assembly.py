@@ -12,9 +12,10 @@ from wootz.frontend.caffe.lowering import LayerKind, Lowered, Site, Value
 from wootz.frontend.caffe.network import COMMON_FIELDS, Layer
 from wootz.frontend.caffe.prototxt import Message
 from wootz.frontend.caffe.schema import decode, unknown_field
-from wootz.frontend.caffe.shape import Shape, Symbol, annotation, elements, text
+from wootz.frontend.caffe.shape import Shape, SizeMustBeFixed, Symbol, annotation, elements, text
 from wootz.frontend.caffe.weights import LARGEST_BLOB
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Tensor, Variable, producer, subgraph_nodes
 
@@ -86,7 +87,13 @@ def _lower_layer(wired: WiredLayer, wiring: Wiring, values: Mapping[int, Value],
         lowered,
     )
     parameter = _parameter(site, kind)
-    result = kind.lower(site, parameter)
+    try:
+        result = kind.lower(site, parameter)
+    except (WootzError, SizeMustBeFixed):
+        raise
+    except Exception as error:  # of values that contradict each other, and that no check has named
+        said = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise layer.error(f"its fields and the shapes of its bottoms don't go together ({said})") from error
     tops = [result] if isinstance(result, Value) else list(result)
     if len(wired.tops) > len(tops):
         raise layer.error(f"it has {len(wired.tops)} tops where {len(tops)} are known", "top")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wootz.passes.errors import InputError
+from wootz.passes.errors import InputError, reading
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 
@@ -122,7 +122,11 @@ def open_wire_file(path: Path) -> WireFile:
 
 def read_caffemodel(path: Path) -> dict[str, list[Blob]]:
     """The blobs of each layer that has some, by the layer's name, of V2, V1 and V0 files."""
-    file = open_wire_file(path)
+    with reading(path, "a caffemodel"):
+        return _layers(open_wire_file(path))
+
+
+def _layers(file: WireFile) -> dict[str, list[Blob]]:
     layers: dict[str, list[Blob]] = {}
     is_network = False
     for field in file.fields(0, len(file.data)):
@@ -132,14 +136,15 @@ def read_caffemodel(path: Path) -> dict[str, list[Blob]]:
             if blobs and layers.setdefault(name, blobs) is not blobs:
                 raise file.error(f"two layers named {name!r}", field.start)
     if not is_network:
-        raise InputError("no layers in it: not a caffemodel", path)
+        raise InputError("no layers in it: not a caffemodel", file.path)
     return layers
 
 
 def read_mean(path: Path) -> np.ndarray:
     """The mean image of a `mean.binaryproto`, float32 [channels, height, width]."""
-    file = open_wire_file(path)
-    values = _blob(file, _Field(0, LENGTH, 0, len(file.data))).values
+    with reading(path, "a mean image"):
+        file = open_wire_file(path)
+        values = _blob(file, _Field(0, LENGTH, 0, len(file.data))).values
     if values.ndim not in (3, 4) or (values.ndim == 4 and values.shape[0] != 1):
         raise InputError(f"a mean image has shape 1×C×H×W, not {'×'.join(map(str, values.shape))}", path)
     return values.reshape(values.shape[-3:]).astype(np.float32)
@@ -221,7 +226,7 @@ def _packed(file: WireFile, field: _Field, dtype: str) -> np.ndarray:
     size, rest = divmod(field.end - field.start, np.dtype(dtype).itemsize)
     if rest:
         raise file.error(f"{field.end - field.start} bytes hold no whole number of {dtype[1:]} values", field.start)
-    return np.frombuffer(file.data, dtype, size, field.start)
+    return np.frombuffer(file.data, dtype, size, field.start) if size else np.empty(0, dtype)
 
 
 def _unpacked(file: WireFile, fields: list[_Field]) -> np.ndarray:

@@ -18,7 +18,7 @@ from wootz.frontend.caffe.shape import SizeMustBeFixed, annotation
 from wootz.frontend.caffe.transform import read_transform
 from wootz.frontend.caffe.weights import FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import Wiring, wire
-from wootz.passes.errors import InputError, VerificationError
+from wootz.passes.errors import InputError, VerificationError, reading
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, OPSET, Graph, Model
 from wootz.passes.ir.verifier import verify
@@ -58,10 +58,11 @@ def import_caffe(
     data. The batch dimension is symbolic (`N`) unless the network works for its own batch size only. Raises
     InputError for whatever is not understood.
     """
-    network = read_network(read_prototxt(prototxt))
-    stored = stored_state(network)
-    state = NetState(Phase[phase], level or stored.level, (*stored.stage, *stages))
-    return import_network(network, open_weights(weights, seed), state, input_shapes or {})
+    with reading(prototxt, "a Caffe network"):
+        network = read_network(read_prototxt(prototxt))
+        stored = stored_state(network)
+        state = NetState(Phase[phase], level or stored.level, (*stored.stage, *stages))
+        return import_network(network, open_weights(weights, seed), state, input_shapes or {})
 
 
 def import_network(

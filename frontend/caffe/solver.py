@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 from wootz.frontend.caffe.prototxt import Message, read_prototxt
 from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode
+from wootz.passes.errors import reading
 from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 
 
@@ -116,7 +117,8 @@ _POLICY_NEEDS: dict[str, tuple[str, ...]] = {
 
 def read_solver(path: Path) -> Solver:
     """The solver in a file. Raises InputError for a field that is unknown, missing or contradicts another."""
-    return parse_solver(read_prototxt(path))
+    with reading(path, "a solver"):
+        return parse_solver(read_prototxt(path))
 
 
 def solver_notes(path: Path) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from wootz.passes.errors import InputError, WootzError
 
 LARGEST_BLOB = 2**31 - 1
 """Elements; Caffe's own limit (`Blob::Reshape`)."""
-LARGEST_FILLED = 2**29
-"""Elements of a parameter that starts from its filler: 2 GB, where ONNX files end."""
+LARGEST_FILLED = 2**28
+"""Elements of all parameters together that start from fillers: 1 GB, twice what the largest known network has."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class FilledWeights:
 
     seed: int
     initialised: list[str] = field(default_factory=list)
+    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Elements of each parameter filled, by the place of its layer in the file and its index."""
+    total: int = 0
 
     def values(self, layer: Layer, expected: Sequence[Expected]) -> list[np.ndarray]:
         self.initialised.append(layer.name)
@@ -59,8 +62,14 @@ class FilledWeights:
         return []
 
     def _fill(self, layer: Layer, expected: Expected) -> np.ndarray:
-        if math.prod(expected.shape) > LARGEST_FILLED:
-            raise layer.error(f"its {expected.name} of shape {_text(expected.shape)} is larger than 2 GB")
+        key, size = (layer.message.offset, expected.index), math.prod(expected.shape)
+        self.total += size - self.sizes.get(key, 0)
+        self.sizes[key] = size
+        if self.total > LARGEST_FILLED:
+            raise layer.error(
+                f"with its {expected.name} of shape {_text(expected.shape)} more than 1 GB starts from fillers: "
+                f"give the weights in a file"
+            )
         try:
             return fill(expected.filler, expected.shape, self.seed, f"{layer.name}.{expected.name}")
         except WootzError as error:

@@ -11,8 +11,9 @@ import numpy as np
 from wootz.passes.analysis.channels import ChannelAnalysis
 from wootz.passes.analysis.importance import filters_of
 from wootz.passes.analysis.index_maps import varying_axes
+from wootz.passes.arrays import read_npz
 from wootz.passes.base import Evaluator
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import WootzError, reading
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Model, constants
 
@@ -33,11 +34,8 @@ def read_sample(file: Path, evaluate: Evaluator | None) -> Sample:
     """The sample in an `.npz` file, whose arrays are named as the network's inputs. Raises InputError."""
     if evaluate is None:
         raise WootzError("a criterion that looks at data needs something to execute the network: none was given")
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return Sample(dict(arrays), evaluate)
-    except (OSError, ValueError) as error:
-        raise InputError(f"not an .npz file of arrays: {error}", file) from error
+    with reading(file, "an .npz file of arrays"):
+        return Sample(read_npz(file), evaluate)
 
 
 def data_scores(model: Model, analysis: ChannelAnalysis, criterion: str, sample: Sample) -> np.ndarray:

@@ -100,7 +100,7 @@ class PruningPlan:
         """Raises WootzError for text that is no plan."""
         try:
             return PruningPlan(tuple(_layer_plan(row) for row in json.loads(text)["layers"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WootzError(f"not a pruning plan: {error}") from error
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from wootz.passes.errors import WootzError
 
 TRANSFORM_KEY = "wootz.input"
 CLASSES_KEY = "wootz.classes"
@@ -30,7 +33,23 @@ class InputTransform:
 
     @staticmethod
     def from_json(text: str) -> InputTransform:
-        fields = json.loads(text)
-        return InputTransform(
-            mean=tuple(fields.pop("mean", (0.0,))), scale=tuple(fields.pop("scale", (1.0,))), **fields
-        )
+        """Raises WootzError for text that is none."""
+        try:
+            fields = json.loads(text)
+            transform = InputTransform(
+                mean=tuple(fields.pop("mean", (0.0,))), scale=tuple(fields.pop("scale", (1.0,))), **fields
+            )
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise WootzError(f"metadata {TRANSFORM_KEY!r} is no input transform: {error}") from error
+        if reason := transform._fault():
+            raise WootzError(f"metadata {TRANSFORM_KEY!r} is no input transform: {reason}")
+        return transform
+
+    def _fault(self) -> str:
+        """What is wrong with values that came from outside."""
+        for name, values in (("mean", self.mean), ("scale", self.scale)):
+            if not values or any(type(v) not in (int, float) or not math.isfinite(v) for v in values):
+                return f"{name} has to have numbers"
+        if type(self.crop_size) is not int or self.crop_size < 0 or type(self.mirror) is not bool:
+            return "crop_size has to be a whole number, mirror true or false"
+        return "" if self.channel_order in ("BGR", "RGB") else "channel_order has to be BGR or RGB"

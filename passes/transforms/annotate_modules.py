@@ -45,5 +45,5 @@ class AnnotateModules(Pass):
             return tuple(Module(**row) for row in json.loads(file.read_text()))
         except OSError as error:
             raise self.refuse(f"{file} can't be read: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise self.refuse(f'{file} is no list of {{"name", "entry", "exit"}}: {error}') from error

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.materializer import materialize
@@ -28,5 +29,10 @@ class ApplyPlan(Pass):
             raise self.refuse("needs a plan: apply-plan{plan=FILE.json}")
         if not self.plan.is_file():
             raise self.refuse(f"no such file: {self.plan}")
-        plan = PruningPlan.from_json(self.plan.read_text())
+        with reading(self.plan, "a pruning plan"):
+            text = self.plan.read_text(encoding="utf-8")
+        try:
+            plan = PruningPlan.from_json(text)
+        except WootzError as error:
+            raise InputError(str(error), self.plan) from error
         return PassResult(materialize(model, plan), plan.is_pruned, plan.statistics(), plan)

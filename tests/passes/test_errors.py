@@ -22,7 +22,8 @@ def test_a_message_is_one_line_of_bounded_length_whatever_the_names_in_it() -> N
     [
         (ValueError("bad\nsecond line"), "f.h5: not weights, or damaged (ValueError: bad)"),
         (RecursionError(), "f.h5: not weights, or damaged (RecursionError)"),
-        (OSError(5, "Input/output error"), "f.h5: not weights, or damaged (OSError: Input/output error)"),
+        (OSError("unable to open"), "f.h5: not weights, or damaged (OSError: unable to open)"),
+        (PermissionError(13, "Permission denied", "f.h5"), "f.h5: can't be read: Permission denied"),
         (MemoryError(), "f.h5: too large for the memory, or damaged: not weights that can be read"),
         (WootzError("layer 'a': says more"), "layer 'a': says more"),
     ],

@@ -1,11 +1,15 @@
+import contextlib
 import gzip
 import io
 import struct
+import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from wootz.passes.errors import InputError
@@ -198,7 +202,7 @@ def nothing(file):
 )
 def test_npz_files_that_are_none(tmp_path, write):
     write(tmp_path / "data.npz")
-    with pytest.raises(InputError, match=r"data\.npz: damaged, or not written by numpy\.savez") as refusal:
+    with pytest.raises(InputError, match=r"data\.npz: not an archive that numpy\.savez wrote") as refusal:
         load_dataset(str(tmp_path / "data.npz"), SHAPE)
     assert "\n" not in str(refusal.value)
 
@@ -212,17 +216,41 @@ def test_other_arrays_of_an_npz_file_are_left_alone(tmp_path):
 def test_npy_files_that_are_none(tmp_path, content):
     np.save(tmp_path / "x_train.npy", IMAGES)
     (tmp_path / "y_train.npy").write_bytes(content)
-    with pytest.raises(InputError, match=r"y_train\.npy: damaged, or not written by numpy\.save "):
+    with pytest.raises(InputError, match=r"y_train\.npy: not an array of numbers that numpy\.save wrote"):
         load_dataset(str(tmp_path), SHAPE)
 
 
-def test_an_array_too_large_for_the_memory(tmp_path):
-    np.save(tmp_path / "x_train.npy", np.zeros((100, 100)))
-    np.save(tmp_path / "y_train.npy", LABELS)
+@pytest.mark.parametrize(
+    "shape",
+    ["(10000000000000,)", "(3, 18446744073709551616)", "(-1, -10000)", "(99, 100)", "(1e3, 10)", "'abc'", "(True,)"],
+)
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_header_that_does_not_fit_its_file(tmp_path, shape, archived):
+    """Nothing is allocated for what the file doesn't hold."""
     file = tmp_path / "x_train.npy"
-    file.write_bytes(file.read_bytes().replace(b"(100, 100), }", b"(10000000000000,) }"))
-    with pytest.raises(InputError, match=r"x_train\.npy: too large for the memory"):
-        load_dataset(str(tmp_path), SHAPE)
+    np.save(file, np.zeros((100, 100), np.uint8))
+    np.save(tmp_path / "y_train.npy", LABELS)
+    header = b"(100, 100), }" + b" " * 40
+    assert header in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(header, f"{shape}, }}".encode().ljust(len(header))))
+    location = tmp_path
+    if archived:
+        location = tmp_path / "data.npz"
+        with zipfile.ZipFile(location, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(file, file.name)
+    with pytest.raises(InputError, match=r"(x_train\.npy|data\.npz): not an ar.* wrote"):
+        load_dataset(str(location), SHAPE)
+
+
+def test_an_archive_that_says_it_holds_more_than_it_can(tmp_path):
+    file = tmp_path / "data.npz"
+    np.savez_compressed(file, x_train=IMAGES, y_train=LABELS)
+    content = file.read_bytes()
+    with zipfile.ZipFile(file) as archive:
+        size = archive.getinfo("x_train.npy").file_size
+    file.write_bytes(content.replace(size.to_bytes(4, "little"), (2**32 - 2).to_bytes(4, "little")))
+    with pytest.raises(InputError, match=r"can't hold 4294967294 bytes"):
+        load_dataset(str(file), SHAPE)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -403,7 +431,42 @@ def test_faults_in_a_database(tmp_path, spoil):
     reason = {
         "pixels": "NaN or infinite pixels in 1 of 1 images of train_lmdb",
         "label": "train_lmdb has the label -1",
-        "image": "train_lmdb: holds an image that Pillow can't read",
+        "image": "train_lmdb: not a database of images that Pillow can read",
     }[spoil]
     with pytest.raises(InputError, match=reason):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_truncated_database_does_not_end_the_process(tmp_path, share):
+    write_lmdb(tmp_path / "train_lmdb", np.zeros((40, *SHAPE), np.uint8), np.arange(40) % 2)
+    file = tmp_path / "train_lmdb" / "data.mdb"
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(InputError, match=r"train_lmdb: not a database of Caffe's images, or damaged \(.*\)"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=15)
+def test_a_damaged_database_is_read_or_refused(seed):
+    random = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        write_lmdb(Path(folder, "train_lmdb"), np.zeros((30, *SHAPE), np.uint8), np.arange(30) % 2)
+        file = Path(folder, "train_lmdb", "data.mdb")
+        content = bytearray(file.read_bytes())
+        page = random.integers(len(content) // 4096) * 4096
+        for place in page + random.integers(64, size=random.integers(1, 9)):
+            content[place] = random.integers(256)
+        file.write_bytes(content)
+        with contextlib.suppress(InputError):
+            load_dataset(folder, SHAPE)
+
+
+def test_a_program_for_printers_is_no_photograph(tmp_path):
+    """Pillow would start Ghostscript on it, whatever its suffix."""
+    write_photographs(tmp_path)
+    (tmp_path / "train" / "cat" / "0.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\n"
+    )
+    with pytest.raises(InputError, match=r"0\.png: not an image that Pillow can read"):
         load_dataset(str(tmp_path), SHAPE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wootz.frontend.caffe.fillers import Filler
 from wootz.frontend.caffe.network import BlobShape, Layer
 from wootz.frontend.caffe.prototxt import Message
-from wootz.frontend.caffe.schema import Unsigned, decode
+from wootz.frontend.caffe.schema import LARGEST_INTEGER, Unsigned, decode
 
 COLOUR_CHANNELS = 3
 
@@ -49,6 +49,8 @@ def is_data_layer(layer: Layer) -> bool:
 
 def data_shapes(layer: Layer) -> tuple[tuple[int, ...] | None, ...]:
     """The shape of each top; None where it is in the data rather than in the network."""
+    if not layer.tops:
+        return ()
     field = DATA_LAYERS.get(layer.type, "")
     message = next(layer.message.messages(field), None) if field else None
     if layer.type == "Input" and message is not None:
@@ -85,7 +87,7 @@ def _sizes(message: Message) -> dict[str, int]:
     sizes = {}
     for field in message.fields:
         value = getattr(field.value, "text", "")
-        if value.isdigit():
+        if value.isascii() and value.isdigit() and int(value) <= LARGEST_INTEGER:
             sizes[field.name] = int(value)
         elif field.name == "is_color":
             sizes[field.name] = int(value == "true")

@@ -95,12 +95,25 @@ class PSROIPoolingParameter:
 
 def prior_box(site: Site, p: PriorBoxParameter) -> Value:
     """A constant [1, 2, boxes · 4]: the boxes, normalised to the image, and the variances."""
+    feature, image = _feature_and_image(site)
+    return _priors(site, _prior_boxes(site, p, feature, image), p.variance)
+
+
+def _feature_and_image(site: Site) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Height and width of the map that boxes are laid over, and of the image."""
     site.expect_inputs(2)
-    feature, image = static_shape(site.inputs[0].shape[2:]), static_shape(site.inputs[1].shape[2:])
-    boxes = _prior_boxes(site, p, (feature[0], feature[1]), (image[0], image[1]))
-    if len(p.variance) not in (1, 4):
-        raise site.error(f"{len(p.variance)} variances: there have to be 1 or 4")
-    variances = np.broadcast_to(np.asarray(p.variance, np.float32), boxes.shape)
+    for value in site.inputs:
+        if len(value.shape) != 4:
+            raise site.error(f"a bottom of shape {text(value.shape)}: a map and the image have 4 dimensions")
+    feature, image = (static_shape(v.shape[2:]) for v in site.inputs)
+    return (feature[0], feature[1]), (image[0], image[1])
+
+
+def _priors(site: Site, boxes: np.ndarray, variance: Sequence[float]) -> Value:
+    """`boxes` [n, 4] and their variances as SSD's layers hand them on, [1, 2, 4n]."""
+    if len(variance) not in (1, 4):
+        raise site.error(f"{len(variance)} variances: there have to be 1 or 4")
+    variances = np.broadcast_to(np.asarray(variance, np.float32), boxes.shape)
     values = np.stack([boxes.reshape(-1), variances.reshape(-1)])[None]
     return Value(site.constant(values, "priors"), values.shape)
 
@@ -126,6 +139,8 @@ def _prior_boxes(site: Site, p: PriorBoxParameter, feature: tuple[int, int], ima
 
 def _prior_sizes(site: Site, p: PriorBoxParameter) -> list[tuple[float, float]]:
     """Width and height of the boxes at one centre. Caffe holds the sizes as integers here."""
+    if not all(0 < n < math.inf for n in (*p.min_size, *p.max_size, *p.aspect_ratio)):
+        raise site.error("min_size, max_size and aspect_ratio have to be positive")
     if p.max_size and len(p.max_size) != len(p.min_size):
         raise site.error(f"{len(p.max_size)} max_size for {len(p.min_size)} min_size")
     ratios = [1.0]

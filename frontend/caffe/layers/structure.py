@@ -274,5 +274,7 @@ def squeeze(site: Site, p: SqueezeParameter) -> Value:
 
 def parameter(site: Site, p: ParameterParameter) -> Value:
     """A blob of the layer itself, which starts at 0."""
+    if min(p.shape.dim, default=1) < 1:
+        raise site.error(f"its shape {text(p.shape.dim)} has to have dimensions of 1 or more", "parameter_param")
     (values,) = site.parameters(filled(0, "weight", p.shape.dim))
     return Value(values, p.shape.dim)

@@ -147,5 +147,39 @@ def test_hdf5_weights(tmp_path) -> None:
     np.testing.assert_array_equal(layers["block/conv"][1].values, VALUES[0])
     assert layers["block/conv"][1].values.dtype == np.float32
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="can't be read as HDF5 weights"):
+    with pytest.raises(InputError, match="not HDF5 weights of a Caffe network, or damaged"):
         read_hdf5(file)
+
+
+def test_hdf5_weights_that_are_not_all_in_the_file(tmp_path) -> None:
+    """HDF5 fills in what was never written: a kilobyte would become gigabytes."""
+    h5py = pytest.importorskip("h5py")
+    file, other = tmp_path / "m.caffemodel.h5", tmp_path / "other.h5"
+    with h5py.File(other, "w") as content:
+        content["0"] = VALUES
+
+    def write(name: str) -> None:
+        with h5py.File(file, "w") as content:
+            group = content.create_group("data/conv")
+            if name == "huge":
+                group.create_dataset("0", (2**16, 2**16), np.float32, chunks=(2**10, 2**10))
+            elif name == "link":
+                group["0"], group["marker"] = h5py.ExternalLink(str(other), "0"), VALUES
+            elif name == "external":
+                group.create_dataset("0", (4,), np.float32, external=[(str(other), 0, 16)])
+            elif name == "type":
+                group["0"], group["1"] = np.dtype("f4"), VALUES
+            else:
+                group["0"] = [b"text"]
+
+    for name, message in {
+        "huge": "blob '0' of shape (65536, 65536) has 0 bytes in the file",
+        "link": "blob '0' lies outside of the file",
+        "external": "blob '0' lies outside of the file",
+        "type": "blob '0' holds no numbers",
+        "text": "blob '0' holds no numbers",
+    }.items():
+        write(name)
+        with pytest.raises(InputError) as error:
+            read_hdf5(file)
+        assert f"{file}: not HDF5 weights of a Caffe network, or damaged (ValueError: {message}" in str(error.value)
