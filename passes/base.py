@@ -42,7 +42,8 @@ def option(default: Any, help: str) -> Any:
 class PassResult:
     """The model after the pass, whether it differs from the one before, and what was counted on the way.
 
-    Passes that prune say what in `plan`; passes that only look say what they saw in `report`, a text.
+    Passes that prune say what in `plan`; passes that only look say what they saw in `report`, a text. `notes` are lines
+    for the user on what the pass has decided by itself.
     """
 
     model: Model
@@ -50,6 +51,7 @@ class PassResult:
     statistics: Mapping[str, int | float] = field(default_factory=dict)
     plan: PruningPlan | None = None
     report: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

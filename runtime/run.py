@@ -18,7 +18,7 @@ from wootz.passes.analysis.cost import flops, parameters
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
-from wootz.passes.ir.model import Model, separate_merged_constants, tensor_shape
+from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
@@ -28,6 +28,7 @@ from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransfo
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import partition_by_memory
 from wootz.passes.training.legalize import Target
+from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
@@ -206,7 +207,7 @@ class _Run:
     def execute(self) -> RunResult:
         job, begin = self.job, time.perf_counter()
         network = job.network.copy()
-        separate_merged_constants(network.graph)
+        separate_merged_parameters(network.graph)
         untrained = BlockPruner.of(network, job.criterion)
         order, full_size = self.order_of_exploration(untrained)
         tried = in_subspace_order(job.subspace, order)

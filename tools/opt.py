@@ -243,6 +243,8 @@ class _Run:
         for step in steps:
             if step.result.report:
                 click.echo(step.result.report, nl=False)
+            for note in step.result.notes:
+                click.echo(f"note: {step.pass_.name}: {note}", err=True)
         if self.options["stats"]:
             for step in steps:
                 for what, count in step.result.statistics.items():

@@ -17,7 +17,7 @@ from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
-from wootz.passes.training.parameters import trained_parameters
+from wootz.passes.training.parameters import find_parameters
 from wootz.passes.training.rules.rule import Backward, NoRule, Rule
 from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, SEED_PREFIX, loss_outputs
@@ -33,19 +33,22 @@ class BuildGradients(Pass):
     1. Parameters are the constants that an operator uses as weights (convolution, normalisation, slope, …; running
        statistics and preprocessing constants are not), and that the losses depend on.
     2. What `frozen` names is not trained: a name, or a prefix that ends in `/` or `*`. Nor is a parameter with
-       lr_mult 0 (metadata `wootz.multipliers`).
+       lr_mult 0 (metadata `wootz.multipliers`), nor what an exporter wrote where the network has no parameter
+       (`wootz.passes.training.parameters.is_placeholder`): a note names it, and `trained` has it trained.
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
     4. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
-
     5. With `parameters-as-inputs`, parameters become inputs, with their values as initializers of the same name.
 
-    Refuses an operator without a rule, naming the node, a loss that is not a scalar, and a graph without parameters.
+    Refuses an operator without a rule, naming the node, a loss that is not a scalar, a graph without parameters, and
+    one with weights that would stay as they are, though nobody has frozen them (in a GRU, in a subgraph, in a function
+    or an operator of another domain, behind a quantization or another computation).
     Afterwards the graph calls functions of domain `wootz`; `legalize` replaces them by what a target runs.
     """
 
     name: ClassVar[str] = "build-gradients"
     losses: tuple[str, ...] = option((), "the outputs to minimise; by default every scalar output")
     frozen: tuple[str, ...] = option((), "parameters that are not trained: names, or prefixes ending in / or *")
+    trained: tuple[str, ...] = option((), "parameters that are trained though they look like an exporter's constants")
     parameters_as_inputs: bool = option(False, "parameters become inputs, for a program with an optimizer of its own")
 
     def apply(self, model: Model) -> PassResult:
@@ -53,7 +56,8 @@ class BuildGradients(Pass):
         graph = result.graph
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        parameters = trained_parameters(result, losses, self.frozen, self.name)
+        found = find_parameters(result, losses, self.frozen, self.trained, self.name)
+        parameters = list(found.trained)
         if not parameters:
             raise self.refuse("there is nothing to train: no loss depends on a parameter that is not frozen")
         forward_nodes = len(graph.nodes)
@@ -65,7 +69,7 @@ class BuildGradients(Pass):
         drop_unused_nodes(graph)
         import_used_functions(graph)
         counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
-        return PassResult(result, True, counts)
+        return PassResult(result, True, counts, notes=found.notes())
 
 
 class _ReverseWalk:

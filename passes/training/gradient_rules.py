@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wootz.passes.training.rules.elementwise import ELEMENTWISE
 from wootz.passes.training.rules.linear import LINEAR
 from wootz.passes.training.rules.movement import MOVEMENT
@@ -22,7 +24,7 @@ WITHOUT_GRADIENT = frozenset(
 )
 """Operators that are constant almost everywhere or give no real numbers: no gradient passes through them."""
 
-WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
+WEIGHT_OPERANDS: dict[str, Sequence[int]] = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
     "Gemm": (0, 1, 2),
@@ -36,12 +38,44 @@ WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
     "Gather": (0,),
     "Add": (0, 1),
     "Mul": (0, 1),
+    "Concat": range(2**31),
 }
 """The operands that are parameters where they are constant. A constant elsewhere (a bound, an axis, the mean that a
-Sub takes from the image) is not trained, nor is a constant of one element in Add and Mul."""
+Sub takes from the image) is not trained, nor is a constant of one element in Add, Mul and Concat."""
+
+ALSO_NUMBERS = frozenset({"Add", "Mul", "Concat"})
+"""The operators of WEIGHT_OPERANDS that read single numbers, which are no parameters."""
 
 FIXED_OPERANDS: dict[str, tuple[int, ...]] = {"SoftmaxCrossEntropyLoss": (2,)}
 """The operands that are no parameters where they are constant, whatever else uses them: class weights."""
 
+LIKE_WEIGHTS = frozenset({"Sub", "Div", "Sum"})
+"""Operators that a network may write a bias or a scale with; before the first weight they bring images into range."""
+
+SETTING_OPERANDS: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (3, 4),
+    "Clip": (1, 2),
+    "Dropout": (1, 2),
+    "Pad": (2,),
+    "Resize": (1, 2),
+    "SoftmaxCrossEntropyLoss": (2,),
+}
+"""The operands of real numbers that say how to compute; nobody trains them by a gradient."""
+
+UNTRAINED_WEIGHTS: dict[str, tuple[int, ...]] = {
+    "RNN": (1, 2, 3, 5),
+    "GRU": (1, 2, 3, 5),
+    "LSTM": (1, 2, 3, 5, 6, 7),
+    "DequantizeLinear": (0,),
+    "QLinearConv": (3, 8),
+    "QLinearMatMul": (0, 3),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+}
+"""The operands that are weights where they are constant, of operators that have no gradient."""
+
 LAYOUT_OPERATORS = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"))
+"""Operators that give all their elements, and each once."""
+
+PASSING_OPERATORS = LAYOUT_OPERATORS | {"Expand", "Slice"}
 """Operators through which a constant is still the parameter that it was."""

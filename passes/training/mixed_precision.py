@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -13,7 +14,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import np_to_onnx_type
-from wootz.passes.training.parameters import HALF_SUFFIX, trained_parameters
+from wootz.passes.training.parameters import HALF_SUFFIX, find_parameters
 from wootz.passes.training.state import loss_outputs
 
 Precision = Literal["float32", "float16"]
@@ -63,6 +64,7 @@ class MixedPrecision(Pass):
     name: ClassVar[str] = "mixed-precision"
     losses: tuple[str, ...] = option((), "the outputs to minimise; by default every scalar output")
     frozen: tuple[str, ...] = option((), "parameters that are not trained: names, or prefixes ending in / or *")
+    trained: tuple[str, ...] = option((), "parameters that are trained though they look like an exporter's constants")
 
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
@@ -72,14 +74,15 @@ class MixedPrecision(Pass):
                 raise self.refuse(f"{node.op} has a subgraph, which is not supported", node.name)
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
-        rewrite = _Rewrite(graph, trained_parameters(result, losses, self.frozen, self.name))
+        found = find_parameters(result, losses, self.frozen, self.trained, self.name)
+        rewrite = _Rewrite(graph, found.trained)
         return PassResult(result, bool(rewrite.in_half), {"float16 nodes": rewrite.in_half, "casts": rewrite.casts})
 
 
 class _Rewrite:
     """Visits the nodes in order. A tensor that is now float16 keeps its name; its casts are made once, when needed."""
 
-    def __init__(self, graph: Graph, trained: list[Constant]):
+    def __init__(self, graph: Graph, trained: Iterable[Constant]):
         self.builder = Builder(graph)
         self.in_half = self.casts = 0
         self._trained = {id(t) for t in trained}

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Model, Node, Variable, separate_merged_constants
+from wootz.passes.ir.model import Constant, Model, Node, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
+from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.state import NEW_SUFFIX
 
 
@@ -21,8 +22,8 @@ class TrainingMode(Pass):
        are the mean and variance of the batch, which the gradient needs; the running averages are computed beside it:
        `mean.new = momentum * mean + (1 - momentum) * batch_mean`, a graph output, and so for the variance.
     2. Dropout gets `training_mode=true` and a seed of its own.
-    3. An Identity of a constant becomes a constant of its own name: exporters merge parameters that are equal before
-       training, and they won't be afterwards.
+    3. Parameters that an exporter has merged, since they are equal before training, are separated again
+       (`wootz.passes.training.merged_parameters`).
 
     As ONNX defines it, the batch is normalised with its population variance (divided by n), and the running variance
     averages that. PyTorch and Caffe normalise alike, but average the sample variance (divided by n - 1).
@@ -38,7 +39,7 @@ class TrainingMode(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         graph = result.graph
-        separated = separate_merged_constants(graph)
+        separated = separate_merged_parameters(graph)
         annotate_shapes(graph)
         batch_norms = [n for n in graph.nodes if n.op == "BatchNormalization" and not n.attrs.get("training_mode", 0)]
         dropouts = [n for n in graph.nodes if n.op == "Dropout"]

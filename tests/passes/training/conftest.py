@@ -18,6 +18,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Model, Node, Variable, constants, replace_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.text import parse_text
+from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.simplify import drop_unused_nodes
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
@@ -36,13 +37,17 @@ def _make_model(text: str, seed: int = 0, **weights: object) -> Model:
     return parsed
 
 
-def _run(graph: Model, feeds: Arrays) -> Arrays:
+def _session(graph: Model) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # every state with an initial value is warned about
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         graph.to_proto().SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
+
+
+def _run(graph: Model, feeds: Arrays) -> Arrays:
+    session = _session(graph)
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, feeds), strict=True))
 
 
@@ -275,6 +280,27 @@ def make_model() -> Callable[..., Model]:
 def run() -> Callable[[Model, Arrays], Arrays]:
     """All outputs by name, computed by ONNX Runtime on one thread."""
     return _run
+
+
+def _run_steps(graph: Model, batches: Sequence[tuple[np.ndarray, np.ndarray]], rate: float) -> list[float]:
+    """Makes a step with each batch of data and labels; gives the losses."""
+    interface = TrainingInterface.of(graph)
+    state = {t.name: t.values for t in graph.graph.inputs if isinstance(t, Constant)}
+    session = _session(graph)
+    names = [o.name for o in session.get_outputs()]
+    losses = []
+    for data, labels in batches:
+        feeds = {interface.data: data, interface.labels: labels, interface.learning_rate: np.array(rate, np.float32)}
+        outputs = dict(zip(names, session.run(None, feeds | state), strict=True))
+        losses.append(float(outputs[interface.losses[0]]))
+        state = {slot.input: outputs[slot.output] for slot in interface.slots}
+    return losses
+
+
+@pytest.fixture(scope="session")
+def run_steps() -> Callable[[Model, Sequence[tuple[np.ndarray, np.ndarray]], float], list[float]]:
+    """The losses of one step of a training graph with each batch, at a learning rate."""
+    return _run_steps
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx.defs
 
 from wootz.passes.ir.model import OPSET
-from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
+from wootz.passes.training.gradient_rules import PASSING_OPERATORS, RULES, WEIGHT_OPERANDS, WITHOUT_GRADIENT
 from wootz.passes.training.rules.elementwise import ELEMENTWISE
 from wootz.passes.training.rules.linear import LINEAR
 from wootz.passes.training.rules.movement import MOVEMENT
@@ -48,9 +48,9 @@ def parameter_rows():
     yield "| operator | operands |\n| --- | --- |\n"
     for operator, places in WEIGHT_OPERANDS.items():
         formals = onnx.defs.get_schema(operator, OPSET, "").inputs
-        names = dict.fromkeys(formals[min(place, len(formals) - 1)].name for place in places)
+        names = dict.fromkeys(formals[min(place, len(formals) - 1)].name for place in places[: len(formals)])
         yield f"| {operator} | {', '.join(names)} |\n"
-    yield f"| the same behind | {', '.join(sorted(LAYOUT_OPERATORS))} |\n"
+    yield f"| the same behind | {', '.join(sorted(PASSING_OPERATORS))} |\n"
 
 
 def between(begin, end):

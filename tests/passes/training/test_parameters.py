@@ -1,0 +1,214 @@
+"""Which constants are trained, which an exporter has made up, and which would silently stay as they are."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from wootz.passes.errors import PassError
+from wootz.passes.ir.text import parse_text
+from wootz.passes.training.attach_loss import AttachLoss
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.merged_parameters import separate_merged_parameters
+from wootz.passes.training.mixed_precision import MixedPrecision
+
+ONES, ZEROS = np.ones(4, np.float32), np.zeros(4, np.float32)
+
+
+def gradients(model, **options):
+    """The parameters that get a gradient, and the pass's notes."""
+    result = BuildGradients(**options).apply(AttachLoss(loss="mse").apply(model).model)
+    return [t.name.removesuffix(".grad") for t in result.model.graph.outputs if t.name != "loss"], result.notes
+
+
+UNTRAINED = {
+    "recurrent": (
+        "g (float[5,2,3] x) => (y) <float[1,12,3] w, float[1,12,4] r, float[1,24] b, float[4,2] fc> {"
+        " [rnn] h = GRU<hidden_size=4>(x, w, r, b)  s = Squeeze(h)  y = MatMul(s, fc) }",
+        {"w": (1, 12, 3), "r": (1, 12, 4), "b": (1, 24), "fc": (4, 2)},
+        "rnn: there is no gradient for w, r, b, which GRU reads: freeze w, r, b",
+    ),
+    "other domain": (
+        "g (float[2,3] x) => (y) <float[3,4] w, float[4,2] fc> {"
+        " [fused] h = com.microsoft.FusedMatMul(x, w)  y = MatMul(h, fc) }",
+        {"w": (3, 4), "fc": (4, 2)},
+        "fused: there is no gradient for w, which com.microsoft.FusedMatMul reads: freeze w",
+    ),
+    "quantized": (
+        "g (float[2,4] x) => (y) <int8[4,4] w, float scale, float[4,2] fc> {"
+        " [restore] d = DequantizeLinear(w, scale)  h = MatMul(x, d)  y = MatMul(h, fc) }",
+        {"w": np.arange(16, dtype=np.int8).reshape(4, 4), "scale": (), "fc": (4, 2)},
+        "restore: there is no gradient for w, which DequantizeLinear reads: freeze w",
+    ),
+    "subtracted": (
+        "g (float[2,4] x) => (y) <float[4,4] w, float[4] shift> { h = MatMul(x, w)  [shifted] y = Sub(h, shift) }",
+        {"w": (4, 4), "shift": (4,)},
+        "shifted: shift isn't trained, though Sub reads it behind weights that are: freeze shift",
+    ),
+    "in a branch": (
+        "g (float[2,4] x, bool choice) => (float[2,4] y) <float[4,4] w> { h = MatMul(x, w)"
+        " [if] z = If (choice) <then_branch = t () => (float[2,4] a) <float[4] v = {1,2,3,4}> { a = Mul(x, v) },"
+        " else_branch = e () => (float[2,4] b) { b = Identity(x) }>  y = Add(h, z) }",
+        {"w": (4, 4)},
+        "if: nothing is trained in a subgraph of If, which reads v: run fold-constants before, or freeze v",
+    ),
+    "shared with a branch": (
+        "g (float[2,4] x, bool choice) => (float[2,4] y) <float[4,4] w> { h = MatMul(x, w)"
+        " [if] z = If (choice) <then_branch = t () => (float[2,4] a) { a = MatMul(x, w) },"
+        " else_branch = e () => (float[2,4] b) { b = Identity(x) }>  y = Add(h, z) }",
+        {"w": (4, 4)},
+        "if: nothing is trained in a subgraph of If, which reads w: run fold-constants before, or freeze w",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", UNTRAINED)
+def test_weights_that_would_silently_stay_as_they_are_are_refused_by_name(kind, make_model):
+    text, weights, reason = UNTRAINED[kind]
+    model = make_model(text, **weights)
+    # what is inferred of a custom operator is its annotation
+    for tensor in model.graph.tensors().values():
+        if tensor.inputs and tensor.inputs[0].domain == "com.microsoft":
+            tensor.dtype, tensor.shape = np.dtype(np.float32), [2, 4]
+    with pytest.raises(PassError, match=re.escape(f"build-gradients: {reason}") + "$"):
+        gradients(model)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "other domain", "quantized", "subtracted"])
+def test_what_is_frozen_may_stay_as_it_is(kind, make_model):
+    text, weights, reason = UNTRAINED[kind]
+    frozen = tuple(reason.rpartition("freeze ")[2].split(", "))
+    model = make_model(text, **weights)
+    for tensor in model.graph.tensors().values():
+        if tensor.inputs and tensor.inputs[0].domain == "com.microsoft":
+            tensor.dtype, tensor.shape = np.dtype(np.float32), [2, 4]
+    trained, _ = gradients(model, frozen=frozen)
+    assert trained == [n for n in weights if n in ("w", "fc") and n not in frozen]
+
+
+FUNCTION = """<ir_version: 8, opset_import: ["" : 18, "own" : 1]>
+g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> {
+  h = own.twice(x)
+  y = MatMul(h, w)
+}
+<domain: "own", opset_import: ["" : 18]> twice (x) => (y) { y = Add(x, x) }"""
+
+
+def test_functions_are_refused():
+    lossy = AttachLoss(loss="mse").apply(parse_text(FUNCTION)).model
+    with pytest.raises(PassError, match=r"there is no gradient through the function own\.twice: inline it"):
+        BuildGradients().apply(lossy)
+
+
+def test_a_constant_that_images_are_brought_into_range_by_is_no_weight(make_model):
+    text = "g (float[N,4] x) => (y) <float[4] mean, float[4,4] w> { c = Sub(x, mean)  y = MatMul(c, w) }"
+    assert gradients(make_model(text, mean=(4,), w=(4, 4))) == (["w"], ())
+
+
+def test_a_class_token_is_trained(make_model):
+    text = """g (float[2,3,4] x) => (y) <float[1,1,4] token, int64[3] shape, float[4,2] w> {
+      t = Expand(token, shape)
+      both = Concat<axis=1>(t, x)
+      y = MatMul(both, w)
+    }"""
+    model = make_model(text, token=np.zeros((1, 1, 4), np.float32), shape=np.array([2, 1, 4]), w=(4, 2))
+    assert gradients(model) == (["token", "w"], ())
+
+
+NORMALISED = """g (float[N,3,4,4] x) => (y)
+<float[4,3,1,1] w, float[4] "{scale}", float[4] "{bias}", float[4,1,1] gamma> {{
+  c = Conv(x, w)
+  n = InstanceNormalization(c, "{scale}", "{bias}")
+  {rest}
+}}"""
+
+
+def normalised(make_model, scale, bias, rest="y = Relu(n)", values=(ONES, ZEROS)):
+    text = NORMALISED.format(scale=scale, bias=bias, rest=rest)
+    weights = {"w": (4, 3, 1, 1), scale: values[0], bias: values[1], "gamma": (4, 1, 1)}
+    return make_model(text, **{n: v for n, v in weights.items() if n != "gamma" or n in rest})
+
+
+@pytest.mark.parametrize("names", [("/n/Constant_output_0", "/n/Constant_1_output_0"), ("val_8", "val_11"), ("7", "8")])
+def test_scales_and_biases_that_an_exporter_made_up_are_not_trained(names, make_model):
+    model = normalised(make_model, *names)
+    note = f"not trained, since an exporter wrote them where the network has no parameter: {', '.join(names)}"
+    assert gradients(model) == (["w"], (note,))
+    assert gradients(model, trained=names) == (["w", *names], ())
+    with pytest.raises(PassError, match=r"trained=val_9 names no constant"):
+        gradients(model, trained=("val_9",))
+
+
+def test_a_norm_with_names_of_its_own_or_with_learned_values_is_trained(make_model):
+    assert gradients(normalised(make_model, "norm.weight", "norm.bias")) == (["w", "norm.weight", "norm.bias"], ())
+    learned = normalised(make_model, "val_8", "val_11", values=(ONES * 2, ZEROS))
+    assert gradients(learned) == (["w", "val_8", "val_11"], ())
+
+
+def test_a_neutral_norm_before_a_scale_is_not_trained(make_model):
+    assert gradients(normalised(make_model, "s", "b", "y = Mul(n, gamma)"))[0] == ["w", "gamma"]
+    read_twice = "m = Mul(n, gamma)  y = Add(m, n)"
+    assert gradients(normalised(make_model, "s", "b", read_twice))[0] == ["w", "s", "b", "gamma"]
+
+
+def test_an_anti_aliasing_filter_is_not_trained(make_model):
+    text = """g (float[N,3,6,6] x) => (y) <float[4,3,1,1] w, float[4,1,3,3] blur> {
+      c = Conv(x, w)
+      y = Conv<group=4>(c, blur)
+    }"""
+    binomial = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
+    repeated = np.broadcast_to(binomial, (4, 1, 3, 3)).copy()
+    assert gradients(make_model(text, w=(4, 3, 1, 1), blur=repeated))[0] == ["w"]
+    assert gradients(make_model(text, w=(4, 3, 1, 1), blur=(4, 1, 3, 3)))[0] == ["w", "blur"]
+    assert gradients(make_model(text, w=(4, 3, 1, 1), blur=np.ones((4, 1, 3, 3), np.float32)))[0] == ["w", "blur"]
+
+
+def test_padding_in_concat_is_not_trained(make_model):
+    text = """g (float[2,4] x) => (y) <float[4,4] w, float[2,4] "{name}"> {{
+      h = MatMul(x, w)
+      y = Concat<axis=1>(h, "{name}")
+    }}"""
+    for name, trained in (("val_3", ["w"]), ("token", ["w", "token"])):
+        model = make_model(text.format(name=name), w=(4, 4), **{name: np.zeros((2, 4), np.float32)})
+        assert gradients(model)[0] == trained
+
+
+def test_mixed_precision_and_gradients_agree_on_what_is_trained(make_model):
+    lossy = AttachLoss(loss="mse").apply(normalised(make_model, "val_8", "val_11")).model
+    half = MixedPrecision().apply(lossy).model
+    assert [t.name for t in BuildGradients().apply(half).model.graph.outputs] == ["loss", "w.grad"]
+
+
+SHARED = """g (float[N,4] x) => (y, z) <float[4,4] v, float[4,4] w, float[4] ones, float[4] b> {{
+  z = MatMul(x, w)
+  h = MatMul(x, v)
+  [first] h1 = Mul(h, ones)
+  i = MatMul(h1, {weight})
+  [second] i1 = Mul(i, {scale})
+  y = Add(i1, b)
+}}"""
+
+
+def test_equal_parameters_of_layers_are_separated_and_shared_layers_stay_shared(make_model):
+    def names(weight, scale, values):
+        model = make_model(SHARED.format(weight=weight, scale=scale), v=(4, 4), w=(4, 4), ones=values, b=(4,))
+        count = separate_merged_parameters(model.graph)
+        assert separate_merged_parameters(model.graph) == 0
+        return count, [t.name for node in model.graph.nodes if node.op == "Mul" for t in node.inputs[1:]]
+
+    assert names("w", "ones", ONES) == (1, ["ones", "ones/second"])
+    assert names("v", "ones", ONES) == (0, ["ones", "ones"])
+    assert names("w", "ones", np.arange(4, dtype=np.float32)) == (0, ["ones", "ones"])
+
+
+def test_running_statistics_that_are_equal_at_first_are_separated(make_model):
+    text = """g (float[N,4] x) => (y) <float[4,4] w, float[4] ones, float[4] zeros> {
+      c = MatMul(x, w)
+      [norm] y = BatchNormalization(c, ones, zeros, zeros, ones)
+    }"""
+    model = make_model(text, w=(4, 4), ones=ONES, zeros=ZEROS)
+    assert separate_merged_parameters(model.graph) == 2
+    (norm,) = (n for n in model.graph.nodes if n.op == "BatchNormalization")
+    assert [t.name for t in norm.inputs[1:]] == ["ones", "zeros", "zeros/norm", "ones/norm"]
