@@ -7,6 +7,7 @@ rows are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,9 +45,13 @@ def settle_layouts(walk: ChannelWalk) -> tuple[Permutation, ...]:
             found = _permutations_from(walk, node, spread)
             permutations += found
             free.update(name for permutation in found for name in permutation.inner)
+    rows = _Rows(walk)
+    seen: set[tuple[tuple[int, ...], bytes]] = set()
     for name, labels in spread.items():
-        if name not in free:
-            _tie_rows(walk, labels)
+        key = (labels.shape, labels.tobytes())
+        if name not in free and key not in seen:
+            seen.add(key)
+            rows.tie(labels)
     return tuple(permutations)
 
 
@@ -87,20 +92,36 @@ def _is_permuted(walk: ChannelWalk, entry: Tensor, exit: Tensor, positions: np.n
     return walk.shape(entry) == walk.shape(exit) and varying_axes(positions) in ((axis,), ())
 
 
-def _tie_rows(walk: ChannelWalk, labels: np.ndarray) -> None:
-    """Ties all rows of a map, where a row lies along the last axis that varies; maps that are settled stay."""
-    channels = connected(walk.atoms, walk.ties)
-    known = np.where(labels >= 0, channels[labels], -1)
-    axes = varying_axes(known)
-    locked = np.zeros(walk.atoms + 1, bool)
-    locked[-1] = True  # NO_ATOM
-    for atoms, _ in walk.locks:
-        locked[channels[atoms]] = True
-    if locked[known].all():
-        return
-    for axis in axes:
-        others = tuple(a for a in axes if a != axis)
-        if (known == known[tuple(slice(0, 1) if a in others else slice(None) for a in range(known.ndim))]).all():
+class _Rows:
+    """Ties the rows of maps. `channels` has the channel of each atom as far as it is known: int32[atoms]."""
+
+    def __init__(self, walk: ChannelWalk):
+        self.walk = walk
+        self.channels = connected(walk.atoms, walk.ties)
+        self.locked = np.zeros(walk.atoms + 1, bool)
+        self.locked[-1] = True  # NO_ATOM
+        self._lock(walk.locks)
+
+    def tie(self, labels: np.ndarray) -> None:
+        """Ties all rows of a map, where a row lies along the last axis that varies; maps that are settled stay."""
+        known = np.where(labels >= 0, self.channels[labels], -1)
+        axes = varying_axes(known)
+        if self.locked[known].all():
             return
-    row = labels[tuple(slice(0, 1) if a in axes[:-1] else slice(None) for a in range(labels.ndim))]
-    walk.tie(labels, row, "its channels lie beside others that can't be removed")
+        for axis in axes:
+            others = tuple(a for a in axes if a != axis)
+            if (known == known[tuple(slice(0, 1) if a in others else slice(None) for a in range(known.ndim))]).all():
+                return
+        row = labels[tuple(slice(0, 1) if a in axes[:-1] else slice(None) for a in range(labels.ndim))]
+        ties, locks = len(self.walk.ties), len(self.walk.locks)
+        self.walk.tie(labels, row, "its channels lie beside others that can't be removed")
+        new = [(self.channels[a], self.channels[b]) for a, b in self.walk.ties[ties:]]
+        merged = connected(self.walk.atoms, new)
+        self.channels = merged[self.channels]
+        locked = np.flatnonzero(self.locked[:-1])
+        self.locked[merged[locked]] = True
+        self._lock(self.walk.locks[locks:])
+
+    def _lock(self, locks: Iterable[tuple[np.ndarray, str]]) -> None:
+        for atoms, _ in locks:
+            self.locked[self.channels[atoms]] = True

@@ -315,6 +315,10 @@ def _join_maps(
     if any(extents[a] == 1 for a in varying_axes(labels)):
         walk.lock(mine, f"{walk.where(node)} spreads one channel over several")
         return labels
+    if varying_axes(labels) and not varying_axes(mine):
+        walk.lock(labels, f"{walk.where(node)} combines several channels with one that was repeated")
+        walk.lock(mine, f"{walk.where(node)} combines several channels with one that was repeated")
+        return labels
     walk.tie(labels, mine, f"{walk.where(node)} combines them with a channel that can't be removed")
     wide, also_wide = np.broadcast_arrays(labels, mine)
     return np.where(wide >= 0, wide, also_wide)
@@ -629,9 +633,11 @@ def gather(walk: ChannelWalk, node: Node) -> None:
 def expand(walk: ChannelWalk, node: Node) -> None:
     shape = walk.shape(node.outputs[0]) or ()
     labels = aligned(walk.map(node.inputs[0]), len(shape))
-    walk.set_map(node.outputs[0], labels)
     if varying_axes(labels):
+        walk.set_map(node.outputs[0], labels)
         walk.note_shape(node, "Expand", varying_axes(labels))
+    else:
+        walk.lock(labels, f"{walk.where(node)} spreads one channel over several")
 
 
 def tile(walk: ChannelWalk, node: Node) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wootz.passes.analysis.computed_constants import ComputedConstants
-from wootz.passes.analysis.index_maps import NO_ATOM, empty_map, first_along, varying_axes
+from wootz.passes.analysis.index_maps import NO_ATOM, distinct_pairs, empty_map, first_along, varying_axes
 from wootz.passes.analysis.static_shapes import StaticShapes
 from wootz.passes.ir.model import Constant, Graph, Node, Tensor, captured_tensors, producer
 
@@ -166,10 +166,9 @@ class ChannelWalk:
         """Unites the atoms that meet; one that meets no atom is locked for `reason`."""
         a, b = np.broadcast_arrays(a, b)
         both = (a >= 0) & (b >= 0)
+        self.ties.append(distinct_pairs(self.atoms, a[both], b[both]))
         if both.all():
-            self.ties.append((a, b))
             return
-        self.ties.append((a[both], b[both]))
         self.lock(np.where(both, NO_ATOM, np.maximum(a, b)), reason)
 
     def lock(self, labels: np.ndarray, reason: str) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 NO_ATOM = -1
 LARGEST_MAP = 1 << 24
 """Maps with more elements aren't made."""
+MOST_ROUNDS = 8
+"""Atoms with more partners in a tie than that are rare: their pairs may be repeated."""
 
 
 def empty_map(rank: int) -> np.ndarray:
@@ -64,7 +66,16 @@ def reshaped(labels: np.ndarray, source: Sequence[int], target: Sequence[int]) -
             shape += [1] * (last - first)
     if int(np.prod(wide, dtype=np.int64)) > LARGEST_MAP:
         return None
-    return np.broadcast_to(labels, wide).reshape(shape)
+    return narrowed(np.broadcast_to(labels, wide).reshape(shape))
+
+
+def narrowed(labels: np.ndarray) -> np.ndarray:
+    """The map with extent 1 along the axes where it is written out and nothing varies."""
+    for axis in varying_axes(labels):
+        first = labels[tuple(slice(0, 1) if a == axis else slice(None) for a in range(labels.ndim))]
+        if (labels == first).all():
+            labels = first
+    return labels
 
 
 def _corresponding_runs(
@@ -89,6 +100,24 @@ def _corresponding_runs(
                 right, j = right * target[j], j + 1
         runs.append(((start, i), (first, j)))
     return runs
+
+
+def distinct_pairs(count: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different ones of the pairs (a[i], b[i]) of atoms below `count`, where most are repeated."""
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    partner = np.full(count, NO_ATOM, np.int32)
+    while a.size:
+        partner.fill(NO_ATOM)
+        partner[a] = b
+        firsts = np.flatnonzero(partner >= 0).astype(np.int32)
+        found.append((firsts, partner[firsts]))
+        rest = partner[a] != b
+        a, b = a[rest], b[rest]
+        if a.size and len(found) == MOST_ROUNDS:
+            found.append((a, b))
+            break
+    lefts, rights = zip(*found, strict=True) if found else ((a,), (b,))
+    return np.concatenate(lefts), np.concatenate(rights)
 
 
 def connected(count: int, ties: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

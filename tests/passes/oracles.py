@@ -13,7 +13,8 @@ from wootz.passes.pruning.materializer import kept_atoms
 
 TOLERANCE = 1e-5
 """max|a - b| / max|b|, float32."""
-CONSUMERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "ReduceSum"}
+CONSUMERS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 2, "Einsum": 2, "ReduceSum": 1}
+"""Operators that sum over channels, and how many of their operands may have some."""
 
 
 def zero_masked(model: Model, plan: PruningPlan) -> Model:
@@ -23,15 +24,14 @@ def zero_masked(model: Model, plan: PruningPlan) -> Model:
     masked = model.copy()
     builder = Builder(masked.graph, "mask/")
     for node in list(masked.graph.nodes):
-        data = node.inputs[0] if node.inputs else None
-        if node.op in CONSUMERS and data is not None and data.name in analysis.maps:
-            mask = kept[analysis.maps[data.name]]
+        for operand, data in enumerate(node.inputs[: CONSUMERS.get(node.op, 0)]):
+            mask = kept[analysis.maps.get(data.name, np.full((), -1))]
             if not mask.all():
                 product = builder.op("Mul", data, builder.constant(mask.astype(np.float32)))
                 masked.graph.nodes.remove(masked.graph.nodes[-1])
                 place = next(i for i, n in enumerate(masked.graph.nodes) if n is node)
                 masked.graph.nodes.insert(place, product.inputs[0])
-                node.inputs[0] = product
+                node.inputs[operand] = product
     return masked
 
 
