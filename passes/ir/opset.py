@@ -8,7 +8,7 @@ its adapters are wrong or keep attributes that the other form lacks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,10 @@ LARGEST_OPERAND = 1024
 """Constants of more elements say nothing about shapes; inference does without their values."""
 
 
+SUCCEEDED = ("Scatter", "Upsample")
+"""Operators that another took the place of; exporters go on writing them in opsets that have none."""
+
+
 def convert_to_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """The model in terms of another version of ONNX's standard operators; other domains stay as they are.
 
@@ -35,7 +39,8 @@ def convert_to_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
     """
     converted = onnx.ModelProto()
     converted.CopyFrom(proto)
-    scope = Scope(*_names(converted))
+    names, read = _names(converted)
+    scope = Scope(set(names), read)
     opset = standard_opset(proto.opset_import)
     _convert_graph(converted.graph, _inferred(proto), scope, opset, version)
     for function in converted.functions:
@@ -43,6 +48,7 @@ def convert_to_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
         nodes = _convert_nodes(function.node, [], inside, standard_opset(function.opset_import, opset), version)
         _replace(function.node, nodes)
         _set_opset(function.opset_import, version)
+    _drop_constants(converted, (names - read) | _names(converted)[1])
     _set_opset(converted.opset_import, version)
     converted.ir_version = max(converted.ir_version, helper.find_min_ir_version_for(list(converted.opset_import), True))
     _check(converted.graph, _inferred(converted), version)
@@ -64,6 +70,28 @@ def _replace(repeated, content: Sequence) -> None:  # type: ignore[no-untyped-de
     """Gives a repeated field of protobuf other content."""
     del repeated[:]
     repeated.extend(content)
+
+
+def _drop_constants(proto: onnx.ModelProto, kept: Container[str]) -> None:
+    """Removes what became attributes or is left out now: the constants that aren't `kept`."""
+
+    def needed(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+        for graph in (g for node in nodes for g in _subgraphs(node)):
+            visit(graph)
+        return [n for n in nodes if n.op_type != "Constant" or n.domain not in STANDARD_DOMAINS or n.output[0] in kept]
+
+    def visit(graph: onnx.GraphProto) -> None:
+        nodes = needed(graph.node)
+        if len(nodes) < len(graph.node):
+            _replace(graph.node, nodes)
+        inputs = {info.name for info in graph.input}
+        for i in reversed(range(len(graph.initializer))):
+            if graph.initializer[i].name not in kept and graph.initializer[i].name not in inputs:
+                del graph.initializer[i]
+
+    visit(proto.graph)
+    for function in proto.functions:
+        _replace(function.node, needed(function.node))
 
 
 # Names, types and constants
@@ -176,7 +204,7 @@ def _convert_node(node: onnx.NodeProto, scope: Scope, opset: int, version: int) 
 def _upgrade(node: onnx.NodeProto, scope: Scope, opset: int, version: int) -> Iterator[onnx.NodeProto]:
     op = node.op_type
     current = since(op, opset)
-    if current is not None and onnx.defs.get_schema(op, opset).deprecated:  # some exporters write it all the same
+    if current is not None and op in SUCCEEDED and onnx.defs.get_schema(op, opset).deprecated:
         opset = current - 1
     following = next((v for v in range(opset + 1, version + 1) if since(op, v) == v), None)
     if following is None:

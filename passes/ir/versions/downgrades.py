@@ -259,13 +259,13 @@ def _top_k(node: Rewriting, opset: int) -> None:
 
 def _over_one_axis(node: Rewriting, opset: int) -> None:
     """Softmax, LogSoftmax and Hardmax before opset 13 are over all dimensions from `axis` on: the last one."""
-    x, rank = node.input(0), node.known_rank(node.input(0))
-    axis = node.get("axis", -1) % rank
-    if axis == rank - 1:
+    x, axis, rank = node.input(0), node.get("axis", -1), node.rank(node.input(0))
+    if axis in (-1, None if rank is None else rank - 1):
         node.put(axis=axis)
         node.keep()
         return
-    order = [i for i in range(rank) if i != axis] + [axis]
+    rank = node.known_rank(x)
+    order = [i for i in range(rank) if i != axis % rank] + [axis % rank]
     moved = node.op("Transpose", x, perm=order)
     result = node.op(node.node.op_type, moved, axis=rank - 1)
     node.op("Transpose", result, perm=np.argsort(order).tolist(), outputs=node.outputs)
@@ -279,6 +279,14 @@ def _shape(node: Rewriting, opset: int) -> None:
         return
     bounds = node.constant([start]), node.constant([np.iinfo(np.int64).max if end is None else end])
     node.op("Slice", node.op("Shape", node.input(0)), *bounds, outputs=node.outputs)
+
+
+def _resize_operands(node: Rewriting, opset: int) -> None:
+    """What is left out was empty."""
+    for i in (1, 2):
+        if not node.input(i):
+            node.inputs[i] = node.constant(np.zeros(0, np.float32))
+    node.keep()
 
 
 def _resize(node: Rewriting, opset: int) -> None:
@@ -389,8 +397,9 @@ DOWNGRADES: dict[tuple[str, int], Rule] = {
     ("RMSNormalization", 23): _rms_normalization,
     ("Range", 27): _range,
     ("ReduceSum", 13): _reduction,
-    ("Resize", 11): _resize,
     ("Resize", 10): _upsample,
+    ("Resize", 11): _resize,
+    ("Resize", 13): _resize_operands,
     ("Resize", 19): _without_mode("coordinate_transformation_mode", "half_pixel_symmetric"),
     ("RoiAlign", 16): _roi_align,
     ("ScatterElements", 11): _scatter,

@@ -65,10 +65,14 @@ def _batch_normalization_per_activation(node: Rewriting, opset: int) -> None:
 
 
 def _batch_normalization_results(node: Rewriting, opset: int) -> None:
-    """Five results were said to mean training; those that nothing reads mean nothing, as in ONNX Runtime."""
-    if any(node.is_read(i) for i in range(1, 5)):
-        node.refuse("gives the statistics of a batch, in a form that has no successor: export it in inference mode")
-    del node.outputs[1:]
+    """Five results, of which the last two are said to speed up gradients, mean that it trains."""
+    while node.outputs and not node.outputs[-1]:
+        node.outputs.pop()
+    if len(node.outputs) > 1:
+        if node.is_read(3) or node.is_read(4):
+            node.refuse(f"gives the saved statistics of a batch, which opset {opset} lacks")
+        node.put(training_mode=1)
+        del node.outputs[3:]
     node.keep()
 
 
@@ -128,26 +132,29 @@ def _upsample(node: Rewriting, opset: int) -> None:
 def _resize_asymmetric(node: Rewriting, opset: int) -> None:
     """Resize before opset 11: pixel i comes from i / scale, rounded down where enlarged and up where reduced."""
     x, scales = node.inputs
+    roi = node.constant(np.zeros(0, np.float32))
     if node.get("mode", "nearest") != "nearest":
         node.put(coordinate_transformation_mode="asymmetric")
-        node.inputs = [x, "", scales]
+        node.inputs = [x, roi, scales]
         node.keep()
         return
     known = node.value(scales)
     mode = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric"}
     if known is not None and (known >= 1).all():
-        node.op("Resize", x, "", scales, outputs=node.outputs, nearest_mode="floor", **mode)
+        node.op("Resize", x, roi, scales, outputs=node.outputs, nearest_mode="floor", **mode)
     elif known is not None and (known <= 1).all():
-        node.op("Resize", x, "", scales, outputs=node.outputs, nearest_mode="ceil", **mode)
+        node.op("Resize", x, roi, scales, outputs=node.outputs, nearest_mode="ceil", **mode)
     else:
         one = node.constant(np.ones(1, np.float32))
         larger, smaller = node.op("Max", scales, one), node.op("Min", scales, one)
-        enlarged = node.op("Resize", x, "", larger, nearest_mode="floor", **mode)
-        node.op("Resize", enlarged, "", smaller, outputs=node.outputs, nearest_mode="ceil", **mode)
+        enlarged = node.op("Resize", x, roi, larger, nearest_mode="floor", **mode)
+        node.op("Resize", enlarged, roi, smaller, outputs=node.outputs, nearest_mode="ceil", **mode)
 
 
 def _resize_one_size(node: Rewriting, opset: int) -> None:
-    """Either scales or sizes are given; and tf_half_pixel_for_nn, where it rounds down, has another name."""
+    """Empty operands are left out; and tf_half_pixel_for_nn, where it rounds down, has another name."""
+    if node.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+        node.inputs[1:2] = [""]
     if node.input(3):
         node.inputs[2] = ""
     if node.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
