@@ -45,7 +45,7 @@ def _check_memo(content: bytes) -> None:
     The unpickler allocates what the largest index asks for: nine bytes could take gigabytes.
     """
     for opcode, argument, position in pickletools.genops(content):
-        if opcode.name in _MEMO_WRITES and not 0 <= int(argument) <= len(content):
+        if opcode.name in _MEMO_WRITES and not 0 <= (argument or 0) <= len(content):
             raise ValueError(f"an impossible index at byte {position}")
 
 

@@ -17,8 +17,9 @@ from wootz.passes.errors import InputError, WootzError
 
 LARGEST_BLOB = 2**31 - 1
 """Elements; Caffe's own limit (`Blob::Reshape`)."""
-LARGEST_FILLED = 2**28
-"""Elements of all parameters together that start from fillers: 1 GB, twice what the largest known network has."""
+LARGEST_PARAMETER, LARGEST_FILLED = 2**27, 2**28
+"""Elements of one parameter, and of all together, that start from fillers: the largest known have 103 million (VGG) and
+252 million (DeconvNet)."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class FilledWeights:
         key, size = (layer.message.offset, expected.index), math.prod(expected.shape)
         self.total += size - self.sizes.get(key, 0)
         self.sizes[key] = size
-        if self.total > LARGEST_FILLED:
+        if size > LARGEST_PARAMETER or self.total > LARGEST_FILLED:
             raise layer.error(
-                f"with its {expected.name} of shape {_text(expected.shape)} more than 1 GB starts from fillers: "
-                f"give the weights in a file"
+                f"its {expected.name} of shape {_text(expected.shape)} would start from its filler: up to "
+                f"{LARGEST_PARAMETER:,} elements do, {LARGEST_FILLED:,} in a network; give the weights in a file"
             )
         try:
             return fill(expected.filler, expected.shape, self.seed, f"{layer.name}.{expected.name}")

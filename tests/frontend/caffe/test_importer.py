@@ -237,7 +237,7 @@ def test_a_shape_that_is_in_the_data_can_be_given(load) -> None:
         (
             """layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"
                 inner_product_param { num_output: 2147483647 } }""",
-            "its weight of shape 2147483647×18 more than 1 GB starts from fillers",
+            "its weight of shape 2147483647×18 would start from its filler: up to",
         ),
         (
             """layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"

@@ -1,0 +1,190 @@
+"""Subspaces, objectives, plans and data sets."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import numpy as np
+from driver import BYTE_MUTATIONS, TEXT_MUTATIONS, Reader
+from PIL import Image
+
+from wootz.frontend.objective import read_objective
+from wootz.frontend.subspace import read_subspace
+from wootz.passes.errors import InputError, WootzError
+from wootz.passes.ir.text import parse_text
+from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
+from wootz.passes.transforms.annotate_modules import AnnotateModules
+from wootz.passes.transforms.apply_plan import ApplyPlan
+from wootz.runtime.dataset import load_dataset
+
+NETWORK = PrunableNetwork(
+    ("a", "b"), (PrunableConvolution("a1", "a"), PrunableConvolution("b1", "b"), PrunableConvolution("c", None))
+)
+RATES = [[0.3, 0.0], [0.5, 0.7]]
+MODEL = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,1,2,2] x) => (float[N,1,2,2] y) <float[2,1,1,1] v = {1,2}, float[1,2,1,1] w = {1,2}> {
+  [c1] h = Conv(x, v)
+  [c2] y = Conv(h, w)
+}""")
+PLAN = b"""{"layers": [
+  {"layer": "c1", "weight": "v", "filters": 2, "keep": [1], "tied": [], "locked": null},
+  {"layer": "c2", "weight": "w", "filters": 1, "keep": [0], "tied": [], "locked": "an output"}
+]}"""
+PIXELS = np.arange(4 * 3 * 4 * 5, dtype=np.uint8).reshape(4, 3, 4, 5)
+LABELS = np.array([0, 1, 0, 1])
+
+
+def _saved(write: Callable[..., None], *arrays: np.ndarray, **named: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    write(content, *arrays, **named)
+    return content.getvalue()
+
+
+def _photograph(kind: str) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(PIXELS[0].transpose(1, 2, 0)).save(content, kind)
+    return content.getvalue()
+
+
+def _database() -> bytes:
+    def varint(number: int) -> bytes:
+        return bytes([number & 0x7F | 0x80, number >> 7]) if number > 0x7F else bytes([number])
+
+    with tempfile.TemporaryDirectory() as folder:
+        with lmdb.open(folder, map_size=2**20) as environment, environment.begin(write=True) as transaction:
+            for i in range(40):
+                head = b"\x08\x03\x10\x04\x18\x05"
+                datum = head + b"\x22" + varint(60) + PIXELS[i % 4].tobytes() + b"\x28" + varint(i % 2)
+                transaction.put(f"{i:08}".encode(), datum)
+        return Path(folder, "data.mdb").read_bytes()
+
+
+def _subspace(file: Path) -> None:
+    read_subspace(file, NETWORK)
+
+
+def _read_data_set(file: Path, write_others: Callable[[Path, bytes], None], channels: int = 3) -> None:
+    """Reads a folder of its own with `file` and what `write_others(folder, content)` puts beside it.
+
+    Faults name the folder or a file in it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_others(folder, file.read_bytes())
+        try:
+            load_dataset(str(folder), (channels, 4, 5))
+        except WootzError as error:
+            if name not in str(error):
+                raise
+            raise InputError(str(error), file) from error
+
+
+def _archive(file: Path) -> None:
+    load_dataset(str(file), (3, 4, 5))
+
+
+def _images(file: Path) -> None:
+    def write(folder: Path, content: bytes) -> None:
+        np.save(folder / "y_train.npy", LABELS)
+        (folder / "x_train.npy").write_bytes(content)
+
+    _read_data_set(file, write)
+
+
+def _labels(file: Path) -> None:
+    def write(folder: Path, content: bytes) -> None:
+        np.save(folder / "x_train.npy", PIXELS)
+        (folder / "y_train.npy").write_bytes(content)
+
+    _read_data_set(file, write)
+
+
+def _idx(file: Path) -> None:
+    def write(folder: Path, content: bytes) -> None:
+        labels = b"\0\0\x08\x01" + struct.pack(">I", 4) + bytes([0, 1, 0, 1])
+        (folder / "train-labels-idx1-ubyte").write_bytes(labels)
+        (folder / file.name).write_bytes(content)
+
+    _read_data_set(file, write, channels=1)
+
+
+def _photographs(file: Path) -> None:
+    def write(folder: Path, content: bytes) -> None:
+        for name in ("cat", "dog"):
+            (folder / "train" / name).mkdir(parents=True)
+            (folder / "train" / name / file.name).write_bytes(content)
+            (folder / "train" / name / "1.png").write_bytes(_photograph("png"))
+
+    _read_data_set(file, write)
+
+
+def _lmdb(file: Path) -> None:
+    def write(folder: Path, content: bytes) -> None:
+        (folder / "train_lmdb").mkdir()
+        (folder / "train_lmdb" / "data.mdb").write_bytes(content)
+
+    _read_data_set(file, write)
+
+
+def _apply_plan(file: Path) -> None:
+    try:
+        ApplyPlan(plan=file).apply(MODEL)
+    except WootzError as error:  # of a plan that doesn't fit the model; the command line names the model
+        raise InputError(str(error), file) from error
+
+
+def _annotate_modules(file: Path) -> None:
+    try:
+        AnnotateModules(table=file).apply(MODEL)
+    except WootzError as error:
+        raise InputError(str(error), file) from error
+
+
+PICKLES = [
+    *(pickle.dumps(RATES, protocol=p) for p in (0, 2, 5)),
+    *(pickle.dumps(np.array(RATES, dtype), protocol=p) for dtype, p in (("f4", 0), ("f8", 2), ("f4", 4), ("f8", 5))),
+    pickle.dumps([[np.float32(0.3), np.int64(0)]], protocol=2),
+]
+IDX = b"\0\0\x08\x03" + struct.pack(">III", 4, 4, 5) + PIXELS[:, 0].tobytes()
+
+READERS = (
+    Reader("pickle", _subspace, "s.pickle", PICKLES, BYTE_MUTATIONS),
+    Reader("npy", _subspace, "s.npy", [_saved(np.save, np.array(RATES, t)) for t in ("f4", "f8")], TEXT_MUTATIONS),
+    Reader("json", _subspace, "s.json", [b"[[0.3, 0],\n [0.5, 0.7]]"], TEXT_MUTATIONS),
+    Reader("csv", _subspace, "s.csv", [b"0.3, 0\n0.5,0.7\n"], TEXT_MUTATIONS),
+    Reader(
+        "objective",
+        read_objective,
+        "objective.txt",
+        [b"min ModelSize constraint Accuracy >= full - 0.01", b"max Accuracy\nconstraint FLOPs < 0.5 * full # half"],
+        TEXT_MUTATIONS,
+    ),
+    Reader("plan", _apply_plan, "plan.json", [PLAN], TEXT_MUTATIONS),
+    Reader(
+        "modules",
+        _annotate_modules,
+        "modules.json",
+        [b'[{"name": "a", "entry": "x", "exit": "h"}, {"name": "b", "entry": "h", "exit": "y"}]'],
+        TEXT_MUTATIONS,
+    ),
+    Reader(
+        "npz",
+        _archive,
+        "data.npz",
+        [_saved(write, x_train=PIXELS, y_train=LABELS) for write in (np.savez, np.savez_compressed)],
+        BYTE_MUTATIONS,
+    ),
+    Reader("images.npy", _images, "x_train.npy", [_saved(np.save, PIXELS)], TEXT_MUTATIONS),
+    Reader("labels.npy", _labels, "y_train.npy", [_saved(np.save, LABELS)], TEXT_MUTATIONS),
+    Reader("idx", _idx, "train-images-idx3-ubyte", [IDX], BYTE_MUTATIONS),
+    Reader("idx.gz", _idx, "train-images-idx3-ubyte.gz", [gzip.compress(IDX, mtime=0)], BYTE_MUTATIONS),
+    *(Reader(kind, _photographs, f"0.{kind}", [_photograph(kind)], BYTE_MUTATIONS) for kind in ("png", "jpeg", "gif")),
+    Reader("lmdb", _lmdb, "data.mdb", [_database()], BYTE_MUTATIONS),
+)
