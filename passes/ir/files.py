@@ -12,7 +12,7 @@ from typing import BinaryIO
 import onnx
 from google.protobuf.message import DecodeError
 
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.initial_values import read_initial_values, with_location, without_initial_values, write_arrays
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.stream import encode
@@ -118,17 +118,18 @@ def _save_with_external_data(proto: onnx.ModelProto, file: Path) -> None:
 
 
 def _parse_binary(content: bytes, file: str) -> Model:
-    try:
-        proto = onnx.load_model_from_string(content)
-    except DecodeError as error:
-        raise InputError("not an ONNX model (the protobuf can't be read)", file) from error
-    if not proto.HasField("graph"):
-        raise InputError("not an ONNX model (it has no graph)", file)
-    _load_external_data(proto, file)
-    try:
-        return Model.from_proto(proto)
-    except WootzError as error:
-        raise InputError(str(error), file) from error
+    with reading(file, "an ONNX model"):
+        try:
+            proto = onnx.load_model_from_string(content)
+        except DecodeError as error:
+            raise InputError("not an ONNX model (the protobuf can't be read)", file) from error
+        if not proto.HasField("graph"):
+            raise InputError("not an ONNX model (it has no graph)", file)
+        _load_external_data(proto, file)
+        try:
+            return Model.from_proto(proto)
+        except WootzError as error:
+            raise InputError(str(error), file) from error
 
 
 def _load_external_data(proto: onnx.ModelProto, file: str) -> None:

@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.ir.tensor import LazyValues
+from onnx_graphsurgeon.logger import G_LOGGER
 from onnx_graphsurgeon.util.misc import SynchronizedList
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.opset import convert_to_opset
+from wootz.passes.ir.normalize import inline_functions, normalize
+from wootz.passes.ir.opset import convert_to_opset, standard_opset
 from wootz.passes.ir.versions.rewriting import Unconvertible
+from wootz.passes.metadata import read_metadata
+
+G_LOGGER.severity = G_LOGGER.CRITICAL + 1  # it writes to standard output, where the IR goes
 
 OPSET = 18
 """The one opset of the IR: ONNX Runtime 1.19 refuses newer ones with IR 11."""
@@ -59,32 +65,58 @@ class Module:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What an ONNX model says of itself."""
+
+    producer_name: str = "wootz"
+    producer_version: str = ""
+    domain: str = ""
+    model_version: int = 0
+    doc_string: str = ""
+
+    @staticmethod
+    def of(proto: onnx.ModelProto) -> Header:
+        return Header(**{f.name: getattr(proto, f.name) for f in fields(Header)})
+
+
+@dataclass(frozen=True)
 class Model:
     """A graph of opset 18 with its modules (in order of data flow) and further `metadata_props`."""
 
     graph: Graph
     modules: tuple[Module, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    header: Header = Header()
 
     @staticmethod
     def from_proto(proto: onnx.ModelProto) -> Model:
-        """The IR of an ONNX model of opset 7 to 28. Raises WootzError for other opsets."""
-        proto = _to_pinned_opset(proto)
+        """The IR of an ONNX model of opset 7 to 28, whose proto may be changed. Raises WootzError for other opsets."""
+        header = Header.of(proto)
+        normalize(proto)
+        proto = inline_functions(_to_pinned_opset(proto))
         metadata = {p.key: p.value for p in proto.metadata_props}
-        modules = tuple(Module(**row) for row in json.loads(metadata.pop(MODULES_KEY, "[]")))
+        modules = read_metadata(metadata, MODULES_KEY, tuple[Module, ...], "[]")
+        metadata.pop(MODULES_KEY, None)
         graph = gs.import_onnx(proto)
+        for node, source in zip(graph.nodes, proto.graph.node, strict=True):
+            if source.doc_string:
+                node.doc_string = source.doc_string  # graphsurgeon drops it
         if TRAINING_KEY in metadata:
             _keep_overridable_inputs(graph, proto)
         _constants_to_tensors(graph)
         _numpy_element_types(graph)
-        return Model(graph, modules, metadata)
+        return Model(graph, modules, metadata, header)
 
     def to_proto(self) -> onnx.ModelProto:
         """The ONNX model, opset 18, with the module table in its `metadata_props`."""
         self.graph.opset = OPSET
-        proto = gs.export_onnx(self.graph, do_type_check=False)
+        graph = _with_encoded_constants(self.graph)
+        proto = gs.export_onnx(graph, do_type_check=False)
+        for node, written in zip(graph.nodes, proto.graph.node, strict=True):
+            written.doc_string = getattr(node, "doc_string", "")
         proto.ir_version = IR_VERSION
-        proto.producer_name, proto.producer_version = "wootz", ""
+        for name, value in vars(self.header).items():
+            setattr(proto, name, value)
         metadata = dict(self.metadata)
         if self.modules:
             metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
@@ -102,6 +134,17 @@ class Model:
                 return module
         known = ", ".join(m.name for m in self.modules) or "none"
         raise WootzError(f"no module named {name!r} in the model (modules: {known})")
+
+
+def _with_encoded_constants(graph: Graph) -> Graph:
+    """The graph, or a copy in which values whose memory is not what ONNX stores are encoded: text, 4-bit numbers."""
+    if all(t.values.dtype.kind in "biufc" for t in graph.tensors().values() if isinstance(t, Constant)):
+        return graph
+    copied = copy_graph(graph)
+    for tensor in copied.tensors().values():
+        if isinstance(tensor, Constant) and tensor.values.dtype.kind not in "biufc":
+            tensor.values = LazyValues(onnx.numpy_helper.from_array(tensor.values, tensor.name))
+    return copied
 
 
 def copy_graph(graph: Graph) -> Graph:
@@ -339,9 +382,8 @@ def module_nodes(model: Model, module: Module) -> Iterator[Node]:
 
 
 def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
-    versions = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
-    version = versions.get("ai.onnx", OPSET)
-    if version == OPSET:
+    version, *of_functions = (standard_opset(p.opset_import, OPSET) for p in (proto, *proto.functions))
+    if {version, *of_functions} == {OPSET}:
         return proto
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
         raise WootzError(
@@ -397,6 +439,8 @@ def constant_value(attrs: Mapping[str, Any]) -> np.ndarray:
         "value_ints": np.int64,
         "value_float": np.float32,
         "value_floats": np.float32,
+        "value_string": object,
+        "value_strings": object,
     }
     if kind not in dtypes:
         raise WootzError(f"a Constant node holds {kind}, which the IR has no tensor for")

@@ -16,7 +16,7 @@ import onnx
 import onnx.parser
 import onnx.printer
 
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.elided import ElidedArray, sha256_of
 from wootz.passes.ir.initial_values import read_initial_values
 from wootz.passes.ir.model import Model, constants, proto_without_values
@@ -32,19 +32,20 @@ def parse_text(text: str, file: str = "<text>", first_line: int = 1) -> Model:
 
     `first_line` is the line of `file` on which `text` begins.
     """
-    try:
-        proto = onnx.parser.parse_model(text)
-    except onnx.parser.ParseError as error:
-        raise _located(str(error), file, first_line) from error
-    elided = _take_elided(proto, file)
-    try:
-        model = Model.from_proto(proto)
-    except WootzError as error:
-        raise InputError(str(error), file) from error
-    for name, tensor in model.graph.tensors().items():
-        if name in elided:
-            tensor.values = elided[name]
-    return model
+    with reading(file, "an ONNX model as text"):
+        try:
+            proto = onnx.parser.parse_model(text)
+        except onnx.parser.ParseError as error:
+            raise _located(str(error), file, first_line) from error
+        elided = _take_elided(proto, file)
+        try:
+            model = Model.from_proto(proto)
+        except WootzError as error:
+            raise InputError(str(error), file) from error
+        for name, tensor in model.graph.tensors().items():
+            if name in elided:
+                tensor.values = elided[name]
+        return model
 
 
 def print_text(model: Model, elide_over: int | None = None, locations: Mapping[int, str] | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from wootz.passes.errors import WootzError
+from wootz.passes.metadata import read_metadata
 
 KEEP_SETS_KEY = "wootz.keep-sets"
 """Metadata of a pruned model: JSON, layer -> the filters it kept, as indices among those of the unpruned layer."""
@@ -21,7 +22,8 @@ KeepSets = Mapping[str, tuple[int, ...]]
 
 def stored_keep_sets(metadata: Mapping[str, str]) -> KeepSets:
     """The keep-sets in the metadata of a model; empty when it isn't pruned."""
-    return {layer: tuple(keep) for layer, keep in json.loads(metadata.get(KEEP_SETS_KEY, "{}")).items()}
+    keep_sets: KeepSets = read_metadata(metadata, KEEP_SETS_KEY, dict[str, tuple[int, ...]], "{}")
+    return keep_sets
 
 
 def with_keep_sets(metadata: Mapping[str, str], keep_sets: KeepSets) -> dict[str, str]:

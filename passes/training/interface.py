@@ -13,6 +13,7 @@ from typing import Literal
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import TRAINING_KEY, Model
+from wootz.passes.metadata import read_metadata
 
 BATCHES_KEY = "wootz.batches"
 """Metadata: EmbeddedBatches as JSON, in a training graph that makes its batches itself."""
@@ -56,9 +57,8 @@ class TrainingInterface:
         """The interface stored in `model`. Raises WootzError when it is not a training graph."""
         if TRAINING_KEY not in model.metadata:
             raise WootzError("not a training graph: apply-optimizer has not been run on this model")
-        table = json.loads(model.metadata[TRAINING_KEY])
-        slots = tuple(Slot(**row) for row in table.pop("slots"))
-        return TrainingInterface(losses=tuple(table.pop("losses")), slots=slots, **table)
+        interface: TrainingInterface = read_metadata(model.metadata, TRAINING_KEY, TrainingInterface)
+        return interface
 
 
 @dataclass(frozen=True)
@@ -87,5 +87,5 @@ class EmbeddedBatches:
         """Those stored in `model`. Raises WootzError when the batches are not made in the graph."""
         if BATCHES_KEY not in model.metadata:
             raise WootzError("the graph takes its batches from outside: embed-batches has not been run on this model")
-        table = json.loads(model.metadata[BATCHES_KEY])
-        return EmbeddedBatches(recorded=tuple(table.pop("recorded")), **table)
+        batches: EmbeddedBatches = read_metadata(model.metadata, BATCHES_KEY, EmbeddedBatches)
+        return batches

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import numpy as np
 
 from wootz.passes.base import Pass
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Graph, Model, Tensor
+from wootz.passes.metadata import read_metadata
 
 GRADIENT_SUFFIX = ".grad"
 """`<parameter>.grad` is the graph output with the gradient of `<parameter>`."""
@@ -43,8 +43,10 @@ def loss_outputs(graph: Graph, names: tuple[str, ...], asking: Pass) -> list[Ten
 
 def multipliers(model: Model) -> Mapping[str, tuple[float, float]]:
     """Parameter -> (lr_mult, decay_mult), where these are not 1."""
-    table = json.loads(model.metadata.get(MULTIPLIERS_KEY, "{}"))
-    return {name: (float(rate), float(decay)) for name, (rate, decay) in table.items()}
+    table: dict[str, tuple[float, float]] = read_metadata(
+        model.metadata, MULTIPLIERS_KEY, dict[str, tuple[float, float]], "{}"
+    )
+    return table
 
 
 def _is_scalar(tensor: Tensor) -> bool:

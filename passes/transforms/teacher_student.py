@@ -14,6 +14,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind
+from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
@@ -79,7 +80,8 @@ class TeacherStudent(Pass):
         _fix_inference_mode(teacher, pruner.analysis.shapes)
         taps = _Taps(teacher)
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})
-        multipliers = json.loads(pruner.model.metadata.get(MULTIPLIERS_KEY, "{}"))
+        metadata = pruner.model.metadata
+        multipliers = read_metadata(metadata, MULTIPLIERS_KEY, dict[str, tuple[float, float]], "{}")
         joint_multipliers = {}
         losses = []
         for index, student in enumerate(make_students(pruner, blocks)):

@@ -51,3 +51,11 @@ def test_the_same_number_gives_the_same_input(driver: ModuleType) -> None:
     for reader in driver.readers().values():
         inputs = [[reader.input(seed, number) for number in range(10)] for seed in (0, 0, 1)]
         assert inputs[0] == inputs[1] != inputs[2]
+
+
+def test_the_seeds_are_read(driver: ModuleType, tmp_path: Path) -> None:
+    """Damage to what is refused already would show nothing."""
+    for reader in driver.readers().values():
+        for seed in reader.seeds:
+            (tmp_path / reader.file_name).write_bytes(seed)
+            reader.read(tmp_path / reader.file_name)

@@ -39,6 +39,7 @@ class Node:
     name: str
     domain: str | None
     attrs: dict[str, Any]
+    doc_string: str  # ours: see Model.from_proto
     inputs: Any
     outputs: Any
     def __init__(

@@ -74,7 +74,7 @@ BROKEN = {
         "Add node 'a': reads 'z', which nothing computes",
     ),
     "order": (
-        "(float[1] x) => (float[1] y) { [r] y = Relu(z) [t] z = Tanh(x) }",
+        "(float[1] x) => (float[1] y) { [r] y = Relu(z) [t] z = Tanh(y) }",
         "Relu node 'r': reads 'z' before it is computed",
     ),
     "single assignment": (
