@@ -28,6 +28,7 @@ PASSES: dict[str, str] = {
     "extract-blocks": "wootz.passes.transforms.extract_blocks:ExtractBlocks",
     "fold-batchnorm": "wootz.passes.transforms.fold_batchnorm:FoldBatchNorm",
     "fold-constants": "wootz.passes.transforms.fold_constants:FoldConstants",
+    "image-classifier": "wootz.passes.transforms.image_classifier:ImageClassifier",
     "infer-shapes": "wootz.passes.transforms.infer_shapes:InferShapes",
     "legalize": "wootz.passes.training.legalize:Legalize",
     "mixed-precision": "wootz.passes.training.mixed_precision:MixedPrecision",

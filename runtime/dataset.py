@@ -11,7 +11,7 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,12 +44,16 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with common classes. Selection uses `validation`; `test` is for the report alone."""
+    """Three splits with common classes. Selection uses `validation`; `test` is for the report alone.
+
+    `splits_training` says that there was no validation split: it was taken out of the training images.
+    """
 
     classes: tuple[str, ...]
     train: Split
     validation: Split
     test: Split | None
+    splits_training: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +71,8 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
     `location` is a folder with `train/CLASS/*.jpg|png` (and `val`, `test`), a folder with `x_train.npy`,
     `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder with Caffe's
     databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
-    Photographs are resized to the network's size, and grey ones of 16 bits scaled to 8; arrays must have the size. With
+    Photographs are resized to the network's size, and grey ones of 16 bits scaled to 8; arrays must have the size, and
+    may be [n, height, width, channels] as well as [n, channels, height, width]. With
     `crop_size`, images are larger than the network's (photographs: as large as the first one), and crops of that size
     are taken from them batch by batch. Without a validation split, a seeded, stratified 20 % of the training images
     serve as one. Raises InputError where something is missing, unequal, damaged, or neither pixel nor label.
@@ -93,8 +98,22 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
             raise InputError(
                 "neither train/CLASS/ folders, x_train.npy, IDX files nor train_lmdb are in this folder", path
             )
+    dataset = _with_channels_first(dataset, image_shape[0])
     _check(dataset, image_shape, crop_size, location)
     return dataset
+
+
+def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
+    """Brings images [n, height, width, channels] into the order [n, channels, height, width]."""
+
+    def turned(split: Split) -> Split:
+        _, first, _, last = split.images.shape
+        if first == channels or last != channels:
+            return split
+        return Split(np.ascontiguousarray(split.images.transpose(0, 3, 1, 2)), split.labels)
+
+    test = dataset.test and turned(dataset.test)
+    return replace(dataset, train=turned(dataset.train), validation=turned(dataset.validation), test=test)
 
 
 def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, location: str) -> None:
@@ -130,6 +149,7 @@ def _divide(data: Split, share: float, seed: int) -> tuple[Split, Split]:
 def _with_validation(
     classes: Sequence[str], train: Split, validation: Split | None, test: Split | None, seed: int, location: str | Path
 ) -> Dataset:
+    splits_training = validation is None
     if validation is None:
         rest, validation = _divide(train, VALIDATION_SHARE, seed)
         if len(train) and not len(rest):
@@ -139,7 +159,7 @@ def _with_validation(
                 location,
             )
         train = rest
-    return Dataset(tuple(classes), train, validation, test)
+    return Dataset(tuple(classes), train, validation, test, splits_training)
 
 
 def _digits(seed: int) -> Dataset:

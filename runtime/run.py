@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import onnx
 
 from wootz.passes.analysis.block_groups import Group, group_blocks
 from wootz.passes.analysis.cost import flops, parameters
+from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
@@ -23,18 +25,20 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
+from wootz.passes.plan.subspace import Configuration, Rate, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.check import check_pruned
 from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.training.joint_graph import partition_by_memory
+from wootz.passes.training.joint_graph import joint_training_graph, partition_by_memory
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.runtime.batches import ordered_batches
 from wootz.runtime.cluster import Cluster
-from wootz.runtime.dataset import Dataset
+from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.evaluation import latency
 from wootz.runtime.exploration import (
     Candidate,
@@ -45,6 +49,7 @@ from wootz.runtime.exploration import (
 )
 from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
+from wootz.runtime.rehearsal import check_batches, representatives
 from wootz.runtime.result import (
     BlockResult,
     ExplorationResult,
@@ -59,11 +64,15 @@ from wootz.runtime.result import (
     measurements,
 )
 from wootz.runtime.run_directory import BEST_FILE, STORE_FOLDER, TEACHER_FILE
-from wootz.runtime.session import CPU, Device, runtime_version
+from wootz.runtime.seen_validation import COMPARED_IMAGES, Share, seen_validation_note
+from wootz.runtime.session import CPU, Device, evaluate, runtime_version
 from wootz.runtime.store import ResultStore
 from wootz.runtime.trainer import BlockOutcomes, TrainedBlock, Trainer
 
 T = TypeVar("T")
+
+CRITERION_IMAGES = 128
+"""Training images that a criterion looks at."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,8 @@ class Job:
     `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
     `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
     `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
-    one process; None sets no bound.
+    one process; None sets no bound. With `checks_pruned` each pruned network is executed beside the masked original
+    before it is trained.
     """
 
     title: str
@@ -102,6 +112,7 @@ class Job:
     embed_normalization: bool = False
     data_on_device: bool = False
     precision: Precision = "float32"
+    checks_pruned: bool = True
     notes: tuple[str, ...] = ()
 
 
@@ -118,7 +129,6 @@ def run(job: Job, cluster: Cluster, progress: Progress) -> RunResult:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
-    job.device.providers()
     channels = job.dataset.train.images.shape[1]
     for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
         if len(values) not in (1, channels):
@@ -130,8 +140,9 @@ def check(job: Job) -> None:
     shape = tensor_shape(output)
     if shape is not None and shape[1] != classes:
         raise WootzError(
-            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: change "
-            f"num_output of the last layer, and its name, so that it starts anew"
+            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: in a prototxt "
+            f"change num_output of the last layer, and its name, so that it starts anew; an ONNX file has to be "
+            f"exported with {classes} classes, trained on them"
         )
     for name, solver in (
         ("teacher's solver", job.teacher_solver),
@@ -208,25 +219,26 @@ class _Run:
         job, begin = self.job, time.perf_counter()
         network = job.network.copy()
         separate_merged_parameters(network.graph)
-        untrained = BlockPruner.of(network, job.criterion)
+        untrained = BlockPruner.of(network, "l1" if job.criterion in DATA_CRITERIA else job.criterion)
         order, full_size = self.order_of_exploration(untrained)
         tried = in_subspace_order(job.subspace, order)
-        plan = self.plan_blocks(untrained, tried)
+        plan = identify_blocks(tried, job.identifier, input_sources(untrained).of_modules)
+        self.on_process_0(lambda: self.rehearse(untrained, tried, plan))
         teacher, full = self.prepare_teacher(network, full_size)
         if isinstance(full, FailedFullNetworkResult):
             return self.finish(begin, len(order), full)
         check_accuracy_bounds(job.objective, full.measured)
-        pruner = BlockPruner.of(teacher, job.criterion)
+        pruner = BlockPruner.of(teacher, job.criterion, sample=self.sample(teacher))
         if len(tried.configurations) == 1:
             self.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
         pretrained = self.pretrain(pruner, plan)
         block_trained, best_model = self.explore(
-            "block-trained", order, full, partial(self.assembled, pruner, composites, pretrained.usable)
+            "block-trained", pruner, order, full, partial(self.assembled, pruner, composites, pretrained.usable)
         )
         default: ExplorationResult | None = None
         if job.baseline:
-            default, _ = self.explore("default", order, full, partial(self.inherited, pruner))
+            default, _ = self.explore("default", pruner, order, full, partial(self.inherited, pruner))
         if best_model is not None and self.cluster.rank == 0:
             self.write_model(best_model, BEST_FILE)
         return self.finish(begin, len(order), full, pretrained, block_trained, default)
@@ -271,16 +283,52 @@ class _Run:
         full, candidates = self.on_process_0(lambda: (self.size(pruner.model), self.candidates(pruner)))
         return feasible_in_order(candidates, self.job.objective, full), full
 
-    def plan_blocks(self, pruner: BlockPruner, tried: Subspace) -> BlockPlan:
-        """The tuning blocks of the configurations to be tried.
+    def rehearse(self, pruner: BlockPruner, tried: Subspace, plan: BlockPlan) -> None:
+        """Raises WootzError for what would fail later by its structure: the full network, its gradients, the pruned
+        networks, the groups of blocks, or a block that does not fit into the memory.
 
-        Raises WootzError where one does not fit into the memory, if the full network has yet to be trained; else
-        nothing is lost when `pretrain` finds out.
+        Of the networks to be tried, those few are built that have each module at each of its rates; each takes a step.
+        Weights play no part, so the full network need not be trained.
         """
-        plan = identify_blocks(tried, self.job.identifier, input_sources(pruner).of_modules)
-        if self.job.untrained:
-            self.on_process_0(lambda: self.groups(pruner, pruned_blocks(plan)))
-        return plan
+        job, begin = self.job, time.perf_counter()
+        check_batches(pruner.model, job.dataset.validation, job.test_transform, job.device)
+        if job.untrained:
+            self.trainer.rehearse(pruner.model, job.teacher_solver)
+        for position in representatives(tried.configurations):
+            configuration = tried.configurations[position]
+            try:
+                self.check_pruned(pruner, configuration)
+                self.trainer.rehearse(self.pruned(pruner, configuration), job.solver)
+            except WootzError as error:
+                raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
+        for group in self.groups(pruner, pruned_blocks(plan)):
+            joint_training_graph(pruner, group, job.pretrain_solver, job.target, job.precision)
+        self.progress.message(
+            f"All networks and trainings can be built (checked in {time.perf_counter() - begin:.1f} s)."
+        )
+
+    def check_pruned(self, pruner: BlockPruner, configuration: Configuration) -> None:
+        """Raises WootzError where the pruned network is not the original without its filters."""
+        if self.job.checks_pruned:
+            plan = pruner.plan(self.rates(configuration))
+            check_pruned(
+                pruner.model,
+                pruner.materialize(plan),
+                plan,
+                partial(evaluate, device=self.job.device),
+                pruner.analysis,
+            )
+
+    def sample(self, model: Model) -> Sample | None:
+        """Training images for criteria that look at data; from all classes, where images are sorted by class."""
+        if self.job.criterion not in DATA_CRITERIA:
+            return None
+        split = self.job.dataset.train
+        chosen = np.unique(np.linspace(0, len(split) - 1, CRITERION_IMAGES).astype(np.int64))
+        images = Split(split.images[chosen], split.labels[chosen])
+        (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
+        feeds = {model.graph.inputs[0].name: batch.data, LABELS: batch.labels}
+        return Sample(feeds, partial(evaluate, device=self.job.device))
 
     def prepare_teacher(
         self, model: Model, size: Measurements
@@ -314,10 +362,26 @@ class _Run:
             latency_ms=size.get(Metric.LATENCY),
             test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
         )
+        if not job.untrained:
+            self.warn_of_seen_validation(model, full)
         if self.cluster.rank == 0:
             self.write_model(model, TEACHER_FILE)
         self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.parameters:,} parameters.")
         return model, full
+
+    def warn_of_seen_validation(self, model: Model, full: FullNetworkResult) -> None:
+        """Notes where a network that came with its weights seems to have been trained on the validation images."""
+        data = self.job.dataset
+        images = min(len(data.train), COMPARED_IMAGES)
+        compared = Split(data.train.images[:images], data.train.labels[:images])
+        note = seen_validation_note(
+            training=Share(self.trainer.test_accuracy(model, compared), images),
+            validation=Share(full.accuracy, len(data.validation)),
+            test=None if data.test is None or full.test_accuracy is None else Share(full.test_accuracy, len(data.test)),
+            splits_training=data.splits_training,
+        )
+        if note:
+            self.note(note)
 
     def candidates(self, pruner: BlockPruner) -> list[Candidate]:
         """What the architecture of each configuration tells before any training."""
@@ -369,6 +433,7 @@ class _Run:
     def explore(
         self,
         kind: str,
+        pruner: BlockPruner,
         order: Sequence[Candidate],
         full: FullNetworkResult,
         build: Callable[[Candidate], tuple[Model, tuple[str, ...]]],
@@ -377,7 +442,7 @@ class _Run:
         begin = time.perf_counter()
         job = self.job
 
-        def evaluate(candidate: Candidate) -> NetworkResult:
+        def try_out(candidate: Candidate) -> NetworkResult:
             model, blocks = build(candidate)
             configuration = format_configuration(job.subspace.configurations[candidate.index])
             title = f"{kind} network {order.index(candidate) + 1} of at most {len(order)} {configuration}"
@@ -390,6 +455,10 @@ class _Run:
                 "latency_ms": candidate.measured.get(Metric.LATENCY),
                 "process": self.cluster.rank,
             }
+            try:
+                self.check_pruned(pruner, job.subspace.configurations[candidate.index])
+            except WootzError as error:
+                return FailedNetworkResult(failed=str(error), **known)
             trained = self.trainer.fine_tune(model, job.solver, title)
             if isinstance(trained, Failed):
                 return FailedNetworkResult(failed=trained.reason, **known)
@@ -401,7 +470,7 @@ class _Run:
                 **known,
             )
 
-        found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, evaluate, self.cluster)
+        found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, try_out, self.cluster)
         seconds = time.perf_counter() - begin
         for network in found.evaluated:
             if isinstance(network, FailedNetworkResult):
@@ -440,8 +509,10 @@ class _Run:
         return self.pruned(pruner, self.job.subspace.configurations[candidate.index]), ()
 
     def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
-        rates = dict(zip(self.job.subspace.modules, configuration, strict=True))
-        return pruner.materialize(pruner.plan(rates))
+        return pruner.materialize(pruner.plan(self.rates(configuration)))
+
+    def rates(self, configuration: Configuration) -> dict[str, Rate]:
+        return dict(zip(self.job.subspace.modules, configuration, strict=True))
 
     def write_model(self, model: Model, name: str) -> None:
         """Writes a finished network with its input transform and class names, after it has been verified."""

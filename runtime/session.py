@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from wootz.passes.ir.model import Constant, Graph, Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
 from wootz.runtime.blocked_convolutions import with_blocked_convolutions
+from wootz.runtime.machine import gpu_memory
 from wootz.runtime.symmetric_pads import pads_may_differ, with_symmetric_pads
 
 try:
@@ -72,6 +74,31 @@ class Device:
 
 
 CPU = Device()
+
+
+def cuda_obstacle() -> str:
+    """Why this machine can't compute on CUDA, as a clause; empty where it can. Nothing is printed.
+
+    A session is tried only where there is a GPU: ONNX Runtime writes to the terminal when it finds none.
+    """
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "this ONNX Runtime has no CUDA provider (wootz[cuda] brings one)"
+    if gpu_memory() is None:
+        return "there is no NVIDIA GPU, or no driver for it"
+    silent = 4
+    onnxruntime.set_default_logger_severity(silent)
+    try:
+        InferenceSession(parse_text(_SMALLEST_MODEL), Device("cuda")).run(np.zeros(1, np.float32))
+    except WootzError as error:
+        return str(error)
+    finally:
+        onnxruntime.set_default_logger_severity(LOG_SEVERITY)
+    return ""
+
+
+_SMALLEST_MODEL = """<ir_version: 8, opset_import: ["" : 18]> g (float[1] x) => (float[1] y) { y = Neg(x) }"""
+LOG_SEVERITY = 2
+"""ONNX Runtime's default: warnings and errors."""
 
 
 def available_threads() -> int:
@@ -383,7 +410,8 @@ def _reported() -> Iterator[None]:
         state.InvalidGraph,
         state.InvalidArgument,
     ) as error:
-        raise WootzError(f"ONNX Runtime: {' '.join(str(error).split())}") from error
+        said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # it colours its messages
+        raise WootzError(f"ONNX Runtime: {' '.join(said.split())}") from error
 
 
 def _held_numbers(graph: Graph) -> int:

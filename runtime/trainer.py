@@ -30,7 +30,7 @@ from wootz.passes.transforms.teacher_student import (
 )
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Dataset, Split
-from wootz.runtime.evaluation import accuracy
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
 from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
 from wootz.runtime.resident import ResidentSteps, with_batches
@@ -114,6 +114,19 @@ class Trainer:
             return outcome
         curve = tuple((int(step), float(value)) for step, value in outcome.record["curve"])
         return TrainedNetwork(outcome.weights, curve, outcome.record["seconds"])
+
+    def rehearse(self, model: Model, solver: Solver) -> None:
+        """Builds the training graph of `model`, opens it, takes one step and evaluates it: what can fail fails here.
+
+        Nothing is kept. Raises WootzError, or PassError for what has no gradient.
+        """
+        session, steps = self._open(
+            build_training_graph(model, solver, target=self.target, precision=self.precision), solver
+        )
+        steps.advance(0, 1)
+        evaluator = WeightedSession(model, session.weights(), self.device)
+        evaluator.set_weights(session.device_weights())
+        accuracy(evaluator.run, self.dataset.validation, self.test_transform, limit=EVALUATION_BATCH + 1)
 
     def stored_weights(self, model: Model, solver: Solver) -> Weights | None:
         """The weights of `model` after `fine_tune`; None if that was not done here, or failed."""

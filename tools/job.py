@@ -12,6 +12,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.frontend.caffe.solver import read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import read_subspace
+from wootz.passes.analysis.data_criteria import DATA_CRITERIA
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
@@ -24,8 +25,8 @@ from wootz.runtime.dataset import load_dataset
 from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.run import Job
-from wootz.runtime.session import Device
-from wootz.tools.models import open_network, prunable_network
+from wootz.runtime.session import Device, cuda_obstacle
+from wootz.tools.models import open_classifier, prunable_network
 
 DEFAULT_EXAMPLE = "digits"
 
@@ -43,22 +44,23 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     network_file = str(folder / "net.prototxt") if folder else str(model)
     files = _Files(folder, options)
-    network = open_network(network_file, options["weights"], options["seed"])
-    modules, source = find_modules(network.model)
-    check_modules(network.model, modules)
-    full_network = replace(network.model, modules=modules)
-    prunable = prunable_network(BlockPruner.of(full_network, options["criterion"]))
-    subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
     solver_file = files.path("solver", "solver.prototxt")
     teacher_solver_file = files.optional_path("teacher_solver", "teacher.prototxt") or solver_file
     pretrain_solver_file = files.path("pretrain_solver", "pretrain.prototxt")
     solver = read_solver(solver_file)
+    device, device_notes = _device(solver, options)
+    network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
+    modules, source = find_modules(network.model)
+    check_modules(network.model, modules)
+    full_network = replace(network.model, modules=modules)
+    criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
+    prunable = prunable_network(BlockPruner.of(full_network, criterion))
+    subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
     data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
     if not data:
         raise WootzError("--data is missing: the folder of the data set")
     train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
     dataset = load_dataset(data, _image_shape(network), train_transform.crop_size, options["seed"])
-    device = _device(solver, options)
     return Job(
         title=_title(model),
         network=full_network,
@@ -86,7 +88,9 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         embed_normalization=options["embed_normalization"],
         data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
         precision=options["precision"],
+        checks_pruned=options["check"],
         notes=(
+            *device_notes,
             *network.notes,
             *gap_notes(network.model, modules),
             *warnings,
@@ -146,13 +150,7 @@ def _objective(files: _Files) -> Objective:
 
 
 def _image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
-    source = network.model.graph.inputs[0]
-    shape = tensor_shape(source)
-    if shape is None or len(shape) != 4 or not all(isinstance(extent, int) for extent in shape[1:]):
-        raise WootzError(
-            f"the network's input {source.name} is not [N, channels, height, width] with fixed sizes: {shape}"
-        )
-    channels, height, width = (int(extent) for extent in shape[1:])
+    channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
     return channels, height, width
 
 
@@ -175,9 +173,20 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         raise WootzError(f"{flag} {text}: not a number, or numbers with commas between them") from error
 
 
-def _device(solver: Solver, options: Mapping[str, Any]) -> Device:
+def _device(solver: Solver, options: Mapping[str, Any]) -> tuple[Device, tuple[str, ...]]:
+    """Where the run computes, and a note where that is not what the solver asks for.
+
+    Raises WootzError where --device asks for what isn't there.
+    """
     kind: Literal["cpu", "cuda"] = options["device"] or ("cuda" if solver.solver_mode == "GPU" else "cpu")
-    return Device(kind, options["threads"], tf32=options["tf32"], cuda_graphs=options["cuda_graphs"])
+    notes: tuple[str, ...] = ()
+    obstacle = cuda_obstacle() if kind == "cuda" else ""
+    if obstacle and options["device"]:
+        raise WootzError(f"--device cuda: {obstacle}; run on the CPU with --device cpu")
+    if obstacle:
+        kind = "cpu"
+        notes = (f"The solver asks for a GPU (solver_mode), but {obstacle}: this runs on the CPU.",)
+    return Device(kind, options["threads"], tf32=options["tf32"], cuda_graphs=options["cuda_graphs"]), notes
 
 
 @dataclass(frozen=True)

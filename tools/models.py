@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
+
+import click
 
 from wootz.frontend.caffe.importer import ImportedNetwork, import_caffe
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.image_classifier import as_image_classifier
 from wootz.passes.transforms.prune_blocks import BlockPruner
+
+
+class Size(click.ParamType):
+    """`224x224`, height and width, or one number for both."""
+
+    name = "size"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no size: HEIGHTxWIDTH, as in 224x224", param, ctx)
+        return int(match[1]), int(match[2] or match[1])
+
+
+size_option = click.option(
+    "--size", type=Size(), metavar="HxW", help="Of the images, where an ONNX file leaves it open."
+)
+scores_option = click.option("--scores", metavar="NAME", help="The network's output with the scores, of several.")
+
+
+def open_classifier(
+    model: str,
+    weights: str | None = None,
+    seed: int = 0,
+    scores: str | None = None,
+    size: tuple[int, ...] | None = None,
+) -> ImportedNetwork:
+    """The network in the form in which it is trained, with a note on each change (see the pass image-classifier)."""
+    network = open_network(model, weights, seed)
+    classifier, changes = as_image_classifier(network.model, scores or "", size or ())
+    return replace(network, model=classifier, notes=(*network.notes, *(f"{change}." for change in changes)))
 
 
 def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:

@@ -41,7 +41,7 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.machine import default_memory_budget
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory
-from wootz.tools.models import open_network, prunable_network
+from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
 
 MOST_NETWORKS_SHOWN = 20
 Grouping = Callable[[Sequence[TuningBlock]], tuple[Group, ...]]
@@ -74,6 +74,8 @@ class BlockSurvey:
 
 @click.command()
 @click.argument("model")
+@scores_option
+@size_option
 @click.option("--subspace", "subspace_file", type=click.Path(path_type=Path), required=True,
               help="Configurations: .json, .csv, .npy or pickle.")  # fmt: skip
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
@@ -89,6 +91,8 @@ class BlockSurvey:
               help="Draw networks × modules, coloured by block: .svg, .png.")  # fmt: skip
 def blocks(
     model: str,
+    scores: str | None,
+    size: tuple[int, int] | None,
     subspace_file: Path,
     identifier: str,
     groups: str,
@@ -103,12 +107,13 @@ def blocks(
     if memory is not None and (pretrain_solver is None or groups == "paper"):
         raise WootzError("--memory goes with --pretrain-solver, which has the batch size, and with --groups=joint")
     solver = None if pretrain_solver is None else read_solver(pretrain_solver)
-    network = open_network(model).model
+    opened = open_classifier(model, scores=scores, size=size)
+    network = opened.model
     modules, source = find_modules(network)
     check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
     subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
-    for warning in (*gap_notes(network, modules), *warnings):
+    for warning in (*opened.notes, *gap_notes(network, modules), *warnings):
         click.echo(f"warning: {warning}", err=True)
     if len(subspace.configurations) < 2:
         raise WootzError(

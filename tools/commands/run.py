@@ -16,9 +16,10 @@ from wootz.runtime.report import write_report
 from wootz.runtime.result import RunResult
 from wootz.runtime.run import Job, check
 from wootz.runtime.run import run as run_job
-from wootz.runtime.run_directory import check_run_directory, clear_results
+from wootz.runtime.run_directory import check_run_directory, prepare_run_directory
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
+from wootz.tools.models import size_option
 from wootz.tools.progress import ConsoleProgress
 from wootz.tools.summary import nothing_found, print_summary
 
@@ -26,6 +27,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.command()
 @click.argument("model", required=False)
 @click.option("--weights", metavar="FILE", help="Weights of a prototxt: .caffemodel or .caffemodel.h5.")
+@click.option("--scores", "--output", metavar="NAME", help="The network's output with the scores, of several.")
+@size_option
 @click.option("--data", metavar="DIR", help="Data set: class folders, .npz, .npy, IDX, or 'digits'.")
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
@@ -42,7 +45,14 @@ from wootz.tools.summary import nothing_found, print_summary
               help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip
 @click.option("--memory", type=Memory(), metavar="BYTES|4G",
               help="For pre-training in a process (default: half of the machine's, over the processes).")  # fmt: skip
-@click.option("--criterion", default="l1", show_default=True, help="Importance of a filter.")
+@click.option(
+    "--criterion",
+    default="l1",
+    show_default=True,
+    help="Importance of a filter: l1, l2, fpgm, bn-scale, random; apoz and taylor look at training images.",
+)
+@click.option("--check/--no-check", default=True, show_default=True,
+              help="Execute each pruned network beside the masked original before it is trained.")  # fmt: skip
 @click.option("--mean", help="Mean of the input pixels (0-255), one or one a channel: overrides the model's.")
 @click.option("--scale", help="Factor after the mean was subtracted, one or one a channel.")
 @click.option("--channel-order", type=click.Choice(["BGR", "RGB"]), help="Order of the input's channels.")
@@ -81,7 +91,7 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
 
     job = _on_all_processes(cluster, prepare)
     if cluster.rank == 0:
-        clear_results(folder, keep_store=resume)
+        prepare_run_directory(folder, keep_store=resume)
     for note in job.notes:
         progress.message(note)
     result = _or_abort(cluster, lambda: run_job(job, cluster, progress))

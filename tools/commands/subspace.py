@@ -11,7 +11,7 @@ from wootz.frontend.subspace import write_subspace
 from wootz.passes.analysis.sampling import Sampling, sample_subspace
 from wootz.passes.errors import WootzError
 from wootz.passes.transforms.prune_blocks import BlockPruner
-from wootz.tools.models import open_network, prunable_network
+from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
 
 
 class Rates(click.ParamType):
@@ -33,6 +33,8 @@ def subspace() -> None:
 
 @subspace.command()
 @click.argument("model")
+@scores_option
+@size_option
 @click.option("--rates", type=Rates(), default="0.3,0.5,0.7", show_default=True, help="Rates to choose from.")
 @click.option("--count", type=int, required=True, help="How many configurations.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal subspaces.")
@@ -40,9 +42,18 @@ def subspace() -> None:
               help="spread: network sizes nearly uniform; independent: each rate for itself; "
                    "runs: one rate for several modules in a row.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .json or .csv to write.")
-def sample(model: str, rates: tuple[float, ...], count: int, seed: int, sampling: str, output: Path) -> None:
+def sample(
+    model: str,
+    scores: str | None,
+    size: tuple[int, int] | None,
+    rates: tuple[float, ...],
+    count: int,
+    seed: int,
+    sampling: str,
+    output: Path,
+) -> None:
     """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
-    network = prunable_network(BlockPruner.of(open_network(model).model))
+    network = prunable_network(BlockPruner.of(open_classifier(model, scores=scores, size=size).model))
     whole = [module for module in network.modules if not network.prunable(module)]
     if len(whole) == len(network.modules):
         raise WootzError(f"{model} has no module in which filters can be removed: mark modules in the prototxt")

@@ -1,0 +1,282 @@
+"""image-classifier: brings an exported network into the form that is trained: images in, scores of classes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, subgraph_nodes, tensor_shape
+from wootz.passes.ir.shapes import annotate_shapes
+
+BATCH = "N"
+CHANNELS_FIRST = [0, 3, 1, 2]
+"""The Transpose that a network of images [N, height, width, channels] begins with."""
+OTHER_FLOATS = (np.dtype(np.float16), np.dtype(np.float64))
+
+
+@dataclass(frozen=True)
+class ImageClassifier(Pass):
+    """Brings a network into the form [N, channels, height, width] float32 -> [N, classes] for any N.
+
+    1. One output stays: `scores`, or the only one. What it doesn't depend on goes, inputs too.
+    2. A batch that the exporter fixed becomes symbolic, also as the first extent of a constant shape of Reshape.
+    3. An open height and width become `size`.
+    4. A network of float16 or float64 becomes one of float32. An input of integers becomes float32 where nothing but
+       Casts reads it, which do the same with numbers that are whole.
+    5. A Transpose of images [N, height, width, channels] goes, if it is all that reads them.
+    6. Scores [N, classes, 1, 1] are flattened.
+
+    Refuses several outputs or inputs to choose from, images of another rank or without number of channels or size,
+    and scores that are not one number a class. That each image is then computed for itself, whatever is beside it,
+    is for the caller to check: a batch of one can be fixed in ways that nobody sees (`wootz run` does).
+    """
+
+    name = "image-classifier"
+    scores: str = option("", "the output with the scores of the classes; by default the only one")
+    size: tuple[int, ...] = option((), "height and width of the images, where the network leaves them open")
+
+    def apply(self, model: Model) -> PassResult:
+        result, changes = as_image_classifier(model, self.scores, self.size)
+        return PassResult(result, bool(changes), statistics={"changes": len(changes)})
+
+
+def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = ()) -> tuple[Model, tuple[str, ...]]:
+    """What the pass does, and each change in a line. Raises PassError (see there)."""
+    result = model.copy()
+    graph = result.graph
+    changes = [
+        *_keep_output(graph, scores),
+        *_with_float32(graph),
+        *_with_float_input(graph),
+        *_with_open_batch(graph),
+        *_with_size(graph, size),
+    ]
+    source = graph.inputs[0]
+    removed = _without_transpose(graph)
+    if removed is not None:
+        modules = (replace(m, entry=source.name) if m.entry == removed else m for m in model.modules)
+        result = replace(result, modules=tuple(modules))
+        changes.append(f"input {source.name}: [N, height, width, channels] is now [N, channels, height, width]")
+    _check_image(source)
+    try:
+        annotate_shapes(graph)
+    except WootzError as error:
+        raise _refusal(f"with a batch of any size the network is no longer valid ({error}): {EXPORT_AGAIN}") from error
+    changes += _with_flat_scores(graph)
+    return (result, tuple(changes)) if changes else (model, ())
+
+
+EXPORT_AGAIN = (
+    "export it again with a dynamic batch (torch.onnx.export: dynamic_axes={'INPUT': {0: 'N'}}, or with dynamo "
+    "dynamic_shapes)"
+)
+
+
+def _refusal(reason: str, where: str | None = None) -> WootzError:
+    return ImageClassifier().refuse(reason, where)
+
+
+def _described(tensors: list[Tensor]) -> str:
+    """Names with shapes."""
+    shapes = ((t.name, tensor_shape(t)) for t in tensors)
+    return ", ".join(f"{name} [{', '.join(map(str, shape))}]" if shape is not None else name for name, shape in shapes)
+
+
+def _keep_output(graph: Graph, name: str) -> Iterator[str]:
+    chosen = [t for t in graph.outputs if t.name == name] if name else list(graph.outputs)
+    if not chosen:
+        raise _refusal(f"no output named {name!r} (outputs: {_described(graph.outputs)})")
+    if len(chosen) != 1:
+        raise _refusal(
+            f"the network has {len(chosen)} outputs, {_described(chosen)}: choose the one with the scores by "
+            f"--scores NAME"
+        )
+    dropped = [t.name for t in graph.outputs if t is not chosen[0]]
+    graph.outputs = chosen
+    needed = subgraph_nodes(chosen)
+    graph.nodes = [n for n in graph.nodes if id(n) in needed]
+    read = {t.name for n in graph.nodes for t in n.inputs}
+    unread = [t.name for t in graph.inputs if t.name not in read and _is_unread(graph, t)]
+    graph.inputs = [t for t in graph.inputs if t.name not in unread]
+    if len(graph.inputs) != 1:
+        have = f"reads {len(graph.inputs)} inputs, {_described(graph.inputs)}" if graph.inputs else "reads no input"
+        raise _refusal(
+            f"output {chosen[0].name} {have}: a classifier of images reads one; make the others constants in the "
+            f"export, or choose another output by --scores NAME"
+        )
+    for what, names in (("outputs", dropped), ("inputs", unread)):
+        if names:
+            yield f"{what} left out: {', '.join(names)}"
+
+
+def _is_unread(graph: Graph, tensor: Tensor) -> bool:
+    """Whether no subgraph reads the tensor either."""
+    inner = (a for n in graph.nodes for a in n.attrs.values() if isinstance(a, Graph))
+    return all(tensor.name not in subgraph.tensors() for subgraph in inner)
+
+
+def _with_float32(graph: Graph) -> Iterator[str]:
+    tensors = graph.tensors().values()
+    found = sorted({np.dtype(t.dtype).name for t in tensors if t.dtype is not None and _is_other_float(t.dtype)})
+    if not found:
+        return
+    for tensor in tensors:
+        if isinstance(tensor, Constant) and _is_other_float(tensor.dtype):
+            with np.errstate(over="ignore"):
+                tensor.values = tensor.values.astype(np.float32)
+        elif isinstance(tensor, Variable) and tensor.dtype is not None and _is_other_float(tensor.dtype):
+            tensor.dtype = np.dtype(np.float32)
+    for node in graph.nodes:
+        _with_float32_attributes(node)
+    yield f"{' and '.join(found)} is now float32 (wootz run trains in mixed precision with --precision float16)"
+
+
+def _is_other_float(dtype: object) -> bool:
+    try:
+        return np.dtype(dtype) in OTHER_FLOATS  # type: ignore[call-overload]
+    except TypeError:  # a type that NumPy doesn't have, by ONNX's number
+        return False
+
+
+def _with_float32_attributes(node: Node) -> None:
+    others = {onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+    for name, value in node.attrs.items():
+        if isinstance(value, Graph):
+            raise _refusal(
+                f"{node.op} holds a graph of its own, and the network is not in float32: export it in float32",
+                node.name,
+            )
+        if name in ("to", "dtype") and node.attrs[name] in (*others, *OTHER_FLOATS, np.float16, np.float64):
+            node.attrs[name] = int(onnx.TensorProto.FLOAT)
+        elif isinstance(value, Constant) and _is_other_float(value.dtype):
+            node.attrs[name] = Constant(value.name, value.values.astype(np.float32))
+
+
+def _with_float_input(graph: Graph) -> Iterator[str]:
+    (source,) = graph.inputs
+    if source.dtype is None or np.dtype(source.dtype) == np.float32:
+        return
+    dtype = np.dtype(source.dtype)
+    readers = {n.op for n in source.outputs}
+    behind = {n.op for reader in source.outputs if reader.op == "Transpose" for n in reader.outputs[0].outputs}
+    if dtype.kind not in "iu" or (readers | behind) - {"Cast", "Transpose"}:
+        raise _refusal(
+            f"it holds {dtype}, read by {', '.join(sorted(readers | behind))}: wootz trains on float32; export the "
+            f"network before it was quantised, with a float32 input",
+            f"input {source.name}",
+        )
+    for tensor in (source, *(r.outputs[0] for r in source.outputs if r.op == "Transpose")):
+        tensor.dtype = np.dtype(np.float32)
+    yield f"input {source.name}: {dtype} is now float32, with the same values"
+
+
+def _with_open_batch(graph: Graph) -> Iterator[str]:
+    (source,) = graph.inputs
+    shape = tensor_shape(source)
+    if not shape or not isinstance(shape[0], int):
+        return
+    fixed = shape[0]
+    annotate_shapes(graph)
+    for node in graph.nodes:
+        if node.op == "Reshape":
+            _open_reshape(node, fixed)
+    source.shape = [BATCH, *shape[1:]]
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, Variable) and tensor is not source:
+            tensor.shape = None
+    yield f"the batch, fixed to {fixed} by the exporter, is now of any size"
+
+
+def _open_reshape(node: Node, fixed: int) -> None:
+    """Where both sides of a Reshape have the fixed batch in front, the extent is taken from the operand (0)."""
+    shape, operand = node.inputs[1], tensor_shape(node.inputs[0])
+    if not isinstance(shape, Constant) or not shape.values.size or not operand:
+        return
+    if operand[0] == shape.values[0] == fixed and (not node.attrs.get("allowzero", 0) or np.all(shape.values)):
+        node.attrs.pop("allowzero", None)
+        node.inputs[1] = Constant(f"{node.outputs[0].name}/shape", np.array([0, *shape.values[1:]], np.int64))
+
+
+def _with_size(graph: Graph, size: tuple[int, ...]) -> Iterator[str]:
+    (source,) = graph.inputs
+    if size and (len(size) != 2 or min(size) < 1):
+        raise _refusal(f"a size is a height and a width, not {', '.join(map(str, size))}")
+    shape = tensor_shape(source)
+    if shape is None or len(shape) != 4:
+        return
+    at = (1, 2) if _first_transpose(graph) else (2, 3)
+    for axis, extent in zip(at, size, strict=False):
+        if isinstance(shape[axis], int) and shape[axis] != extent:
+            raise _refusal(
+                f"it takes images of {shape[at[0]]}x{shape[at[1]]}, not {'x'.join(map(str, size))}: leave --size out",
+                f"input {source.name}",
+            )
+    opened = [shape[axis] for axis in at if not isinstance(shape[axis], int)]
+    if not opened:
+        return
+    if not size:
+        raise _refusal(
+            f"{_described([source])} leaves the size of images open: give it by --size HEIGHTxWIDTH", "input"
+        )
+    source.shape = [extent if axis not in at else size[at.index(axis)] for axis, extent in enumerate(shape)]
+    yield f"input {source.name}: images are {size[0]}x{size[1]}"
+
+
+def _first_transpose(graph: Graph) -> Node | None:
+    """The Transpose to channels first, if it is all that reads the images."""
+    (source,) = graph.inputs
+    if len(source.outputs) == 1 and source.outputs[0].op == "Transpose":
+        node = source.outputs[0]
+        if list(node.attrs.get("perm", ())) == CHANNELS_FIRST:
+            return node
+    return None
+
+
+def _without_transpose(graph: Graph) -> str | None:
+    """Removes it; gives the name of the tensor that it made."""
+    node = _first_transpose(graph)
+    if node is None or any(node.outputs[0] is t for t in graph.outputs):
+        return None
+    (source,), (transposed,) = graph.inputs, node.outputs
+    name = str(transposed.name)
+    node.inputs.clear()
+    for reader in list(transposed.outputs):
+        reader.inputs = [source if t is transposed else t for t in reader.inputs]
+    graph.nodes = [n for n in graph.nodes if n is not node]
+    shape = tensor_shape(source)
+    if shape is not None and len(shape) == 4:
+        source.shape = [shape[axis] for axis in CHANNELS_FIRST]
+    return name
+
+
+def _check_image(source: Tensor) -> None:
+    shape = tensor_shape(source)
+    if shape is None or len(shape) != 4:
+        raise _refusal("images are [N, channels, height, width]", f"input {_described([source])}")
+    if not isinstance(shape[1], int):
+        raise _refusal("it leaves the number of channels open: export the network with it", f"input {source.name}")
+
+
+def _with_flat_scores(graph: Graph) -> Iterator[str]:
+    (scores,) = graph.outputs
+    shape = tensor_shape(scores)
+    if shape is None or len(shape) == 2:
+        return
+    if len(shape) < 2 or any(extent != 1 for extent in shape[2:]):
+        raise _refusal(
+            "it is not one number a class, [N, classes]: wootz run trains classifiers; choose another output by "
+            "--scores NAME",
+            f"output {_described([scores])}",
+        )
+    name = scores.name
+    scores.name = f"{name}/unflattened"
+    flat = Builder(graph).op("Flatten", scores, axis=1, hint="scores")
+    flat.name, flat.dtype, flat.shape = name, scores.dtype, list(shape[:2])
+    graph.outputs = [flat]
+    yield f"output {name}: [{', '.join(map(str, shape))}] is now [N, classes]"

@@ -1,0 +1,61 @@
+"""What can fail by structure fails here: graphs are built, and trainings take a step, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.subspace import Configuration
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.dataset import Split
+from wootz.runtime.session import Device, InferenceSession
+
+MOST_REHEARSED = 12
+"""Architectures that take a step before the run. More differ from these in the sizes of their modules alone."""
+IMAGES_AT_ONCE = 3
+SAME_SCORES = 1e-3
+"""Relative to the largest score: rounding differs between batches, other images don't."""
+
+
+def representatives(configurations: Sequence[Configuration], most: int = MOST_REHEARSED) -> list[int]:
+    """Positions of few configurations in which each module has each of its rates, the first ones where that is equal.
+
+    Greedily, the one with the most rates of modules not seen so far is next; with `most`, the rarest may be left out.
+    """
+    unseen = [set(enumerate(configuration)) for configuration in configurations]
+    chosen: list[int] = []
+    while len(chosen) < most:
+        best = max(range(len(unseen)), key=lambda i: (len(unseen[i]), -i))
+        seen = set(unseen[best])
+        if not seen:
+            break
+        chosen.append(best)
+        unseen = [rates - seen for rates in unseen]
+    return chosen
+
+
+def check_batches(model: Model, split: Split, transform: InputTransform, device: Device) -> None:
+    """Raises WootzError for a network that doesn't score each image for itself, whatever is beside it.
+
+    An exporter can fix the batch in many ways, some of which nobody sees: shapes, slices, expanded constants.
+    """
+    session = InferenceSession(model, device)
+    few = Split(split.images[:IMAGES_AT_ONCE], split.labels[:IMAGES_AT_ONCE])
+    try:
+        (together,) = (session.run(batch.data) for batch in ordered_batches(few, transform, IMAGES_AT_ONCE))
+        alone = [session.run(batch.data) for batch in ordered_batches(few, transform, 1)]
+    except WootzError as error:
+        raise WootzError(f"the network can't be run on {len(few)} images at once and one by one: {error}") from error
+    apart = np.stack([scores.ravel() for scores in alone])
+    both = together.reshape(len(together), -1)
+    tolerance = SAME_SCORES * np.abs(np.nan_to_num(apart)).max(initial=0)
+    if apart.shape != both.shape or not np.allclose(apart, both, rtol=0, atol=tolerance, equal_nan=True):
+        raise WootzError(
+            f"the network gives other scores for {len(few)} images at once than one by one: its export is for a fixed "
+            f"batch; export it again with a dynamic one (torch.onnx.export: dynamic_axes, or with dynamo "
+            f"dynamic_shapes)"
+        )

@@ -1,0 +1,137 @@
+"""Networks as exporters leave them: what `wootz run` makes of their inputs and outputs, and what it refuses early."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from wootz.passes.ir.files import load, save
+from wootz.runtime.dataset import load_dataset
+from wootz.runtime.machine import gpu_memory
+from wootz.runtime.result import RunResult
+
+pytest.importorskip("sklearn")
+
+HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
+MODULES = """
+    h = Conv<pads = [1,1,1,1]>(image, stem)
+    a1 = Conv(h, a) a2 = Relu(a1) a3 = Conv<pads = [1,1,1,1]>(a2, b) a4 = Add(a3, h) m1 = Relu(a4)
+    b1 = Conv(m1, c) b2 = Relu(b1) b3 = Conv<pads = [1,1,1,1]>(b2, d) b4 = Add(b3, m1) m2 = Relu(b4)
+    p = GlobalAveragePool(m2)
+"""
+WEIGHTS = {
+    "stem": (8, 1, 3, 3), "a": (8, 8, 1, 1), "b": (8, 8, 3, 3), "c": (8, 8, 1, 1), "d": (8, 8, 3, 3), "fc": (8, 10),
+}  # fmt: skip
+
+
+def write_network(folder, signature, body):
+    """A network of two residual modules, with He's initial weights."""
+    elided = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in WEIGHTS.items())
+    proto = onnx.parser.parse_model(f"{HEADER} g {signature} <{elided}> {{ {body} }}")
+    generator = np.random.default_rng(0)
+    for name, shape in WEIGHTS.items():
+        values = generator.normal(size=shape, scale=np.sqrt(2 / np.prod(shape[1:] or shape[:1])))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    del proto.graph.value_info[:]
+    onnx.save(proto, folder / "net.onnx")
+    (folder / "subspace.json").write_text("[[0.5, 0.5], [0.75, 0.5], [0.5, 0.75]]")
+
+
+def run(wootz, job_files, folder, *options):
+    return wootz(
+        "run", "net.onnx", "--data", "digits", "--subspace", "subspace.json", "--solver", job_files / "solver.prototxt",
+        "--pretrain-solver", job_files / "pretrain.prototxt", "--objective", "max Accuracy", "--threads", 1,
+        "--out", "out", *options, cwd=folder,
+    )  # fmt: skip
+
+
+def assert_refused_before_training(done, folder, reason):
+    assert done.code == 1, done.out + done.err
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    assert reason in done.err
+    assert "steps/s" not in done.out
+    assert not list(folder.rglob("*.npz"))
+    assert not (folder / "out" / "teacher.onnx").exists()
+
+
+def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, job_files, tmp_path):
+    """uint8[1, height, width, channels], open sizes, scores behind a view that has the batch in it."""
+    write_network(
+        tmp_path,
+        "(uint8[1,H,W,1] pixels) => (float[1,10] y, float[1,8,1,1] p)",
+        f"""t = Transpose<perm = [0,3,1,2]>(pixels) f = Cast<to = 1>(t)
+            half = Constant<value = float {{128.0}}>() image = Div(f, half) {MODULES}
+            s = Constant<value = int64[2] {{1, 8}}>() v = Reshape(p, s) y = MatMul(v, fc)""",
+    )
+    refused = run(wootz, job_files, tmp_path)
+    assert_refused_before_training(refused, tmp_path, "choose the one with the scores by --scores NAME")
+    blocks = ("blocks", "net.onnx", "--subspace", "subspace.json")
+    sample = ("subspace", "sample", "net.onnx", "--rates", "0.5,0.75", "--count", 3, "-o", "more.json")
+    for command in (blocks, sample):
+        assert "--scores NAME" in wootz(*command, cwd=tmp_path).err
+        done = wootz(*command, "--scores", "y", "--size", "8x8", cwd=tmp_path)
+        assert done.code == 0, done.err
+    data = load_dataset("digits", (1, 8, 8))
+    splits = {"train": data.train, "val": data.validation}
+    rows = {f"x_{name}": split.images.transpose(0, 2, 3, 1) for name, split in splits.items()}
+    np.savez(tmp_path / "rows.npz", **rows, y_train=data.train.labels, y_val=data.validation.labels)
+    for options in ((), ("--data", "rows.npz", "--overwrite")):
+        done = run(wootz, job_files, tmp_path, "--output", "y", "--size", 8, "--criterion", "taylor", *options)
+        assert done.code == 0, done.err
+        for said in ("outputs left out: p", "the batch, fixed to 1", "uint8 is now float32", "images are 8x8",
+                     "[N, height, width, channels] is now [N, channels, height, width]"):  # fmt: skip
+            assert said in done.out, done.out
+        result = RunResult.load(tmp_path / "out")
+        best = result.block_trained.network(result.block_trained.best)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "best.onnx"), providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"pixels": data.validation.images.astype(np.float32)})
+    assert np.mean(scores.argmax(1) == data.validation.labels) == pytest.approx(best.accuracy)
+
+
+def test_what_cannot_be_trained_is_told_before_pre_training(wootz, job_files, tmp_path):
+    """The last layers have no part in a block: their gradient is needed by the fine-tuning alone."""
+    body = f"{MODULES} v = Flatten(p) z = MatMul(v, fc) y = Sinh(z)"
+    write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", body)
+    assert_refused_before_training(
+        run(wootz, job_files, tmp_path), tmp_path, "build-gradients: y: there is no gradient rule for Sinh"
+    )
+
+
+def test_a_batch_that_is_fixed_where_nobody_sees_it_is_told(wootz, job_files, tmp_path):
+    write_network(
+        tmp_path,
+        "(float[1,1,8,8] image) => (float[1,10] y)",
+        f"""{MODULES} flat = Constant<value = int64[1] {{-1}}>() v = Reshape(p, flat)
+            back = Constant<value = int64[2] {{-1, 8}}>() w = Reshape(v, back) z = MatMul(w, fc)
+            zero = Constant<value = int64[1] {{0}}>() m = ReduceMax<keepdims = 1>(z, zero) y = Add(z, m)""",
+    )
+    assert_refused_before_training(
+        run(wootz, job_files, tmp_path), tmp_path, "other scores for 3 images at once than one by one"
+    )
+
+
+@pytest.mark.skipif(gpu_memory() is not None, reason="there is a GPU")
+def test_without_a_gpu_the_solvers_mode_is_a_note_and_the_option_an_error(wootz, job_files, tmp_path):
+    write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", f"{MODULES} v = Flatten(p) y = MatMul(v, fc)")
+    refused = run(wootz, job_files, tmp_path, "--device", "cuda")
+    assert_refused_before_training(refused, tmp_path, "error: --device cuda: ")
+    (tmp_path / "gpu.prototxt").write_text(
+        "base_lr: 0.05 lr_policy: 'fixed' max_iter: 5 batch_size: 32 solver_mode: GPU"
+    )
+    done = run(wootz, job_files, tmp_path, "--solver", "gpu.prototxt")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("The solver asks for a GPU (solver_mode), but ")
+    assert done.out.splitlines()[0].endswith(": this runs on the CPU.")
+
+
+def test_a_run_that_was_killed_early_is_continued_or_overwritten(wootz, job_files, tmp_path):
+    """`teacher.onnx` is there before the first block."""
+    write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", f"{MODULES} v = Flatten(p) y = MatMul(v, fc)")
+    (tmp_path / "out").mkdir()
+    save(load(tmp_path / "net.onnx"), tmp_path / "out" / "teacher.onnx")
+    assert "already holds a run" in run(wootz, job_files, tmp_path).err
+    for option in ("--resume", "--overwrite"):
+        done = run(wootz, job_files, tmp_path, option)
+        assert done.code == 0, done.err
+    assert done.out.count("taken from the store") == 0, "--overwrite starts anew"
+    assert "steps/s" in done.out
