@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from wootz.passes.analysis.modules import CONVOLUTIONS, layer_name
+from wootz.passes.analysis.module_names import layer_name
+from wootz.passes.analysis.segments import CONVOLUTIONS
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, is_constant, module_nodes, subgraph_nodes
 
@@ -21,21 +22,24 @@ def check_modules(model: Model, modules: Sequence[Module]) -> None:
             "the network has no modules: no convolution was found to make one of, and none is marked (in a prototxt by "
             'module: "NAME" in the layers, in an ONNX model by the pass annotate-modules)'
         )
+    tensors = model.graph.tensors()
     for module in modules:
-        fault = region_fault(model, module, module)
+        fault = _region_fault(model.graph, tensors, module, module)
         if fault:
             raise WootzError(f"module {module.name!r}: {fault}")
     owner: dict[int, Module] = {}
     for module in modules:
-        for node in module_nodes(model, module):
-            other = owner.setdefault(id(node), module)
-            if other is not module:
-                raise WootzError(
-                    f"modules {other.name!r} and {module.name!r} overlap: {_described(node)} belongs to both; "
-                    f"let one end where the other begins"
-                )
+        inside = subgraph_nodes([tensors[module.exit]], stop=[tensors[module.entry]])
+        other = next((owner[node] for node in inside if node in owner), None)
+        if other is not None:
+            node = next(node for node in model.graph.nodes if owner.get(id(node)) is other and id(node) in inside)
+            raise WootzError(
+                f"modules {other.name!r} and {module.name!r} overlap: {_described(node)} belongs to both; "
+                f"let one end where the other begins"
+            )
+        owner.update(dict.fromkeys(inside, module))
     for one, next_one in pairwise(modules):
-        fault = region_fault(model, one, next_one)
+        fault = _region_fault(model.graph, tensors, one, next_one)
         if fault:
             raise WootzError(
                 f"modules {one.name!r} and {next_one.name!r} don't follow each other: {fault}; "
@@ -75,16 +79,19 @@ def region_fault(model: Model, first: Module, last: Module) -> str | None:
 
     What lies between modules belongs to the region too, such as a pooling layer.
     """
-    tensors = model.graph.tensors()
+    return _region_fault(model.graph, model.graph.tensors(), first, last)
+
+
+def _region_fault(graph: Graph, tensors: Mapping[str, Tensor], first: Module, last: Module) -> str | None:
     for name in (first.entry, last.exit):
         if name not in tensors:
             return f"there is no tensor {name!r} in the graph; a node that was fused from several computes it inside"
     entry, exit_ = tensors[first.entry], tensors[last.exit]
     inside = subgraph_nodes([exit_], stop=[entry])
-    nodes = [node for node in model.graph.nodes if id(node) in inside]
+    nodes = [node for node in graph.nodes if id(node) in inside]
     if not any(t is entry for node in nodes for t in node.inputs):
         return f"{last.exit!r} isn't computed from {first.entry!r}"
-    return _second_input(model.graph, nodes, entry) or _second_output(model.graph, nodes, exit_)
+    return _second_input(graph, nodes, entry) or _second_output(graph, nodes, exit_)
 
 
 def _second_input(graph: Graph, nodes: Sequence[Node], entry: Tensor) -> str | None:
@@ -104,12 +111,16 @@ def _second_input(graph: Graph, nodes: Sequence[Node], entry: Tensor) -> str | N
 
 
 def _second_output(graph: Graph, nodes: Sequence[Node], exit_: Tensor) -> str | None:
+    """Nodes that no output of the network needs read nothing."""
     inside = {id(node) for node in nodes}
+    needed: set[int] | None = None
     for tensor in (t for node in nodes for t in node.outputs if t is not exit_):
-        readers = [_described(n) for n in tensor.outputs if id(n) not in inside]
-        readers += ["an output of the network"] if any(t is tensor for t in graph.outputs) else []
-        if readers:
-            return f"it has a second output beside {exit_.name!r}: {tensor.name!r}, for {readers[0]}"
+        if any(t is tensor for t in graph.outputs):
+            return f"it has a second output beside {exit_.name!r}: {tensor.name!r}, for an output of the network"
+        for reader in (node for node in tensor.outputs if id(node) not in inside):
+            needed = subgraph_nodes(graph.outputs) if needed is None else needed
+            if id(reader) in needed:
+                return f"it has a second output beside {exit_.name!r}: {tensor.name!r}, for {_described(reader)}"
     return None
 
 

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from wootz.passes.analysis.modules import find_modules, find_segments
-from wootz.passes.ir.model import Model, Module
+from wootz.passes.analysis.module_names import layer_path, titles
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.analysis.segments import find_segments, reads_of_extents
+from wootz.passes.ir.model import Model, Module, Node, Variable
 from wootz.passes.ir.text import parse_text
 
 
@@ -25,7 +27,8 @@ CHAIN = (
 )
 RESIDUAL = (
     '[c0] s = Conv(x, stem) [c1] a = Conv(s, "{0}") [r1] b = Relu(a) [c2] c = Conv(b, "{1}") [a1] d = Add(c, s) '
-    '[r2] e = Relu(d) [c3] f = Conv(e, "{2}") [c4] g = Conv(e, "{3}") [a2] h = Add(f, g) [o] y = Relu(h)'
+    '[r2] e = Relu(d) [c3] f = Conv(e, "{2}") [r3] g = Relu(f) [c4] h = Conv(g, "{3}") [a2] i = Add(h, e) '
+    "[o] y = Relu(i)"
 )
 
 
@@ -92,6 +95,63 @@ def test_an_inverted_bottleneck_without_a_skip_is_a_module_beside_residual_ones(
       [d] e = Conv<group = 2>(d, depth) [r] f = Relu(e)
       [g] h = Conv(f, gate) [gs] i = Sigmoid(h) [gm] j = Mul(f, i)
       [n] k = Conv(j, narrow) [nr] l = Relu(k)
-      [c1] m = Conv(l, one) [add] o = Add(l, m) [last] y = Conv(o, one)
+      [c1] m = Conv(l, one) [r1] p = Relu(m) [add] o = Add(l, p) [last] y = Conv(o, one)
     }"""
     assert find_modules(parse_text(text)) == ((Module("module1", "a", "l"), Module("module2", "l", "o")), "structure")
+
+
+def test_a_shape_that_is_needed_later_is_no_cut_where_it_is_read_between_two() -> None:
+    body = (
+        "[c0] a = Conv(x, w1) [s] s = Shape(a) [r0] b = Relu(a) [c1] c = Conv(b, w1) [a1] d = Add(c, a) "
+        "[c2] e = Conv(d, w1) [r1] f = Relu(e) [c3] g = Conv(f, w1) [a2] h = Add(g, d) [v] y = Reshape(h, s)"
+    )
+    graph = network(body, "w1").graph
+    segments = find_segments(graph)
+    assert [s.exit for s in segments] == ["a", "d", "h", "y"]
+    assert reads_of_extents(graph, segments) == ((0, 3),), "the Reshape needs the shape of the first convolution"
+    inner = body.replace("Shape(a)", "Shape(b)").replace(
+        "[s] s = Shape(b) [r0] b = Relu(a)", "[r0] b = Relu(a) [s] s = Shape(b)"
+    )
+    segments = find_segments(network(inner.replace("Conv(b, w1)", "Add(b, a)"), "w1").graph)
+    assert [s.exit for s in segments] == ["a", "y"]
+
+
+def test_a_module_whose_shapes_come_from_elsewhere_is_none() -> None:
+    body = (
+        "[s] s = Shape(x) [c0] a = Conv(x, w1) [r0] b = Relu(a) [c1] c = Conv(b, w1) [a1] d = Add(c, a) "
+        "[c2] e = Conv(d, w1) [v] f = Reshape(e, s) [c3] g = Conv(f, w1) [a2] y = Add(g, d)"
+    )
+    modules, _ = find_modules(network(body, "w1"))
+    assert [(m.entry, m.exit) for m in modules] == [("a", "d")]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("/layer1/layer1.0/conv1/Conv", "layer1.0.conv1"),
+        ("/blocks/blocks.1/blocks.1.0/conv_pw/Conv", "blocks.1.0.conv_pw"),
+        ("/stages/stages.0/blocks/blocks.0/conv/Conv_1", "stages.0.blocks.0.conv"),
+        ("/Conv", ""),
+        ("layer1.0.conv1", "layer1.0.conv1"),
+        ("inception_3a/3x3", "inception_3a.3x3"),
+    ],
+)
+def test_scopes_of_the_older_exporter_are_paths(name: str, path: str) -> None:
+    node = Node("Conv", name, inputs=[Variable("x"), Variable("w")], outputs=[Variable("y")])
+    assert ".".join(layer_path(node)) == path
+
+
+def test_names_are_each_module_s_own() -> None:
+    def layers(*names: str) -> list[Node]:
+        return [Node("Conv", name, inputs=[Variable("x"), Variable("w")]) for name in names]
+
+    shared, inner = layers("a.0.c1", "a.1.c2"), layers("a.0.c1", "a.0.c2")
+    assert titles([[shared, inner], [shared, layers("a.1.c1")]]) == ("a.0", "a.1")
+    assert titles([[layers("c1")], [layers("module1.c2")], [layers("b.c3")]]) == ("module1-2", "module1", "b")
+
+
+def test_prefixes_end_in_no_separator() -> None:
+    found, source = find_modules(
+        residual("mix1.branch1.weight", "mix1.branch2.weight", "mix2.branch1.weight", "mix2.branch2.weight")
+    )
+    assert (source, [m.name for m in found]) == ("names", ["mix1", "mix2"])
