@@ -42,8 +42,8 @@ def option(default: Any, help: str) -> Any:
 class PassResult:
     """The model after the pass, whether it differs from the one before, and what was counted on the way.
 
-    Passes that prune say what in `plan`; passes that only look say what they saw in `report`, a text. `notes` are lines
-    for the user on what the pass has decided by itself.
+    Passes that prune say what in `plan`, and how long the pruned network was checked; passes that only look say what
+    they saw in `report`, a text. `notes` are lines for the user on what the pass has decided by itself.
     """
 
     model: Model
@@ -52,18 +52,21 @@ class PassResult:
     plan: PruningPlan | None = None
     report: str = ""
     notes: tuple[str, ...] = ()
+    check_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Pass(ABC):
     """Base of all passes. `name` is kebab-case and equals the module's name with `_` for `-`.
 
-    `preserves_outputs` promises that the network computes the same as before, within rounding. A pass that has to
+    `preserves_outputs` promises that the network computes the same as before, within rounding. `requires` says what a
+    pass can't run without, beside a network: an option, or what another pass has to do first. A pass that has to
     execute graphs has a field `evaluator: Evaluator | None`, which is no option: whoever runs the pass gives one.
     """
 
     name: ClassVar[str]
     preserves_outputs: ClassVar[bool] = False
+    requires: ClassVar[str] = ""
 
     @abstractmethod
     def apply(self, model: Model) -> PassResult:

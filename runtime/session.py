@@ -8,6 +8,7 @@ import io
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,8 +24,23 @@ from wootz.runtime.blocked_convolutions import with_blocked_convolutions
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.symmetric_pads import pads_may_differ, with_symmetric_pads
 
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Hides PyTorch from imports, unless it was imported already."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 try:
-    import onnxruntime
+    with _without_torch():  # onnxruntime-training imports it for its ORTModule, which takes ten times as long
+        import onnxruntime
 except ImportError as missing:  # three packages provide it, and none is a hard dependency
     raise WootzError(
         "ONNX Runtime is not installed: install one of wootz[training], wootz[cpu], wootz[cuda]"

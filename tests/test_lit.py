@@ -15,7 +15,7 @@ LIT = Path(__file__).parent / "lit"
 @pytest.mark.parametrize("file", sorted(f.name for f in LIT.glob("*.onnxtxt")))
 def test_textual(file: str, tmp_path: Path) -> None:
     run = subprocess.run(
-        [str(Path(sys.executable).with_name("lit")), "-v", str(LIT / file)],
+        [sys.executable, "-c", "from lit.main import main; main()", "-v", str(LIT / file)],
         capture_output=True,
         text=True,
         env={**os.environ, "WOOTZ_LIT_OUTPUT": str(tmp_path)},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -38,6 +40,10 @@ ELIDE_OVER = 100
 @click.option("--help-pass", metavar="NAME", help="Explain a pass and its options.")
 @click.option("--verify-each/--no-verify-each", default=True, help="Verify the model after each pass (default).")
 @click.option("--check-equivalence", is_flag=True, help="Run the model around each pass that promises equal outputs.")
+@click.option(
+    "--check/--no-check", default=True, help="Execute what a pass pruned beside the masked original (default)."
+)
+@click.option("--allow-unchanged", is_flag=True, help="Let a pass that was asked to prune remove nothing.")
 @click.option("--print-ir-before", multiple=True, metavar="NAME", help="Print the model before that pass.")
 @click.option("--print-ir-after", multiple=True, metavar="NAME", help="Print the model after that pass.")
 @click.option("--print-ir-after-all", is_flag=True, help="Print the model after every pass.")
@@ -52,18 +58,23 @@ ELIDE_OVER = 100
 @click.option("--verify-diagnostics", is_flag=True, help="Expect the errors that '# expected-error: TEXT' lines state.")
 def opt(model: str | None, list_passes: bool, help_pass: str | None, **options: Any) -> int:
     """Runs passes on MODEL (.onnx, .onnxtxt, .prototxt, - for standard input) and prints or writes the result."""
+    with _own_standard_output() as out:
+        return _opt(out, model, list_passes, help_pass, options)
+
+
+def _opt(out: TextIO, model: str | None, list_passes: bool, help_pass: str | None, options: dict[str, Any]) -> int:
     from wootz.passes.registry import load_passes
 
     loaded = {name: cls for file in options.pop("load_pass") for name, cls in load_passes(file).items()}
     if list_passes:
-        _list_passes(loaded)
+        _list_passes(loaded, out)
         return 0
     if help_pass:
-        _help_pass(help_pass, loaded)
+        _help_pass(help_pass, loaded, out)
         return 0
     if model is None:
         raise click.UsageError("Missing argument 'MODEL'.")
-    return _Run(model, loaded, **options).execute()
+    return _Run(model, loaded, out, **options).execute()
 
 
 def main() -> None:
@@ -71,16 +82,35 @@ def main() -> None:
     run_command(opt, sys.argv[1:])
 
 
-def _list_passes(loaded: PassClasses) -> None:
+@contextlib.contextmanager
+def _own_standard_output() -> Iterator[TextIO]:
+    """Standard output for the results alone: what libraries print there, in Python or below, goes to standard error."""
+    shown: TextIO = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        if shown is not sys.__stdout__:  # replaced by whoever calls: no file descriptor of ours
+            yield shown
+            return
+        shown.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            with os.fdopen(kept, "w", encoding=shown.encoding, closefd=False) as out:
+                yield out
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+
+
+def _list_passes(loaded: PassClasses, out: TextIO) -> None:
     from wootz.passes.registry import pass_class, pass_names
 
     names = pass_names(loaded)
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:{width}}  {pass_class(name, loaded).summary()}")
+        click.echo(f"{name:{width}}  {pass_class(name, loaded).summary()}", out)
 
 
-def _help_pass(name: str, loaded: PassClasses) -> None:
+def _help_pass(name: str, loaded: PassClasses, out: TextIO) -> None:
     import inspect
     from dataclasses import MISSING
 
@@ -88,30 +118,35 @@ def _help_pass(name: str, loaded: PassClasses) -> None:
     from wootz.passes.registry import pass_class
 
     cls = pass_class(name, loaded)
-    click.echo(f"{name}\n\n{inspect.getdoc(cls)}")
+    click.echo(f"{name}\n\n{inspect.getdoc(cls)}", out)
+    if cls.requires:
+        click.echo(f"\nNeeds {cls.requires}.", out)
     if cls.options():
-        click.echo("\nOptions:")
+        click.echo("\nOptions:", out)
     for f in cls.options():
         default = "" if f.default in (None, MISSING, (), "") else f" (default {print_value(f.default)})"
-        click.echo(f"  {f.name.replace('_', '-')}  {f.metadata['help']}{default}")
+        click.echo(f"  {f.name.replace('_', '-')}  {f.metadata['help']}{default}", out)
 
 
 class _Run:
     """One call of wootz-opt on one input, which may hold several models."""
 
-    def __init__(self, source: str, loaded: PassClasses, **options: Any):
+    def __init__(self, source: str, loaded: PassClasses, out: TextIO, **options: Any):
         from wootz.passes.pipeline import parse_pass, parse_pipeline
 
         _check_output(options["output"])
         self.source = source
         self.loaded = loaded
+        self.out = out
         self.options = options
         texts = options["passes"]
         self.passes = (
             *parse_pipeline(options["pipeline"] or "", loaded),
             *(parse_pass(text, loaded) for text in texts),
         )
-        self.passes = tuple(_with_evaluator(_with_data(p, options["data"])) for p in self.passes)
+        switches = {"allow_unchanged": True} if options["allow_unchanged"] else {}
+        switches |= {} if options["check"] else {"check": False}
+        self.passes = tuple(_with_evaluator(_with_data(_with(p, switches), options["data"])) for p in self.passes)
         self._check_printed_passes()
 
     def _check_printed_passes(self) -> None:
@@ -140,7 +175,7 @@ class _Run:
         failures = []
         for i, (part, line) in enumerate(parts):
             if i:
-                click.echo(f"{SPLIT_LINE}")
+                click.echo(SPLIT_LINE, self.out)
             failures += self._process_part(part, file, line, parse_text)
         for failure in failures:
             click.echo(f"error: {failure}", err=True)
@@ -221,7 +256,7 @@ class _Run:
         if output is None and any(p.name in ("print-stats", "verify") for p in self.passes[-1:]):
             return  # a pass that reports has been asked for, not a model
         if output in (None, "-"):
-            click.echo(self._text(model), nl=False)
+            click.echo(self._text(model), self.out, nl=False)
         elif output.endswith(TEXT_SUFFIX) and self.options["elide_weights"] is not None:
             text = print_text(model, self.options["elide_weights"], self.locations)
             write_atomically(Path(output), text.encode())
@@ -242,7 +277,7 @@ class _Run:
     def _report(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
             if step.result.report:
-                click.echo(step.result.report, nl=False)
+                click.echo(step.result.report, self.out, nl=False)
             for note in step.result.notes:
                 click.echo(f"note: {step.pass_.name}: {note}", err=True)
         if self.options["stats"]:
@@ -251,7 +286,9 @@ class _Run:
                     click.echo(f"{step.pass_.name}: {count:,} {what}", err=True)
         if self.options["timing"]:
             for step in steps:
-                click.echo(f"{step.seconds:9.4f} s  {step.pass_.name}", err=True)
+                check = step.result.check_seconds
+                part = f" ({check:.4f} s of it to check what was pruned)" if check else ""
+                click.echo(f"{step.seconds:9.4f} s  {step.pass_.name}{part}", err=True)
             click.echo(f"{sum(step.seconds for step in steps):9.4f} s  all passes", err=True)
 
 
@@ -281,6 +318,12 @@ def _with_data(pass_: Pass, file: Path | None) -> Pass:
     if file is None or getattr(pass_, "data", file) is not None:
         return pass_
     return replace(pass_, data=file)  # type: ignore[call-arg]
+
+
+def _with(pass_: Pass, switches: Mapping[str, bool]) -> Pass:
+    """The pass with those of the options set that it has."""
+    own = {f.name for f in fields(pass_)}
+    return replace(pass_, **{name: value for name, value in switches.items() if name in own})
 
 
 def _with_evaluator(pass_: Pass) -> Pass:

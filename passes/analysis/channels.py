@@ -12,6 +12,7 @@ LayerNorm, a softmax over channels: removal is not zeroing there), and whatever 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -130,14 +131,22 @@ def analyse_channels(model: Model, lock_outputs: bool = True) -> ChannelAnalysis
 
 
 def node_names(graph: Graph) -> dict[int, str]:
-    """A unique name for each node (by position): its own, or its first output's where it has none of its own."""
-    counts: dict[str, int] = {}
-    for node in graph.nodes:
-        counts[node.name] = counts.get(node.name, 0) + 1
-    return {
-        i: node.name if node.name and counts[node.name] == 1 else next(t.name for t in node.outputs if t.name)
-        for i, node in enumerate(graph.nodes)
-    }
+    """A unique name for each node (by position): its own, or its first output's where it has none of its own.
+
+    Where that is another node's own name, a number is added.
+    """
+    counts = Counter(node.name for node in graph.nodes)
+    names = {i: node.name for i, node in enumerate(graph.nodes) if node.name and counts[node.name] == 1}
+    taken = dict.fromkeys(names.values(), 1)
+    for i, node in enumerate(graph.nodes):
+        if i not in names:
+            output = name = next(t.name for t in node.outputs if t.name)
+            while name in taken:
+                taken[output] += 1
+                name = f"{output}_{taken[output]}"
+            names[i] = name
+            taken[name] = 1
+    return names
 
 
 def _tie_shared_weights(walk: ChannelWalk) -> None:

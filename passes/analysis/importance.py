@@ -28,7 +28,12 @@ def kept_count(filters: int, rate: float, round_to: int = 1, at_least: int = 1) 
     require_rate(rate)
     if rate == 0:
         return filters
-    count = math.floor(filters * (1 - rate) + 1e-9)
+    return rounded_count(filters * (1 - rate), filters, round_to, at_least)
+
+
+def rounded_count(promised: float, filters: int, round_to: int = 1, at_least: int = 1) -> int:
+    """The whole number of filters that stay of `filters` where `promised`, a fraction, should."""
+    count = math.floor(promised + 1e-9)
     if round_to > 1:
         count = max(round_to, round(count / round_to) * round_to)
     return min(filters, max(1, at_least, count))
@@ -70,20 +75,26 @@ WEIGHT_CRITERIA: dict[str, Callable[[np.ndarray], np.ndarray]] = {"l1": l1, "l2"
 
 
 def channel_scores(model: Model, analysis: ChannelAnalysis, criterion: str = "l1", seed: int = 0) -> np.ndarray:
-    """The importance of each channel, by `filter_scores`: float64[atoms], at the channel's own index."""
+    """The importance of each channel, by `filter_scores`: float64[atoms], at the channel's own index; NaN where the
+    criterion says nothing of any of its filters."""
     return sum_over_channels(analysis, filter_scores(model, analysis, criterion, seed))
 
 
 def sum_over_channels(analysis: ChannelAnalysis, scores: np.ndarray) -> np.ndarray:
-    """The sum over the filters of a channel in all layers: float64[atoms], at the channel's own index."""
-    return np.bincount(analysis.channel_of, weights=scores, minlength=len(scores))
+    """The sum over the filters of a channel in all layers: float64[atoms], at the channel's own index.
+
+    Filters without a score (NaN) count as 0, unless no filter of the channel has one."""
+    sums = np.bincount(analysis.channel_of, weights=np.nan_to_num(scores), minlength=len(scores)).astype(np.float64)
+    known = np.bincount(analysis.channel_of, weights=~np.isnan(scores), minlength=len(scores))
+    sums[analysis.channel_of[known[analysis.channel_of] == 0]] = np.nan
+    return sums
 
 
 def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed: int) -> np.ndarray:
     """The importance of each filter: float64[atoms].
 
-    Criteria: those of `WEIGHT_CRITERIA`, `bn-scale` (absolute scale of the BatchNormalization behind the layer; Liu
-    et al. 2017) and `random`. Those that look at data are in `data_criteria`.
+    Criteria: those of `WEIGHT_CRITERIA`, `bn-scale` (absolute scale of the BatchNormalization behind the layer, NaN
+    where there is none; Liu et al. 2017) and `random`. Those that look at data are in `data_criteria`.
     """
     scores = np.zeros(len(analysis.channel_of))
     if criterion in WEIGHT_CRITERIA:
@@ -108,10 +119,4 @@ def _batch_norm_scales(model: Model, analysis: ChannelAnalysis) -> np.ndarray:
         if model.graph.nodes[use.node].op == "BatchNormalization" and use.operand == 1:
             (atoms,) = use.maps
             scales[atoms[atoms >= 0]] = np.abs(values[use.constant])[atoms >= 0]
-    for layer in analysis.layers:
-        if analysis.lock_reason(layer) is None and np.isnan(scales[layer.atoms]).all():
-            raise WootzError(
-                f"criterion bn-scale: no BatchNormalization scales the output of {layer.name!r} "
-                f"(folded into the weights? use l1)"
-            )
-    return np.nan_to_num(scales)
+    return scales

@@ -37,6 +37,7 @@ class LayerPlan:
     """The filters that stay in a layer: `keep` are sorted indices from 0 of its `filters` filters.
 
     `tied` names the layers with filters in the same channels; `locked` says why none of its filters can be removed.
+    `outcome` says in words what was done, or why nothing was.
     """
 
     layer: str
@@ -45,6 +46,7 @@ class LayerPlan:
     keep: tuple[int, ...]
     tied: tuple[str, ...] = ()
     locked: str | None = None
+    outcome: str = ""
 
     @property
     def is_pruned(self) -> bool:

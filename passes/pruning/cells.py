@@ -1,8 +1,8 @@
 """Cells: the channels among which a rate chooses.
 
-A cell holds the channels with filters in the same layers and in the same groups of grouped convolutions. The same
-fraction of each cell is kept, so that tied layers agree. Cells that stand for each other in the groups of a
-convolution are a family: they have to keep equally many.
+A cell holds the channels with equally many filters in the same layers and in the same groups of grouped convolutions.
+About the same fraction of each cell is kept (see `counts`), so that tied layers agree. Cells that stand for each other
+in the groups of a convolution are a family: they have to keep equally many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MISALIGNED = "grouped convolutions whose groups don't line up with the layers be
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """`channels`, ascending, with filters in the layers at the positions `layers` of the analysis.
+    """`channels`, ascending, with equally many filters in each of the layers at the positions `layers` of the analysis.
 
     Cells with the same `family` have equally many channels and have to keep equally many.
     """
@@ -46,6 +46,10 @@ def _cells(analysis: ChannelAnalysis) -> tuple[Cell, ...]:
     """The cells, by their first channels."""
     kinds, layers_of_kind = analysis.kinds
     classes = kinds.copy()
+    for layer in analysis.layers:
+        channels, filters = np.unique(analysis.channels(layer), return_counts=True)
+        if (filters != filters[0]).any():
+            split(classes, channels, filters)
     for partition in analysis.partitions:
         _split_by_rows(classes, partition)
     is_free = kinds > 0

@@ -134,6 +134,8 @@ def kept_atoms(analysis: ChannelAnalysis, plan: PruningPlan) -> np.ndarray:
     kept = np.ones(len(analysis.channel_of) + 1, bool)
     for entry in plan.layers:
         layer = layers.get(entry.layer)
+        if layer is None and entry.locked is not None and not entry.is_pruned:
+            continue  # of a convolution that the analysis doesn't follow
         if layer is None:
             raise WootzError(f"the plan prunes a layer {entry.layer!r} that the model doesn't have")
         if layer.size != entry.filters:

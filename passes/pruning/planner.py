@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, Sample, data_scores
-from wootz.passes.analysis.importance import channel_scores, kept_count, most_important, sum_over_channels
+from wootz.passes.analysis.importance import channel_scores, most_important, require_rate, sum_over_channels
+from wootz.passes.analysis.index_maps import connected
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import LayerPlan, PruningPlan
 from wootz.passes.pruning.cells import Cell, find_cells
+from wootz.passes.pruning.counts import Families
 
+NOT_ASKED = "nothing was asked of it"
 Counts = Mapping[int, int]
 """How many channels each cell (by position) keeps; cells that aren't in it keep all."""
 
@@ -23,7 +27,8 @@ Counts = Mapping[int, int]
 class Planner:
     """Makes plans for one model. What is chosen once, for a cell and a rate, is kept for the plans that follow.
 
-    `scores` has the importance of each channel, `locks` the reason for each channel that can't be removed.
+    `scores` has the importance of each channel by `criterion`, NaN where that says nothing; `locks` has the reason for
+    each channel that can't be removed.
     """
 
     analysis: ChannelAnalysis
@@ -32,6 +37,8 @@ class Planner:
     scores: np.ndarray
     round_to: int = 1
     min_channels: int = 1
+    criterion: str = "l1"
+    _counts: dict[tuple[tuple[int, float], ...], dict[int, int]] = field(default_factory=dict, repr=False)
     _removed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
     _entries: dict[tuple[int, tuple[tuple[int, int], ...]], LayerPlan] = field(default_factory=dict, repr=False)
 
@@ -60,7 +67,7 @@ class Planner:
             scores = sum_over_channels(analysis, data_scores(model, analysis, criterion, sample))
         else:
             scores = channel_scores(model, analysis, criterion, seed)
-        return Planner(analysis, cells, locks, scores, round_to, min_channels)
+        return Planner(analysis, cells, locks, scores, round_to, min_channels, criterion)
 
     def cells_of(self, layer: int) -> tuple[int, ...]:
         """The positions of the cells that have filters in the layer at that position of the analysis."""
@@ -72,23 +79,53 @@ class Planner:
         return None if any(c not in self.locks for c in channels) else self.locks[channels[0]]
 
     def plan(self, rates: Mapping[int, float]) -> PruningPlan:
-        """The plan that prunes each cell (by position) at its rate. Raises WootzError for a rate outside [0, 1)."""
-        return self.plan_counts(
-            {
-                cell: kept_count(len(self.cells[cell].channels), rate, self.round_to, self.min_channels)
-                for cell, rate in rates.items()
-            }
-        )
+        """The plan that prunes each cell (by position) at its rate, and the others not.
+
+        Raises WootzError for a rate outside [0, 1) and for different rates in the groups of a convolution.
+        """
+        return self.plan_counts(self.counts(rates))
+
+    def counts(self, rates: Mapping[int, float]) -> dict[int, int]:
+        """How many channels each cell (by position) keeps, so that layers keep what its rate promises.
+
+        Cells of rate 0 keep all, and aren't in it. Raises WootzError as `plan` does.
+        """
+        for rate in set(rates.values()):
+            require_rate(rate)
+        self._require_even({i: rates.get(i, 0.0) for i in range(len(self.cells))})
+        of_components: dict[int, dict[int, float]] = {}
+        for i, rate in rates.items():
+            if rate:
+                family = self.cells[i].family
+                of_components.setdefault(self._component_of[family], {})[family] = rate
+        counts: dict[int, int] = {}
+        for chosen in of_components.values():
+            key = tuple(sorted(chosen.items()))
+            if key not in self._counts:
+                self._counts[key] = self._families.counts(chosen, self.round_to, self.min_channels)
+            counts.update(self._counts[key])
+        return counts
+
+    @cached_property
+    def _families(self) -> Families:
+        return Families.of(self.analysis, self.cells)
+
+    @cached_property
+    def _component_of(self) -> Mapping[int, int]:
+        """For each family the smallest one that shares layers with it, directly or not."""
+        ties = [(np.full(len(row), min(row)), np.fromiter(row, int)) for row in self._families.weights.values()]
+        root = connected(len(self.cells), ties)
+        return {family: int(root[family]) for family in self._families.members}
 
     def plan_counts(self, counts: Counts) -> PruningPlan:
         """The plan that keeps the most important channels of each cell, `counts` of them.
 
-        Where a slice of a tensor would be left without channels, its cells keep more.
+        Where a layer, a group or a slice of a tensor would be left without channels, its cells keep more.
         Raises WootzError when the groups of a convolution would keep unequal counts.
         """
-        self._require_even(counts)
+        self._require_even({i: counts.get(i, len(cell.channels)) for i, cell in enumerate(self.cells)})
         kept = self._kept(counts)
-        while (empty := self._empty_slice(kept)) is not None:
+        while (empty := self._empty_part(kept, counts)) is not None:
             counts = self._with_one_more(counts, empty)
             kept = self._kept(counts)
         by_layer: dict[int, list[tuple[int, int]]] = {}
@@ -99,7 +136,7 @@ class Planner:
         for layer in range(len(self.analysis.layers)):
             key = (layer, tuple(by_layer.get(layer, ())))
             if key not in self._entries:
-                self._entries[key] = self._entry(layer, kept)
+                self._entries[key] = self._entry(layer, kept, is_asked=layer in by_layer)
             entries.append(self._entries[key])
         return PruningPlan(tuple(entries))
 
@@ -112,14 +149,33 @@ class Planner:
         key = (cell, count)
         if key not in self._removed:
             channels = self.cells[cell].channels
-            self._removed[key] = np.delete(channels, most_important(self.scores[channels], count))
+            scores = self.scores[channels]
+            if count < len(channels) and np.isnan(scores).any():
+                raise WootzError(self._no_score(cell))
+            self._removed[key] = np.delete(channels, most_important(scores, count))
         return self._removed[key]
 
-    def _entry(self, position: int, kept: np.ndarray) -> LayerPlan:
+    def _no_score(self, cell: int) -> str:
+        name = self.analysis.layers[self.cells[cell].layers[0]].name
+        if self.criterion == "bn-scale":
+            reason = f"no BatchNormalization scales the output of {name!r} (folded into the weights? use l1)"
+        else:
+            reason = f"the filters of {name!r} have no importance that can be compared (NaN)"
+        return f"criterion {self.criterion}: {reason}"
+
+    def _entry(self, position: int, kept: np.ndarray, is_asked: bool = True) -> LayerPlan:
         layer = self.analysis.layers[position]
         keep = tuple(np.flatnonzero(kept[self.analysis.channels(layer)]).tolist())
         tied = self.analysis.tied_layers(layer)
-        return LayerPlan(layer.name, layer.weight, layer.size, keep, tied, self.lock_reason(position))
+        reason = self.lock_reason(position)
+        removed = layer.size - len(keep)
+        if removed:
+            outcome = f"{removed} of {layer.size} filters removed"
+        elif reason or not is_asked:
+            outcome = reason or NOT_ASKED
+        else:
+            outcome = f"the rate leaves all of its {layer.size} filters"
+        return LayerPlan(layer.name, layer.weight, layer.size, keep, tied, reason, outcome)
 
     def _kept(self, counts: Counts) -> np.ndarray:
         """bool[atoms], at each channel's own index."""
@@ -128,13 +184,19 @@ class Planner:
             kept[self._removed_from(cell, count)] = False
         return kept
 
-    def _empty_slice(self, kept: np.ndarray) -> np.ndarray | None:
-        """The channels of a slice that would have none left."""
-        for atoms in self.analysis.never_empty:
-            channels = self.analysis.channel_of[atoms[atoms >= 0]]
-            if len(channels) == len(atoms) and not kept[channels].any():
-                return channels
-        return None
+    def _empty_part(self, kept: np.ndarray, counts: Counts) -> np.ndarray | None:
+        """The channels of a layer, a group or a slice that would have none left."""
+        parts = self._slices
+        if 0 in counts.values():
+            parts = (*parts, *(self.analysis.channels(layer) for layer in self.analysis.layers))
+            parts = (*parts, *(row for partition in self.analysis.partitions for row in partition))
+        return next((channels for channels in parts if not kept[channels].any()), None)
+
+    @cached_property
+    def _slices(self) -> tuple[np.ndarray, ...]:
+        """The channels of each set of which one has to stay, where all of them can be removed."""
+        sets = [atoms for atoms in self.analysis.never_empty if (atoms >= 0).all()]
+        return tuple(self.analysis.channel_of[atoms] for atoms in sets)
 
     def _with_one_more(self, counts: Counts, channels: np.ndarray) -> Counts:
         """The counts with one more for the cell of the most important of `channels`, and for its family."""
@@ -142,12 +204,12 @@ class Planner:
         family = next(self.cells[i].family for i in counts if best in self.cells[i].channels)
         return {i: count + (self.cells[i].family == family) for i, count in counts.items()}
 
-    def _require_even(self, counts: Counts) -> None:
+    def _require_even(self, of_cells: Mapping[int, float]) -> None:
+        """Raises WootzError where cells of one family differ in their rates or counts."""
         first: dict[int, int] = {}
         for i, cell in enumerate(self.cells):
-            count = counts.get(i, len(cell.channels))
             other = first.setdefault(cell.family, i)
-            if count != counts.get(other, len(self.cells[other].channels)):
+            if of_cells[i] != of_cells[other]:
                 names = sorted({self.analysis.layers[p].name for c in (cell, self.cells[other]) for p in c.layers})
                 raise WootzError(
                     f"{' and '.join(map(repr, names))} feed or are the groups of one convolution and need the same rate"

@@ -51,6 +51,7 @@ class ApplyOptimizer(Pass):
     """
 
     name: ClassVar[str] = "apply-optimizer"
+    requires = "a loss and its gradients: attach-loss and build-gradients run before"
     type: Literal["SGD", "Nesterov", "Adam", "AdamW", "RMSProp", "AdaGrad", "AdaDelta"] = option(
         "SGD", "SGD, Nesterov, Adam, AdamW, RMSProp, AdaGrad or AdaDelta"
     )

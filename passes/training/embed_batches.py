@@ -41,6 +41,7 @@ class EmbedBatches(Pass):
     """
 
     name: ClassVar[str] = "embed-batches"
+    requires = "a training graph: apply-optimizer runs before"
     batch_size: int = option(32, "images in a batch")
     window: int = option(128, "runs for which the schedule and the recorded losses have room")
     height: int = option(0, "height of the images before they are cropped; 0: the network's")

@@ -62,6 +62,7 @@ class MixedPrecision(Pass):
     """
 
     name: ClassVar[str] = "mixed-precision"
+    requires = "a loss: attach-loss runs before"
     losses: tuple[str, ...] = option((), "the outputs to minimise; by default every scalar output")
     frozen: tuple[str, ...] = option((), "parameters that are not trained: names, or prefixes ending in / or *")
     trained: tuple[str, ...] = option((), "parameters that are trained though they look like an exporter's constants")

@@ -28,6 +28,7 @@ class Assemble(Pass):
     """
 
     name = "assemble"
+    requires = "trained blocks: assemble{blocks=FILE,FILE}"
     blocks: tuple[Path, ...] = option((), "files of the blocks")
 
     def apply(self, model: Model) -> PassResult:

@@ -26,6 +26,7 @@ class ExtractBlocks(Pass):
     """
 
     name = "extract-blocks"
+    requires = "the name of a module: extract-blocks{first=MODULE}"
     first: str = option("", "name of the first module")
     last: str = option("", "name of the last module (default: the first)")
 

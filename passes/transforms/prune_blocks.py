@@ -18,8 +18,12 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, module_nodes
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
+
+OUTSIDE = "outside of all modules (prune-filters prunes it)"
+FULLY_CONNECTED = "fully connected (prune-filters{linear=true} prunes it)"
 
 
 @dataclass(frozen=True)
@@ -33,35 +37,45 @@ class PruneBlocks(Pass):
        whole, so that modules of any rates fit together. So do convolutions outside modules.
     3. In a network without modules, where each convolution is a module of its own (LeNet, VGG), every convolution is
        pruned, and the next one loses the inputs.
+    4. Where no rate is given, `rate` is 0.5.
 
-    Refuses another number of rates than modules, and a rate above 0 for a module in which nothing can be removed.
+    The pruned network is executed beside the original, whose removed channels are masked (`check`); what fails is not
+    handed out. Refuses another number of rates than modules, a rate above 0 in `rates` for a module in which nothing
+    can be removed, and to remove nothing where something was asked for.
     """
 
     name = "prune-blocks"
-    rate: float | None = option(None, "one rate for all modules")
+    rate: float | None = option(None, "one rate for all modules (0.5 if rates gives none)")
     rates: tuple[float, ...] = option((), "one rate a module, in order of data flow")
     criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random; with data: apoz, taylor")
     data: Path | None = option(None, ".npz with the network's inputs, and labels, for apoz and taylor")
     seed: int = option(0, "for the criterion random")
     round_to: int = option(1, "keep multiples of this many filters")
     min_channels: int = option(1, "keep at least this many filters")
+    check: bool = option(True, "execute the pruned network beside the masked original")
+    allow_unchanged: bool = option(False, "give the network back as it is where nothing can be removed")
     evaluator: Evaluator | None = None
 
     def apply(self, model: Model) -> PassResult:
+        if self.rate is not None and self.rates:
+            raise self.refuse("takes one of rate=R (for all modules) and rates=R1,R2,… (one a module)")
+        is_default = self.rate is None and not self.rates
         sample = read_sample(self.data, self.evaluator) if self.data else None
         pruner = BlockPruner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample)
-        plan = pruner.plan(self._rates(pruner))
-        return PassResult(pruner.materialize(plan), plan.is_pruned, plan.statistics(), plan)
+        rates = self._rates(pruner, DEFAULT_RATE if is_default else self.rate)
+        plan = pruner.plan(rates)
+        pruned = pruner.materialize(plan)
+        plan = explained(plan, model, pruner.analysis, pruner.reasons(rates))
+        if not plan.is_pruned and not self.allow_unchanged and (is_default or self.rate or any(self.rates)):
+            raise self.refuse(nothing_removed(plan))
+        notes = (f"rate={DEFAULT_RATE} for all modules, as no rate is given",) if is_default else ()
+        return hand_out(model, pruned, plan, pruner.analysis, self.evaluator if self.check else None, notes)
 
-    def _rates(self, pruner: BlockPruner) -> dict[str, Rate]:
-        if (self.rate is None) == (not self.rates):
-            raise self.refuse("needs one of rate=R (for all modules) and rates=R1,R2,… (one a module)")
+    def _rates(self, pruner: BlockPruner, rate: float | None) -> dict[str, Rate]:
         names = [m.name for m in pruner.modules]
-        if self.rate is not None:
-            prunable = [m.module for m in pruner.convolutions if m.prunable]
-            if not prunable:
-                raise self.refuse("no module has a convolution that can be pruned (prune-filters prunes all others)")
-            return dict.fromkeys(prunable, self.rate)
+        if rate is not None:
+            require_rate(rate)
+            return dict.fromkeys((m.module for m in pruner.convolutions if m.prunable), rate)
         if len(self.rates) != len(names):
             raise self.refuse(f"{len(self.rates)} rates for {len(names)} modules ({', '.join(names)})")
         return dict(zip(names, self.rates, strict=True))
@@ -152,6 +166,17 @@ class BlockPruner:
             names = tuple(analysis.layers[p].name for p in inside)
             tables.append(ModuleConvolutions(module.name, names, locked))
         return tuple(tables)
+
+    def reasons(self, rates: Mapping[str, Rate]) -> dict[str, str]:
+        """Why a plan of these rates leaves layers whole that aren't locked."""
+        reasons = {layer.name: OUTSIDE if layer.is_convolution else FULLY_CONNECTED for layer in self.analysis.layers}
+        for table in self.convolutions:
+            for name in table.prunable:
+                reasons.pop(name)
+                if not rates.get(table.module):
+                    reasons[name] = f"the rate of its module {table.module!r} is 0"
+            reasons.update(table.locked)
+        return reasons
 
     @property
     def analysis(self) -> ChannelAnalysis:

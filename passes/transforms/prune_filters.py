@@ -12,11 +12,12 @@ import numpy as np
 
 from wootz.passes.analysis.cost import macs, parameters
 from wootz.passes.analysis.data_criteria import read_sample
-from wootz.passes.analysis.importance import kept_count, require_rate
+from wootz.passes.analysis.importance import require_rate
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.base import Evaluator, Pass, PassResult, option
 from wootz.passes.ir.model import Model, module_nodes
 from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Counts, Planner
 
@@ -36,13 +37,15 @@ class PruneFilters(Pass):
        the mean importance in their layers).
     4. `macs` and `params` find the lowest uniform rate that reaches a target: `0.5x` of the network's, or a number.
     5. Layers that can't be pruned stay whole, with the reason in the plan.
+    6. Where neither a rate nor a target is given, `rate` is 0.5.
 
-    Refuses a rate above 0 for a layer that can't be pruned, different rates for tied layers, and a target that no rate
-    reaches.
+    The pruned network is executed beside the original, whose removed channels are masked (`check`); what fails is not
+    handed out. Refuses a rate above 0 for a layer that can't be pruned, different rates for tied layers, a target that
+    no rate reaches, and to remove nothing where something was asked for.
     """
 
     name = "prune-filters"
-    rate: float | None = option(None, "the rate of all layers that rates doesn't name")
+    rate: float | None = option(None, "the rate of all layers that rates doesn't name (0.5 if nothing else is asked)")
     rates: Mapping[str, float] = field(
         default_factory=dict, metadata={"help": "rates of layers or modules: NAME:RATE,NAME:RATE"}
     )
@@ -55,21 +58,45 @@ class PruneFilters(Pass):
     linear: bool = option(False, "prune hidden fully connected layers too")
     round_to: int = option(1, "keep multiples of this many filters")
     min_channels: int = option(1, "keep at least this many filters")
+    check: bool = option(True, "execute the pruned network beside the masked original")
+    allow_unchanged: bool = option(False, "give the network back as it is where nothing can be removed")
     evaluator: Evaluator | None = None
 
     def apply(self, model: Model) -> PassResult:
+        targets = (bool(self.macs), bool(self.params), self.rate is not None or bool(self.rates))
+        if targets.count(True) > 1:
+            raise self.refuse("takes one of: rate and rates, macs, params")
+        is_default = not any(targets)
+        rate = DEFAULT_RATE if is_default else self.rate or 0.0
         sample = read_sample(self.data, self.evaluator) if self.data else None
         planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample=sample)
         materializer = Materializer.of(model, planner.analysis)
-        if (bool(self.macs), bool(self.params), self.rate is not None or bool(self.rates)).count(True) != 1:
-            raise self.refuse("needs one of: rate and rates, macs, params")
         if self.macs:
             plan = self._plan_for_target(model, planner, materializer, macs, "macs", self.macs)
         elif self.params:
             plan = self._plan_for_target(model, planner, materializer, parameters, "params", self.params)
         else:
-            plan = planner.plan_counts(self._counts(model, planner, self.rate or 0.0))
-        return PassResult(materializer.materialize(plan), plan.is_pruned, plan.statistics(), plan)
+            plan = planner.plan_counts(self._counts(model, planner, rate))
+        pruned = materializer.materialize(plan)
+        plan = explained(plan, model, planner.analysis, self._reasons(planner, rate))
+        is_asked = any(targets[:2]) or rate > 0 or any(self.rates.values())
+        if is_asked and not plan.is_pruned and not self.allow_unchanged:
+            raise self.refuse(nothing_removed(plan))
+        notes = (f"rate={DEFAULT_RATE}, as nothing else is asked",) if is_default else ()
+        return hand_out(model, pruned, plan, planner.analysis, self.evaluator if self.check else None, notes)
+
+    def _reasons(self, planner: Planner, rate: float) -> dict[str, str]:
+        """Why layers that could be pruned are not asked to be."""
+        reasons = {}
+        for i, layer in enumerate(planner.analysis.layers):
+            cells = planner.cells_of(i)
+            if self.rates.get(layer.name) == 0:
+                reasons[layer.name] = "its rate is 0"
+            elif cells and not any(self._is_pruned_by_default(planner, cell) for cell in cells):
+                reasons[layer.name] = "fully connected: pruned with linear=true, or by its name in rates"
+            elif not (rate or self.macs or self.params):
+                reasons[layer.name] = "no rate is given for it"
+        return reasons
 
     def _counts(self, model: Model, planner: Planner, rate: float) -> Counts:
         """How many channels each cell keeps, `rate` being that of the layers that `rates` doesn't name."""
@@ -78,11 +105,7 @@ class PruneFilters(Pass):
             if chosen:
                 raise self.refuse("ranking=global goes with one rate; rates names some")
             return self._global_counts(planner, rate)
-        return {
-            i: kept_count(len(cell.channels), r, self.round_to, self.min_channels)
-            for i, cell in enumerate(planner.cells)
-            if (r := self._cell_rate(planner, i, chosen, rate)) != 0
-        }
+        return planner.counts({i: self._cell_rate(planner, i, chosen, rate) for i in range(len(planner.cells))})
 
     def _cell_rate(self, planner: Planner, cell: int, chosen: Mapping[int, float], rate: float) -> float:
         layers = planner.cells[cell].layers
@@ -138,12 +161,11 @@ class PruneFilters(Pass):
             return {}
         order = np.argsort(np.concatenate(scores), kind="stable")
         removed = np.bincount(np.concatenate(owners)[order[: int(rate * len(order))]], minlength=len(families))
-        counts: dict[int, int] = {}
+        rates: dict[int, float] = {}
         for number, members in enumerate(families.values()):
             size = len(planner.cells[members[0]].channels)
-            count = kept_count(size, removed[number] / (size + 1e-9), self.round_to, self.min_channels)
-            counts.update(dict.fromkeys(members, count))
-        return counts
+            rates.update(dict.fromkeys(members, removed[number] / (size + 1e-9)))
+        return planner.counts(rates)
 
     def _plan_for_target(
         self,

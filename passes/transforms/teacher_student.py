@@ -55,6 +55,7 @@ class TeacherStudent(Pass):
     """
 
     name = "teacher-student"
+    requires = "the students: teacher-student{blocks=MODULE@RATE,…}"
     blocks: str = option(
         "", "the students, by commas: MODULE@RATE, several joined by +, behind others as A@RATE>B@RATE"
     )

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import InputError, PassError, WootzError
+from wootz.passes.ir.text import parse_text
+from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pass, print_pass
-from wootz.passes.registry import load_passes, pass_class, pass_names
+from wootz.passes.registry import PASSES, load_passes, pass_class, pass_names
 
 PASS = """
 from dataclasses import dataclass
@@ -64,3 +66,28 @@ def test_a_file_without_a_pass_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"broken.py: SyntaxError: "):
         load_passes(tmp_path / "broken.py")
     assert list(load_passes(tmp_path / "fine.py")) == ["polish"]
+
+
+NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,1,4,4] x) => (float[N,2] y)
+<float[4,1,1,1] w = {1,2,3,4}, float[4] s = {1,1,1,1}, float[4] z = {0,0,0,0}, float[2,4] v = {1,2,3,4,5,6,7,8},
+ float[2] c = {0,0}>
+{
+  [conv] a = Conv(x, w)
+  [bn] b = BatchNormalization(a, s, z, z, s)
+  [relu] r = Relu(b)
+  [pool] p = GlobalAveragePool(r)
+  [flat] f = Flatten(p)
+  [fc] y = Gemm<transB = 1>(f, v, c)
+}
+"""
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_a_pass_runs_with_its_defaults_or_its_help_says_what_it_needs(name: str) -> None:
+    pass_ = pass_class(name)()
+    if pass_.requires:
+        with pytest.raises(PassError):
+            pass_.apply(parse_text(NETWORK))
+    else:
+        verify(pass_.apply(parse_text(NETWORK)).model)

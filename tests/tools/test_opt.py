@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.pruning import materializer
 from wootz.tools.cli import run_command
 from wootz.tools.opt import opt
 
@@ -91,6 +93,11 @@ def test_timing_and_statistics(network: Path, tmp_path: Path, capsys: pytest.Cap
     assert "fold-batchnorm: 1 folded" in printed
     assert "s  fold-batchnorm" in printed
     assert "s  all passes" in printed
+    assert "of it" not in printed
+    assert run(network, "--pass=prune-filters{rate=0.5}", "--timing", "-o", tmp_path / "out.onnx") == 0
+    assert re.search(r"s  prune-filters \(\d+\.\d{4} s of it to check what was pruned\)", capsys.readouterr().err)
+    assert run(network, "--pass=prune-filters{rate=0.5}", "--timing", "--no-check", "-o", tmp_path / "out.onnx") == 0
+    assert "of it" not in capsys.readouterr().err
 
 
 LIAR = """
@@ -207,7 +214,7 @@ def test_a_binary_model_of_elided_weights_is_refused(
 def test_running_a_pass_imports_nothing_that_it_does_not_need(network: Path) -> None:
     code = (
         "import sys; from wootz.tools.opt import opt;"
-        f"opt.main([{str(network)!r}, '--pass=prune-filters{{rate=0.5}}'], standalone_mode=False);"
+        f"opt.main([{str(network)!r}, '--pass=prune-filters{{rate=0.5}}', '--no-check'], standalone_mode=False);"
         "print([m for m in ('matplotlib', 'onnxruntime', 'torch', 'PIL', 'scipy', 'rich') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -243,3 +250,60 @@ def test_weights_are_left_out_of_a_text_again_and_again(network: Path, tmp_path:
     third = tmp_path / "third.onnxtxt"
     assert run(network, "--elide-weights=1", "-o", third) == 0  # a text can hold them too
     np.testing.assert_array_equal(constants(load(third).graph)["w"], constants(load(network).graph)["w"])
+
+
+@pytest.mark.parametrize("name", ["prune-blocks", "prune-filters"])
+def test_the_command_of_the_project_works_as_it_stands(name: str, network: Path, tmp_path: Path) -> None:
+    """`wootz-opt --pass=prune-blocks model.onnx`: a binary model, its pruned text on standard output."""
+    save(parse_text(NETWORK), tmp_path / "model.onnx")
+    script = Path(sys.executable).with_name("wootz-opt")
+    done = subprocess.run([script, f"--pass={name}", tmp_path / "model.onnx"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert constants(parse_text(done.stdout).graph)["w"].shape == (1, 1, 1, 1)
+    assert done.stderr.startswith(f"note: {name}: rate=0.5")
+
+
+TALKER = """
+import os
+from dataclasses import dataclass
+from wootz.passes.base import Pass, PassResult
+
+@dataclass(frozen=True)
+class Talker(Pass):
+    'Prints.'
+    name = "talker"
+    def apply(self, model):
+        print("chatter of a library in Python")
+        os.system("echo chatter of a library in C")
+        return PassResult(model, False)
+"""
+
+
+def test_standard_output_holds_the_result_alone(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "talker.py").write_text(TALKER)
+    script = Path(sys.executable).with_name("wootz-opt")
+    command = [script, "--load-pass", tmp_path / "talker.py", "--pass=talker", network]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(parse_text(done.stdout).graph.nodes) == 3
+    assert done.stdout.startswith("<")
+    assert "chatter of a library in Python" in done.stderr
+    assert "chatter of a library in C" in done.stderr
+
+
+def test_a_network_that_does_not_work_is_not_written(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The materialiser takes the wrong filters."""
+    honest = materializer.slice_parameter
+    monkeypatch.setattr(materializer, "slice_parameter", lambda values, *use: honest(values[::-1], *use))
+    flags = ("--pass=prune-filters{rate=0.5}", "-o", tmp_path / "out.onnx")
+    assert run(network, *flags) == 1
+    assert "'a' is the first tensor that differs: max|a-b|/max|b| is" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
+    assert run(network, *flags, "--no-check") == 0
+
+
+def test_help_says_what_a_pass_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help-pass", "apply-plan") == 0
+    assert "\nNeeds a plan: apply-plan{plan=FILE.json}.\n" in capsys.readouterr().out
