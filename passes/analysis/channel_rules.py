@@ -293,7 +293,7 @@ def _join_operand(walk: ChannelWalk, node: Node, operand: int, labels: np.ndarra
         if shared and walk.parameter(tensor) is not None:
             walk.use(node, operand, _own_axes(labels, shared, lead))
         elif shared and {a - lead for a in shared} <= walk.uniform_axes(tensor):
-            walk.use_uniform(node, operand, _own_axes(labels, shared, lead))
+            walk.use_uniform(node, operand, _own_axes(labels, shared, lead), tuple(a - lead for a in shared))
         elif shared:
             reason = f"{walk.where(node)} combines them with {tensor.name!r}, which can't be pruned"
             first = walk.collapse(labels, shared, reason)
@@ -543,7 +543,7 @@ def _joined_along_another_axis(walk: ChannelWalk, node: Node) -> np.ndarray:
         elif walk.parameter(tensor) is not None:
             walk.use(node, i, joined)
         elif set(axes) <= walk.uniform_axes(tensor):
-            walk.use_uniform(node, i, joined)
+            walk.use_uniform(node, i, joined, axes)
         else:
             walk.lock(joined, reason)
     return joined
@@ -555,12 +555,12 @@ def _map_of_part(walk: ChannelWalk, node: Node, operand: int, axis: int) -> np.n
     extents = walk.shape(tensor) or ()
     if walk.is_labelled(tensor) or not extents or extents[axis] == 0:
         return walk.map(tensor)
-    is_uniform = axis in walk.uniform_axes(tensor)
-    if not is_uniform and walk.parameter(tensor) is None:
+    is_uniform = axis in walk.uniform_axes(tensor) or extents[axis] == 1
+    if walk.parameter(tensor) is None and axis not in walk.uniform_axes(tensor):
         return walk.map(tensor)
     labels = along(walk.new_atoms(extents[axis]), axis, len(extents))
     if is_uniform:
-        walk.use_uniform(node, operand, labels)
+        walk.use_uniform(node, operand, labels, (axis,))
     else:
         walk.use(node, operand, labels)
     return labels

@@ -60,12 +60,13 @@ class ParameterUse:
 class UniformUse:
     """An operand that is the same at all places along some axes, where it has to be as long as the channels it meets.
 
-    `labels` is the operand's index map, which varies along these axes alone.
+    `labels` is the operand's index map, which varies along `axes` alone.
     """
 
     node: int
     operand: int
     labels: np.ndarray
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,9 @@ class ChannelWalk:
             if np.prod(self.shape(node.inputs[operand]) or ()) > 1:
                 self.use(node, operand, *(first_along(m, axis % rank) for m in maps if m.shape[axis % rank] > 1))
 
-    def use_uniform(self, node: Node, operand: int, labels: np.ndarray) -> None:
-        """Notes that an operand that is the same along the axes of `labels` has to be as long as what is left."""
-        self.uniform_uses.append(UniformUse(self.position(node), operand, labels))
+    def use_uniform(self, node: Node, operand: int, labels: np.ndarray, axes: tuple[int, ...]) -> None:
+        """Notes that an operand that is the same along `axes` has to be as long as what is left of `labels`."""
+        self.uniform_uses.append(UniformUse(self.position(node), operand, labels, axes))
 
     def note_shape(self, node: Node, kind: str, axes: tuple[int, ...] = ()) -> None:
         self.shape_uses.append(ShapeUse(self.position(node), kind, axes))

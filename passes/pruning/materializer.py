@@ -15,7 +15,18 @@ from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.analysis.static_shapes import BOUND_EXTENT, StaticShapes, static_shapes
 from wootz.passes.errors import VerificationError, WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, constants, is_constant, producer
+from wootz.passes.ir.model import (
+    Constant,
+    Graph,
+    Model,
+    Node,
+    Tensor,
+    Variable,
+    captured_tensors,
+    constants,
+    is_constant,
+    producer,
+)
 from wootz.passes.plan.pruning import PruningPlan, stored_keep_sets, with_keep_sets
 from wootz.passes.pruning.map_table import MapTable
 
@@ -82,9 +93,8 @@ class Materializer:
         replaced, if need be after every Shape and Size is made to give what it gave before.
         """
         wrong = surgery.wrong_values(self.model.graph)
-        if not wrong:
-            return
-        if any(self._is_symbolic(w.tensor)[w.elements].any() for w in wrong):
+        has_symbolic = any(self._is_symbolic(w.tensor)[w.elements].any() for w in wrong)
+        if has_symbolic or surgery.gives_away_extents(self.model.graph):
             surgery.restore_extents()
             wrong = surgery.wrong_values(self.model.graph)
         for value in wrong:
@@ -299,24 +309,28 @@ class _Surgery:
 
     def cut_uniform_operands(self, kept: np.ndarray) -> None:
         """What is the same all along the channels is cut to as many as are left."""
-        for use in self.analysis.uniform_uses:
+        for use in reversed(self.analysis.uniform_uses):  # the last operand first: some are dropped
             mask = kept[use.labels]
             if mask.all():
                 continue
-            node, axes = self.nodes[use.node], np.asarray(varying_axes(mask), np.int64)
-            counts = np.asarray([len(_kept_along(mask, axis)) for axis in axes.tolist()], np.int64)
-            hint = f"{node.inputs[use.operand].name}_cut"
-            operands = [
-                Constant(self._fresh(f"{hint}_{n}"), v)
-                for n, v in (("starts", np.zeros_like(axes)), ("ends", counts), ("axes", axes))
+            node, tensor = self.nodes[use.node], self.nodes[use.node].inputs[use.operand]
+            counts = [len(_kept_along(mask, axis)) for axis in use.axes]
+            if 0 in counts:  # a part of a Concat
+                node.inputs.pop(use.operand)
+                self._remove_if_unused(tensor)
+                continue
+            bounds = {"starts": [0] * len(counts), "ends": counts, "axes": use.axes}
+            constants = [
+                Constant(self._fresh(f"{tensor.name}_{name}"), np.asarray(v, np.int64)) for name, v in bounds.items()
             ]
-            node.inputs[use.operand] = self._insert(node, "Slice", [node.inputs[use.operand], *operands], hint)
+            node.inputs[use.operand] = self._insert(node, "Slice", [tensor, *constants], f"{tensor.name}_cut")
 
-    def _insert(self, before: Node, op: str, operands: Sequence[Tensor], hint: str) -> Variable:
-        """A new node just before another; gives its result."""
+    def _insert(self, before: Node | None, op: str, operands: Sequence[Tensor], hint: str) -> Variable:
+        """A new node just before another, or at the end; gives its result."""
         name = self._fresh(hint)
         result = Variable(name, operands[-1].dtype if op == "Where" else operands[0].dtype)
-        place = next(i for i, node in enumerate(self.graph.nodes) if node is before)
+        nodes = self.graph.nodes
+        place = next((i for i, node in enumerate(nodes) if node is before), len(nodes))
         self.graph.nodes.insert(place, Node(op, name, {}, list(operands), [result]))
         return result
 
@@ -413,14 +427,16 @@ class _Surgery:
             changed[name] = tuple(shape)
         return changed
 
+    def _values_after(self, original: Graph) -> Mapping[str, np.ndarray | None]:
+        """What the values that have changed come to."""
+        if self.extents_are_restored:
+            return {}
+        return StaticShapes(self.analysis.shapes, self.analysis.values).values_after(original, self._changed_shapes)
+
     def wrong_values(self, original: Graph) -> list[_WrongValue]:
         """The computed operands that come to something else than they have to."""
         values = self.analysis.values
-        after = (
-            {}
-            if self.extents_are_restored
-            else StaticShapes(self.analysis.shapes, values).values_after(original, self._changed_shapes)
-        )
+        after = self._values_after(original)
         wrong = []
         living = {id(node) for node in self.graph.nodes}
         for position, node in enumerate(self.nodes):
@@ -437,25 +453,31 @@ class _Surgery:
                     wrong.append(_WrongValue(position, operand, tensor.name, actual if fits else None, required))
         return wrong
 
+    def gives_away_extents(self, original: Graph) -> bool:
+        """Whether an output of the network, or a subgraph, reads a value that has changed."""
+        after = self._values_after(original)
+        captured = (t for node in self.graph.nodes for t in captured_tensors(node))
+        return any(t.name in after for t in (*self.graph.outputs, *captured))
+
     def restore_extents(self) -> None:
         """Makes every Shape and Size of a tensor that lost channels give what it gave before."""
         for node in [n for n in self.graph.nodes if n.op in ("Shape", "Size")]:
-            name = node.inputs[0].name
+            name, result = node.inputs[0].name, node.outputs[0]
             if name not in self._changed_shapes:
                 continue
             old, new = (np.asarray(s, np.int64) for s in (self.analysis.shapes[name], self._changed_shapes[name]))
-            result = node.outputs[0]
-            readers = list(result.outputs)
+            raw = Variable(self._fresh(f"{result.name}_left"), np.int64)
+            node.outputs = [raw]
             place = next(i for i, n in enumerate(self.graph.nodes) if n is node)
-            behind = self.graph.nodes[place + 1]
+            behind = self.graph.nodes[place + 1] if place + 1 < len(self.graph.nodes) else None
             if node.op == "Size":
-                common = np.gcd(old.prod(), new.prod())
-                restored = self._scaled(behind, result, old.prod() // common, new.prod() // common)
+                restored = self._scaled(behind, raw, old.prod(), new.prod())
             else:
                 part = slice(node.attrs.get("start", 0), node.attrs.get("end"))
-                restored = self._with_elements(behind, result, (old != new)[part], old[part])
-            for reader in readers:
-                reader.inputs = [restored if t is result else t for t in reader.inputs]
+                restored = self._with_elements(behind, raw, (old != new)[part], old[part])
+            last = producer(restored)
+            assert last is not None, "what restores an extent is a node"
+            last.outputs = [result]
         self.extents_are_restored = True
 
     def correct(self, wrong: _WrongValue, symbolic: np.ndarray) -> None:
@@ -469,14 +491,13 @@ class _Surgery:
             corrected = tensor
             if scaled.any():
                 factor, divisor = (np.where(scaled, v, 1) for v in (wrong.required, wrong.actual))
-                common = np.gcd(factor, divisor)
-                corrected = self._scaled(node, corrected, factor // common, divisor // common)
+                corrected = self._scaled(node, corrected, factor, divisor)
             if fixed.any():
                 corrected = self._with_elements(node, corrected, fixed, wrong.required)
             node.inputs[wrong.operand] = corrected
         self._remove_if_unused(tensor)
 
-    def _with_elements(self, before: Node, tensor: Tensor, chosen: np.ndarray, values: np.ndarray) -> Variable:
+    def _with_elements(self, before: Node | None, tensor: Tensor, chosen: np.ndarray, values: np.ndarray) -> Variable:
         """The tensor with `values` at the elements that are `chosen`."""
         operands = [
             Constant(self._fresh(f"{tensor.name}_{hint}"), v)
@@ -487,14 +508,15 @@ class _Surgery:
         ]
         return self._insert(before, "Where", [*operands, tensor], f"{tensor.name}_stated")
 
-    def _scaled(self, before: Node, tensor: Tensor, factor: np.ndarray, divisor: np.ndarray) -> Variable:
-        """The tensor of integers times `factor` by `divisor`."""
-        operands = [
-            Constant(self._fresh(f"{tensor.name}_{hint}"), np.asarray(v, np.int64))
+    def _scaled(self, before: Node | None, tensor: Tensor, factor: np.ndarray, divisor: np.ndarray) -> Variable:
+        """The tensor of integers times `factor` by `divisor`, which has no remainder."""
+        common = np.gcd(factor, divisor)
+        constants = [
+            Constant(self._fresh(f"{tensor.name}_{hint}"), np.asarray(v // common, np.int64))
             for hint, v in (("factor", factor), ("divisor", divisor))
         ]
-        product = self._insert(before, "Mul", [tensor, operands[0]], f"{tensor.name}_product")
-        return self._insert(before, "Div", [product, operands[1]], f"{tensor.name}_stated")
+        product = self._insert(before, "Mul", [tensor, constants[0]], f"{tensor.name}_product")
+        return self._insert(before, "Div", [product, constants[1]], f"{tensor.name}_stated")
 
     def annotate(self) -> None:
         """States the new extents in the annotated shapes."""

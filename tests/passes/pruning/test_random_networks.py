@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
+import onnx_graphsurgeon as gs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -59,10 +60,51 @@ class Network:
     def add(self, tensor: Variable, channels: int) -> None:
         self.maps.append((tensor, channels))
 
+    def integers(self, *values: int) -> object:
+        return self.builder.constant(np.asarray(values, np.int64), "n")
+
+    def extent(self, x: Variable, axis: int) -> Variable:
+        """An extent of a tensor, int64[1], as exporters read it."""
+        if self.integer(0, 1):
+            return self.op("Shape", x, start=axis, end=axis + 1)
+        one = self.op("Gather", self.op("Shape", x), self.builder.constant(np.int64(axis)), axis=0)
+        return self.op("Unsqueeze", one, self.integers(0))
+
+    def stated(self, x: Variable, axis: int) -> object:
+        """An extent of x: read from it, or written by the exporter (but for the batch)."""
+        return self.extent(x, axis) if axis == 0 or self.integer(0, 1) else self.integers(self.channels_of(x, axis))
+
+    def channels_of(self, x: Variable, axis: int) -> int:
+        return next(c for t, c in self.maps if t is x) if axis == 1 else SIZE
+
+    def shape(self, *extents: object) -> Variable:
+        return self.op("Concat", *extents, axis=0)
+
     def convolved(self, x: Variable, inputs: int, outputs: int, kernel: int = 1, group: int = 1) -> Variable:
         pads = [kernel // 2] * 4
         bias = [self.vector(outputs)] if self.integer(0, 1) else []
-        return self.op("Conv", x, self.weight(outputs, inputs // group, kernel, kernel), *bias, pads=pads, group=group)
+        weight = self.computed_weight(outputs, inputs // group, kernel)
+        result = self.op("Conv", x, weight, *bias, pads=pads, group=group)
+        if self.integer(0, 1):
+            self.graph.nodes[-1].name = ""
+        return result
+
+    def computed_weight(self, filters: int, inputs: int, kernel: int) -> object:
+        """A weight that is a constant, quantised, quantised by filter, or standardised by the network."""
+        kind, weight = self.integer(0, 6), self.weight(filters, inputs, kernel, kernel)
+        if kind < 4:
+            return weight
+        if kind < 6:
+            size = 1 if kind == 4 else filters
+            scale = self.builder.constant(np.float32(0.01) * (1 + self.random.random(size)).astype(np.float32), "scale")
+            steps = np.clip(np.round(weight.values / 0.015), -127, 127).astype(np.int8)
+            if kind == 4:
+                scale.values = scale.values.reshape(())
+            return self.op("DequantizeLinear", self.builder.constant(steps, "w"), scale, axis=0)
+        flat = self.op("Reshape", weight, self.integers(1, filters, -1))
+        ones, zeros = (self.builder.constant(np.full(filters, v, np.float32)) for v in (1, 0))
+        outputs = self.builder.ops("BatchNormalization", flat, ones, zeros, zeros, ones, count=3, training_mode=1)
+        return self.op("Reshape", outputs[0], self.integers(filters, inputs, kernel, kernel))
 
 
 def convolution(net: Network) -> None:
@@ -207,10 +249,153 @@ def coupled(net: Network) -> None:
         net.add(net.op("Mul", x, net.op("ReduceMean", x, net.builder.constant(np.asarray([1])))), channels)
 
 
+def filled_like(net: Network) -> None:
+    """zeros_like, ones_like, full_like: added, multiplied, chosen or joined."""
+    x, channels = net.choose()
+    shape = net.op("Shape", x)
+    if net.integer(0, 1):
+        filled = net.op("Expand", net.builder.constant(np.float32(net.integer(0, 1))), shape)
+    else:
+        value = gs.Constant("value", np.asarray([net.integer(0, 1)], np.float32))
+        filled = net.op("ConstantOfShape", shape, value=value)
+    kind = net.integer(0, 3)
+    if kind == 0 and channels <= 12:
+        net.add(net.op("Concat", x, filled, axis=1), 2 * channels)
+    elif kind == 1:
+        net.add(net.op("Where", net.op("Greater", x, filled), x, filled), channels)
+    else:
+        net.add(net.op("Add", filled, x) if kind == 2 else net.op("Sub", x, net.op("Neg", filled)), channels)
+
+
+def option_a(net: Network) -> None:
+    """The shortcut of CIFAR ResNets: half as many zeros on each side as there are channels, and a block added."""
+    x, channels = net.choose()
+    if channels > 12:
+        return
+    side = channels // 2
+    if net.integer(0, 1):
+        half = net.op("Div", net.stated(x, 1), net.integers(2))
+        pads = net.shape(net.integers(0), half, net.integers(0, 0, 0), half, net.integers(0, 0))
+        wide = net.op("Pad", x, pads)
+    else:
+        shape = net.shape(net.stated(x, 0), net.integers(side), net.stated(x, 2), net.stated(x, 3))
+        zeros = net.op("ConstantOfShape", shape)
+        wide = net.op("Concat", zeros, x, zeros, axis=1)
+    net.add(wide, channels + 2 * side)
+    net.add(net.op("Add", wide, net.convolved(x, channels, channels + 2 * side, 3)), channels + 2 * side)
+
+
+def viewed_as(net: Network) -> None:
+    """expand_as of one value a channel, and view_as after a flattening."""
+    x, channels = net.choose()
+    other, inputs = net.choose()
+    y = net.convolved(other, inputs, channels) if net.integer(0, 1) else x
+    wide = net.op("Expand", net.op("GlobalAveragePool", x), net.op("Shape", y))
+    flat = net.op("Reshape", y, net.shape(net.extent(y, 0), net.extent(x, 1), net.integers(-1)))
+    back = net.op("Reshape", flat, net.op("Shape", (x, y)[net.integer(0, 1)]))
+    net.add(net.op("Mul", back, net.op("Sigmoid", wide)), channels)
+
+
+def padded_to_match(net: Network) -> None:
+    """A map without its border, padded or resized to the extents of another."""
+    (x, channels), (other, _) = net.choose(), net.choose()
+    small = net.op("MaxPool", x, kernel_shape=[2, 2])
+    if net.integer(0, 1):
+        missing = [net.op("Sub", net.extent(other, axis), net.extent(small, axis)) for axis in (2, 3)]
+        net.add(net.op("Pad", small, net.shape(net.integers(0, 0, 0, 0, 0, 0), *missing)), channels)
+    else:
+        sizes = net.shape(net.extent(small, 0), net.extent(x, 1), net.extent(other, 2), net.extent(other, 3))
+        net.add(net.op("Resize", small, None, None, sizes, mode="nearest"), channels)
+
+
+def computed_shuffle(net: Network) -> None:
+    x, channels = net.choose()
+    if channels % 2 == 0:
+        two = net.integers(2)
+        half = net.op("Div", net.extent(x, 1), two)
+        ends = [net.extent(x, 2), net.extent(x, 3)]
+        apart = net.op("Reshape", x, net.shape(net.extent(x, 0), two, half, *ends))
+        turned = net.op("Transpose", apart, perm=[0, 2, 1, 3, 4])
+        net.add(net.op("Reshape", turned, net.shape(net.extent(x, 0), net.stated(x, 1), *ends)), channels)
+
+
+def computed_half(net: Network) -> None:
+    """The second half of the channels, or every second one."""
+    x, channels = net.choose()
+    if net.integer(0, 1):
+        start = net.op("Div", net.extent(x, 1), net.integers(2))
+        net.add(net.op("Slice", x, start, net.extent(x, 1), net.integers(1)), channels - channels // 2)
+    else:
+        bounds = (net.integers(0), net.integers(1 << 30), net.integers(1), net.integers(2))
+        net.add(net.op("Slice", x, *bounds), (channels + 1) // 2)
+
+
+def scaled_by_extent(net: Network) -> None:
+    """Divided by the root of the number of channels, or by the number of elements."""
+    x, channels = net.choose()
+    count = net.extent(x, 1) if net.integer(0, 1) else net.op("Size", x)
+    net.add(net.op("Div", x, net.op("Sqrt", net.op("Cast", count, to=1))), channels)
+
+
+def constant_channels(net: Network) -> None:
+    """Coordinates that an exporter wrote as a constant beside the channels."""
+    x, channels = net.choose()
+    extra = net.integer(1, 2)
+    net.graph.inputs[0].shape[0] = 2  # what is written has the batch of the example
+    constant = net.builder.constant(net.random.standard_normal((2, extra, SIZE, SIZE)).astype(np.float32), "grid")
+    net.add(net.op("Concat", x, constant, axis=1), channels + extra)
+
+
+def group_normalization(net: Network) -> None:
+    """As PyTorch's exporters write it, with ones and zeros of their own."""
+    x, channels = net.choose()
+    groups = next(g for g in (3, 2, 1) if channels % g == 0)
+    ones, zeros = (net.builder.constant(np.full(groups, v, np.float32)) for v in (1, 0))
+    rows = net.op("InstanceNormalization", net.op("Reshape", x, net.integers(0, groups, -1)), ones, zeros, epsilon=0.1)
+    back = net.op("Reshape", rows, net.op("Shape", x))
+    scale, bias = (
+        net.builder.constant(net.random.standard_normal((channels, 1, 1)).astype(np.float32)) for _ in range(2)
+    )
+    net.add(net.op("Add", net.op("Mul", back, scale), bias), channels)
+
+
+def attention(net: Network) -> None:
+    """Heads of queries and keys, which are summed over, and of values; the result has the shape of the input."""
+    x, channels = net.choose()
+    heads, keys = net.integer(1, 2), net.integer(1, 3)
+    if channels % heads:
+        return
+    sizes = (keys, keys, channels // heads)
+    mixed = net.convolved(x, channels, heads * sum(sizes))
+    rows = net.op("Reshape", mixed, net.shape(net.extent(x, 0), net.integers(heads, sum(sizes), -1)))
+    q, k, v = net.builder.ops("Split", rows, net.integers(*sizes), count=3, axis=2)
+    score = net.op("Softmax", net.op("MatMul", net.op("Transpose", q, perm=[0, 1, 3, 2]), k), axis=-1)
+    y = net.op("MatMul", v, net.op("Transpose", score, perm=[0, 1, 3, 2]))
+    net.add(net.op("Reshape", y, net.shape(*(net.stated(x, a) for a in range(4)))), channels)
+
+
+def selective_kernels(net: Network) -> None:
+    """Two branches, weighed by a softmax over them that all channels share a layer for."""
+    (x, inputs), (y, other) = net.choose(), net.choose()
+    channels, inner = net.integer(1, 5), net.integer(1, 3)
+    axis = net.integers(1)
+    parts = [
+        net.op("Unsqueeze", t, axis) for t in (net.convolved(x, inputs, channels), net.convolved(y, other, channels))
+    ]
+    both = net.op("Concat", *parts, axis=1)
+    pooled = net.op("GlobalAveragePool", net.op("ReduceSum", both, axis, keepdims=0))
+    weights = net.convolved(net.convolved(pooled, channels, inner), inner, 2 * channels)
+    weights = net.op("Reshape", weights, net.shape(net.extent(x, 0), net.integers(2, channels, 1, 1)))
+    chosen = net.op("ReduceSum", net.op("Mul", both, net.op("Softmax", weights, axis=1)), axis, keepdims=0)
+    net.add(chosen, channels)
+
+
 LAYERS = (
     *(convolution, convolution, convolution, grouped_convolution, depthwise_convolution, transposed_convolution),
     *(channels_last, normalization, activation, pooling, residual, residual, concatenation, split, cut, shuffle),
-    *(picked, padded, squeeze_and_excitation, spatial_attention, space_and_depth, coupled),
+    *(picked, padded, squeeze_and_excitation, spatial_attention, space_and_depth, coupled, filled_like, filled_like),
+    *(option_a, option_a, viewed_as, padded_to_match, computed_shuffle, computed_half, scaled_by_extent),
+    *(constant_channels, group_normalization, attention, selective_kernels),
 )
 
 
@@ -223,7 +408,11 @@ def pooled_head(net: Network) -> Variable:
 def flat_head(net: Network) -> Variable:
     """Two fully connected layers on all positions of all channels."""
     x, channels = net.choose()
-    flat = net.op("Reshape", x, net.builder.constant(np.asarray([-1, channels * SIZE * SIZE])))
+    if net.integer(0, 1):
+        elements = net.op("Mul", net.extent(x, 1), net.integers(SIZE * SIZE))
+        flat = net.op("Reshape", x, net.shape(net.extent(x, 0), elements))
+    else:
+        flat = net.op("Reshape", x, net.builder.constant(np.asarray([-1, channels * SIZE * SIZE])))
     hidden = net.op("Relu", net.op("Gemm", flat, net.weight(channels * SIZE * SIZE, 6), net.vector(6)))
     return net.op("MatMul", hidden, net.weight(6, 4))
 
