@@ -42,8 +42,11 @@ def walk_node(walk: ChannelWalk, node: Node) -> None:
         walk.lock_inputs(node, f"{walk.where(node)}: no rule says what becomes of channels there")
     elif reads_atoms or node.op in MAKES_ATOMS:
         unknown = [t.name for t in [*node.inputs, *node.outputs] if not t.is_empty() and walk.shape(t) is None]
+        empty = [t.name for t in node.inputs if not t.is_empty() and 0 in (walk.shape(t) or ())]
         if unknown:
             walk.lock_inputs(node, f"{walk.where(node)}: the shape of {unknown[0]!r} is not known")
+        elif empty and node.op in MAKES_ATOMS:
+            walk.lock_inputs(node, f"{walk.where(node)}: {empty[0]!r} has no elements")
         else:
             rule(walk, node)
 
@@ -81,6 +84,9 @@ def convolution(walk: ChannelWalk, node: Node) -> None:
     shape, groups, is_transposed = constant.shape, node.attrs.get("group", 1), node.op == "ConvTranspose"
     inputs = walk.channels(node, data, 1)
     size = shape[1] * groups if is_transposed else shape[0]
+    if groups < 1 or len(inputs) % groups or size % groups:
+        walk.lock_inputs(node, f"{walk.where(node)} has {groups} groups of {len(inputs)} channels and {size} filters")
+        return
     is_depthwise = groups > 1 and groups == len(inputs)
     kind = "depthwise" if is_depthwise else "convolution"
     outputs = walk.new_layer(node, size, constant, 1 if is_transposed else 0, kind, groups)
@@ -467,6 +473,9 @@ def mean_variance(walk: ChannelWalk, node: Node) -> None:
 def group_normalization(walk: ChannelWalk, node: Node) -> None:
     """GroupNormalization: the channels of a group are tied; scale and bias have one value a group (opset 18)."""
     atoms = walk.channels(node, node.inputs[0], 1)
+    if node.attrs["num_groups"] < 1 or len(atoms) % node.attrs["num_groups"]:
+        walk.lock_inputs(node, f"{walk.where(node)} has {node.attrs['num_groups']} groups of {len(atoms)} channels")
+        return
     groups = atoms.reshape(node.attrs["num_groups"], -1)
     walk.tie(groups, groups[:, :1], f"{walk.where(node)} normalises them with a channel that can't be removed")
     for operand in (1, 2):

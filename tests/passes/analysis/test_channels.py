@@ -241,6 +241,19 @@ def test_quantised_and_standardised_weights_are_followed() -> None:
     assert found.computed["w"].shape == (3, 4, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("body", "weights", "expected"),
+    [
+        ("[a] s = Conv(x, wa) [c] y = Conv(s, wc)", {"wa": (0, 2, 1, 1), "wc": (1, 0, 1, 1)}, []),
+        ("[a] s = Conv<group = 0>(x, wa) [c] y = Conv(s, wc)", {"wa": (4, 2, 1, 1), "wc": (1, 4, 1, 1)}, ["c"]),
+        ("[a] s = Conv<group = 3>(x, wa) [c] y = Conv(s, wc)", {"wa": (4, 2, 1, 1), "wc": (1, 4, 1, 1)}, ["c"]),
+    ],
+)
+def test_impossible_layers_are_none(body: str, weights: dict[str, tuple[int, ...]], expected: list[str]) -> None:
+    found = analysis(body, **weights)
+    assert [layer.name for layer in found.layers] == expected
+
+
 def test_a_shared_weight_ties_both_uses() -> None:
     found = analysis(
         "[a] s = Conv(x, wa) [b] t = Conv(x, wa) [c] u = Conv(s, wc) [d] v = Conv(t, wc) [z] y = Add(u, v)",
