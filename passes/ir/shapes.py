@@ -88,7 +88,7 @@ class NodeInference:
         self._values[name] = onnx.numpy_helper.from_array(value, name)
         self._types[name] = onnx.helper.make_tensor_type_proto(self._values[name].data_type, value.shape)
 
-    def set_shape(self, name: str, shape: Sequence[int], like: str) -> None:
+    def set_shape(self, name: str, shape: Sequence[int | str], like: str) -> None:
         """States a tensor's shape; it has the element type of another tensor, or float32 if that isn't known."""
         known = self._types.get(like)
         elem_type = known.tensor_type.elem_type if known is not None else onnx.TensorProto.FLOAT

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
-from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS
 from wootz.passes.training.simplify import drop_unused_nodes
@@ -54,7 +54,7 @@ class AttachLoss(Pass):
         self._check_options()
         result = model.copy()
         graph = result.graph
-        annotate_shapes(graph)
+        annotate_symbolic_shapes(graph)
         output = self._chosen_output(graph)
         builder = Builder(graph, prefix=f"{self.loss_name}/")
         if output.shape is None:

@@ -9,18 +9,20 @@ from typing import ClassVar
 
 import numpy as np
 
+from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, captured_tensors
-from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
+from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.parameters import find_parameters
 from wootz.passes.training.rules.rule import Backward, NoRule, Rule
 from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, SEED_PREFIX, loss_outputs
+from wootz.passes.transforms.fold_constants import FoldConstants
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class BuildGradients(Pass):
        statistics and preprocessing constants are not), and that the losses depend on.
     2. What `frozen` names is not trained: a name, or a prefix that ends in `/` or `*`. Nor is a parameter with
        lr_mult 0 (metadata `wootz.multipliers`), nor what an exporter wrote where the network has no parameter
-       (`wootz.passes.training.parameters.is_placeholder`): a note names it, and `trained` has it trained.
+       (`wootz.passes.training.parameters.is_placeholder`): a note names it, and `trained` has it trained. Merged
+       parameters are separated, as `training-mode` does.
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
-    4. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
-    5. With `parameters-as-inputs`, parameters become inputs, with their values as initializers of the same name.
+    4. What is computed from shapes is folded before (`fold-constants{weights=false}`): the gradients of Slice, Concat
+       and others need sizes that are known, except for the batch.
+    5. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
+    6. With `parameters-as-inputs`, parameters become inputs, with their values as initializers of the same name.
 
     Refuses an operator without a rule, naming the node, a loss that is not a scalar, a graph without parameters, and
     one with weights that would stay as they are, though nobody has frozen them (in a GRU, in a subgraph, in a function
@@ -53,9 +58,10 @@ class BuildGradients(Pass):
     parameters_as_inputs: bool = option(False, "parameters become inputs, for a program with an optimizer of its own")
 
     def apply(self, model: Model) -> PassResult:
-        result = model.copy()
+        result = FoldConstants(weights=False).apply(model).model
         graph = result.graph
-        annotate_shapes(graph)
+        separate_merged_parameters(graph)
+        annotate_symbolic_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
         found = find_parameters(result, losses, self.frozen, self.trained, self.name)
         parameters = list(found.trained)

@@ -12,6 +12,7 @@ from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.state import NEW_SUFFIX
+from wootz.passes.transforms.fold_constants import FoldConstants
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrainingMode(Pass):
     3. Parameters that an exporter has merged, since they are equal before training, are separated again
        (`wootz.passes.training.merged_parameters`).
 
+    4. What is computed from shapes is folded before (`fold-constants{weights=false}`).
+
     As ONNX defines it, the batch is normalised with its population variance (divided by n), and the running variance
     averages that. PyTorch and Caffe normalise alike, but average the sample variance (divided by n - 1).
 
@@ -37,7 +40,8 @@ class TrainingMode(Pass):
     seed: int = option(0, "seed of the first Dropout; the next one gets seed + 1, and so on")
 
     def apply(self, model: Model) -> PassResult:
-        result = model.copy()
+        folded = FoldConstants(weights=False).apply(model)
+        result = folded.model
         graph = result.graph
         separated = separate_merged_parameters(graph)
         annotate_shapes(graph)
@@ -50,7 +54,7 @@ class TrainingMode(Pass):
         for i, node in enumerate(dropouts):
             _switch_on(node, self.seed + i, builder)
         counts = {"batch-normalizations": len(batch_norms), "dropouts": len(dropouts), "separated": separated}
-        return PassResult(result, any(counts.values()), counts)
+        return PassResult(result, folded.modified or any(counts.values()), counts)
 
     def _use_batch_statistics(self, node: Node, builder: Builder, outputs: set[str]) -> None:
         mean, variance = node.inputs[3:5]

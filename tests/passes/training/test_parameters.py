@@ -88,6 +88,17 @@ def test_what_is_frozen_may_stay_as_it_is(kind, make_model):
     assert trained == [n for n in weights if n in ("w", "fc") and n not in frozen]
 
 
+def test_a_gradient_through_a_branch_that_data_decide_is_refused(make_model):
+    text = """g (float[2,4] x, bool choice) => (float[2,4] y) <float[4,4] w> {
+      h = MatMul(x, w)
+      [if] y = If (choice) <
+        then_branch = t () => (float[2,4] a) { a = Relu(h) },
+        else_branch = e () => (float[2,4] b) { b = Identity(h) }>
+    }"""
+    with pytest.raises(PassError, match="build-gradients: if: there is no gradient through the subgraphs of If"):
+        gradients(make_model(text, w=(4, 4)))
+
+
 FUNCTION = """<ir_version: 8, opset_import: ["" : 18, "own" : 1]>
 g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> {
   h = own.twice(x)
