@@ -10,6 +10,7 @@ by `==`.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -76,7 +77,8 @@ class Header:
 
     @staticmethod
     def of(proto: onnx.ModelProto) -> Header:
-        return Header(**{f.name: getattr(proto, f.name) for f in fields(Header)})
+        stated = {f.name: getattr(proto, f.name) for f in fields(Header)}
+        return Header(**{name: value for name, value in stated.items() if value})
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,11 @@ class Model:
         for node, written in zip(graph.nodes, proto.graph.node, strict=True):
             written.doc_string = getattr(node, "doc_string", "")
         proto.ir_version = IR_VERSION
+        if has_subgraphs(graph):
+            _name_inner_weights_apart(proto.graph, {})
         for name, value in vars(self.header).items():
-            setattr(proto, name, value)
+            if value:
+                setattr(proto, name, value)
         metadata = dict(self.metadata)
         if self.modules:
             metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
@@ -136,13 +141,36 @@ class Model:
         raise WootzError(f"no module named {name!r} in the model (modules: {known})")
 
 
+def _name_inner_weights_apart(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> None:
+    """A subgraph's copy of a weight around it is left out; where a pass has changed one of the two, it gets a name.
+
+    Graphsurgeon writes a weight that a branch reads from around it into the branch.
+    """
+    known = {**outer, **{t.name: t for t in graph.initializer}}
+    for subgraph in (a.g for node in graph.node for a in node.attribute if a.HasField("g")):
+        renamed = {}
+        for tensor in list(subgraph.initializer):
+            if tensor.name in known:
+                original = known[tensor.name]
+                if original == tensor:
+                    subgraph.initializer.remove(tensor)
+                else:
+                    renamed[tensor.name] = next(
+                        n for i in itertools.count(1) if (n := f"{tensor.name}_{i}") not in known
+                    )
+                    tensor.name = renamed[tensor.name]
+        for node in subgraph.node if renamed else ():
+            node.input[:] = [renamed.get(name, name) for name in node.input]
+        _name_inner_weights_apart(subgraph, known)
+
+
 def _with_encoded_constants(graph: Graph) -> Graph:
     """The graph, or a copy in which values whose memory is not what ONNX stores are encoded: text, 4-bit numbers."""
-    if all(t.values.dtype.kind in "biufc" for t in graph.tensors().values() if isinstance(t, Constant)):
+    if all(t.values.dtype.kind in "biufc" for t in _all_constants(graph)):
         return graph
     copied = copy_graph(graph)
-    for tensor in copied.tensors().values():
-        if isinstance(tensor, Constant) and tensor.values.dtype.kind not in "biufc":
+    for tensor in _all_constants(copied):
+        if tensor.values.dtype.kind not in "biufc":
             tensor.values = LazyValues(onnx.numpy_helper.from_array(tensor.values, tensor.name))
     return copied
 
@@ -152,6 +180,9 @@ def copy_graph(graph: Graph) -> Graph:
     if has_subgraphs(graph) or type(graph) is not gs.Graph:
         copied = graph.copy()
         _own_shapes(copied)
+        for node, twin in zip(graph.nodes, copied.nodes, strict=True):
+            if hasattr(node, "doc_string"):
+                twin.doc_string = node.doc_string
     else:
         copied = _copy_flat(graph)
     copied.producer_name, copied.producer_version = graph.producer_name, graph.producer_version
@@ -266,15 +297,24 @@ def proto_without_values(model: Model, names: Collection[str]) -> onnx.ModelProt
     """The ONNX model with the constants `names` as initializers of no elements, [0]."""
     light = model.copy()
     tensors = light.graph.tensors()
-    left_out = [t for t in (tensors[name] for name in names) if isinstance(t, Constant)]
-    declared = {t.name: value_info(t) for t in left_out}
-    for tensor in left_out:
-        tensor.values = np.empty(0, tensor.values.dtype)
+    left_out = {name: tensors[name] for name in names}
+    declared = {name: value_info(tensor) for name, tensor in left_out.items()}
+    arrays = {name: tensor.values for name, tensor in left_out.items()}
+    for tensor in _all_constants(light.graph):  # branches have copies of those that they read from around them
+        if tensor.values is arrays.get(tensor.name):
+            tensor.values = np.empty(0, tensor.values.dtype)
     proto = light.to_proto()
     for info in (*proto.graph.input, *proto.graph.output):  # those have their values' shape
         if info.name in declared:
             info.CopyFrom(declared[info.name])
     return proto
+
+
+def _all_constants(graph: Graph) -> Iterator[Constant]:
+    """The constants of a graph and of its subgraphs."""
+    yield from (t for t in graph.tensors().values() if isinstance(t, Constant))
+    for subgraph in (a for node in graph.nodes for a in node.attrs.values() if isinstance(a, gs.Graph)):
+        yield from _all_constants(subgraph)
 
 
 def node_proto(node: Node) -> onnx.NodeProto:
@@ -398,8 +438,10 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:
     """Graphsurgeon drops inputs that have an initializer."""
-    tensors = graph.tensors()
-    graph.inputs = [tensors[i.name] for i in proto.graph.input if i.name in tensors]
+    tensors = {t.name: t for t in graph.inputs} | graph.tensors()
+    unread = {t.name: t for t in proto.graph.initializer if t.name not in tensors}
+    tensors |= {name: Constant(name, onnx.numpy_helper.to_array(t)) for name, t in unread.items()}
+    graph.inputs = [tensors[i.name] for i in proto.graph.input]
 
 
 def _numpy_element_types(graph: Graph) -> None:

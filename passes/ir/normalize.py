@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, MutableSequence
 import numpy as np
 import onnx
 import onnx.inliner
+from google.protobuf.message import Message
 
 from wootz.passes.errors import WootzError
 
@@ -35,8 +36,21 @@ UNREAD = (
 """Types of attributes that no operator of a CNN has; the IR has no place for them."""
 
 
+def check_text(message: Message) -> None:
+    """Raises WootzError for a name that is not UTF-8: protobuf gives it as bytes."""
+    for field, value in message.ListFields():
+        for part in value if field.is_repeated else (value,):
+            if field.type == field.TYPE_MESSAGE:
+                check_text(part)
+            elif field.type == field.TYPE_STRING and isinstance(part, bytes):
+                raise WootzError(f"it has a {field.name} that is not UTF-8: {part[:50]!r}")
+            elif field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+                break
+
+
 def normalize(proto: onnx.ModelProto) -> None:
     """Brings a model into that form in place, but for its functions. Raises WootzError for what the IR can't hold."""
+    check_text(proto)
     _name_standard_domain(proto)
     for nodes in (proto.graph.node, *(f.node for f in proto.functions)):
         _sort(nodes)

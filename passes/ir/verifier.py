@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from wootz.passes.errors import VerificationError
-from wootz.passes.ir.model import OPSET, Graph, Model, Node, Tensor, is_constant, producer, subgraph_nodes
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, is_constant, producer, subgraph_nodes
 from wootz.passes.ir.shapes import inferred_types, skeleton
 
 Shape = Sequence[int | str]
@@ -104,9 +104,40 @@ def _verify_signature(node: Node, graph: Graph) -> None:
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in node.attrs:
             _fail(node, f"lacks the attribute {name!r}")
-    for name in node.attrs:
+    for name, value in node.attrs.items():
         if name not in schema.attributes:
             _fail(node, f"has an attribute {name!r}, which the operator doesn't know")
+        kind = schema.attributes[name].type
+        if kind in ATTRIBUTE_TYPES and not ATTRIBUTE_TYPES[kind](value):
+            wanted = str(kind).rpartition(".")[2]
+            _fail(node, f"has an attribute {name!r} of another type than {wanted}: {str(value)[:50]}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(
+        value, int | np.integer | np.dtype | type
+    )  # element types are numbers in ONNX, and NumPy's in passes
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float | np.floating)
+
+
+def _are(element: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list | tuple | np.ndarray) and all(map(element, value))
+
+
+ATTRIBUTE_TYPES: dict[onnx.defs.OpSchema.AttrType, Callable[[object], bool]] = {
+    onnx.defs.OpSchema.AttrType.INT: _is_int,
+    onnx.defs.OpSchema.AttrType.INTS: _are(_is_int),
+    onnx.defs.OpSchema.AttrType.FLOAT: _is_float,
+    onnx.defs.OpSchema.AttrType.FLOATS: _are(_is_float),
+    onnx.defs.OpSchema.AttrType.STRING: lambda value: isinstance(value, str | bytes),
+    onnx.defs.OpSchema.AttrType.STRINGS: _are(lambda value: isinstance(value, str | bytes)),
+    onnx.defs.OpSchema.AttrType.TENSOR: lambda value: isinstance(value, Constant | np.ndarray),
+    onnx.defs.OpSchema.AttrType.GRAPH: lambda value: isinstance(value, Graph),
+}
+"""What graphsurgeon gives for attributes of these types, and what passes may write."""
 
 
 def _range(low: int, high: int) -> str:
