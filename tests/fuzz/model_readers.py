@@ -74,7 +74,7 @@ def read(file: Path) -> None:
     """What wootz-opt does with a model: it names the file in whatever goes wrong with it."""
     model = load(file)
     try:
-        encode(run_pipeline(model, parse_pipeline("fold-constants,prune-filters{rate=0.5}")).model)
+        encode(run_pipeline(model, parse_pipeline("fold-constants,prune-filters{rate=0.5,allow-unchanged=true}")).model)
     except WootzError as error:
         raise InputError(str(error), file) from error
 
@@ -144,7 +144,7 @@ READERS = (
         read,
         "model.onnx",
         [onnx.parser.parse_model(text).SerializeToString() for text in TEXTS],
-        (change_structure, change_structure, change_structure, *BYTE_MUTATIONS),
+        (*(change_structure,) * 9, *BYTE_MUTATIONS),
     ),
     Reader("onnxtxt", read, "model.onnxtxt", [text.encode() for text in TEXTS], TEXT_MUTATIONS),
 )
