@@ -17,7 +17,7 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.initial_values import without_initial_values
-from wootz.passes.ir.model import Constant, Graph, Model
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
 from wootz.runtime.blocked_convolutions import with_blocked_convolutions
@@ -127,14 +127,26 @@ def runtime_version() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU) -> Arrays:
+def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU, opset: int = OPSET) -> Arrays:
     """All graph outputs of `model` for `feeds`, by name. Optimisations that change results are off.
 
-    Raises WootzError for a model that ONNX Runtime can't run on them."""
-    session = _open(model, device, exact=True)
+    `opset` is that of the ONNX model that is run. Raises WootzError for a model that ONNX Runtime can't run on them.
+    """
+    session = _open(model, device, exact=True, opset=opset)
     names = [o.name for o in session.get_outputs()]
     with _reported():
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+@functools.cache
+def runs_opset(opset: int) -> bool:
+    """Whether this ONNX Runtime runs models of that opset: 1.19 knows those up to 21."""
+    identity = """<ir_version: 8, opset_import: ["" : 18]> g (float[1] x) => (float[1] y) { y = Identity(x) }"""
+    try:
+        _open(parse_text(identity), CPU, exact=True, opset=opset)
+    except WootzError:
+        return False
+    return True
 
 
 def check_loadable(model: Model) -> None:
@@ -340,6 +352,7 @@ def _open(
     frees_early: bool = False,
     capture: bool = False,
     fixed: Mapping[str, int] | None = None,
+    opset: int = OPSET,
 ) -> Any:
     """A session. With `frees_early` it gives memory back as soon as a result isn't needed: half as much is held in a
     training graph, at the same speed. Else ONNX Runtime keeps buffers for results of equal shape, and one more block
@@ -360,7 +373,9 @@ def _open(
     said = _load_cuda_libraries() if device.kind == "cuda" else ""
     program = model if exact else _for_kernels(model, device)
     with _reported():
-        session = onnxruntime.InferenceSession(program.to_proto().SerializeToString(), options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            program.to_proto(opset).SerializeToString(), options, providers=providers
+        )
     session.disable_fallback()  # it would go on on the CPU
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise WootzError(

@@ -33,6 +33,7 @@ ELIDE_OVER = 100
 @click.version_option(package_name="wootz")
 @click.argument("model", required=False)
 @click.option("-o", "--output", metavar="FILE", help="Write the result there: .onnx, .onnxtxt, - (standard output).")
+@click.option("--opset", metavar="N", help="Write -o FILE.onnx in that opset, or the model's own: original.")
 @click.option("--pass", "passes", multiple=True, metavar="NAME{option=value}", help="Run a pass; repeat for more.")
 @click.option("--pass-pipeline", "pipeline", metavar="A,B{x=1}", help="Run several passes, before those of --pass.")
 @click.option("--load-pass", multiple=True, type=click.Path(path_type=Path), help="Take passes from a Python file.")
@@ -135,6 +136,8 @@ class _Run:
         from wootz.passes.pipeline import parse_pass, parse_pipeline
 
         _check_output(options["output"])
+        if options["opset"] is not None:
+            _check_opset(options["opset"], options["output"])
         self.source = source
         self.loaded = loaded
         self.out = out
@@ -218,7 +221,7 @@ class _Run:
             after.insert(0, _check_equivalence)
         observers = Observers(before=[self._print_before], after=after)
         result = run_pipeline(model, self.passes, self.options["verify_each"], observers)
-        self._write(result.model)
+        self._write(replace(result.model, source_opset=model.source_opset))
         self._write_plan(result.steps)
         self._report(result.steps)
 
@@ -260,6 +263,11 @@ class _Run:
         elif output.endswith(TEXT_SUFFIX) and self.options["elide_weights"] is not None:
             text = print_text(model, self.options["elide_weights"], self.locations)
             write_atomically(Path(output), text.encode())
+        elif self.options["opset"] is not None:
+            asked = self.options["opset"]
+            opset = model.source_opset if asked == ORIGINAL else int(asked)
+            _check_in_opset(model, opset)
+            save(model, output, opset)
         else:
             save(model, output)
 
@@ -294,6 +302,8 @@ class _Run:
 
 SPLIT_LINE = "# -----"
 EXPECTED_ERROR = "# expected-error:"
+ORIGINAL = "original"
+"""--opset: that of the model that was read."""
 
 
 def _check_output(output: str | None) -> None:
@@ -302,6 +312,39 @@ def _check_output(output: str | None) -> None:
 
     if output not in (None, "-") and Path(output).suffix not in (".onnx", ".onnxtxt"):
         raise WootzError(f"{output}: a model is written to .onnx, .onnxtxt or - (standard output)")
+
+
+def _check_opset(asked: str, output: str | None) -> None:
+    """Raises WootzError for an --opset that isn't one, or for text, which has the IR's."""
+    from wootz.passes.errors import WootzError
+    from wootz.passes.ir.model import NEWEST_OPSET, OLDEST_OPSET, OPSET
+
+    if asked != ORIGINAL and not (asked.isdecimal() and OLDEST_OPSET <= int(asked) <= NEWEST_OPSET):
+        raise WootzError(
+            f"--opset {asked}: a number from {OLDEST_OPSET} to {NEWEST_OPSET} belongs there, or {ORIGINAL}"
+        )
+    if output is None or Path(output).suffix != ".onnx":
+        raise WootzError(f"--opset is for -o FILE.onnx: the textual form has opset {OPSET}")
+
+
+def _check_in_opset(model: Model, opset: int) -> None:
+    """Raises WootzError where the model in that opset isn't valid, or computes something else on random inputs.
+
+    An opset that ONNX Runtime is too old for is brought back to the IR's before it is run.
+    """
+    from wootz.passes.equivalence import model_difference
+    from wootz.passes.errors import WootzError
+    from wootz.passes.ir.model import Model
+    from wootz.runtime.session import evaluate, runs_opset
+
+    runs = runs_opset(opset)
+    written = model.copy() if runs else Model.from_proto(model.to_proto(opset))
+
+    def evaluate_either(either: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return evaluate(either, feeds, opset=opset) if runs and either is written else evaluate(either, feeds)
+
+    if difference := model_difference(model, written, evaluate_either):
+        raise WootzError(f"in opset {opset} the model gives another {difference.tensor!r}: {difference}")
 
 
 def _expected_errors(part: str, first_line: int) -> list[tuple[int, str]]:

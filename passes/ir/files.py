@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.initial_values import read_initial_values, with_location, without_initial_values, write_arrays
-from wootz.passes.ir.model import Model, constants
+from wootz.passes.ir.model import OPSET, Model, constants
 from wootz.passes.ir.stream import encode
 from wootz.passes.ir.text import elided_weights, parse_text, print_text
 
@@ -56,8 +56,8 @@ def decode(content: bytes, file: str) -> str:
         raise InputError("not text (a binary model has the suffix .onnx)", file) from error
 
 
-def save(model: Model, path: str | Path) -> None:
-    """Writes `model` to `path`, all of it or nothing. `-` prints the textual form.
+def save(model: Model, path: str | Path, opset: int = OPSET) -> None:
+    """Writes `model` to `path`, all of it or nothing. `-` prints the textual form. Binary models can have any `opset`.
 
     Weights of more than 2 GB together go into a file `NAME.onnx.data` beside it, and the first values of graph inputs
     into `NAME.initial.npz`.
@@ -81,7 +81,9 @@ def save(model: Model, path: str | Path) -> None:
             write_arrays(initial, content)
         model = with_location(model, beside.name)
     if sum(values.nbytes for values in constants(model.graph).values()) > LARGEST_MESSAGE:
-        _save_with_external_data(model.to_proto(), file)
+        _save_with_external_data(model.to_proto(opset), file)
+    elif opset != OPSET:
+        write_atomically(file, model.to_proto(opset).SerializeToString())
     else:
         write_atomically(file, *encode(model))
 

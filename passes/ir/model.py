@@ -83,18 +83,23 @@ class Header:
 
 @dataclass(frozen=True)
 class Model:
-    """A graph of opset 18 with its modules (in order of data flow) and further `metadata_props`."""
+    """A graph of opset 18 with its modules (in order of data flow) and further `metadata_props`.
+
+    `source_opset` is the opset of the model that it was read from.
+    """
 
     graph: Graph
     modules: tuple[Module, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     header: Header = Header()
+    source_opset: int = OPSET
 
     @staticmethod
     def from_proto(proto: onnx.ModelProto) -> Model:
         """The IR of an ONNX model of opset 7 to 28, whose proto may be changed. Raises WootzError for other opsets."""
         header = Header.of(proto)
         normalize(proto)
+        source_opset = standard_opset(proto.opset_import, OPSET)
         proto = inline_functions(_to_pinned_opset(proto))
         metadata = {p.key: p.value for p in proto.metadata_props}
         modules = read_metadata(metadata, MODULES_KEY, tuple[Module, ...], "[]")
@@ -107,10 +112,13 @@ class Model:
             _keep_overridable_inputs(graph, proto)
         _constants_to_tensors(graph)
         _numpy_element_types(graph)
-        return Model(graph, modules, metadata, header)
+        return Model(graph, modules, metadata, header, source_opset)
 
-    def to_proto(self) -> onnx.ModelProto:
-        """The ONNX model, opset 18, with the module table in its `metadata_props`."""
+    def to_proto(self, opset: int = OPSET) -> onnx.ModelProto:
+        """The ONNX model, of opset 18 or another, with the module table in its `metadata_props`.
+
+        Raises WootzError for an operator that the other opset can't express.
+        """
         self.graph.opset = OPSET
         graph = _with_encoded_constants(self.graph)
         proto = gs.export_onnx(graph, do_type_check=False)
@@ -126,7 +134,7 @@ class Model:
         if self.modules:
             metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
         onnx.helper.set_model_props(proto, metadata)
-        return proto
+        return proto if opset == OPSET else _to_opset(proto, opset)
 
     def copy(self) -> Model:
         """The same model with nodes and tensors of its own; weight arrays are shared."""
@@ -430,10 +438,15 @@ def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
             f"the model has opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are read: "
             f"export it again with one of these"
         )
+    return _to_opset(proto, OPSET)
+
+
+def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
-        return convert_to_opset(proto, OPSET)
+        return convert_to_opset(proto, opset)
     except Unconvertible as error:
-        raise WootzError(f"the model has opset {version} and can't be converted to {OPSET}: {error}") from error
+        version = standard_opset(proto.opset_import, OPSET)
+        raise WootzError(f"the model has opset {version} and can't be converted to {opset}: {error}") from error
 
 
 def _keep_overridable_inputs(graph: Graph, proto: onnx.ModelProto) -> None:
