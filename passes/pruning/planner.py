@@ -149,19 +149,21 @@ class Planner:
         key = (cell, count)
         if key not in self._removed:
             channels = self.cells[cell].channels
-            scores = self.scores[channels]
-            if count < len(channels) and np.isnan(scores).any():
-                raise WootzError(self._no_score(cell))
-            self._removed[key] = np.delete(channels, most_important(scores, count))
+            if count < len(channels):
+                self.require_scores(cell)
+            self._removed[key] = np.delete(channels, most_important(self.scores[channels], count))
         return self._removed[key]
 
-    def _no_score(self, cell: int) -> str:
+    def require_scores(self, cell: int) -> None:
+        """Raises WootzError where the criterion says nothing about a channel of the cell."""
+        if not np.isnan(self.scores[self.cells[cell].channels]).any():
+            return
         name = self.analysis.layers[self.cells[cell].layers[0]].name
         if self.criterion == "bn-scale":
             reason = f"no BatchNormalization scales the output of {name!r} (folded into the weights? use l1)"
         else:
             reason = f"the filters of {name!r} have no importance that can be compared (NaN)"
-        return f"criterion {self.criterion}: {reason}"
+        raise WootzError(f"criterion {self.criterion}: {reason}")
 
     def _entry(self, position: int, kept: np.ndarray, is_asked: bool = True) -> LayerPlan:
         layer = self.analysis.layers[position]

@@ -150,6 +150,7 @@ class PruneFilters(Pass):
         families: dict[int, list[int]] = {}
         for i, cell in enumerate(planner.cells):
             if self._is_pruned_by_default(planner, i):
+                planner.require_scores(i)
                 families.setdefault(cell.family, []).append(i)
         scores, owners = [], []
         for number, members in enumerate(families.values()):

@@ -17,10 +17,13 @@ from wootz.passes.ir.text import parse_text
 
 @pytest.mark.parametrize(
     ("filters", "rate", "count"),
-    [(64, 0.3, 44), (64, 0.5, 32), (64, 0.7, 19), (10, 0.7, 3), (10, 0.9, 1), (3, 0.99, 1), (5, 0.0, 5), (1, 0.5, 1)],
+    [
+        *((64, 0.3, 44), (64, 0.5, 32), (64, 0.7, 19), (10, 0.7, 3), (10, 0.9, 1), (3, 0.99, 1), (5, 0.0, 5)),
+        *((1, 0.5, 1), (20, 0.9, 2), (30, 0.9, 3), (100, 0.99, 1), (5, 0.8, 1)),
+    ],
 )
 def test_kept_count(filters: int, rate: float, count: int) -> None:
-    """floor(10 * (1 - 0.7)) is 2 in floating point: the 1e-9 makes it 3."""
+    """floor(20 * (1 - 0.9)) is 1 in floating point: the 1e-9 makes it 2."""
     assert kept_count(filters, rate) == count
 
 
@@ -79,3 +82,19 @@ def test_random_scores_are_seeded() -> None:
 def test_an_unknown_criterion_is_refused() -> None:
     with pytest.raises(WootzError, match="no criterion 'l3'"):
         channel_scores(NETWORK, analyse_channels(NETWORK), "l3")
+
+
+def test_bn_scale_knows_nothing_of_layers_without_normalization() -> None:
+    found = channel_scores(NETWORK, analyse_channels(NETWORK), "bn-scale")
+    assert np.isnan(found[3:]).all()
+
+
+def test_a_channel_has_the_scores_of_those_of_its_filters_that_have_one() -> None:
+    model = parse_text(
+        """<ir_version: 8, opset_import: ["" : 18]>
+    g (float[1,1,1,1] x) => (float[1,1,1,1] y)
+    <float[3,1,1,1] w = {1,2,-3}, float[3] s = {-9,1,5}, float[3] v = {1,1,1}, float[1,3,1,1] u = {1,1,1}>
+    { [a] a = Conv(x, w) [b] b = BatchNormalization(a, s, v, v, v) [d] d = Conv(x, w2) [e] e = Add(b, d)
+      [c] y = Conv(e, u) }""".replace("float[1,3,1,1] u", "float[3,1,1,1] w2 = {4,4,4}, float[1,3,1,1] u")
+    )
+    assert channel_scores(model, analyse_channels(model), "bn-scale")[:3].tolist() == [9, 1, 5]

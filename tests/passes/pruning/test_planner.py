@@ -8,6 +8,7 @@ import pytest
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.pipeline import parse_pass
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
@@ -136,3 +137,53 @@ def test_a_plan_of_something_else_than_whole_numbers_is_refused(keep: str) -> No
     text = f'{{"layers": [{{"layer": "c", "weight": "w", "filters": 8, "keep": {keep}}}]}}'
     with pytest.raises(WootzError, match="not a pruning plan: the filters of layer 'c' aren't whole numbers"):
         PruningPlan.from_json(text)
+
+
+COLLIDING = network(
+    "a = Conv(x, wa) [a] b = Conv(a, wb) [b] c = Conv(b, wc) [same] d = Conv(c, wd) [same] y = Conv(d, we)",
+    wa=(4, 2, 1, 1),
+    wb=(4, 4, 1, 1),
+    wc=(4, 4, 1, 1),
+    wd=(4, 4, 1, 1),
+    we=(1, 4, 1, 1),
+)
+
+
+def test_layers_have_names_of_their_own() -> None:
+    """An unnamed node whose output has another's name, and two nodes of one name."""
+    planner = Planner.of(COLLIDING)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    assert [entry.layer for entry in plan.layers] == ["a_2", "a", "b", "same", "same_1"]
+    assert len({entry.layer for entry in plan.layers}) == len(plan.layers)
+    pruned = Materializer.of(COLLIDING, planner.analysis).materialize(PruningPlan.from_json(plan.to_json()))
+    shapes = [constants(pruned.graph)[name].shape[:2] for name in ("wa", "wb", "wc", "wd", "we")]
+    assert shapes == [(2, 2), (2, 2), (2, 2), (2, 2), (1, 2)]
+    again = Planner.of(pruned)
+    assert [layer.name for layer in again.analysis.layers] == ["a_2", "a", "b", "same", "same_1"]
+
+
+def test_a_rate_for_one_of_two_names_prunes_that_layer() -> None:
+    for name, counts in (("a_2", [2, 4, 4, 4, 1]), ("a", [4, 2, 4, 4, 1])):
+        plan = parse_pass(f"prune-filters{{rates={name}:0.5}}").apply(COLLIDING).plan
+        assert plan is not None
+        assert [len(entry.keep) for entry in plan.layers] == counts
+
+
+NORMALIZED = network(
+    "[a] s = Conv(x, wa) [n] t = BatchNormalization(s, scale, wa1, wa1, scale) [b] u = Conv(t, wb) [c] y = Conv(u, wc)",
+    wa=(4, 2, 1, 1),
+    scale=(4,),
+    wa1=(4,),
+    wb=(4, 4, 1, 1),
+    wc=(1, 4, 1, 1),
+)
+
+
+def test_bn_scale_needs_normalization_where_it_prunes_alone() -> None:
+    plan = parse_pass("prune-filters{rates=a:0.5 criterion=bn-scale}").apply(NORMALIZED).plan
+    assert plan is not None
+    assert plan.keep("a") == (2, 3)
+    with pytest.raises(WootzError, match="criterion bn-scale: no BatchNormalization scales the output of 'b'"):
+        parse_pass("prune-filters{rate=0.5 criterion=bn-scale}").apply(NORMALIZED)
+    with pytest.raises(WootzError, match="criterion bn-scale: no BatchNormalization scales the output of 'b'"):
+        parse_pass("prune-filters{rate=0.5 criterion=bn-scale ranking=global}").apply(NORMALIZED)
