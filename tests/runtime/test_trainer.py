@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import wootz.runtime.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.ir.model import constants
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import student_prefix
-from wootz.runtime.dataset import Dataset
+from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.outcome import Failed
 from wootz.runtime.session import Device
 from wootz.runtime.store import ResultStore
@@ -50,12 +56,7 @@ def test_a_network_that_diverges_has_failed_and_is_not_trained_again(trainer, ne
     assert trainer.fine_tune(network, solver, "another title") == outcome
 
 
-def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(trainer, tmp_path, prototxt, monkeypatch):
-    head, classifier = prototxt.split('layer { name: "fc"')
-    (tmp_path / "net.prototxt").write_text(
-        head + MODULE + 'layer { name: "fc"' + classifier.replace('"conv"', '"conv3"')
-    )
-    pruner = BlockPruner.of(import_caffe(tmp_path / "net.prototxt").model, "l1")
+def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(trainer, pruner, monkeypatch):
     solver = Solver(base_lr=0.01, max_iter=4, batch_size=16)
     blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
     open_steps = Trainer._open
@@ -81,3 +82,104 @@ def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(tra
     stored = trainer.stored_blocks(pruner, blocks, solver)
     assert stored[blocks[1]] == trained[blocks[1]]
     assert (stored[blocks[0]].steps, stored[blocks[0]].final_error) == (4, trained[blocks[0]].final_error)
+
+
+@pytest.fixture
+def pruner(tmp_path, prototxt):
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "net.prototxt").write_text(
+        head + MODULE + 'layer { name: "fc"' + classifier.replace('"conv"', '"conv3"')
+    )
+    return BlockPruner.of(import_caffe(tmp_path / "net.prototxt").model, "l1")
+
+
+def plain_trainer(split, **changes):
+    fields = {
+        "dataset": Dataset(("dark", "bright"), split, split, None),
+        "train_transform": TRANSFORM,
+        "test_transform": TRANSFORM,
+        "target": "onnx",
+        "device": Device(threads=1),
+        "store": ResultStore(Path("nowhere")),
+    }
+    return Trainer(**{**fields, **changes})
+
+
+def keys(trainer, pruner, solver=None):
+    """Of a network, and of a block."""
+    solver = solver or Solver(batch_size=16)
+    block = TuningBlock((Symbol(0, 0.5),))
+    return trainer._network_key(pruner.model, solver), trainer._block_keys(pruner, [block], solver)[block]
+
+
+def other_pixels(split):
+    return Split(split.images + np.float32(0.01), split.labels)
+
+
+def other_labels(split):
+    return Split(split.images, 1 - split.labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda split: {"dataset": Dataset(("dark", "bright"), other_pixels(split), split, None)},
+        lambda split: {"dataset": Dataset(("dark", "bright"), other_labels(split), split, None)},
+        lambda split: {"dataset": Dataset(("dark", "bright"), split, other_pixels(split), None)},
+        lambda split: {"dataset": Dataset(("dark", "light"), split, split, None)},
+        lambda split: {"train_transform": replace(TRANSFORM, mirror=True)},
+        lambda split: {"test_transform": replace(TRANSFORM, mean=(1.0,))},
+        lambda split: {"target": "ort-training"},
+        lambda split: {"precision": "float16"},
+        lambda split: {"device": Device("cuda")},
+    ],
+)
+def test_what_changes_a_result_changes_its_key(split, pruner, change):
+    before, after = keys(plain_trainer(split), pruner), keys(plain_trainer(split, **change(split)), pruner)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("change", [{"data_on_device": True}, {"device": Device(threads=7)}])
+def test_what_changes_no_result_changes_no_key(split, pruner, change):
+    assert keys(plain_trainer(split), pruner) == keys(plain_trainer(split, **change), pruner)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value"),
+    [
+        (trainer_module.metadata, "version", lambda package: f"99 of {package}"),
+        (trainer_module, "runtime_version", lambda: "onnxruntime 99"),
+    ],
+)
+def test_keys_have_the_versions(split, pruner, monkeypatch, module, name, value):
+    before = keys(plain_trainer(split), pruner)
+    monkeypatch.setattr(module, name, value)
+    after = keys(plain_trainer(split), pruner)
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_the_key_of_a_network_has_its_weights_and_every_field_of_the_solver(split, pruner):
+    trainer, solver = plain_trainer(split), Solver(batch_size=16)
+    before = trainer._network_key(pruner.model, solver)
+    for changed in (replace(solver, momentum=0.5), replace(solver, random_seed=1), replace(solver, max_iter=7)):
+        assert trainer._network_key(pruner.model, changed) != before
+    for name in constants(pruner.model.graph):
+        weight = constants(pruner.model.graph)[name]
+        other = with_weights(pruner.model, {name: np.asarray(weight + 1, weight.dtype)})
+        assert trainer._network_key(other, solver) != before, name
+
+
+def test_the_key_of_a_block_has_the_teacher_beyond_the_block_its_rate_and_the_solver(split, pruner):
+    trainer = plain_trainer(split)
+    _, before = keys(trainer, pruner)
+    for beyond in ("fc.weight", "conv.weight", "bn.mean"):
+        weight = constants(pruner.model.graph)[beyond]
+        teacher = BlockPruner.of(with_weights(pruner.model, {beyond: weight + np.float32(1)}), "l1")
+        assert keys(trainer, teacher)[1] != before, beyond
+    assert keys(trainer, pruner, Solver(batch_size=16, base_lr=0.5))[1] != before
+    rates = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
+    together = trainer._block_keys(pruner, rates, Solver(batch_size=16))
+    assert len(set(together.values())) == 3
+    assert together[rates[1]] == before, "blocks that are trained beside it have no part in it"
