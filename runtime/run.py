@@ -301,8 +301,10 @@ class _Run:
                 self.trainer.rehearse(self.pruned(pruner, configuration), job.solver)
             except WootzError as error:
                 raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
-        for group in self.groups(pruner, pruned_blocks(plan)):
-            joint_training_graph(pruner, group, job.pretrain_solver, job.target, job.precision)
+        groups = self.groups(pruner, pruned_blocks(plan))
+        if not self.groups_by_memory:  # else their graphs were built to know it
+            for group in groups:
+                joint_training_graph(pruner, group, job.pretrain_solver, job.target, job.precision)
         self.progress.message(
             f"All networks and trainings can be built (checked in {time.perf_counter() - begin:.1f} s)."
         )
@@ -420,6 +422,10 @@ class _Run:
             if isinstance(outcome, Failed):
                 self.note(f"Block {block}: {outcome.reason}. Its modules start from the teacher's remaining weights.")
         return _Pretraining(plan, outcomes, frozenset(stored), len(groups), time.perf_counter() - begin)
+
+    @property
+    def groups_by_memory(self) -> bool:
+        return self.job.groups == "joint" and self.job.memory_budget is not None
 
     def groups(self, pruner: BlockPruner, blocks: tuple[TuningBlock, ...]) -> tuple[Group, ...]:
         """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
