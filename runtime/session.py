@@ -85,7 +85,9 @@ class Device:
 
     @property
     def numerics(self) -> str:
-        """What of it changes results, for the keys of stored ones: kernels do; threads and captured graphs don't."""
+        """What of it is in the keys of stored results: the kind of kernels. Captured graphs change nothing. Another
+        number of threads takes sums in another order, which after some steps shows: it is left out, so that a run can
+        be continued on another machine."""
         return f"{self.kind}, tf32" if self.kind == "cuda" and self.tf32 else self.kind
 
 

@@ -26,7 +26,7 @@ from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.run import Job
 from wootz.runtime.session import Device, cuda_obstacle
-from wootz.tools.models import open_classifier, prunable_network
+from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
 
 DEFAULT_EXAMPLE = "digits"
 
@@ -92,6 +92,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         notes=(
             *device_notes,
             *network.notes,
+            *_pixel_notes(network, options),
             *gap_notes(network.model, modules),
             *warnings,
             *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
@@ -115,6 +116,15 @@ def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -
         raise WootzError("--memory goes with --groups=joint: the paper's groups don't depend on memory")
     budget: int = options["memory"]
     return budget
+
+
+def _pixel_notes(network: ImportedNetwork, options: Mapping[str, Any]) -> Iterator[str]:
+    """What an ONNX file that doesn't say how pixels become its input is given, if nobody says."""
+    if network.test_transform is AS_EXPORTED and options["mean"] is None and options["scale"] is None:
+        yield (
+            "The network doesn't say how pixels become its input: it is given RGB pixels from 0 to 255 as they are; "
+            "--mean and --scale (and --channel-order) say otherwise."
+        )
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:

@@ -16,6 +16,9 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.transforms.image_classifier import as_image_classifier
 from wootz.passes.transforms.prune_blocks import BlockPruner
 
+AS_EXPORTED = InputTransform(channel_order="RGB")
+"""What an ONNX file is given that doesn't say how pixels become its input: Caffe's order is Caffe's alone."""
+
 
 class Size(click.ParamType):
     """`224x224`, height and width, or one number for both."""
@@ -57,7 +60,7 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
     loaded = load(model)
     text = loaded.metadata.get(TRANSFORM_KEY)
     try:
-        transform = InputTransform.from_json(text) if text else InputTransform()
+        transform = InputTransform.from_json(text) if text else AS_EXPORTED
     except WootzError as error:
         raise InputError(str(error), model) from error
     return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)

@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 
 from wootz.passes.ir.files import load, save
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.runtime.dataset import load_dataset
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.result import RunResult
@@ -135,3 +136,16 @@ def test_a_run_that_was_killed_early_is_continued_or_overwritten(wootz, job_file
         assert done.code == 0, done.err
     assert done.out.count("taken from the store") == 0, "--overwrite starts anew"
     assert "steps/s" in done.out
+
+
+def test_how_pixels_become_the_input_is_said_or_noted(wootz, job_files, tmp_path):
+    """Caffe's order of channels is Caffe's alone."""
+    write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", f"{MODULES} v = Flatten(p) y = MatMul(v, fc)")
+    note = "it is given RGB pixels from 0 to 255 as they are"
+    for options, noted in (((), True), (("--scale", "0.01", "--overwrite"), False)):
+        done = run(wootz, job_files, tmp_path, *options)
+        assert done.code == 0, done.err
+        assert (note in done.out) == noted
+        told = InputTransform.from_json(load(tmp_path / "out" / "best.onnx").metadata[TRANSFORM_KEY])
+        assert told.channel_order == "RGB"
+        assert told.scale == (0.01,) or noted

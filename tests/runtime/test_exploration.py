@@ -81,6 +81,29 @@ def test_the_most_accurate_needs_all_feasible_ones():
     assert found.best.measured == {SIZE: 30, ACCURACY: 0.7}
 
 
+def test_order_and_stop_follow_the_metric_not_the_size_or_the_direction():
+    """The network with the fewest operations is not the smallest here; of `max ModelSize` the first is the best."""
+    flops = Metric.FLOPS
+    sized = [Candidate(i, {SIZE: 10.0 + i, flops: 50.0 - i}) for i in range(4)]
+    for objective, expected in (
+        (Objective("min", flops), [3]),
+        (Objective("max", flops), [0]),
+        (Objective("max", SIZE), [3]),
+        (Objective("min", SIZE), [0]),
+        (Objective("min", ACCURACY), [0, 1, 2, 3]),
+        (Objective("max", ACCURACY), [3, 2, 1, 0]),
+    ):
+        tried = []
+
+        def evaluate(candidate, tried=tried):
+            tried.append(candidate.index)
+            return Network({**candidate.measured, ACCURACY: 0.5})
+
+        order = feasible_in_order(sized, objective, {**FULL, flops: 100.0})
+        explore(order, objective, FULL, evaluate, SingleProcess())
+        assert tried == expected, objective
+
+
 def test_none_is_good_enough():
     found, tried = run(SMALLEST, [0.1, 0.2])
     assert (found.best, len(tried)) == (None, 2)

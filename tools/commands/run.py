@@ -29,7 +29,9 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--weights", metavar="FILE", help="Weights of a prototxt: .caffemodel or .caffemodel.h5.")
 @click.option("--scores", "--output", metavar="NAME", help="The network's output with the scores, of several.")
 @size_option
-@click.option("--data", metavar="DIR", help="Data set: class folders, .npz, .npy, IDX, or 'digits'.")
+@click.option(
+    "--data", metavar="DIR", help="Data set: a folder with class folders, .npy, IDX or LMDB, an .npz, or 'digits'."
+)
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")
@@ -37,14 +39,15 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
-@click.option("--resume", is_flag=True, help="Continue a run in --out: what is finished is reused.")
+@click.option("--resume", is_flag=True, help="Continue a run in --out: what is finished, or failed, is reused.")
 @click.option("--overwrite", is_flag=True, help="Replace a run in --out.")
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
               help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip
 @click.option("--memory", type=Memory(), metavar="BYTES|4G",
-              help="For pre-training in a process (default: half of the machine's, over the processes).")  # fmt: skip
+              help="For pre-training in a process (default: half of the machine's, over the processes; no bound on "
+                   "GPUs).")  # fmt: skip
 @click.option(
     "--criterion",
     default="l1",
@@ -57,7 +60,9 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--scale", help="Factor after the mean was subtracted, one or one a channel.")
 @click.option("--channel-order", type=click.Choice(["BGR", "RGB"]), help="Order of the input's channels.")
 @click.option("--mirror/--no-mirror", default=None, help="Whether training flips images at random.")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode; without a GPU the CPU."
+)
 @click.option("--target", type=click.Choice(["onnx", "onnx-cuda", "ort-training"]),
               help="Operators of the training graphs (default: onnx, on CUDA onnx-cuda).")  # fmt: skip
 @click.option("--precision", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
@@ -68,7 +73,13 @@ from wootz.tools.summary import nothing_found, print_summary
               help="Keep the training images on the device (default: on GPUs, if they fit a quarter).")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads a process (default: all cores).")
 @click.option("--embed-normalization", is_flag=True, help="best.onnx takes raw RGB pixels.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For fillers and the validation split.")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="For fillers, the validation split, and the test split of the digits.",
+)
 def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **options: Any) -> None:
     """Find the best pruned version of MODEL.
 
