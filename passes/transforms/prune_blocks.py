@@ -196,15 +196,15 @@ class BlockPruner:
 
     @cached_property
     def _is_chain(self) -> bool:
-        """Whether the network has no modules to speak of: none makes a feature map that stays inside.
+        """Whether the network has no modules to speak of: no prunable feature map stays inside one.
 
         What a gate (squeeze and excitation) computes inside is no feature map.
         """
         return not any(
             self._makes_feature_map(position, module)
-            for module, inside in self._layers_inside.items()
-            for position in inside
-            if not np.isin(self.analysis.channels(self.analysis.layers[position]), self._boundaries[module]).any()
+            for module, inner in self._inner_cells.items()
+            for cell in inner
+            for position in self.planner.cells[cell].layers
         )
 
     def _makes_feature_map(self, position: int, module: Module) -> bool:
@@ -214,22 +214,15 @@ class BlockPruner:
         return output is None or exit_ is None or bool(np.prod(output[2:]) > 1 or np.prod(exit_[2:]) == 1)
 
     @cached_property
-    def _boundaries(self) -> dict[Module, np.ndarray]:
-        """The channels in the entry and the exit of each module: int32[channels]."""
-        return {
-            module: np.union1d(self.analysis.channels_in(module.entry), self.analysis.channels_in(module.exit))
-            for module in self.modules
-        }
-
-    @cached_property
     def _inner_cells(self) -> dict[Module, tuple[int, ...]]:
         """The cells with filters in no other layers than a module's, and in neither its entry nor its exit."""
         inner = {}
         for module, inside in self._layers_inside.items():
+            boundary = np.union1d(self.analysis.channels_in(module.entry), self.analysis.channels_in(module.exit))
             inner[module] = self._whole_families(
                 i
                 for i, cell in enumerate(self.planner.cells)
-                if set(cell.layers) <= set(inside) and not np.isin(cell.channels, self._boundaries[module]).any()
+                if set(cell.layers) <= set(inside) and not np.isin(cell.channels, boundary).any()
             )
         return inner
 
