@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 import numpy as np
 
-from wootz.frontend.caffe.layers.table import KNOWN_FIELDS, LAYERS, REGION_LAYERS
+from wootz.frontend.caffe.layers.table import KNOWN_FIELDS, LAYERS, REFUSED, REGION_LAYERS
 from wootz.frontend.caffe.lowering import LayerKind, Lowered, Site, Value
 from wootz.frontend.caffe.network import COMMON_FIELDS, Layer
 from wootz.frontend.caffe.prototxt import Message
-from wootz.frontend.caffe.schema import decode, unknown_field
+from wootz.frontend.caffe.schema import decode, misspelt, unknown_field
 from wootz.frontend.caffe.shape import Shape, SizeMustBeFixed, Symbol, annotation, elements, text
 from wootz.frontend.caffe.weights import LARGEST_BLOB
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring
@@ -77,8 +76,10 @@ def _lower_layer(wired: WiredLayer, wiring: Wiring, values: Mapping[int, Value],
         return []
     kind = LAYERS.get(layer.type)
     if kind is None:
-        close = difflib.get_close_matches(layer.type, LAYERS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "docs/caffe-layers.md lists what is"
+        if layer.type in REFUSED:
+            raise layer.error(f"layers of this type are not read: {REFUSED[layer.type]}", "type")
+        meant = misspelt(layer.type, LAYERS)
+        hint = f"did you mean {meant!r}?" if meant else "docs/caffe-layers.md lists what is"
         raise layer.error(f"layers of this type are not understood: {hint}", "type")
     site = Site(
         layer,

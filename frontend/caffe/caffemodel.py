@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wootz.frontend.caffe.prototxt import check_download
 from wootz.passes.errors import InputError, reading
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
@@ -117,6 +118,7 @@ def open_wire_file(path: Path) -> WireFile:
     if path.stat().st_size == 0:
         raise InputError("the file is empty", path)
     with path.open("rb") as file:
+        check_download(file.read(200), path)
         return WireFile(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -92,12 +92,19 @@ def _import(
     present = [layer for layer in network.layers if layer.is_in(state)]
     sources = [layer for layer in present if is_data_layer(layer)]
     layers = _computing(present, sources, state.phase, notes)
-    wiring = wire(_input_blobs(network, sources), layers)
+    left_out = [layer for layer in network.layers if not layer.is_in(state)]
+    absent = {top: layer.choice(state) for layer in reversed(left_out) for top in layer.tops}
+    wiring = wire(_input_blobs(network, sources), layers, absent)
     shapes = _input_shapes(network, sources, wiring, input_shapes)
     lowered = Lowered(Builder(Graph(name=network.name or "network", opset=OPSET)), weights, state.phase, notes)
     values = assemble(wiring, shapes, lowered, symbolic)
     graph = lowered.builder.graph
     if not graph.outputs:
+        silenced = [layer for layer in layers if layer.type == "Silence" and set(layer.bottoms) - wiring.inputs]
+        if silenced:
+            raise silenced[0].error(
+                "all that the network computes ends in Silence: remove it to have its bottoms as outputs"
+            )
         raise network.message.error("no layer of the network makes an output")
     if isinstance(weights, FileWeights) and weights.unused():
         notes.append(f"{weights.path}: not used, since the network has no such layers: {', '.join(weights.unused())}")

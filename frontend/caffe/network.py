@@ -103,6 +103,15 @@ class Layer:
     def error(self, message: str, field: str | None = None) -> InputError:
         return self.message.error(f"layer {self.name!r} ({self.type}): {message}", field)
 
+    def choice(self, state: NetState) -> str:
+        """The options of the command line that would bring in this layer, which `state` leaves out."""
+        rule = self.include[0] if self.include else NetStateRule()
+        options = [f"--phase {rule.phase.name}"] if rule.phase not in (None, state.phase) else []
+        options += [f"--stage {stage}" for stage in rule.stage if stage not in state.stage]
+        if rule.min_level is not None and rule.min_level > state.level:
+            options.append(f"--level {rule.min_level}")
+        return " ".join(options) or "another --phase or --stage"
+
     @property
     def place(self) -> str:
         """`file:line` of the layer, for notes."""
@@ -147,22 +156,28 @@ class _CommonFields:
     backward_math: NoEffect | None = None
     reshape_every_iter: NoEffect | None = None
     debug: NoEffect | None = None
+    multinode: NoEffect | None = None
 
 
 COMMON_FIELDS = {*_CommonFields.__dataclass_fields__, "param"}
 
 _IMPLEMENTATION_FIELDS = {
+    "bn_stats_batch_size",
+    "compile_net_state",
     "default_backward_math",
     "default_backward_type",
     "default_conv_algos_override",
     "default_forward_math",
     "default_forward_type",
+    "eltwise_mem_sharing",
     "engine",
     "global_grad_scale",
     "mem_param",
+    "multinode",
+    "optimize_mem",
     "reduce_buckets",
 }
-"""Fields of forks by which a network chooses how it is computed, not what."""
+"""Fields of forks by which a network chooses how it is computed, or trained by several machines; not what it is."""
 
 _NET_FIELDS = {
     "name",
@@ -203,7 +218,13 @@ def read_network(message: Message) -> Network:
     layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
     if not layers:
         raise message.error("no layers: this is not the description of a network")
-    return _with_valid_names(Network(fields.name, _declared_inputs(fields, message), tuple(layers), message))
+    notes = tuple(
+        f"{message.source.file}:{message.source.position(f.offset)[0]}: {f.name} has no effect here: it says how "
+        f"a fork computes, not what"
+        for f in message.fields
+        if f.name in _IMPLEMENTATION_FIELDS
+    )
+    return _with_valid_names(Network(fields.name, _declared_inputs(fields, message), tuple(layers), message, notes))
 
 
 def _with_valid_names(network: Network) -> Network:
@@ -237,7 +258,7 @@ def _with_valid_names(network: Network) -> Network:
         name=_printable(network.name),
         inputs=tuple((new_blobs.get(name, name), shape) for name, shape in network.inputs),
         layers=tuple(map(renamed, network.layers)) if notes else network.layers,
-        notes=tuple(notes),
+        notes=(*network.notes, *notes),
     )
 
 
@@ -270,6 +291,8 @@ def _declared_inputs(fields: _NetFields, message: Message) -> tuple[tuple[str, t
     """The inputs and their shapes; without any shape in the file they are None each."""
     if repeated := sorted({name for name in fields.input if fields.input.count(name) > 1}):
         raise message.error(f"the input {repeated[0]!r} is declared twice", "input")
+    if fields.input_shape and fields.input_dim:
+        raise message.error("input_shape and input_dim exclude each other", "input_dim")
     shapes: list[tuple[int, ...] | None] = [shape.dim for shape in fields.input_shape]
     if not shapes and fields.input_dim:
         if len(fields.input_dim) % 4:

@@ -100,7 +100,18 @@ def read_prototxt(path: Path) -> Message:
             f"(weights belong into a .caffemodel)",
             path,
         )
-    return parse_prototxt(path.read_bytes().decode(errors="replace"), str(path))
+    content = path.read_bytes()
+    check_download(content, path)
+    return parse_prototxt(content.decode(errors="replace"), str(path))
+
+
+def check_download(content: bytes, path: Path) -> None:
+    """Raises InputError for what is stored, or downloaded, in the place of a file."""
+    start = content[:200].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError("a Git LFS pointer, not the file itself: `git lfs pull` fetches it", path)
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+        raise InputError("a web page, not the file itself: download the raw file", path)
 
 
 def parse_prototxt(text: str, file: str = "<text>") -> Message:

@@ -14,12 +14,15 @@ import types
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import cache
+from keyword import iskeyword
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from wootz.frontend.caffe.prototxt import Field, Message, Scalar
 from wootz.passes.errors import InputError
 
 LARGEST_INTEGER = 2**31 - 1
+LONGEST_SLIP = 2
+"""Letters that a misspelt word has more or less."""
 
 T = TypeVar("T")
 
@@ -56,6 +59,7 @@ def decode(message: Message, schema: type[T], where: str) -> T:
         else:
             values[field.name] = value
     values.update({name: tuple(items) for name, items in repeated.items()})
+    values = {f"{name}_" if iskeyword(name) else name: value for name, value in values.items()}
     for required in required_fields(kind):
         if required not in values:
             raise message.error(f"{where}: the field {required!r} is missing")
@@ -64,15 +68,22 @@ def decode(message: Message, schema: type[T], where: str) -> T:
 
 def unknown_field(field: Field, message: Message, known: Collection[str], where: str) -> InputError:
     """The error for a field that nobody here understands, with the closest name that is."""
-    close = difflib.get_close_matches(field.name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "remove it if it can't change the result"
+    meant = misspelt(field.name, known)
+    hint = f"did you mean {meant!r}?" if meant else "remove it if it can't change the result"
     return message.source.error(f"{where} has a field {field.name!r} that is not understood: {hint}", field.offset)
+
+
+def misspelt(word: str, known: Collection[str]) -> str | None:
+    """The word that `word` may be a slip of; not one that merely shares letters with it."""
+    lowered = {k.lower(): k for k in known if abs(len(k) - len(word)) <= LONGEST_SLIP}
+    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.65)
+    return lowered[close[0]] if close else None
 
 
 @cache
 def field_types(schema: Any) -> dict[str, Any]:
-    """Field name -> type annotation, resolved."""
-    return get_type_hints(schema, include_extras=True)
+    """Field name -> type annotation, resolved. A name that is a word of Python has an underscore behind it there."""
+    return {name.removesuffix("_"): hint for name, hint in get_type_hints(schema, include_extras=True).items()}
 
 
 @cache
@@ -120,8 +131,8 @@ def _scalar(scalar: Scalar, kind: Any) -> Any:
 
 
 def _enumerator(scalar: Scalar, kind: type[Enum]) -> Enum:
-    for member in kind:
-        if scalar.text in (member.name, str(member.value)):
+    for name, member in kind.__members__.items():
+        if scalar.text in (name, str(member.value)):
             return member
     raise ValueError(f"one of {', '.join(m.name for m in kind)}")
 

@@ -36,7 +36,7 @@ class LegacyType(Enum):
 
 @dataclass(frozen=True)
 class _SolverFields:
-    """SolverParameter of caffe.proto; the last five are ours. What is None was not given."""
+    """SolverParameter of caffe.proto and of Intel's fork; the last three are ours. What is None was not given."""
 
     base_lr: float
     lr_policy: str
@@ -74,7 +74,16 @@ class _SolverFields:
     test_initialization: NoEffect | None = None
     test_compute_loss: NoEffect | None = None
     layer_wise_reduce: NoEffect | None = None
+    train_state: NoEffect | None = None
+    test_state: NoEffect | None = None
+    eval_type: NoEffect | None = None
+    ap_version: NoEffect | None = None
+    show_per_class_result: NoEffect | None = None
+    test_offset: NoEffect | None = None
+    engine: NoEffect | None = None
+    store_blobs_in_old_format: NoEffect | None = None
     warmup_iter: Unsigned | None = None
+    warmup_start_lr: float | None = None
     batch_size: Unsigned | None = None
     data: str | None = None
     machines: Unsigned | None = None
@@ -92,6 +101,14 @@ NO_EFFECT = {
     "test_initialization": "networks are always tested before they are trained",
     "test_compute_loss": "tests measure the accuracy",
     "layer_wise_reduce": "machines train different networks",
+    "train_state": "levels and stages of layers are chosen where a network is imported (--level, --stage)",
+    "test_state": "levels and stages of layers are chosen where a network is imported (--level, --stage)",
+    "eval_type": "tests measure the accuracy",
+    "ap_version": "tests measure the accuracy",
+    "show_per_class_result": "tests measure the accuracy",
+    "test_offset": "tests are made at multiples of test_interval",
+    "engine": "ONNX Runtime chooses how it computes",
+    "store_blobs_in_old_format": "snapshots are the run directory's own",
 }
 """Fields of Caffe that are read and do nothing here, each with the reason; `solver_notes` reports those of a file."""
 
@@ -99,8 +116,6 @@ _REFUSED = {
     "net_param": "the network is the MODEL of the command line: put it in a file of its own",
     "train_net_param": "the network is the MODEL of the command line: put it in a file of its own",
     "test_net_param": "the network is the MODEL of the command line: put it in a file of its own",
-    "train_state": "levels and stages of layers are not chosen by the solver",
-    "test_state": "levels and stages of layers are not chosen by the solver",
     "weights": "the weights are given on the command line: --weights",
 }
 
@@ -137,6 +152,8 @@ def parse_solver(message: Message) -> Solver:
         if field.name in _REFUSED:
             raise message.source.error(f"{field.name} is not read: {_REFUSED[field.name]}", field.offset)
     p = decode(message, _SolverFields, "solver")
+    if p.warmup_start_lr is not None and not p.warmup_iter:
+        raise message.error("warmup_start_lr needs warmup_iter", "warmup_start_lr")
     solver_type = _solver_type(message, p)
     given = {
         f.name: value
@@ -150,6 +167,8 @@ def parse_solver(message: Message) -> Solver:
     solver = Solver(**{**given, "type": solver_type, "test_iter": _test_iter(message, p)})
     for name, reason in solver.faults():
         raise message.error(reason, name)
+    if p.max_iter is None:
+        raise message.error("max_iter is missing: Caffe would train for 0 steps; say how many it shall be")
     return solver
 
 

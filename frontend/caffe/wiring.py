@@ -7,10 +7,13 @@ blob takes is a `Wire` of its own.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from wootz.frontend.caffe.network import Layer
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class Wiring:
         return [i for i, readers in enumerate(self.readers) if not readers]
 
 
-def wire(inputs: Iterable[str], layers: Sequence[Layer]) -> Wiring:
-    """Connects the layers. Raises InputError for a blob that nothing before the layer makes, or that two make."""
+def wire(inputs: Iterable[str], layers: Sequence[Layer], absent: Mapping[str, str] = NOTHING) -> Wiring:
+    """Connects the layers. Raises InputError for a blob that nothing before the layer makes, or that two make.
+
+    `absent` says of blobs that layers left out would make what would bring those in.
+    """
     wires = [Wire(blob, None) for blob in inputs]
     current = {w.blob: i for i, w in enumerate(wires)}
     readers: dict[int, list[int]] = defaultdict(list)
@@ -55,7 +61,7 @@ def wire(inputs: Iterable[str], layers: Sequence[Layer]) -> Wiring:
     for position, layer in enumerate(layers):
         for blob in layer.bottoms:
             if blob not in current:
-                raise layer.error(_unknown_blob(blob, position, layers), "bottom")
+                raise layer.error(_unknown_blob(blob, position, layers, absent), "bottom")
         bottoms = tuple(current[blob] for blob in layer.bottoms)
         for bottom in bottoms:
             readers[bottom].append(position)
@@ -77,8 +83,10 @@ def wire(inputs: Iterable[str], layers: Sequence[Layer]) -> Wiring:
     )
 
 
-def _unknown_blob(blob: str, position: int, layers: Sequence[Layer]) -> str:
+def _unknown_blob(blob: str, position: int, layers: Sequence[Layer], absent: Mapping[str, str]) -> str:
     makers = [later.name for later in layers[position:] if blob in later.tops]
+    if not makers and blob in absent:
+        return f"its bottom {blob!r} is made by a layer that the network's rules leave out here: give {absent[blob]}"
     if not makers:
         return f"no layer and no input makes its bottom {blob!r}"
     return f"its bottom {blob!r} is made by the later layer {makers[0]!r}: layers have to stand in order of data flow"

@@ -55,6 +55,7 @@ class Solver:
     display: int = 0
     solver_mode: Literal["CPU", "GPU"] = "CPU"
     warmup_iter: int = 0
+    warmup_start_lr: float | None = None
     batch_size: int = 32
     data: str = ""
     machines: int = 0
@@ -74,6 +75,8 @@ class Solver:
         for name in ("base_lr", "delta", "weight_decay"):
             if getattr(self, name) < 0:
                 yield name, f"{name} can't be negative"
+        if self.warmup_start_lr is not None and not 0 <= self.warmup_start_lr < math.inf:
+            yield "warmup_start_lr", "warmup_start_lr has to be finite, and can't be negative"
         for name in ("base_lr", "delta", "weight_decay", "clip_gradients"):
             if not math.isfinite(getattr(self, name)):
                 yield name, f"{name} has to be finite"
@@ -82,8 +85,11 @@ class Solver:
         """The rate at `step` (from 0): Caffe's policies (caffe.proto, SolverParameter.lr_policy), and `cosine`.
 
         cosine is base_lr/2 · (1 + cos(π·t/T)) over the T steps after the warm-up. The first `warmup_iter` steps of
-        any policy rise linearly to base_lr.
+        any policy rise linearly to base_lr, from `warmup_start_lr` where it is given (Intel's `GetWarmUpLR`).
         """
+        if step < self.warmup_iter and self.warmup_start_lr is not None:
+            left = self.warmup_iter - step
+            return (step * self.base_lr + left * self.warmup_start_lr) / self.warmup_iter
         if step < self.warmup_iter:
             return self.base_lr * (step + 1) / self.warmup_iter
         return self.base_lr * self._decay(step)

@@ -207,7 +207,9 @@ def test_an_output_of_another_kind_is_refused(tmp_path):
 @pytest.fixture
 def two_rates(tmp_path):
     (tmp_path / "s.json").write_text(json.dumps([[r, s, r, s] for r in (0.3, 0.5) for s in (0.3, 0.5)]))
-    (tmp_path / "pretrain.prototxt").write_text("base_lr: 0.1 lr_policy: 'fixed' momentum: 0.9 batch_size: 32")
+    (tmp_path / "pretrain.prototxt").write_text(
+        "base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 momentum: 0.9 batch_size: 32"
+    )
     return ("blocks", RESIDUAL, "--subspace", tmp_path / "s.json", "-o", tmp_path / "blocks.json")
 
 

@@ -23,7 +23,12 @@ class EngineOnly:
 
 @dataclass(frozen=True)
 class ReLUParameter:
+    """ReLUParameter of caffe.proto; `relu6`, `maximum` and `minimum` (0: none) are Synopsys's."""
+
     negative_slope: float = 0.0
+    relu6: bool = False
+    maximum: float = 0.0
+    minimum: float = 0.0
     engine: NoEffect | None = None
 
 
@@ -36,6 +41,14 @@ class PReLUParameter:
 @dataclass(frozen=True)
 class ELUParameter:
     alpha: float = 1.0
+
+
+@dataclass(frozen=True)
+class SeLUParameter:
+    """SeLUParameter of the forks that have it (Klambauer et al. 2017)."""
+
+    lambda_: float = 1.050700987
+    alpha: float = 1.67326324
 
 
 @dataclass(frozen=True)
@@ -77,10 +90,18 @@ class DropoutParameter:
 
 
 def relu(site: Site, p: ReLUParameter) -> Value:
-    """Relu, or LeakyRelu with a negative slope."""
-    if p.negative_slope:
-        return _elementwise(site, "LeakyRelu", alpha=p.negative_slope)
-    return _elementwise(site, "Relu")
+    """Relu, or LeakyRelu with a negative slope; between `minimum` and `maximum` where these are given."""
+    site.expect_inputs(1)
+    x, shape = site.input.tensor, site.input.shape
+    highest = min([6.0] * p.relu6 + [p.maximum] * (p.maximum > 0), default=None)
+    if highest is not None and not p.negative_slope and not p.minimum:
+        return Value(_clip(site, 0.0, highest), shape)
+    y = site.op("LeakyRelu", x, alpha=p.negative_slope) if p.negative_slope else site.op("Relu", x)
+    if highest is not None:
+        y = site.op("Min", y, site.constant(highest, "maximum"))
+    if p.minimum:
+        y = site.op("Max", y, site.constant(p.minimum, "minimum"))
+    return Value(y, shape)
 
 
 def prelu(site: Site, p: PReLUParameter) -> Value:
@@ -95,6 +116,11 @@ def prelu(site: Site, p: PReLUParameter) -> Value:
 
 def elu(site: Site, p: ELUParameter) -> Value:
     return _elementwise(site, "Elu", alpha=p.alpha)
+
+
+def selu(site: Site, p: SeLUParameter) -> Value:
+    """λ·x where x is positive, else λ·α·(exp(x) - 1)."""
+    return _elementwise(site, "Selu", alpha=p.alpha, gamma=p.lambda_)
 
 
 def sigmoid(site: Site, p: EngineOnly) -> Value:
@@ -123,8 +149,8 @@ def hard_swish(site: Site, p: None) -> Value:
 
 
 def relu6(site: Site, p: ReLUParameter) -> Value:
-    if p.negative_slope:
-        raise site.error("a ReLU6 with a negative slope is not defined")
+    if p.negative_slope or p.maximum or p.minimum:
+        raise site.error("a ReLU6 with a negative slope or other bounds is not defined")
     return Value(_clip(site, 0.0, 6.0), site.input.shape)
 
 
@@ -181,6 +207,13 @@ def dropout(site: Site, p: DropoutParameter) -> Value:
     if p.scale_train:
         return x
     return Value(site.op("Mul", x.tensor, site.constant(1 - p.dropout_ratio, "kept")), x.shape)
+
+
+def spatial_dropout(site: Site, p: DropoutParameter) -> Value:
+    """Nothing at test time."""
+    if site.phase is Phase.TRAIN:
+        raise site.error("it drops whole channels while training, for which ONNX has no operator: use Dropout")
+    return dropout(site, p)
 
 
 def _elementwise(site: Site, operator: str, **attributes: float) -> Value:

@@ -39,6 +39,24 @@ class PriorBoxParameter:
     offset: float = 0.5
 
 
+@dataclass(frozen=True)
+class PriorBoxClusteredParameter:
+    """The fields of PriorBoxParameter that Intel's PriorBoxClustered reads: the sizes are given in pairs."""
+
+    width: tuple[float, ...]
+    height: tuple[float, ...]
+    clip: bool = False
+    flip: NoEffect | None = None
+    variance: tuple[float, ...] = (0.1,)
+    img_size: Unsigned = 0
+    img_h: Unsigned = 0
+    img_w: Unsigned = 0
+    step: float = 0.0
+    step_h: float = 0.0
+    step_w: float = 0.0
+    offset: float = 0.5
+
+
 class CodeType(Enum):
     CORNER = 1
     CENTER_SIZE = 2
@@ -96,7 +114,7 @@ class PSROIPoolingParameter:
 def prior_box(site: Site, p: PriorBoxParameter) -> Value:
     """A constant [1, 2, boxes · 4]: the boxes, normalised to the image, and the variances."""
     feature, image = _feature_and_image(site)
-    return _priors(site, _prior_boxes(site, p, feature, image), p.variance)
+    return _priors(site, _boxes(site, p, feature, image, _prior_sizes(site, p)), p.variance)
 
 
 def _feature_and_image(site: Site) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -118,14 +136,30 @@ def _priors(site: Site, boxes: np.ndarray, variance: Sequence[float]) -> Value:
     return Value(site.constant(values, "priors"), values.shape)
 
 
-def _prior_boxes(site: Site, p: PriorBoxParameter, feature: tuple[int, int], image: tuple[int, int]) -> np.ndarray:
+def prior_box_clustered(site: Site, p: PriorBoxClusteredParameter) -> Value:
+    """A constant as PriorBox's, of the given widths and heights (OpenVINO's operation PriorBoxClustered)."""
+    feature, image = _feature_and_image(site)
+    if len(p.width) != len(p.height):
+        raise site.error(f"{len(p.width)} width for {len(p.height)} height")
+    if not all(0 < n < math.inf for n in (*p.width, *p.height)):
+        raise site.error("width and height have to be positive")
+    return _priors(site, _boxes(site, p, feature, image, list(zip(p.width, p.height, strict=True))), p.variance)
+
+
+def _boxes(
+    site: Site,
+    p: PriorBoxParameter | PriorBoxClusteredParameter,
+    feature: tuple[int, int],
+    image: tuple[int, int],
+    shapes: list[tuple[float, float]],
+) -> np.ndarray:
     """float32 [boxes, 4], corners; the centre moves along rows first, all shapes of one centre together."""
     height = p.img_size or p.img_h or image[0]
     width = p.img_size or p.img_w or image[1]
     step_h, step_w = p.step or p.step_h, p.step or p.step_w
     if not (step_h and step_w):
         step_h, step_w = height / feature[0], width / feature[1]
-    sizes = np.array(_prior_sizes(site, p))
+    sizes = np.array(shapes)
     if feature[0] * feature[1] * len(sizes) > MOST_PRIORS:
         raise site.error(f"{feature[0]}×{feature[1]}×{len(sizes)} boxes: up to {MOST_PRIORS} are computed")
     y, x = np.meshgrid(
@@ -337,14 +371,20 @@ def psroi_pooling(site: Site, p: PSROIPoolingParameter) -> Value:
     vertical = _bin_masks(site, columns[2], columns[4], group, static(height), p.spatial_scale)
     horizontal = _bin_masks(site, columns[1], columns[3], group, static(width), p.spatial_scale)
     maps = site.reshape(x.tensor, x.shape, (outputs, group, group, height, width))
-    sums = site.op("Einsum", maps, horizontal, equation="dpqhw,rqw->rdpqh")
-    sums = site.op("Einsum", sums, vertical, equation="rdpqh,rph->rdpq")
+    # Products and sums rather than Einsum: ONNX Runtime's divides by zero where there are no regions.
+    by_column = site.op("Transpose", maps, perm=[2, 4, 0, 1, 3])
+    by_column = site.op("Reshape", by_column, site.constant([0, 0, -1], "shape"))
+    across = site.op("MatMul", site.op("Transpose", horizontal, perm=[1, 0, 2]), by_column)
+    split = site.op("Reshape", across, site.constant([0, 0, outputs, group, static(height)], "shape"))
+    inside = site.op("Mul", split, site.op("Unsqueeze", vertical, site.constant([0, 2], "axes")))
+    sums = site.op("ReduceSum", inside, site.constant([4], "axes"), keepdims=0)
     axes = site.constant([2], "axes")
-    rows = site.op("ReduceSum", vertical, axes, keepdims=0)
-    across = site.op("ReduceSum", horizontal, axes, keepdims=0)
-    areas = site.op("Einsum", rows, across, equation="rp,rq->rpq")
+    rows = site.op("Unsqueeze", site.op("ReduceSum", vertical, axes, keepdims=0), axes)
+    columns_inside = site.op("ReduceSum", horizontal, axes, keepdims=0)
+    areas = site.op("Mul", rows, site.op("Unsqueeze", columns_inside, site.constant([1], "axis")))
     areas = site.op("Max", areas, site.constant(1.0, "one"))
-    y = site.op("Div", sums, site.op("Unsqueeze", areas, site.constant([1], "axis")))
+    ordered = site.op("Transpose", sums, perm=[1, 2, 3, 0])
+    y = site.op("Div", ordered, site.op("Unsqueeze", areas, site.constant([1], "axis")))
     return Value(y, (regions.shape[0], outputs, group, group))
 
 

@@ -19,7 +19,8 @@ FROZEN = ParameterSpec(lr_mult=0.0, decay_mult=0.0)
 
 @dataclass(frozen=True)
 class BatchNormParameter:
-    """BatchNormParameter of caffe.proto; `scale_bias` and the fillers are NVIDIA Caffe's."""
+    """BatchNormParameter of caffe.proto; NVIDIA's `scale_bias` and `scale_filler` are Intel's `use_weight_bias` and
+    `filler`."""
 
     use_global_stats: bool | None = None
     moving_average_fraction: float | None = None
@@ -27,6 +28,9 @@ class BatchNormParameter:
     scale_bias: bool = False
     scale_filler: Filler | None = None
     bias_filler: Filler | None = None
+    use_weight_bias: bool | None = None
+    filler: Filler | None = None
+    stats_batch_size: NoEffect | None = None
     engine: NoEffect | None = None
 
 
@@ -137,6 +141,10 @@ def batch_norm(site: Site, p: BatchNormParameter) -> Value:
 def _blob_order(site: Site, p: BatchNormParameter) -> _BlobOrder:
     sizes = site.lowered.weights.stored_sizes(site.layer)
     if not sizes:
+        if p.use_weight_bias is False:
+            return _BVLC
+        if p.filler or p.use_weight_bias:
+            return _NVIDIA
         return _XILINX if p.scale_filler or p.bias_filler or p.scale_bias else _BVLC
     if len(sizes) == 5:
         return _NVIDIA if sizes[2] == 1 and sizes[4] > 1 else _XILINX
@@ -147,7 +155,7 @@ def _stored_normalization(
     site: Site, p: BatchNormParameter, order: _BlobOrder, channels: int
 ) -> tuple[Value, list[Constant] | None]:
     """The normalised value, and its scale and shift where the layer has its own."""
-    named = {"mean": ZERO, "variance": ONE, "scale": p.scale_filler or ONE, "bias": p.bias_filler or ZERO}
+    named = {"mean": ZERO, "variance": ONE, "scale": p.scale_filler or p.filler or ONE, "bias": p.bias_filler or ZERO}
     expected = [filled(order.count - 1, "counter", (1,), ONE)] if order is _XILINX else []
     for name, filler in named.items():
         index = getattr(order, name)

@@ -6,8 +6,10 @@ The layer is Python in py-faster-rcnn (`lib/rpn/proposal_layer.py`) and C++ in f
 from __future__ import annotations
 
 import ast
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from wootz.frontend.caffe.shape import Symbol, static, static_shape, text
 from wootz.passes.ir.model import Tensor
 
 BOX = 4
+MOST_ANCHORS = 2**22
 REJECTED = -1.0
 """The score of boxes that are too small; real ones are probabilities."""
 
@@ -46,31 +49,33 @@ class PythonParameter:
     share_in_parallel: NoEffect | None = None
 
 
-def python(site: Site, p: PythonParameter) -> Value:
+def python(site: Site, p: PythonParameter) -> list[Value]:
     """py-faster-rcnn's ProposalLayer; other Python code has no ONNX form."""
     if p.layer != "ProposalLayer":
         raise site.error(f"the Python code of {p.layer!r} has no ONNX operators", "python_param")
     fields = _written_fields(site, p.param_str)
     site.note("what its Python code reads from a configuration file has the defaults of py-faster-rcnn")
-    defaults = ProposalParameter()
-    return proposal(
-        site,
-        ProposalParameter(
-            feat_stride=int(fields.get("feat_stride", defaults.feat_stride)),
-            scale=tuple(float(s) for s in fields.get("scales", defaults.scale)),
-            ratio=tuple(float(r) for r in fields.get("ratios", defaults.ratio)),
-        ),
-    )
+    known = {"feat_stride": "feat_stride", "scales": "scale", "ratios": "ratio"}
+    if unknown := sorted(fields.keys() - known):
+        raise site.error(f"its param_str has {unknown[0]!r}, which py-faster-rcnn's layer doesn't read", "python_param")
+    return proposal(site, replace(ProposalParameter(), **{known[name]: value for name, value in fields.items()}))
 
 
-def proposal(site: Site, p: ProposalParameter) -> Value:
+def proposal(site: Site, p: ProposalParameter) -> list[Value]:
     """Anchors moved by their deltas, clipped to the image; the best of them after suppression, [regions, 5].
+
+    A second top has their probabilities, [regions, 1]. There may be no region.
 
     Bottoms: class probabilities [1, 2·anchors, H, W], deltas [1, 4·anchors, H, W], and [1, 3+]: the image's height,
     width and scale. For one image, as there.
     """
     site.expect_inputs(3)
     scores, deltas, image = site.inputs
+    sizes = (p.base_size, p.feat_stride, *p.ratio, *p.scale)
+    if not p.ratio or not p.scale or not all(0 < n < math.inf for n in sizes):
+        raise site.error("base_size, feat_stride, ratio and scale have to be positive")
+    if len(scores.shape) != 4 or len(deltas.shape) != 4 or scores.shape[2:] != deltas.shape[2:]:
+        raise site.error(f"scores of shape {text(scores.shape)} and deltas of shape {text(deltas.shape)}")
     anchors = anchor_boxes(p.base_size, p.ratio, p.scale)
     height, width = static_shape(scores.shape[2:])
     if static(scores.shape[0]) != 1 or scores.shape[1] != 2 * len(anchors) or deltas.shape[1] != BOX * len(anchors):
@@ -78,6 +83,8 @@ def proposal(site: Site, p: ProposalParameter) -> Value:
             f"scores of shape {text(scores.shape)} and deltas of shape {text(deltas.shape)} for one image and "
             f"{len(anchors)} anchors"
         )
+    if height * width * len(anchors) > MOST_ANCHORS:
+        raise site.error(f"{height}×{width}×{len(anchors)} anchors: up to {MOST_ANCHORS} are computed")
     rows, columns = np.meshgrid(np.arange(height) * p.feat_stride, np.arange(width) * p.feat_stride, indexing="ij")
     shifts = np.stack([columns, rows, columns, rows], axis=-1)[:, :, None]
     boxes = (shifts + anchors).reshape(-1, BOX).astype(np.float32)
@@ -94,8 +101,8 @@ def proposal(site: Site, p: ProposalParameter) -> Value:
     clipped = site.op("Min", site.op("Max", moved, site.constant(0.0, "zero")), limits)
     valid = _large_enough(site, clipped, scale, p.min_size)
     ranked = site.op("Where", valid, ranked, site.constant(REJECTED, "rejected"))
-    regions = _suppressed(site, p, clipped, ranked, len(boxes))
-    return Value(regions, (Symbol("regions"), 5))
+    regions, probabilities = _suppressed(site, p, clipped, ranked, len(boxes))
+    return [Value(regions, (Symbol("regions"), 5)), Value(probabilities, (Symbol("regions"), 1))]
 
 
 def anchor_boxes(base: int, ratios: Sequence[float], scales: Sequence[float]) -> np.ndarray:
@@ -133,8 +140,8 @@ def _large_enough(site: Site, boxes: Tensor, scale: Tensor, smallest: int) -> Te
     return site.op("GreaterOrEqual", least, site.op("Mul", scale, site.constant(float(smallest), "smallest")))
 
 
-def _suppressed(site: Site, p: ProposalParameter, boxes: Tensor, scores: Tensor, count: int) -> Tensor:
-    """The kept boxes by falling score, each behind the number of its image, 0."""
+def _suppressed(site: Site, p: ProposalParameter, boxes: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The kept boxes by falling score, each behind the number of its image, 0; and their scores, [regions, 1]."""
     best, order = site.ops("TopK", scores, site.constant([min(p.pre_nms_topn, count)], "pre_nms_topn"), count=2)
     candidates = site.op("Gather", boxes, order)
     # Sides are one pixel longer than their corners are apart: NonMaxSuppression gets the corner behind.
@@ -148,8 +155,9 @@ def _suppressed(site: Site, p: ProposalParameter, boxes: Tensor, scores: Tensor,
         site.constant(p.nms_thresh, "nms_thresh"),
         site.constant(REJECTED / 2, "threshold"),
     )
-    kept = site.op("Gather", candidates, site.op("Gather", chosen, site.constant(2, "column"), axis=1))
-    return site.op("Pad", kept, site.constant([0, 1, 0, 0], "pads"))
+    places = site.op("Gather", chosen, site.constant(2, "column"), axis=1)
+    kept = site.op("Pad", site.op("Gather", candidates, places), site.constant([0, 1, 0, 0], "pads"))
+    return kept, site.op("Unsqueeze", site.op("Gather", best, places), site.constant([1], "column"))
 
 
 def _rows(site: Site, deltas: Tensor) -> Tensor:
@@ -158,9 +166,25 @@ def _rows(site: Site, deltas: Tensor) -> Tensor:
 
 
 def _written_fields(site: Site, written: str) -> dict[str, Any]:
-    """What a `param_str` such as "'feat_stride': 16" says."""
-    try:
-        fields = ast.literal_eval("{" + written.strip().strip("{}") + "}")
-    except (SyntaxError, ValueError) as error:
-        raise site.error(f"its param_str {written!r} is not of the form 'feat_stride': 16", "python_param") from error
-    return fields if isinstance(fields, dict) else {}
+    """What a `param_str` says: YAML of one level, such as "'feat_stride': 16", an entry a line or in braces."""
+    fields = {}
+    body = written.strip().removeprefix("{").removesuffix("}")
+    for entry in re.split(r"\n|,(?![^\[(]*[\])])", body):
+        if not entry.strip():
+            continue
+        name, _, value = entry.partition(":")
+        try:
+            parsed = ast.literal_eval(value.strip())
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            parsed = None
+        values = parsed if isinstance(parsed, (list, tuple)) else [parsed]
+        if not all(type(v) in (int, float) for v in values):
+            raise site.error(f"its param_str {written!r} is not of the form 'feat_stride': 16", "python_param")
+        name = name.strip().strip("'\"")
+        fields[name] = tuple(map(float, values)) if isinstance(parsed, (list, tuple)) else parsed
+    if not isinstance(fields.get("feat_stride", 0), int):
+        raise site.error("feat_stride in its param_str has to be a whole number", "python_param")
+    for name in fields.keys() & {"scales", "ratios"}:
+        if not isinstance(fields[name], tuple):
+            raise site.error(f"{name} in its param_str has to be a list", "python_param")
+    return fields

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from wootz.frontend.caffe.fillers import ZERO, Filler
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
@@ -26,6 +28,17 @@ class RecurrentParameter:
 
 
 @dataclass(frozen=True)
+class LstmParameter:
+    """LstmParameter of the fork that has had an LSTM of its own since 2014; clipping concerns gradients alone."""
+
+    num_output: Unsigned
+    weight_filler: Filler = ZERO
+    bias_filler: Filler = ZERO
+    batch_size: Unsigned | None = None
+    clipping_threshold: NoEffect | None = None
+
+
+@dataclass(frozen=True)
 class _Sequence:
     """What both layers start from: the input's part for each time step, and the factor that forgets what was before."""
 
@@ -43,19 +56,63 @@ def lstm(site: Site, p: RecurrentParameter) -> list[Value]:
     hidden, cell = _initial(site, p, sequence, 2)
     outputs = []
     for step, continues in zip(sequence.steps, sequence.continues, strict=True):
-        kept = site.op("Mul", hidden, continues)
-        gates = site.op("Add", step, site.op("MatMul", kept, recurrent))
-        parts = site.ops("Split", gates, site.constant([sequence.hidden] * 4, "gates"), count=4, axis=2)
-        enter, forget, leave = (site.op("Sigmoid", part) for part in parts[:3])
-        candidate = site.op("Tanh", parts[3])
-        cell = site.op(
-            "Add",
-            site.op("Mul", forget, site.op("Mul", cell, continues)),
-            site.op("Mul", enter, candidate),
-        )
-        hidden = site.op("Mul", leave, site.op("Tanh", cell))
+        kept, remembered = site.op("Mul", hidden, continues), site.op("Mul", cell, continues)
+        hidden, cell = _lstm_step(site, step, kept, remembered, recurrent, sequence.hidden)
         outputs.append(hidden)
     return _tops(site, p, sequence, outputs, [hidden, cell])
+
+
+def _lstm_step(
+    site: Site, step: Tensor, hidden: Tensor, cell: Tensor, recurrent: Tensor, size: int
+) -> tuple[Tensor, Tensor]:
+    """The hidden state and the cell after a step, from those before it."""
+    gates = site.op("Add", step, site.op("MatMul", hidden, recurrent))
+    parts = site.ops("Split", gates, site.constant([size] * 4, "gates"), count=4, axis=2)
+    enter, forget, leave = (site.op("Sigmoid", part) for part in parts[:3])
+    cell = site.op("Add", site.op("Mul", forget, cell), site.op("Mul", enter, site.op("Tanh", parts[3])))
+    return site.op("Mul", leave, site.op("Tanh", cell)), cell
+
+
+def fork_lstm(site: Site, p: LstmParameter) -> Value:
+    """`Lstm`, the fork's: LSTM whose blobs are the input's weight, the recurrent weight and the bias.
+
+    A bottom of [T, N, …] gives [T, N, H]. Others hold T·N rows, of which `batch_size` (1) belong to each step, and give
+    [T·N, H]. A second bottom, [T·N], is 0 where a sequence begins; without it the first step begins one.
+    """
+    site.expect_inputs(1, 2)
+    x, size = site.input, int(p.num_output)
+    rows = static(x.shape[0])
+    is_sequence = len(x.shape) == 3 and p.batch_size in (None, x.shape[1])
+    batch = static(x.shape[1]) if is_sequence else int(p.batch_size or 1)
+    if not is_sequence and (batch < 1 or rows % batch):
+        raise site.error(f"{rows} rows can't be divided into batches of {batch}")
+    times = rows if is_sequence else rows // batch
+    if times > LARGEST_UNROLLING:
+        raise site.error(f"{times} time steps: up to {LARGEST_UNROLLING} are unrolled")
+    features = static(count(x.shape[2:] if is_sequence else x.shape[1:]))
+    weight, recurrent, bias = site.parameters(
+        filled(0, "weight", (4 * size, features), p.weight_filler),
+        filled(1, "recurrent_weight", (4 * size, size), p.weight_filler),
+        filled(2, "bias", (4 * size,), p.bias_filler),
+    )
+    flat = site.reshape(x.tensor, x.shape, (times, batch, features))
+    projected = site.op("Add", site.op("MatMul", flat, _transposed(site, weight)), bias)
+    marks: list[Tensor] = []
+    if len(site.inputs) == 2:
+        if count(site.inputs[1].shape) != times * batch:
+            raise site.error(f"its marks have shape {text(site.inputs[1].shape)}, {times}·{batch} are wanted")
+        marks = _split(site, site.reshape(site.inputs[1].tensor, site.inputs[1].shape, (times, batch, 1)), times)
+    hidden: Tensor = site.constant(np.zeros((1, 1, size), np.float32), "zeros")
+    cell, outputs, transposed = hidden, [], _transposed(site, recurrent)
+    for i, step in enumerate(_split(site, projected, times)):
+        if marks:
+            hidden, cell = site.op("Mul", hidden, marks[i]), site.op("Mul", cell, marks[i])
+        hidden, cell = _lstm_step(site, step, hidden, cell, transposed, size)
+        outputs.append(hidden)
+    joined = outputs[0] if len(outputs) == 1 else site.op("Concat", *outputs, axis=0)
+    whole: Shape = (times, batch, size)
+    shape = whole if is_sequence else (rows, size)
+    return Value(site.reshape(joined, whole, shape), shape)
 
 
 def rnn(site: Site, p: RecurrentParameter) -> list[Value]:

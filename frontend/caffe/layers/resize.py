@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
 from wootz.frontend.caffe.lowering import Site, Value
 from wootz.frontend.caffe.schema import Unsigned
-from wootz.frontend.caffe.shape import Shape, static, static_shape
+from wootz.frontend.caffe.shape import Shape, static, static_shape, text
 from wootz.passes.ir.model import Tensor
 
 
@@ -46,6 +48,86 @@ class ReorgParameter:
 
     stride: Unsigned = 2
     reverse: bool = False
+
+
+class DataFormat(Enum):
+    """How a layer that comes from TensorFlow takes its bottom."""
+
+    NHWC = "NHWC"
+    NCHW = "NCHW"
+
+
+@dataclass(frozen=True)
+class ResizeBilinearParameter:
+    """ResizeBilinearParameter of Synopsys's fork; sizes that are not given are the bottom's times the scales."""
+
+    align_corners: bool = False
+    output_height: Unsigned | None = None
+    output_width: Unsigned | None = None
+    data_format: DataFormat = DataFormat.NHWC
+    scale_height: float = 1.0
+    scale_width: float = 1.0
+    half_pixel_centers: bool = False
+    pytorch_half_pixel: bool = False
+
+
+@dataclass(frozen=True)
+class ResizeNearestNeighborParameter:
+    """ResizeNearestNeighborParameter of Synopsys's fork."""
+
+    align_corners: bool = False
+    output_height: Unsigned | None = None
+    output_width: Unsigned | None = None
+    data_format: DataFormat = DataFormat.NHWC
+    scale_height: float = 1.0
+    scale_width: float = 1.0
+    half_pixel_centers: bool = False
+    half_pixel_onnx: bool = False
+
+
+def resize_bilinear(site: Site, p: ResizeBilinearParameter) -> Value:
+    """Resize, linear, with TensorFlow's coordinates (its corners on the corners if `align_corners`)."""
+    chosen = [p.align_corners, p.half_pixel_centers, p.pytorch_half_pixel]
+    if sum(chosen) > 1:
+        raise site.error("align_corners, half_pixel_centers and pytorch_half_pixel exclude each other")
+    modes = ("align_corners", "half_pixel", "pytorch_half_pixel")
+    coordinates = next((mode for mode, is_on in zip(modes, chosen, strict=True) if is_on), "asymmetric")
+    return _tensorflow_resize(site, p, mode="linear", coordinate_transformation_mode=coordinates)
+
+
+def resize_nearest_neighbor(site: Site, p: ResizeNearestNeighborParameter) -> Value:
+    """Resize, nearest, with TensorFlow's coordinates."""
+    if p.half_pixel_onnx:
+        coordinates, rounding = "half_pixel", "floor"
+    elif p.half_pixel_centers:
+        coordinates, rounding = "half_pixel", "round_prefer_ceil"  # the floor of half a pixel further
+    elif p.align_corners:
+        coordinates, rounding = "align_corners", "round_prefer_ceil"
+    else:
+        coordinates, rounding = "asymmetric", "floor"
+    return _tensorflow_resize(
+        site, p, mode="nearest", nearest_mode=rounding, coordinate_transformation_mode=coordinates
+    )
+
+
+def _tensorflow_resize(
+    site: Site, p: ResizeBilinearParameter | ResizeNearestNeighborParameter, **attributes: str
+) -> Value:
+    site.expect_inputs(1)
+    x = site.input
+    if len(x.shape) != 4:
+        raise site.error(f"a blob of shape {text(x.shape)}: it resizes images")
+    channels_last = p.data_format is DataFormat.NHWC
+    height, width = static_shape(x.shape[1:3] if channels_last else x.shape[2:])
+    size = [
+        math.floor(height * p.scale_height) if p.output_height is None else int(p.output_height),
+        math.floor(width * p.scale_width) if p.output_width is None else int(p.output_width),
+    ]
+    if min(size) < 1:
+        raise site.error(f"a size of {size[0]}×{size[1]}")
+    sizes = site.constant(np.array(size, np.int64), "sizes")
+    y = site.op("Resize", x.tensor, None, None, sizes, axes=[1, 2] if channels_last else [2, 3], **attributes)
+    return Value(y, (x.shape[0], *size, x.shape[3]) if channels_last else (*x.shape[:2], *size))
 
 
 def interp(site: Site, p: InterpParameter) -> Value:

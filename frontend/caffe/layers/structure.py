@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from wootz.frontend.caffe.layers.rearrange import shuffled_pixels
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import SCALAR, BlobShape
 from wootz.frontend.caffe.schema import Unsigned
@@ -36,9 +37,12 @@ class FlattenParameter:
 
 @dataclass(frozen=True)
 class ReshapeParameter:
+    """ReshapeParameter of caffe.proto; `pixelshuffler` is of SRGAN's forks."""
+
     shape: BlobShape = SCALAR
     axis: int = 0
     num_axes: int = -1
+    pixelshuffler: Unsigned = 1
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ def reshape(site: Site, p: ReshapeParameter) -> Value:
     Where a written first dimension fits for the declared batch size only, it stands for any.
     """
     site.expect_inputs(1)
+    if p.pixelshuffler != 1:
+        return shuffled_pixels(site, int(p.pixelshuffler), "CRD")
     x = site.input
     rank = len(x.shape)
     start = p.axis if p.axis >= 0 else rank + p.axis + 1

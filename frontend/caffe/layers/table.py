@@ -14,6 +14,7 @@ from wootz.frontend.caffe.layers import (
     normalization,
     pooling,
     proposal,
+    rearrange,
     recurrent,
     resize,
     structure,
@@ -29,6 +30,7 @@ LAYERS: dict[str, LayerKind] = {
     "BN": LayerKind(normalization.bn, normalization.BNParameter, ("bn_param", "batch_norm_param")),
     "BNLL": LayerKind(activation.bnll),
     "BatchNorm": LayerKind(normalization.batch_norm, normalization.BatchNormParameter, ("batch_norm_param",)),
+    "BatchReindex": LayerKind(rearrange.batch_reindex),
     "Bias": LayerKind(normalization.bias, normalization.BiasParameter, ("bias_param",)),
     "Clip": LayerKind(activation.clip, activation.ClipParameter, ("clip_param",)),
     "Concat": LayerKind(structure.concat, structure.ConcatParameter, ("concat_param",)),
@@ -38,6 +40,7 @@ LAYERS: dict[str, LayerKind] = {
     ),
     "Crop": LayerKind(structure.crop, structure.CropParameter, ("crop_param",)),
     "Deconvolution": LayerKind(convolution.deconvolution, convolution.ConvolutionParameter, ("convolution_param",)),
+    "DepthToSpace": LayerKind(rearrange.depth_to_space, rearrange.DepthToSpaceParameter, ("depth_to_space_param",)),
     "DepthwiseConvolution": LayerKind(
         convolution.depthwise_convolution, convolution.ConvolutionParameter, ("convolution_param",)
     ),
@@ -50,6 +53,7 @@ LAYERS: dict[str, LayerKind] = {
     "Eltwise": LayerKind(arithmetic.eltwise, arithmetic.EltwiseParameter, ("eltwise_param",)),
     "Embed": LayerKind(inner_product.embed, inner_product.EmbedParameter, ("embed_param",)),
     "Exp": LayerKind(activation.exponential, activation.ExponentParameter, ("exp_param",)),
+    "Filter": LayerKind(rearrange.filter_images),
     "Flatten": LayerKind(structure.flatten, structure.FlattenParameter, ("flatten_param",)),
     "HardSwish": LayerKind(activation.hard_swish),
     "Im2col": LayerKind(convolution.im2col, convolution.ConvolutionParameter, ("convolution_param",)),
@@ -60,16 +64,22 @@ LAYERS: dict[str, LayerKind] = {
     "LRN": LayerKind(normalization.lrn, normalization.LRNParameter, ("lrn_param",)),
     "LSTM": LayerKind(recurrent.lstm, recurrent.RecurrentParameter, ("recurrent_param",)),
     "Log": LayerKind(activation.logarithm, activation.ExponentParameter, ("log_param",)),
+    "Lstm": LayerKind(recurrent.fork_lstm, recurrent.LstmParameter, ("lstm_param",)),
     "MVN": LayerKind(normalization.mvn, normalization.MVNParameter, ("mvn_param",)),
     "Mish": LayerKind(activation.mish),
     "Normalize": LayerKind(normalization.normalize, normalization.NormalizeParameter, ("norm_param",)),
     "PReLU": LayerKind(activation.prelu, activation.PReLUParameter, ("prelu_param",)),
+    "Pad": LayerKind(rearrange.pad, rearrange.PadParameter, ("pad_param",)),
     "Parameter": LayerKind(structure.parameter, structure.ParameterParameter, ("parameter_param",)),
     "Permute": LayerKind(structure.permute, structure.PermuteParameter, ("permute_param",)),
+    "PixelShuffle": LayerKind(rearrange.pixel_shuffle, rearrange.PixelShuffleParameter, ("pixel_shuffle_param",)),
     "Pooling": LayerKind(pooling.pooling, pooling.PoolingParameter, ("pooling_param",)),
     "PSROIPooling": LayerKind(detection.psroi_pooling, detection.PSROIPoolingParameter, ("psroi_pooling_param",)),
     "Power": LayerKind(activation.power, activation.PowerParameter, ("power_param",)),
     "PriorBox": LayerKind(detection.prior_box, detection.PriorBoxParameter, ("prior_box_param",)),
+    "PriorBoxClustered": LayerKind(
+        detection.prior_box_clustered, detection.PriorBoxClusteredParameter, ("prior_box_param",)
+    ),
     "Proposal": LayerKind(proposal.proposal, proposal.ProposalParameter, ("proposal_param",)),
     "Python": LayerKind(proposal.python, proposal.PythonParameter, ("python_param",)),
     "RNN": LayerKind(recurrent.rnn, recurrent.RecurrentParameter, ("recurrent_param",)),
@@ -79,7 +89,16 @@ LAYERS: dict[str, LayerKind] = {
     "Reduction": LayerKind(arithmetic.reduction, arithmetic.ReductionParameter, ("reduction_param",)),
     "Reorg": LayerKind(resize.reorg, resize.ReorgParameter, ("reorg_param",)),
     "Reshape": LayerKind(structure.reshape, structure.ReshapeParameter, ("reshape_param",)),
+    "ResizeBilinear": LayerKind(resize.resize_bilinear, resize.ResizeBilinearParameter, ("resize_bilinear_param",)),
+    "ResizeNearestNeighbor": LayerKind(
+        resize.resize_nearest_neighbor, resize.ResizeNearestNeighborParameter, ("resize_nearest_neighbor_param",)
+    ),
+    "Reverse": LayerKind(rearrange.reverse, rearrange.ReverseParameter, ("reverse_param",)),
+    "SELU": LayerKind(activation.selu, activation.SeLUParameter, ("selu_param",)),
+    "SPP": LayerKind(pooling.spatial_pyramid, pooling.SPPParameter, ("spp_param",)),
     "Scale": LayerKind(normalization.scale, normalization.ScaleParameter, ("scale_param",)),
+    "SeLU": LayerKind(activation.selu, activation.SeLUParameter, ("selu_param",)),
+    "SeLu": LayerKind(activation.selu, activation.SeLUParameter, ("selu_param",)),
     "ShuffleChannel": LayerKind(
         structure.shuffle_channel, structure.ShuffleChannelParameter, ("shuffle_channel_param",)
     ),
@@ -89,6 +108,9 @@ LAYERS: dict[str, LayerKind] = {
     "Softmax": LayerKind(arithmetic.softmax, arithmetic.SoftmaxParameter, ("softmax_param",)),
     "SoftmaxLoss": LayerKind(loss.softmax_with_loss, loss.LossParameter, ("loss_param", "softmax_param")),
     "SoftmaxWithLoss": LayerKind(loss.softmax_with_loss, loss.LossParameter, ("loss_param", "softmax_param")),
+    "SpatialDropout": LayerKind(
+        activation.spatial_dropout, activation.DropoutParameter, ("spatial_dropout_param", "dropout_param")
+    ),
     "Split": LayerKind(structure.split),
     "Squeeze": LayerKind(structure.squeeze, structure.SqueezeParameter, ("squeeze_param",)),
     "Swish": LayerKind(activation.swish, activation.SwishParameter, ("swish_param",)),
@@ -98,6 +120,15 @@ LAYERS: dict[str, LayerKind] = {
     "Transpose": LayerKind(structure.transpose, structure.TransposeParameter, ("transpose_param",)),
     "Upsample": LayerKind(resize.upsample, resize.UpsampleParameter, ("upsample_param",)),
 }
+
+REFUSED = {
+    "DenseBlock": "its blobs are in another order in each fork: write its convolutions out",
+    "Pooling3D": "its fields and its rounding are others in each fork: Pooling over a blob of 5 dimensions is read",
+    "ROIAlign": "what its forks compute differs (averages or maxima, one or four samples a bin): use ROIPooling",
+    "UnPooling": "what its forks compute differs (repeated values, or values at the maxima): use Upsample",
+    "Unpooling": "what its forks compute differs (repeated values, or values at the maxima): use Upsample",
+}
+"""Types of forks that are known, and why they have no form here."""
 
 REGION_LAYERS = {"ROIPooling", "PSROIPooling"}
 """Layers whose second bottom holds regions, as many as there are."""

@@ -279,3 +279,87 @@ def test_multipliers_are_stored(load) -> None:
         layer { name: "f" type: "InnerProduct" bottom: "x" top: "y"
                 param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 } inner_product_param { num_output: 2 } }""")
     assert json.loads(result.model.metadata["wootz.multipliers"]) == {"f.bias": [2.0, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        ("include { phase: TRAIN }", "--phase TRAIN"),
+        ('include { stage: "train" }', "--stage train"),
+        ('include { phase: TRAIN stage: "a" stage: "b" }', "--phase TRAIN --stage a --stage b"),
+        ("include { min_level: 2 }", "--level 2"),
+        ("exclude { phase: TEST }", "another --phase or --stage"),
+    ],
+)
+def test_a_blob_of_a_layer_that_is_left_out_names_the_options(load, rule, options) -> None:
+    with pytest.raises(InputError) as error:
+        load(f"""layer {{ name: "d" type: "Data" top: "data" {rule} }}
+            layer {{ name: "r" type: "ReLU" bottom: "data" top: "r" }}""")
+    assert f"its bottom 'data' is made by a layer that the network's rules leave out here: give {options}" in str(
+        error.value
+    )
+
+
+def test_a_network_that_ends_in_silence_says_so(load) -> None:
+    with pytest.raises(InputError, match=r"layer 's' .*all that the network computes ends in Silence: remove it"):
+        load("""input: "x" input_shape { dim: 2 } layer { name: "r" type: "ReLU" bottom: "x" top: "y" }
+            layer { name: "s" type: "Silence" bottom: "y" }""")
+
+
+def test_an_input_without_a_shape_adds_nothing_to_a_layer_of_its_name(load) -> None:
+    layers = 'layer { name: "r" type: "ReLU" bottom: "data" top: "y" }'
+    shaped = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }'
+    assert load(f'input: "data" {shaped} {layers}').blobs == {"data": ("N", 3), "y": ("N", 3)}
+    assert load(f'input: "data" {layers}', data=(1, 5)).blobs["y"] == ("N", 5)
+    with pytest.raises(InputError, match=r"give it \(--input-shape data=1,3,H,W\)"):
+        load(f'input: "data" {layers}')
+    with pytest.raises(InputError, match="the blob 'data' is an input of another shape too"):
+        load(f'input: "data" input_shape {{ dim: 1 dim: 4 }} {shaped} {layers}')
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1234\n",
+            "a Git LFS pointer, not the file",
+        ),
+        (b"\n<!DOCTYPE html>\n<html lang='en'>", "a web page, not the file itself: download the raw file"),
+    ],
+)
+def test_what_is_downloaded_in_the_place_of_a_file(tmp_path, content, message) -> None:
+    file, net = tmp_path / "net.prototxt", tmp_path / "good.prototxt"
+    net.write_text('input: "x" input_shape { dim: 2 } layer { name: "r" type: "ReLU" bottom: "x" top: "y" }')
+    for name in ("net.prototxt", "net.caffemodel"):
+        file = tmp_path / name
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=message) as error:
+            import_caffe(file) if file.suffix == ".prototxt" else import_caffe(net, file)
+        assert str(error.value).startswith(f"{file}: ")
+
+
+def test_fields_of_forks_that_change_nothing_are_noted(load) -> None:
+    network = load("""bn_stats_batch_size: 32 multinode { model_parallel { layer_from: "a" } }
+        input: "x" input_shape { dim: [2, 3, 4, 4] }
+        layer { name: "b" type: "BatchNorm" bottom: "x" top: "y" multinode { num_nodes: 2 }
+          batch_norm_param { filler { value: 2 } bias_filler { value: 1 } } }""")
+    assert [note.split(": ")[1].split()[0] for note in network.notes] == ["bn_stats_batch_size", "multinode"]
+    parameters = {name: t.values for name, t in network.model.graph.tensors().items() if name.startswith("b.")}
+    assert (parameters["b.scale"].tolist(), parameters["b.bias"].tolist()) == ([2] * 3, [1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "hint"),
+    [
+        ('type: "Relu6"', "did you mean 'ReLU6'?"),
+        ('type: "Convolutoin"', "did you mean 'Convolution'?"),
+        ('type: "Flat"', "docs/caffe-layers.md lists what is"),
+        ('type: "Magic"', "docs/caffe-layers.md lists what is"),
+        ('type: "BatchNorm" batch_norm_param { bias: 1 }', "remove it if it can't change the result"),
+        ('type: "Convolution" convolution_param { num_outputs: 1 }', "did you mean 'num_output'?"),
+    ],
+)
+def test_a_word_is_only_suggested_where_it_may_be_meant(load, layer, hint) -> None:
+    with pytest.raises(InputError) as error:
+        load(f'input: "x" input_shape {{ dim: [2, 3, 4, 4] }} layer {{ name: "l" bottom: "x" top: "y" {layer} }}')
+    assert hint in str(error.value)

@@ -10,7 +10,7 @@ from wootz.passes.errors import InputError
 from wootz.passes.plan.solver import Solver, SolverType
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-LEAST = 'base_lr: 0.1 lr_policy: "fixed" '
+LEAST = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 1000 '
 
 
 def parse(text: str) -> Solver:
@@ -109,3 +109,33 @@ def test_fields_without_effect_are_reported(tmp_path) -> None:
 )
 def test_the_examples_are_read(file) -> None:
     assert read_solver(file).max_iter > 0
+
+
+def test_without_a_number_of_steps_nothing_is_trained_in_silence() -> None:
+    with pytest.raises(InputError, match="max_iter is missing: Caffe would train for 0 steps"):
+        parse('base_lr: 0.1 lr_policy: "fixed"')
+    assert parse('base_lr: 0.1 lr_policy: "fixed" max_iter: 0').max_iter == 0
+
+
+def test_the_warm_up_of_intels_caffe() -> None:
+    """`(iter · base_lr + (warmup_iter - iter) · warmup_start_lr) / warmup_iter`, as GetWarmUpLR has it."""
+    solver = parse(LEAST + "warmup_iter: 4 warmup_start_lr: 0.02")
+    rates = [solver.learning_rate(step) for step in range(6)]
+    assert rates == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+    assert [parse(LEAST + "warmup_iter: 4").learning_rate(s) for s in range(4)] == pytest.approx(
+        [0.025, 0.05, 0.075, 0.1]
+    )
+    for fields, message in (
+        ("warmup_start_lr: 0.1", "needs warmup_iter"),
+        ("warmup_iter: 2 warmup_start_lr: -1", "nega"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse(LEAST + fields)
+
+
+def test_what_only_concerns_tests_of_detectors_is_noted(tmp_path) -> None:
+    file = tmp_path / "solver.prototxt"
+    file.write_text(LEAST + 'eval_type: "detection" ap_version: "11point" test_state { stage: "a" }')
+    assert read_solver(file).max_iter == 1000
+    names = [note.split(": ")[1].split()[0] for note in solver_notes(file)]
+    assert names == ["eval_type", "ap_version", "test_state"]

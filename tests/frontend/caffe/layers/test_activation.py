@@ -75,3 +75,38 @@ def test_dropout_makes_no_node(load) -> None:
         layer { name: "s" type: "Softmax" bottom: "r" top: "y" }""")
     assert [n.op for n in result.model.graph.nodes] == ["Relu", "Softmax"]
     assert "r" in result.model.graph.tensors()
+
+
+@pytest.mark.parametrize(
+    ("fields", "function"),
+    [
+        ("relu6: true", lambda x: np.clip(x, 0, 6)),
+        ("maximum: 3", lambda x: np.clip(x, 0, 3)),
+        ("relu6: true maximum: 8", lambda x: np.clip(x, 0, 6)),
+        ("minimum: 1", lambda x: np.maximum(x, 1)),
+        ("minimum: -1", lambda x: np.maximum(x, 0)),
+        ("negative_slope: 0.5 maximum: 3 minimum: -1", lambda x: np.clip(np.where(x > 0, x, 0.5 * x), -1, 3)),
+    ],
+)
+def test_bounded_relu(run_layer, random, close, fields, function) -> None:
+    x = random.normal(0, 5, size=(2, 3, 4)).astype(np.float32)
+    close(run_layer(f'type: "ReLU" relu_param {{ {fields} }}', x), function(x).astype(np.float32))
+
+
+@pytest.mark.parametrize("spelling", ["SELU", "SeLU", "SeLu"])
+@pytest.mark.parametrize(
+    ("fields", "factor", "alpha"), [("", 1.050700987, 1.67326324), ("selu_param { lambda: 2 alpha: 0.5 }", 2, 0.5)]
+)
+def test_selu(run_layer, random, close, spelling, fields, factor, alpha) -> None:
+    x = random.normal(size=(2, 3)).astype(np.float32)
+    wanted = np.where(x > 0, factor * x, factor * alpha * (np.exp(x) - 1))
+    close(run_layer(f'type: "{spelling}" {fields}', x), wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("field", ["dropout_param", "spatial_dropout_param"])
+def test_spatial_dropout_does_nothing_at_test_time(run_layer, load, random, field) -> None:
+    x = random.normal(size=(2, 3, 2, 2)).astype(np.float32)
+    layer = f'type: "SpatialDropout" {field} {{ dropout_ratio: 0.1 }}'
+    np.testing.assert_array_equal(run_layer(layer, x), x)
+    with pytest.raises(InputError, match="it drops whole channels while training"):
+        load(f'input: "x" input_dim: [2, 3, 2, 2] layer {{ name: "d" bottom: "x" top: "y" {layer} }}', phase="TRAIN")

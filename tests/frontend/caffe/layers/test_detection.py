@@ -161,3 +161,57 @@ def test_contradictions_are_refused(load, fields, message) -> None:
 def test_locations_that_do_not_fit_are_refused(load) -> None:
     with pytest.raises(InputError, match="locations of shape 1×60 for 16 priors"):
         load(NETWORK.format(locations=60, scores=48, fields="", top_k=10))
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "offset", "clip"),
+    [
+        ("step: 8 offset: 0.5", (8, 8), 0.5, False),
+        ("", (64 / 3, 16), 0.5, False),
+        ("step_h: 4 step_w: 6 clip: true", (4, 6), 0.5, True),
+    ],
+)
+def test_clustered_priors(load, run, fields, steps, offset, clip) -> None:
+    """OpenVINO's definition, box by box."""
+    network = load(
+        f"""input: "map" input_shape {{ dim: [1, 2, 3, 4] }} input: "image" input_shape {{ dim: [1, 3, 64, 64] }}
+        layer {{ name: "s" type: "ReLU" bottom: "map" top: "s" }}
+        layer {{ name: "p" type: "PriorBoxClustered" bottom: "map" bottom: "image" top: "priors" prior_box_param {{
+          width: [9.4, 25.1] height: [15, 39.6] variance: [0.1, 0.1, 0.2, 0.2] {fields} }} }}"""
+    )
+    wanted = []
+    for y in range(3):
+        for x in range(4):
+            for w, h in ((9.4, 15), (25.1, 39.6)):
+                cx, cy = (x + offset) * steps[1], (y + offset) * steps[0]
+                wanted += [(cx - w / 2) / 64, (cy - h / 2) / 64, (cx + w / 2) / 64, (cy + h / 2) / 64]
+    boxes, variances = run(network, {"map": np.zeros((1, 2, 3, 4), np.float32)})["priors"][0]
+    np.testing.assert_allclose(boxes, np.clip(wanted, 0, 1) if clip else wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(variances, np.tile([0.1, 0.1, 0.2, 0.2], 24), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("min_size: 1e309", "have to be positive"),
+        ("min_size: -2", "have to be positive"),
+        ("min_size: 2 aspect_ratio: -1", "have to be positive"),
+        ("min_size: 2 max_size: 0", "have to be positive"),
+        ("min_size: 2 variance: [1, 2, 3]", "3 variances: there have to be 1 or 4"),
+    ],
+)
+def test_priors_of_senseless_sizes_are_refused(load, fields, message) -> None:
+    with pytest.raises(InputError) as error:
+        load(f"""input: "a" input_shape {{ dim: [1, 2, 3, 4] }} input: "b" input_shape {{ dim: [1, 3, 64, 64] }}
+            layer {{ name: "p" type: "PriorBox" bottom: "a" bottom: "b" top: "p" prior_box_param {{ {fields} }} }}""")
+    assert message in str(error.value)
+
+
+def test_pooling_of_no_regions(load, run) -> None:
+    network = load("""input: "x" input_shape { dim: [1, 8, 6, 6] } input: "rois" input_shape { dim: [3, 5] }
+        layer { name: "a" type: "ROIPooling" bottom: "x" bottom: "rois" top: "a"
+          roi_pooling_param { pooled_h: 2 pooled_w: 2 } }
+        layer { name: "b" type: "PSROIPooling" bottom: "x" bottom: "rois" top: "b"
+          psroi_pooling_param { spatial_scale: 0.5 output_dim: 2 group_size: 2 } }""")
+    found = run(network, {"x": np.ones((1, 8, 6, 6), np.float32), "rois": np.zeros((0, 5), np.float32)})
+    assert (found["a"].shape, found["b"].shape) == ((0, 8, 2, 2), (0, 2, 2, 2))

@@ -31,7 +31,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return inner / (sum(areas) - inner)
 
 
-def propose(scores: np.ndarray, deltas: np.ndarray, image: np.ndarray, before: int, after: int) -> np.ndarray:
+def propose(
+    scores: np.ndarray, deltas: np.ndarray, image: np.ndarray, before: int, after: int
+) -> tuple[np.ndarray, np.ndarray]:
     boxes = []
     for y in range(scores.shape[2]):
         for x in range(scores.shape[3]):
@@ -45,11 +47,14 @@ def propose(scores: np.ndarray, deltas: np.ndarray, image: np.ndarray, before: i
                 if min(box[2] - box[0] + 1, box[3] - box[1] + 1) >= 16 * image[2]:
                     boxes.append((scores[0, 9 + a, y, x], box))
     boxes.sort(key=lambda b: -b[0])
-    kept: list[np.ndarray] = []
-    for _, box in boxes[:before]:
-        if all(overlap(box, other) <= 0.7 for other in kept):
-            kept.append(box)
-    return np.array([[0, *box] for box in kept[:after]], np.float32)
+    kept: list[tuple[float, np.ndarray]] = []
+    for score, box in boxes[:before]:
+        if all(overlap(box, other) <= 0.7 for _, other in kept):
+            kept.append((score, box))
+    return (
+        np.array([[0, *box] for _, box in kept[:after]], np.float32).reshape(-1, 5),
+        np.array([[score] for score, _ in kept[:after]], np.float32).reshape(-1, 1),
+    )
 
 
 PYTHON = """type: "Python"
@@ -67,8 +72,63 @@ def test_proposal(run_layer, random, layer, before, after) -> None:
     scores = random.uniform(size=(1, 18, 5, 6)).astype(np.float32)
     deltas = random.normal(0, 0.3, size=(1, 36, 5, 6)).astype(np.float32)
     image = np.array([[80, 96, 1.5]], np.float32)
-    found = run_layer(layer, [scores, deltas, image])
-    np.testing.assert_allclose(found, propose(scores, deltas, image[0], before, after), rtol=1e-4, atol=1e-3)
+    regions, probabilities = run_layer(layer, [scores, deltas, image], tops=2)
+    wanted = propose(scores, deltas, image[0], before, after)
+    np.testing.assert_allclose(regions, wanted[0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(probabilities, wanted[1])
+
+
+def test_an_image_without_proposals(load, run, random) -> None:
+    """All boxes are too small: what follows sees no regions."""
+    network = load("""input: "s" input_shape { dim: [1, 18, 5, 6] } input: "d" input_shape { dim: [1, 36, 5, 6] }
+        input: "i" input_shape { dim: [1, 3] } input: "x" input_shape { dim: [1, 4, 5, 6] }
+        layer { name: "p" type: "Proposal" bottom: "s" bottom: "d" bottom: "i" top: "rois" top: "scores"
+          proposal_param { min_size: 10000 } }
+        layer { name: "r" type: "ROIPooling" bottom: "x" bottom: "rois" top: "r"
+          roi_pooling_param { pooled_h: 2 pooled_w: 2 spatial_scale: 0.0625 } }
+        layer { name: "q" type: "PSROIPooling" bottom: "x" bottom: "rois" top: "q"
+          psroi_pooling_param { spatial_scale: 0.0625 output_dim: 1 group_size: 2 } }
+        layer { name: "f" type: "InnerProduct" bottom: "r" top: "f" inner_product_param { num_output: 3 } }""")
+    shapes = {"s": (1, 18, 5, 6), "d": (1, 36, 5, 6), "x": (1, 4, 5, 6)}
+    feeds = {name: random.uniform(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    found = run(network, {**feeds, "i": np.array([[80, 96, 1]], np.float32)})
+    assert {n: v.shape for n, v in found.items()} == {"scores": (0, 1), "q": (0, 1, 2, 2), "f": (0, 3)}
+
+
+@pytest.mark.parametrize(
+    ("written", "anchors"),
+    [
+        ("'feat_stride': 16", 9),
+        ("feat_stride: 16", 9),
+        ("{'feat_stride': 16}", 9),
+        ("'feat_stride': 16 \\n'scales': [4, 8, 16, 32]", 12),
+        ("{feat_stride: 8, 'scales': (4, 8), 'ratios': [0.5, 1.0]}", 4),
+        ("", 9),
+    ],
+)
+def test_what_param_str_says(load, written, anchors) -> None:
+    load(f"""input: "s" input_shape {{ dim: [1, {2 * anchors}, 5, 6] }}
+        input: "d" input_shape {{ dim: [1, {4 * anchors}, 5, 6] }}
+        input: "i" input_shape {{ dim: [1, 3] }}
+        layer {{ name: "p" type: "Python" bottom: "s" bottom: "d" bottom: "i" top: "rois"
+          python_param {{ module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "{written}" }} }}""")
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("'stride': 16", "has 'stride', which py-faster-rcnn's layer doesn't read"),
+        ("'scales': 3", "scales in its param_str has to be a list"),
+        ("'feat_stride': [16]", "feat_stride in its param_str has to be a whole number"),
+        ("'feat_stride': __import__('os')", "is not of the form 'feat_stride': 16"),
+        ("'feat_stride': 0", "have to be positive"),
+        ("'scales': []", "have to be positive"),
+    ],
+)
+def test_what_param_str_may_not_say(load, written, message) -> None:
+    with pytest.raises(InputError) as error:
+        test_what_param_str_says(load, written, 9)
+    assert message in str(error.value)
 
 
 def test_other_python_code_is_refused(load) -> None:

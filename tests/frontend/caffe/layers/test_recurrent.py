@@ -66,3 +66,41 @@ def test_indicators_of_another_shape_are_refused(load) -> None:
     with pytest.raises(InputError, match="the sequence indicators have shape 4×2, the input 4×3×5"):
         load("""input: "x" input_shape { dim: 4 dim: 3 dim: 5 } input: "cont" input_shape { dim: 4 dim: 2 }
             layer { name: "l" type: "LSTM" bottom: "x" bottom: "cont" top: "y" recurrent_param { num_output: 2 } }""")
+
+
+def fork_lstm(x: np.ndarray, marks: np.ndarray, weight: np.ndarray, recurrent: np.ndarray, bias: np.ndarray):
+    """[T, N, H], step by step (`LstmLayer::Forward_cpu` of the fork); `marks` is 0 where a sequence begins."""
+    steps, batch, _ = x.shape
+    size = recurrent.shape[1]
+    hidden, cell, outputs = np.zeros((batch, size)), np.zeros((batch, size)), []
+    for t in range(steps):
+        for n in range(batch):
+            gates = weight @ x[t, n] + bias
+            if marks[t, n]:
+                gates = gates + recurrent @ hidden[n]
+            enter, forget, leave = 1 / (1 + np.exp(-gates[: 3 * size].reshape(3, size)))
+            kept = forget * cell[n] if marks[t, n] else 0
+            cell[n] = kept + enter * np.tanh(gates[3 * size :])
+            hidden[n] = leave * np.tanh(cell[n])
+        outputs.append(hidden.copy())
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("form", ["sequence", "rows", "marked"])
+def test_the_lstm_of_a_fork(run_layer, random, close, form) -> None:
+    steps, batch, features, size = 4, 2, 3, 5
+    x = random.normal(size=(steps, batch, features)).astype(np.float32)
+    blobs = [random.normal(size=s).astype(np.float32) for s in ((4 * size, features), (4 * size, size), (4 * size,))]
+    marks = np.ones((steps, batch))
+    marks[0] = 0
+    layer = f'type: "Lstm" lstm_param {{ num_output: {size} clipping_threshold: 0.1'
+    if form == "sequence":
+        found = run_layer(f"{layer} }}", x, blobs)
+        close(found, fork_lstm(x, marks, *blobs))
+        return
+    inputs = [x.reshape(steps * batch, features)]
+    if form == "marked":
+        marks[2, 1] = 0
+        inputs.append(marks.reshape(-1).astype(np.float32))
+    found = run_layer(f"{layer} batch_size: {batch} }}", inputs, blobs)
+    close(found, fork_lstm(x, marks, *blobs).reshape(steps * batch, size))

@@ -99,3 +99,64 @@ def test_what_makes_no_sense_is_refused(load, body, message) -> None:
     text = 'input: "x" input_dim: 1 input_dim: 8 input_dim: 4 input_dim: 4'
     with pytest.raises(InputError, match=message):
         load(f'{text} layer {{ name: "l" bottom: "x" top: "y" {body} }}')
+
+
+def coordinate(i: int, size: int, out: int, mode: str) -> float:
+    """Where output position `i` lies in the input, as `ResizeBilinearLayer` and TensorFlow have it."""
+    if mode == "align_corners" and out > 1:
+        return i * (size - 1) / (out - 1)
+    if mode in ("half_pixel_centers", "pytorch_half_pixel"):
+        return (i + 0.5) * size / out - 0.5
+    return i * size / out
+
+
+def bilinear(x: np.ndarray, out: tuple[int, int], mode: str) -> np.ndarray:
+    """[…, H, W] interpolated along one axis, then along the other."""
+    for axis, target in zip((-2, -1), out, strict=True):
+        size = x.shape[axis]
+        rows = []
+        for i in range(target):
+            at = coordinate(i, size, target, mode)
+            low = int(np.floor(at))
+            a = np.take(x, max(low, 0), axis)
+            b = np.take(x, min(int(np.ceil(at)), size - 1), axis)
+            rows.append(a + (b - a) * (at - low))
+        x = np.stack(rows, axis)
+    return x
+
+
+@pytest.mark.parametrize("mode", ["", "align_corners", "half_pixel_centers", "pytorch_half_pixel"])
+@pytest.mark.parametrize("out", [(7, 9), (2, 3), (4, 5)])
+def test_resize_bilinear(run_layer, random, close, mode, out) -> None:
+    x = random.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    flag = f"{mode}: true" if mode else ""
+    fields = f'output_height: {out[0]} output_width: {out[1]} data_format: "NCHW" {flag}'
+    close(run_layer(f'type: "ResizeBilinear" resize_bilinear_param {{ {fields} }}', x), bilinear(x, out, mode))
+
+
+def test_resize_bilinear_with_channels_last(run_layer, random, close) -> None:
+    x = random.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    found = run_layer('type: "ResizeBilinear" resize_bilinear_param { scale_height: 1.5 scale_width: 2 }', x)
+    close(found, bilinear(x.transpose(0, 3, 1, 2), (6, 10), "").transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("mode", ["", "align_corners", "half_pixel_centers", "half_pixel_onnx"])
+@pytest.mark.parametrize("out", [(7, 9), (2, 3), (8, 10)])
+def test_resize_nearest_neighbor(run_layer, random, mode, out) -> None:
+    x = random.normal(size=(2, 3, 4, 5)).astype(np.float32)
+
+    def source(i: int, size: int, target: int) -> int:
+        if mode == "half_pixel_onnx":
+            at = np.floor((i + 0.5) * size / target - 0.5)
+        elif mode == "half_pixel_centers":
+            at = np.floor((i + 0.5) * size / target)
+        elif mode == "align_corners":
+            at = np.floor(i * (size - 1) / (target - 1) + 0.5)
+        else:
+            at = np.floor(i * size / target)
+        return int(np.clip(at, 0, size - 1))
+
+    rows, columns = ([source(i, n, o) for i in range(o)] for n, o in zip((4, 5), out, strict=True))
+    fields = f'output_height: {out[0]} output_width: {out[1]} data_format: "NCHW" {f"{mode}: true" if mode else ""}'
+    found = run_layer(f'type: "ResizeNearestNeighbor" resize_nearest_neighbor_param {{ {fields} }}', x)
+    np.testing.assert_array_equal(found, x[:, :, rows][..., columns])
