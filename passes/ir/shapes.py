@@ -160,8 +160,8 @@ def _without_annotations(graph: Graph) -> Graph:
 
 
 def _inferable(node: onnx.NodeProto) -> onnx.NodeProto:
-    """GroupNormalization has no inference in opset 18: its result is like its first operand."""
-    if node.op_type != "GroupNormalization":
+    """Two operators that ONNX has no inference for in opset 18: their results are like their first operands."""
+    if node.op_type not in ("GroupNormalization", "MeanVarianceNormalization"):
         return node
     return onnx.helper.make_node("Identity", node.input[:1], node.output, node.name)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
-from wootz.passes.ir.versions.rewriting import Rewriting, non_negative
+from wootz.passes.ir.versions.rewriting import Rewriting, non_negative, padding_beyond_last_window
 from wootz.passes.ir.versions.upgrades import LARGEST_FLOAT, Rule
 
 # Operators that came with an opset, in terms of others
@@ -153,6 +153,20 @@ def _dequantize(node: Rewriting, opset: int) -> None:
 def _range(node: Rewriting, opset: int) -> None:
     """`stash_type` is about 16-bit floats, which the older form has not."""
     node.take("stash_type")
+    node.keep()
+
+
+def _pool(node: Rewriting, opset: int) -> None:
+    """With `ceil_mode`, newer forms leave out a last window that lies in the padding: older ones get less of it."""
+    surplus = padding_beyond_last_window(node)
+    if any(surplus):
+        pads = list(node.get("pads", [0] * 2 * len(surplus)))
+        for axis, count in enumerate(surplus, len(surplus)):
+            pads[axis] -= count
+        if min(pads) < 0:
+            node.refuse(f"has windows that begin behind the image, which opset {opset} doesn't leave out")
+        node.take("auto_pad")
+        node.put(pads=pads)
     node.keep()
 
 
@@ -372,6 +386,7 @@ _WITH_AXES = ("ArgMax", "ArgMin", "Concat", "Flatten", "Gather", "Hardmax", "Log
 _NO_WRAP = _without_mode("mode", "wrap")
 
 DOWNGRADES: dict[tuple[str, int], Rule] = {
+    ("AveragePool", 22): _pool,
     ("Cast", 19): _cast,
     ("CastLike", 19): _cast,
     ("Clip", 11): _clip,
@@ -387,7 +402,9 @@ DOWNGRADES: dict[tuple[str, int], Rule] = {
     ("HardSwish", 14): _hard_swish,
     ("Hardmax", 13): _over_one_axis,
     ("LogSoftmax", 13): _over_one_axis,
+    ("LpPool", 22): _pool,
     ("Max", 8): _equal_shapes,
+    ("MaxPool", 22): _pool,
     ("Mean", 8): _equal_shapes,
     ("Min", 8): _equal_shapes,
     ("Pad", 11): _pad,

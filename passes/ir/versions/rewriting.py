@@ -170,3 +170,32 @@ class Rewriting:
 
 def non_negative(axes: Iterable[int], rank: int) -> list[int]:
     return [int(a) + rank if a < 0 else int(a) for a in axes]
+
+
+def padding_beyond_last_window(node: Rewriting) -> list[int]:
+    """What a pool with `ceil_mode` has of its rear padding, by axis, only for a window that begins in it; else zeros.
+
+    Of an extent in + front + rear, windows of k at distances of s leave a rest r; with `ceil_mode` it gets a window of
+    its own, which begins in the rear padding if rear + s - r ≥ k. Without r elements of the padding there is none.
+    """
+    kernel = node.get("kernel_shape")
+    rank = len(kernel)
+    none = [0] * rank
+    if not node.get("ceil_mode", 0) or node.get("auto_pad", "NOTSET").startswith("SAME"):
+        return none
+    strides, dilations = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
+    pads = node.get("pads", [0] * 2 * rank)
+    windows = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    if all(rear + s <= k for rear, s, k in zip(pads[rank:], strides, windows, strict=True)):
+        return none
+    shape = node.shape(node.input(0))
+    extents = None if shape is None else shape[2:]
+    if extents is None or None in extents:
+        node.refuse("has ceil_mode, and the extents of the images, which say what it does, can't be inferred")
+    rests = [
+        (extent + pads[i] + pads[rank + i] - k) % s
+        for i, (extent, k, s) in enumerate(zip(extents, windows, strides, strict=True))
+    ]
+    return [
+        r if r and rear + s - r >= k else 0 for r, rear, s, k in zip(rests, pads[rank:], strides, windows, strict=True)
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from wootz.passes.ir.versions.rewriting import Rewriting
+from wootz.passes.ir.versions.rewriting import Rewriting, padding_beyond_last_window
 
 Rule = Callable[[Rewriting, int], None]
 """Places what a node becomes in the opset."""
@@ -198,9 +198,17 @@ def _group_normalization(node: Rewriting, opset: int) -> None:
     node.keep()
 
 
+def _pool(node: Rewriting, opset: int) -> None:
+    """With `ceil_mode`, older forms have a last window even where it lies in the padding."""
+    if any(padding_beyond_last_window(node)):
+        node.refuse(f"has windows that lie in the padding, which opset {opset} leaves out")
+    node.keep()
+
+
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 UPGRADES: dict[tuple[str, int], Rule] = {
+    ("AveragePool", 22): _pool,
     ("BatchNormalization", 9): _batch_normalization_per_activation,
     ("BatchNormalization", 14): _batch_normalization_results,
     ("Clip", 11): _clip,
@@ -210,6 +218,8 @@ UPGRADES: dict[tuple[str, int], Rule] = {
     ("GroupNormalization", 21): _group_normalization,
     ("Hardmax", 13): _over_trailing_axes,
     ("LogSoftmax", 13): _over_trailing_axes,
+    ("LpPool", 22): _pool,
+    ("MaxPool", 22): _pool,
     ("Pad", 11): _pad,
     ("ReduceSum", 13): _attributes_to_operands("axes"),
     ("Resize", 11): _resize_asymmetric,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnx.parser
+import onnx.reference
 import onnxruntime
 import pytest
 
@@ -513,3 +514,41 @@ def _operators(case: Case) -> set[str]:
     for function in model.functions:
         visit(function.node)
     return operators
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("extents", ["2,2", "4,5", "3,7", "6,2"])
+@pytest.mark.parametrize(
+    "window",
+    [
+        "kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1]",
+        "kernel_shape=[3,2], strides=[2,3], pads=[1,0,1,1]",
+        "kernel_shape=[3,3], strides=[2,2], pads=[0,0,1,1]",
+        "kernel_shape=[2,2], strides=[2,2]",
+    ],
+)
+def test_windows_that_begin_in_the_padding_are_left_out(op, extents, window):
+    """Since opset 22, by ONNX's reference implementation; before that ONNX Runtime had them."""
+    case = Case("", (22, 22), f"y = {op}<{window}, ceil_mode=1>(x)", f"1,2,{extents}")
+    model = case.model(22)
+    feeds = feeds_of(case, model)
+    converted = convert_to_opset(model, OPSET)
+    found = run(converted, feeds)
+    if op != "LpPool":  # the reference implementation takes a window that sticks out for a mean
+        assert_equal(found, onnx.reference.ReferenceEvaluator(model).run(None, feeds))
+    inferred = onnx.shape_inference.infer_shapes(model).graph.output[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in inferred] == list(found[0].shape)
+
+
+def test_windows_behind_the_image_have_no_other_form():
+    mixed = Case("", (22, 22), "y = MaxPool<kernel_shape=[1,1], strides=[2,2], ceil_mode=1>(x)", "1,1,2,2")
+    with pytest.raises(Unconvertible, match="windows that begin behind the image"):
+        convert_to_opset(mixed.model(22), OPSET)
+    unknown = Case("", (22, 22), mixed.nodes, "1,1,H,W")
+    with pytest.raises(Unconvertible, match="the extents of the images"):
+        convert_to_opset(unknown.model(22), OPSET)
+    old = Case(
+        "", (18, 18), "y = MaxPool<kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1], ceil_mode=1>(x)", "1,1,2,2"
+    )
+    with pytest.raises(Unconvertible, match="windows that lie in the padding"):
+        convert_to_opset(old.model(18), 22)
