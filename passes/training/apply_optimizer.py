@@ -66,11 +66,16 @@ class ApplyOptimizer(Pass):
     loss_scale: float = option(0.0, "first factor of the losses, for float16 gradients; 0: none")
     loss_scale_interval: int = option(2000, "steps with finite gradients after which the factor is doubled")
     losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
-    labels: str = option("labels", "name of the input with the labels or targets; where it isn't there, target")
+    labels: tuple[str, ...] = option(
+        ("labels", TARGET), "names of the inputs with labels or targets, one a loss that has some"
+    )
 
     @staticmethod
     def of(
-        solver: Solver, losses: tuple[str, ...] = (), labels: str = "labels", loss_scale: float = 0.0
+        solver: Solver,
+        losses: tuple[str, ...] = (),
+        labels: tuple[str, ...] = ("labels", TARGET),
+        loss_scale: float = 0.0,
     ) -> ApplyOptimizer:
         """The pass with the settings of `solver`."""
         shared = {f.name for f in ApplyOptimizer.options()} & {f.name for f in dataclasses.fields(Solver)}
@@ -98,28 +103,28 @@ class ApplyOptimizer(Pass):
         slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
         graph.outputs = [*losses, *step.outputs]
         drop_unused_nodes(graph)
-        data, labels = self._data_and_labels(model)
+        data, targets = self._data_and_targets(model)
         interface = TrainingInterface(
             data=data,
-            labels=labels,
+            labels=targets[0] if targets else None,
             learning_rate=LEARNING_RATE,
             losses=tuple(loss.name for loss in losses),
             slots=tuple(slots),
+            targets=targets[1:],
         )
         metadata = {**model.metadata, TRAINING_KEY: interface.to_json()}
         return PassResult(replace(result, metadata=metadata), True, {"slots": len(slots)})
 
-    def _data_and_labels(self, model: Model) -> tuple[str, str | None]:
-        """The input for the data, and where there is one that for the labels or targets."""
+    def _data_and_targets(self, model: Model) -> tuple[str, tuple[str, ...]]:
+        """The input for the data, and those for labels or targets, in the order of the option."""
         names = [t.name for t in model.graph.inputs]
-        candidates = (self.labels, TARGET) if len(names) == 2 else (self.labels,)
-        labels = next((n for n in candidates if n in names), None)
-        data = [n for n in names if n != labels]
+        targets = tuple(n for n in dict.fromkeys(self.labels) if n in names)
+        data = [n for n in names if n not in targets]
         if len(data) != 1:
             listed = ", ".join(data) or "none"
-            reason = f"a training graph has one input beside its labels or targets, this one has: {listed}"
-            raise self.refuse(f"{reason}; labels=NAME names the labels or targets")
-        return data[0], labels
+            reason = f"a training graph has one input beside its labels and targets, this one has: {listed}"
+            raise self.refuse(f"{reason}; labels=NAME,NAME names all inputs with labels or targets")
+        return data[0], targets
 
 
 class _GraphStep:

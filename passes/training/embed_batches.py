@@ -53,6 +53,8 @@ class EmbedBatches(Pass):
             raise self.refuse("this is no training graph: run apply-optimizer first")
         if BATCHES_KEY in model.metadata:
             raise self.refuse("the graph makes its batches already")
+        if TrainingInterface.of(model).targets:
+            raise self.refuse("several losses have labels or targets of their own: a split has one label an image")
         if self.batch_size < 1 or self.window < 1:
             raise self.refuse(f"batch-size and window are at least 1, not {self.batch_size} and {self.window}")
         given = model.metadata.get(TRANSFORM_KEY)

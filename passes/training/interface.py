@@ -36,10 +36,12 @@ class Slot:
 
 @dataclass(frozen=True)
 class TrainingInterface:
-    """Names of graph inputs (`data`, `labels`, `learning_rate`) and outputs (`losses`), and the state between steps.
+    """Names of graph inputs (`data`, `labels`, `learning_rate`, `targets`) and outputs (`losses`), and the state
+    between steps.
 
     `labels` is None where targets are computed in the graph; it takes classes, int64 [N], or what the loss mse or
-    distillation compares with, float32 in the shape of the network's output. `learning_rate` is a float32 scalar. Each
+    distillation compares with, float32 in the shape of the network's output. `targets` are further such inputs, where
+    there are several losses. `learning_rate` is a float32 scalar. Each
     loss is a float32 scalar, the mean over the batch, before the step.
     """
 
@@ -48,6 +50,7 @@ class TrainingInterface:
     learning_rate: str
     losses: tuple[str, ...]
     slots: tuple[Slot, ...]
+    targets: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

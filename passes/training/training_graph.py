@@ -5,7 +5,7 @@ from __future__ import annotations
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.apply_optimizer import ApplyOptimizer
-from wootz.passes.training.attach_loss import AttachLoss, LossKind
+from wootz.passes.training.attach_loss import TARGET, AttachLoss, LossKind
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.legalize import Legalize, Target
 from wootz.passes.training.mixed_precision import MixedPrecision, Precision
@@ -43,5 +43,7 @@ def build_training_graph(
         result = MixedPrecision(losses=losses, frozen=frozen_names).apply(result).model
         loss_scale = FIRST_LOSS_SCALE
     result = BuildGradients(losses=losses, frozen=frozen_names).apply(result).model
-    result = ApplyOptimizer.of(solver, losses=losses, labels=labels, loss_scale=loss_scale).apply(result).model
+    result = (
+        ApplyOptimizer.of(solver, losses=losses, labels=(labels, TARGET), loss_scale=loss_scale).apply(result).model
+    )
     return Legalize(target=target).apply(result).model

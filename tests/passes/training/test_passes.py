@@ -384,11 +384,35 @@ def test_apply_optimizer_finds_the_target(loss, linear):
 
 def test_apply_optimizer_asks_for_labels_of_another_name(linear):
     gradients = BuildGradients().apply(AttachLoss(loss="mse", target="height").apply(linear).model).model
-    message = "a training graph has one input beside its labels or targets, this one has: x, height"
-    with refusal(f"apply-optimizer: {message}; labels=NAME names the labels or targets"):
+    message = "a training graph has one input beside its labels and targets, this one has: x, height"
+    with refusal(f"apply-optimizer: {message}; labels=NAME,NAME names all inputs with labels or targets"):
         ApplyOptimizer().apply(gradients)
-    named = ApplyOptimizer(labels="height").apply(gradients).model
+    named = ApplyOptimizer(labels=("height",)).apply(gradients).model
     assert (TrainingInterface.of(named).data, TrainingInterface.of(named).labels) == ("x", "height")
+
+
+def test_two_losses_with_targets_of_their_own(make_model, run, values_of):
+    text = """g (float[N,4] x) => (y, z) <float[4,3] w, float[3,2] v> {
+      y = MatMul(x, w)
+      z = MatMul(y, v)
+    }"""
+    model = make_model(text, w=(4, 3), v=(3, 2))
+    classes = AttachLoss(output="y", loss_name="classes").apply(model).model
+    both = AttachLoss(loss="mse", output="z", loss_name="heights").apply(classes).model
+    graph = Legalize().apply(ApplyOptimizer().apply(BuildGradients().apply(both).model).model).model
+    interface = TrainingInterface.of(graph)
+    assert (interface.data, interface.labels, interface.targets) == ("x", "labels", ("target",))
+    assert interface.losses == ("classes", "heights")
+    rng, labels = np.random.default_rng(0), np.array([2, 0, 1])
+    x, target = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(3, 2)).astype(np.float32)
+    feeds = {"x": x, "labels": labels, "target": target, "learning_rate": np.array(0.1, np.float32)}
+    found = run(graph, feeds)
+    w, v = (values_of(model)[n] for n in ("w", "v"))
+    exponents = np.exp(x @ w)
+    into_y = (exponents / exponents.sum(1, keepdims=True) - np.eye(3)[labels]) / 3
+    into_z = 2 * (x @ w @ v - target) / target.size
+    np.testing.assert_allclose(found["w.new"], w - 0.1 * x.T @ (into_y + into_z @ v.T), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["v.new"], v - 0.1 * (x @ w).T @ into_z, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1024.0])
