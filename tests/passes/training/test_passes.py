@@ -374,6 +374,31 @@ def test_apply_optimizer_refuses_settings_that_no_solver_may_have(reason, linear
         ApplyOptimizer(**WRONG_SETTINGS[reason]).apply(gradients)
 
 
+@pytest.mark.parametrize("kept", [0.9, 0.75])
+def test_running_statistics_keep_the_share_that_momentum_says(kept, make_model, run, values_of):
+    """Against the definition, over three steps: new = momentum · old + (1 - momentum) · batch."""
+    text = """g (float[N,2,3,3] x) => (y) <float[2] s, float[2] b, float[2] mean, float[2] variance, float[2,2,1,1] w> {
+      n = BatchNormalization(x, s, b, mean, variance)
+      y = Conv(n, w)
+    }"""
+    shapes = {"s": (2,), "b": (2,), "mean": (2,), "variance": (2,), "w": (2, 2, 1, 1)}
+    model = make_model(text, **shapes)
+    training = AttachLoss(loss="mse").apply(TrainingMode(momentum=kept).apply(model).model).model
+    graph = Legalize().apply(ApplyOptimizer().apply(BuildGradients().apply(training).model).model).model
+    state, rng = values_of(graph), np.random.default_rng(0)
+    expected = {name: values_of(model)[name] for name in ("mean", "variance")}
+    for step in range(3):
+        x = (rng.normal(size=(4, 2, 3, 3)) * 3 + step).astype(np.float32)
+        feeds = {"x": x, "target": np.zeros((4, 2, 3, 3), np.float32), "learning_rate": np.array(0.01, np.float32)}
+        slots = TrainingInterface.of(graph).slots
+        outputs = run(graph, feeds | {slot.input: state[slot.input] for slot in slots})
+        state |= {slot.input: outputs[slot.output] for slot in slots}
+        batch = {"mean": x.mean((0, 2, 3)), "variance": x.var((0, 2, 3))}
+        expected = {name: kept * old + (1 - kept) * batch[name] for name, old in expected.items()}
+        for name, value in expected.items():
+            np.testing.assert_allclose(state[name], value, rtol=1e-5, err_msg=name)
+
+
 @pytest.mark.parametrize("loss", ["mse", "distillation"])
 def test_apply_optimizer_finds_the_target(loss, linear):
     graph = build_training_graph(linear, Solver(), loss=loss)
