@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from wootz.passes.analysis.module_names import layer_name
 from wootz.passes.analysis.segments import CONVOLUTIONS
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, is_constant, module_nodes, subgraph_nodes
+from wootz.passes.ir.model import (
+    Graph,
+    Model,
+    Module,
+    Node,
+    Tensor,
+    captured_tensors,
+    is_constant,
+    module_nodes,
+    subgraph_nodes,
+)
 
 
 def check_modules(model: Model, modules: Sequence[Module]) -> None:
@@ -29,15 +39,13 @@ def check_modules(model: Model, modules: Sequence[Module]) -> None:
             raise WootzError(f"module {module.name!r}: {fault}")
     owner: dict[int, Module] = {}
     for module in modules:
-        inside = subgraph_nodes([tensors[module.exit]], stop=[tensors[module.entry]])
-        other = next((owner[node] for node in inside if node in owner), None)
-        if other is not None:
-            node = next(node for node in model.graph.nodes if owner.get(id(node)) is other and id(node) in inside)
-            raise WootzError(
-                f"modules {other.name!r} and {module.name!r} overlap: {_described(node)} belongs to both; "
-                f"let one end where the other begins"
-            )
-        owner.update(dict.fromkeys(inside, module))
+        for node in _computed_from_entry(model.graph, tensors[module.entry], tensors[module.exit]):
+            other = owner.setdefault(id(node), module)
+            if other is not module:
+                raise WootzError(
+                    f"modules {other.name!r} and {module.name!r} overlap: {_described(node)} belongs to both; "
+                    f"let one end where the other begins"
+                )
     for one, next_one in pairwise(modules):
         fault = _region_fault(model.graph, tensors, one, next_one)
         if fault:
@@ -45,6 +53,16 @@ def check_modules(model: Model, modules: Sequence[Module]) -> None:
                 f"modules {one.name!r} and {next_one.name!r} don't follow each other: {fault}; "
                 f"make one module of them, or choose others"
             )
+
+
+def _computed_from_entry(graph: Graph, entry: Tensor, exit_: Tensor) -> Iterator[Node]:
+    """The nodes between the two, in order, without those that compute constants, which modules may share."""
+    inside = subgraph_nodes([exit_], stop=[entry])
+    computed = {id(entry)}
+    for node in graph.nodes:
+        if id(node) in inside and any(id(t) in computed for t in (*node.inputs, *captured_tensors(node))):
+            computed.update(id(t) for t in node.outputs)
+            yield node
 
 
 def gap_notes(model: Model, modules: Sequence[Module]) -> tuple[str, ...]:
@@ -91,7 +109,8 @@ def _region_fault(graph: Graph, tensors: Mapping[str, Tensor], first: Module, la
     nodes = [node for node in graph.nodes if id(node) in inside]
     if not any(t is entry for node in nodes for t in node.inputs):
         return f"{last.exit!r} isn't computed from {first.entry!r}"
-    return _second_input(graph, nodes, entry) or _second_output(graph, nodes, exit_)
+    computed = tuple(_computed_from_entry(graph, entry, exit_))
+    return _second_input(graph, nodes, entry) or _second_output(graph, inside, computed, exit_)
 
 
 def _second_input(graph: Graph, nodes: Sequence[Node], entry: Tensor) -> str | None:
@@ -110,11 +129,10 @@ def _second_input(graph: Graph, nodes: Sequence[Node], entry: Tensor) -> str | N
     return None
 
 
-def _second_output(graph: Graph, nodes: Sequence[Node], exit_: Tensor) -> str | None:
-    """Nodes that no output of the network needs read nothing."""
-    inside = {id(node) for node in nodes}
+def _second_output(graph: Graph, inside: set[int], computed: Sequence[Node], exit_: Tensor) -> str | None:
+    """Constants that are computed may be read anywhere, and nodes that no output of the network needs read nothing."""
     needed: set[int] | None = None
-    for tensor in (t for node in nodes for t in node.outputs if t is not exit_):
+    for tensor in (t for node in computed for t in node.outputs if t is not exit_):
         if any(t is tensor for t in graph.outputs):
             return f"it has a second output beside {exit_.name!r}: {tensor.name!r}, for an output of the network"
         for reader in (node for node in tensor.outputs if id(node) not in inside):

@@ -17,7 +17,7 @@ from wootz.passes.ir.model import Graph, Node, captured_tensors, is_constant, su
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 LAYERS = {*CONVOLUTIONS, "Gemm", "MatMul"}
 READS_SHAPE = {"Shape", "Size"}
-LINEAR = {"BatchNormalization", "Add", "Sum", "Mul", "Split", "Slice", "Concat", "Identity"}
+LINEAR = {"BatchNormalization", "Add", "Sub", "Sum", "Mul", "Split", "Slice", "Concat", "Identity"}
 """With convolutions, what a convolution may be written with: parallel branches that are summed, or parts of channels
 that are convolved apart. Of Mul, those by a constant."""
 
@@ -71,17 +71,15 @@ class Segment:
     @property
     def is_pointwise(self) -> bool:
         """Whether a `layer` has kernels of one position."""
-        return all(set(node.inputs[1].shape[2:]) == {1} for node in self.convolutions)
+        return all(set(_weight_shape(node)[2:]) == {1} for node in self.convolutions)
 
     @property
     def widening(self) -> int:
-        """How many channels a `layer` has more than it reads."""
-        layers = self.convolutions
-        sizes = [(n.inputs[1].shape[0], n.inputs[1].shape[1] * n.attrs.get("group", 1)) for n in layers]
-        sizes = [(b, a) if n.op == "ConvTranspose" else (a, b) for n, (a, b) in zip(layers, sizes, strict=True)]
+        """How many channels a `layer` has more than it reads; 0 where its weight is computed."""
+        sizes = [_filters_and_inputs(node) for node in self.convolutions]
         filters = sum(a for a, _ in sizes) if self.has({"Concat"}) else sizes[0][0]
         inputs = sum(b for _, b in sizes) if self.has({"Split", "Slice"}) else sizes[0][1]
-        return int(filters - inputs)
+        return filters - inputs
 
     @property
     def ends_in_concat(self) -> bool:
@@ -109,7 +107,21 @@ class Segment:
 
 def is_depthwise(node: Node) -> bool:
     """Whether the node is a convolution with one filter an input channel, which follows the layer before it."""
-    return node.op == "Conv" and node.attrs.get("group", 1) > 1 and node.inputs[1].shape[1] == 1
+    return node.op == "Conv" and node.attrs.get("group", 1) > 1 and _weight_shape(node)[1:2] == (1,)
+
+
+def _weight_shape(convolution: Node) -> tuple[int, ...]:
+    """The shape of the weight; () where it is computed and not annotated."""
+    return tuple(convolution.inputs[1].shape or ())
+
+
+def _filters_and_inputs(convolution: Node) -> tuple[int, int]:
+    shape = _weight_shape(convolution)
+    if not shape:
+        return 0, 0
+    outer, inner = shape[:2]
+    group = convolution.attrs.get("group", 1)
+    return (inner * group, outer) if convolution.op == "ConvTranspose" else (outer, inner * group)
 
 
 def find_segments(graph: Graph) -> tuple[Segment, ...]:

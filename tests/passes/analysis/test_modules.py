@@ -155,3 +155,12 @@ def test_prefixes_end_in_no_separator() -> None:
         residual("mix1.branch1.weight", "mix1.branch2.weight", "mix2.branch1.weight", "mix2.branch2.weight")
     )
     assert (source, [m.name for m in found]) == ("names", ["mix1", "mix2"])
+
+
+def test_a_weight_may_be_computed() -> None:
+    body = (
+        "[s] w = Mul(w1, w1) [c0] a = Conv<group = 2>(x, w) [r0] b = Relu(a) [c1] c = Conv(b, w) [a1] d = Add(c, x) "
+        "[c2] e = Conv<group = 2>(d, w) [c3] y = Conv(e, w)"
+    )
+    modules, _ = find_modules(network(body, "w1"))
+    assert [(m.entry, m.exit) for m in modules] == [("x", "d"), ("d", "y")]
