@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import WootzError, one_line
 
 DEBUG = "--debug"
 
@@ -70,11 +70,12 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> None:
     except (WootzError, OSError) as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {one_line(str(error))}", err=True)
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
         place = "; ".join(getattr(error, "__notes__", ["a fault of wootz"]))
-        click.echo(f"error: {type(error).__name__}: {error} ({place}: {DEBUG} shows where)", err=True)
+        said = one_line(f"{type(error).__name__}: {error}")
+        click.echo(f"error: {said} ({place}: {DEBUG} shows where)", err=True)
         sys.exit(1)

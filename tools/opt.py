@@ -166,7 +166,12 @@ class _Run:
         from wootz.passes.ir.text import parse_text, split_text
 
         if not (self.options["split_input_file"] or self.options["verify_diagnostics"]):
-            self._process(lambda: load(self.source) if Path(self.source).suffix != ".prototxt" else self._import())
+            try:
+                self._process(lambda: load(self.source) if Path(self.source).suffix != ".prototxt" else self._import())
+            except WootzError as error:
+                if self.source in str(error):
+                    raise
+                raise WootzError(f"{error} ({self.source})") from error
             return 0
         content, file = read(self.source)
         if not is_text(content, file):
@@ -269,6 +274,7 @@ class _Run:
             _check_in_opset(model, opset)
             save(model, output, opset)
         else:
+            _check_training_graph(model, output)
             save(model, output)
 
     def _write_plan(self, steps: tuple[Step, ...]) -> None:
@@ -304,6 +310,38 @@ SPLIT_LINE = "# -----"
 EXPECTED_ERROR = "# expected-error:"
 ORIGINAL = "original"
 """--opset: that of the model that was read."""
+
+
+def _check_training_graph(model: Model, output: str) -> None:
+    """Raises WootzError, before anything is written, for a training graph that ONNX Runtime can't load.
+
+    Not tried are graphs with kernels of one build of it, and those too large for one message.
+    """
+    from wootz.passes.errors import InputError, WootzError
+    from wootz.passes.ir.files import LARGEST_MESSAGE
+    from wootz.passes.ir.initial_values import without_initial_values
+    from wootz.passes.ir.model import TRAINING_KEY, constants
+
+    program, _ = without_initial_values(model)
+    functions = {f.domain for f in model.graph.functions}
+    is_standard = all(not node.domain or node.domain in functions for node in program.graph.nodes)
+    size = sum(values.nbytes for values in constants(program.graph).values())
+    if (
+        TRAINING_KEY not in model.metadata
+        or Path(output).suffix != ".onnx"
+        or not is_standard
+        or size > LARGEST_MESSAGE
+    ):
+        return
+    try:
+        from wootz.runtime.session import check_loadable
+    except WootzError as missing:
+        click.echo(f"note: not tried in ONNX Runtime: {missing}", err=True)
+        return
+    try:
+        check_loadable(program)
+    except WootzError as error:
+        raise InputError(f"not written, as it can't be loaded: {error}", output) from error
 
 
 def _check_output(output: str | None) -> None:

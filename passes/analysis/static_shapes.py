@@ -60,6 +60,9 @@ def static_shapes(model: Model, batch: int = BOUND_BATCH, extent: int = BOUND_EX
     graph = copy_graph(model.graph)
     unknown = _of_unknown_operators(graph)
     for tensor in [*graph.inputs, *(t for node in graph.nodes if node.domain for t in node.outputs)]:
+        channels = None if tensor.shape is None or len(tensor.shape) < 2 else _channels_read(tensor, len(tensor.shape))
+        if channels is not None and isinstance(tensor.shape[1], str):
+            tensor.shape[1] = channels
         tensor.shape = _bound(tensor.shape, batch, extent)
     if unknown:
         try:
@@ -116,6 +119,16 @@ def _likely_shape(node: Node, result: Tensor, shapes: Mapping[str, tuple[int, ..
                 shape = (BOUND_BATCH, channels, *(BOUND_EXTENT,) * (len(weight) - 2))
             return (shape[0], channels, *shape[2:])
     return shape
+
+
+def _channels_read(tensor: Tensor, rank: int) -> int | None:
+    """The channels that a convolution needs of its operand `tensor`; None if none reads it."""
+    for reader in tensor.outputs:
+        if reader.op in ("Conv", "ConvTranspose") and reader.inputs[0] is tensor and is_constant(reader.inputs[1]):
+            weight = reader.inputs[1].shape
+            if len(weight) == rank:
+                return int(weight[0] if reader.op == "ConvTranspose" else weight[1] * reader.attrs.get("group", 1))
+    return None
 
 
 def _computes_small_values(node: Node) -> bool:

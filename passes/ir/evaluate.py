@@ -28,9 +28,19 @@ def can_evaluate(node: Node) -> bool:
 
 
 def evaluate_node(node: Node, operands: Sequence[np.ndarray | None]) -> list[np.ndarray]:
-    """The outputs of `node` on `operands` (None: omitted), by ONNX's reference implementation."""
-    if node.op in DIRECT:
-        return [np.asarray(DIRECT[node.op](node.attrs, *operands))]
+    """The outputs of `node` on `operands` (None: omitted), by ONNX's reference implementation.
+
+    Raises ValueError for operands that don't fit, and where it doesn't know the operator.
+    """
+    try:
+        if node.op in DIRECT:
+            return [np.asarray(DIRECT[node.op](node.attrs, *operands))]
+        return _by_reference(node, operands)
+    except Exception as error:  # it checks nothing itself
+        raise ValueError(f"{node.op} node {node.name!r} can't be computed: {error}") from error
+
+
+def _by_reference(node: Node, operands: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     from onnx.reference import ReferenceEvaluator  # slow to import, and most models need it never
 
     names = [f"x{i}" if o is not None else "" for i, o in enumerate(operands)]

@@ -139,10 +139,24 @@ def _check_calls(proto: onnx.ModelProto) -> None:
 
 
 def _check_attributes(node: onnx.NodeProto) -> None:
-    for attribute in node.attribute:
+    """Refuses what the IR can't hold, or ONNX's inference ends the process for; leaves out lists of nothing."""
+    for attribute in list(node.attribute):
         if attribute.type in UNREAD:
             kind = onnx.AttributeProto.AttributeType.Name(attribute.type)
             raise WootzError(f"{node.op_type} node {node.name!r}: its attribute {attribute.name!r} is one of {kind}")
+        if node.op_type == "Split" and attribute.name == "num_outputs" and attribute.i != len(node.output):
+            raise WootzError(f"Split node {node.name!r}: num_outputs is {attribute.i}, and it has {len(node.output)}")
+        if _is_empty_list(attribute) and node.op_type != "Constant":
+            node.attribute.remove(attribute)  # graphsurgeon doesn't know of which type it is
+
+
+def _is_empty_list(attribute: onnx.AttributeProto) -> bool:
+    lists = {
+        onnx.AttributeProto.INTS: attribute.ints,
+        onnx.AttributeProto.FLOATS: attribute.floats,
+        onnx.AttributeProto.STRINGS: attribute.strings,
+    }
+    return attribute.type in lists and not lists[attribute.type] and not attribute.ref_attr_name
 
 
 def _sort(nodes: MutableSequence[onnx.NodeProto]) -> None:

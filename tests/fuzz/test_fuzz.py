@@ -1,9 +1,10 @@
-"""What the driver of the fuzzers calls a fault."""
+"""Some damaged files for every reader, and what the driver calls a fault; `make fuzz` reads many more."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -59,3 +60,15 @@ def test_the_seeds_are_read(driver: ModuleType, tmp_path: Path) -> None:
         for seed in reader.seeds:
             (tmp_path / reader.file_name).write_bytes(seed)
             reader.read(tmp_path / reader.file_name)
+
+
+READERS = ("onnx", "onnxtxt")
+SECONDS = 8
+"""For one reader: as many inputs as there is time for, at least one child's."""
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_files_are_refused_in_one_line(reader: str, driver: ModuleType) -> None:
+    report = driver.fuzz(reader, 0, range(500), time.monotonic() + SECONDS)
+    assert report.faults == {}
+    assert report.counts["refused"] > 0

@@ -307,3 +307,23 @@ def test_a_network_that_does_not_work_is_not_written(
 def test_help_says_what_a_pass_needs(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help-pass", "apply-plan") == 0
     assert "\nNeeds a plan: apply-plan{plan=FILE.json}.\n" in capsys.readouterr().out
+
+
+def test_a_training_graph_that_does_not_load_is_not_written(
+    network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """float16 in an operator that ONNX Runtime has in other types only."""
+    metadata = 'metadata_props: ["wootz.training": "{}"]'
+    (tmp_path / "graph.onnxtxt").write_text(f"""<ir_version: 8, opset_import: ["" : 18], {metadata}>
+        g (bfloat16[1,1,4,4] x, bfloat16[1,1,1,1] w) => (bfloat16[1,1,4,4] y) <bfloat16[1,1,1,1] w = {{1}}>
+        {{ y = Conv(x, w) }}""")
+    assert run(tmp_path / "graph.onnxtxt", "-o", tmp_path / "graph.onnx") == 1
+    assert f"{tmp_path}/graph.onnx: not written, as it can't be loaded: ONNX Runtime: " in capsys.readouterr().err
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["graph.onnxtxt", "net.onnxtxt"]
+
+
+def test_what_a_pass_refuses_names_the_file(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(network, "--pass=attach-loss{output=none}") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: attach-loss: ")
+    assert message.endswith(f" ({network})\n")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
+from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.ir.text import parse_text
 from wootz.passes.pruning.cells import MISALIGNED, find_cells
 
@@ -319,3 +320,12 @@ def test_what_is_added_to_a_normalised_tensor_is_locked_for_the_normalisation() 
     expected = "LayerNormalization 'l' normalises over channels: removing one isn't zeroing it"
     assert reason(found, "a") == expected
     assert reason(found, "b") == expected
+
+
+def test_an_input_of_symbolic_channels_has_those_that_its_convolution_reads() -> None:
+    model = parse_text(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[N,C,H,W] x) => (float[N,2,H,W] y)
+        <float[4,3,1,1] v = {1,2,3,4,5,6,7,8,9,10,11,12}, float[2,4,1,1] w = {1,2,3,4,5,6,7,8}>
+        { [a] h = Conv(x, v) [b] y = Conv(h, w) }"""
+    )
+    assert static_shapes(model).shapes["x"] == (1, 3, 224, 224)
