@@ -173,7 +173,7 @@ def _value(
     missing = any(o is None and not t.is_empty() for o, t in zip(operands, node.inputs, strict=True))
     if missing or any(o is not None and o.size > LARGEST_VALUE for o in operands):
         return None
-    if node.op == "Identity" and node.inputs[0].name not in known:
+    if node.op == "Identity" and operands[0] is not None and operands[0].dtype.kind not in "iub":
         return None  # weights of equal values
     try:
         (value,) = evaluate_node(node, operands)
