@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -440,6 +441,26 @@ def networks(draw: st.DrawFn) -> Model:
     return Model(net.graph)
 
 
+def with_local_functions(model: Model, choose: Callable[[], bool]) -> onnx.ModelProto:
+    """The model as an exporter writes it that keeps modules: nodes that are chosen become calls of functions."""
+    proto = model.to_proto()
+    for i, node in enumerate(proto.graph.node):
+        if node.domain or not choose() or len(node.output) > 1 or "" in node.input:
+            continue
+        body = onnx.NodeProto()
+        body.CopyFrom(node)
+        inputs = [f"in{k}" for k in range(len(node.input))]
+        del body.input[:], body.output[:]
+        body.input.extend(inputs)
+        body.output.append("out")
+        opset = [onnx.helper.make_opsetid("", 18)]
+        proto.functions.append(onnx.helper.make_function("modules", f"Module{i}", inputs, ["out"], [body], opset))
+        node.op_type, node.domain = f"Module{i}", "modules"
+        del node.attribute[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("modules", 1))
+    return proto
+
+
 def random_plan(planner: Planner, seed: int) -> object:
     generator = np.random.default_rng(seed)
     families = {cell.family: generator.choice([0.0, 0.3, 0.5, 0.7, 0.9]) for cell in planner.cells}
@@ -457,6 +478,21 @@ def test_pruned_networks_equal_masked_ones(model: Model, seed: int, oracles: Mod
     feeds = oracles.random_feeds(model, seed)
     for a, b in zip(oracles.run(pruned, feeds), oracles.run(oracles.zero_masked(model, plan), feeds), strict=True):
         assert oracles.difference(a, b) <= oracles.TOLERANCE
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(model=networks(), seed=st.integers(0, 1000))
+def test_networks_of_local_functions_are_pruned(model: Model, seed: int, oracles: ModuleType) -> None:
+    random = np.random.default_rng(seed)
+    read = Model.from_proto(with_local_functions(model, lambda: bool(random.integers(2))))
+    planner = Planner.of(read)
+    plan = random_plan(planner, seed)
+    pruned = Materializer.of(read, planner.analysis).materialize(plan)
+    feeds = oracles.random_feeds(read, seed)
+    for a, b in zip(oracles.run(pruned, feeds), oracles.run(oracles.zero_masked(read, plan), feeds), strict=True):
+        assert oracles.difference(a, b) <= oracles.TOLERANCE
+    before = {(layer.kind, layer.size) for layer in Planner.of(model).analysis.layers}
+    assert {(layer.kind, layer.size) for layer in planner.analysis.layers} == before
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
