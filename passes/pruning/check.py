@@ -283,13 +283,13 @@ def _first_error(message: str) -> str:
 
 
 def _kept_atoms(analysis: ChannelAnalysis, plan: PruningPlan) -> np.ndarray:
-    """bool[atoms + 1]: the atoms that `plan` keeps; the last one, for NO_ATOM, is True."""
-    kept = np.ones(len(analysis.channel_of) + 1, bool)
+    """bool[atoms + 1]: the atoms of channels that `plan` keeps; the last one, for NO_ATOM, is True."""
+    kept = np.ones(len(analysis.channel_of), bool)
     layers = {layer.name: layer for layer in analysis.layers}
     for entry in plan.layers:
         if entry.is_pruned:
-            kept[np.delete(layers[entry.layer].atoms, entry.keep)] = False
-    return kept
+            kept[analysis.channel_of[np.delete(layers[entry.layer].atoms, entry.keep)]] = False
+    return np.append(kept[analysis.channel_of], True)
 
 
 def _zeroed(builder: Builder, reader: Node, tensor: Tensor, mask: np.ndarray) -> Tensor:

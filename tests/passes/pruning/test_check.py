@@ -226,3 +226,21 @@ def test_too_much_work_is_not_done(size: int, kernel: int, reason: str) -> None:
     found = check_pruned(model, model, planner.plan({}), evaluate)
     assert reason in found.skipped
     assert found.compared == 0
+
+
+def test_constant_channels_go_with_those_that_they_are_added_to() -> None:
+    """A shortcut of CIFAR's ResNets: padded with channels of zeros."""
+    model = filled(
+        """g (float[N,3,8,8] x) => (float[N,2,8,8] y) <WEIGHTS, int64[8] pads = {0, 2, 0, 0, 0, 2, 0, 0}> {
+          [one] a = Conv(x, w1)
+          [pad] p = Pad(a, pads)
+          [two] b = Conv(a, w2)
+          c = Add(p, b)
+          [three] y = Conv(c, w3)
+        }""",
+        w1=(4, 3, 1, 1),
+        w2=(8, 4, 1, 1),
+        w3=(2, 8, 1, 1),
+    )
+    network, plan = pruned(model)
+    assert not check_pruned(model, network, plan, evaluate).skipped
