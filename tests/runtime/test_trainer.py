@@ -183,3 +183,59 @@ def test_the_key_of_a_block_has_the_teacher_beyond_the_block_its_rate_and_the_so
     together = trainer._block_keys(pruner, rates, Solver(batch_size=16))
     assert len(set(together.values())) == 3
     assert together[rates[1]] == before, "blocks that are trained beside it have no part in it"
+
+
+LEARNS = Solver(base_lr=0.1, momentum=0.9, max_iter=30, batch_size=16, test_interval=10, random_seed=3)
+
+
+def fine_tuned(tmp_path, network, dataset, test_transform=TRANSFORM, solver=LEARNS):
+    trainer = Trainer(dataset, TRANSFORM, test_transform, "onnx", Device(threads=1), ResultStore(tmp_path / "store"))
+    return trainer.fine_tune(network, solver, "net")
+
+
+def test_accuracies_are_those_of_the_validation_images_prepared_for_testing(split, network, tmp_path):
+    """Validation images with the other labels are as wrong as the network is right; without contrast all are equal."""
+    validation = Split(split.images, 1 - split.labels)
+    learned = fine_tuned(tmp_path, network, Dataset(("dark", "bright"), split, validation, split))
+    assert learned.final_accuracy < 0.1
+    assert [step for step, _ in learned.curve] == [0, 10, 20, 30]
+    grey = replace(TRANSFORM, scale=(0.0,))
+    assert fine_tuned(tmp_path, network, Dataset(("dark", "bright"), split, split, None), grey).final_accuracy == 0.5
+
+
+def test_test_iter_bounds_the_accuracies_on_the_way_alone(split, network, tmp_path):
+    """`test_iter` batches of 16: the first 16 images are right in the end, the other 48 wrong."""
+    validation = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
+    dataset = Dataset(("dark", "bright"), split, validation, None)
+    curve = dict(fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, test_iter=1)).curve)
+    assert curve[20] > 0.9
+    assert curve[30] < 0.35
+
+
+def test_the_random_seed_of_the_solver_draws_the_batches(split, network, tmp_path):
+    dataset = Dataset(("dark", "bright"), split, split, None)
+    one, same, other = (
+        fine_tuned(tmp_path / str(i), network, dataset, solver=replace(LEARNS, random_seed=seed)).weights
+        for i, seed in enumerate((3, 3, 4))
+    )
+    np.testing.assert_array_equal(one["conv.weight"], same["conv.weight"])
+    assert not np.array_equal(one["conv.weight"], other["conv.weight"])
+
+
+def test_snapshots_are_taken_at_their_interval(split, network, tmp_path):
+    dataset = Dataset(("dark", "bright"), split, split, None)
+    trained = fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, snapshot=12))
+    files = sorted((tmp_path / "snapshots").iterdir())
+    assert [f.name for f in files] == ["snapshot_net_iter_12.npz", "snapshot_net_iter_24.npz"]
+    with np.load(files[0]) as early, np.load(files[1]) as late:
+        assert set(early.files) == set(trained.weights)
+        assert not np.array_equal(early["conv.weight"], late["conv.weight"])
+
+
+def test_the_errors_of_a_block_are_those_of_its_first_and_last_steps(split, pruner, tmp_path):
+    trainer = plain_trainer(split, store=ResultStore(tmp_path))
+    solver = Solver(base_lr=0.02, momentum=0.9, max_iter=100, batch_size=16)
+    block = TuningBlock((Symbol(0, 0.5),))
+    trained = trainer.pretrain(pruner, [block], solver, "block")[block]
+    assert trained.steps == 100
+    assert trained.final_error < 0.5 * trained.initial_error

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.plan.solver import Solver, SolverType
@@ -116,3 +117,39 @@ def test_every_solver_type_lowers_the_loss(network, split):
         )
         _, history = run(network, split, solver)
         assert history.losses[-5:].mean() < 0.8 * history.losses[:2].mean(), kind
+
+
+class Rows:
+    """Steps whose losses are known; those of a look at the device come at once."""
+
+    names = ("a", "b")
+
+    def __init__(self, losses, at_once):
+        self._losses, self._at_once = np.array(losses, np.float32), at_once
+
+    def advance(self, first, stop):
+        return self._losses[first : min(stop, first + self._at_once)]
+
+    def diverged(self):
+        return set()
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 6])
+def test_one_loss_of_several_that_is_not_finite_stops_no_other(at_once):
+    losses = [[1, 1], [np.nan, 2], [np.nan, 3], [np.nan, 4], [np.nan, np.inf], [np.nan, 6]]
+    heard = []
+    history = train(Rows(losses, at_once), Solver(max_iter=6), on_step=lambda done, _: heard.append(done))
+    assert history.diverged == {"a": 2, "b": 5}
+    assert len(history.losses) == 5
+    assert heard == [1, 2, 3, 4]
+
+
+def test_the_learning_rate_is_that_of_each_step(network, split):
+    rates = []
+    solver = Solver(base_lr=0.1, lr_policy="step", gamma=0.5, stepsize=2, max_iter=5, batch_size=16, iter_size=2)
+    session = TrainingSession(build_training_graph(network, solver), ONE_THREAD)
+    step = session.step
+    session.step = lambda data, labels, rate: rates.append(rate) or step(data, labels, rate)
+    batches = training_batches(split, InputTransform(channel_order="RGB"), 16, 10, seed=1)
+    train(HostSteps(session, batches, solver), solver)
+    np.testing.assert_allclose(rates, np.repeat([0.1, 0.1, 0.05, 0.05, 0.025], 2))
