@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class Pruning:
         feeds = original.working_feeds()
         original.observe_weights(feeds)
         left.observe_weights(feeds)
-        masked = mask(original, left, pruned, plan)
+        masked = mask(original, left, plan)
         expected, optimised = original.run_variant(masked, feeds, False), original.run_variant(masked, feeds, True)
         try:
             found = left.run(feeds)
@@ -224,7 +224,7 @@ class Network:
         self.proto = onnx.inliner.inline_local_functions(proto) if proto.functions else proto
         self.how = ""
         self.weights: Arrays = {}
-        """What the layers' weight operands hold, by the layers' names."""
+        """What the layers' weight operands hold, by the layers' results: names of nodes need not be unique."""
 
     @property
     def inputs(self) -> list[onnx.ValueInfoProto]:
@@ -289,7 +289,7 @@ class Network:
     def observe_weights(self, feeds: Arrays) -> None:
         """Finds `weights`: constants as they are, computed ones by running the network."""
         constants = self.constants()
-        operands = {name_of(n): weight_operand(n) for n in self.proto.graph.node if weight_operand(n)}
+        operands = {n.output[0]: weight_operand(n) for n in self.proto.graph.node if weight_operand(n)}
         computed = sorted({t for t in operands.values() if t not in constants and self._is_weight(t, constants)})
         if computed:
             proto = onnx.ModelProto()
@@ -314,46 +314,35 @@ class Network:
         return True
 
 
-def name_of(node: onnx.NodeProto) -> str:
-    return node.name or node.output[0]
-
-
 def weight_operand(node: onnx.NodeProto) -> str:
     is_layer = node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and len(node.input) > 1
     return node.input[1] if is_layer else ""
 
 
-def mask(original: Network, left: Network, pruned: list[Any], plan: list[Any]) -> onnx.ModelProto:
+def mask(original: Network, left: Network, plan: list[Any]) -> onnx.ModelProto:
     """The original with zeros in place of what was removed, before each layer and behind it."""
     proto = onnx.ModelProto()
     proto.CopyFrom(original.proto)
     opset = max(o.version for o in proto.opset_import if o.domain in ("", "ai.onnx"))
     masks = Masks(proto, opset)
-    keep = {row["layer"]: row["keep"] for row in plan}
-    names = names_in_plan(proto.graph, keep)
-    left_names = names_in_plan(left.proto.graph, keep)
-    left_weights = {left_names[name]: w for name, w in left.weights.items() if name in left_names}
+    keep = keep_sets(left.proto.graph, plan)
     for node in list(proto.graph.node):
-        if not weight_operand(node) or name_of(node) not in original.weights:
-            continue
-        layer = names.get(name_of(node))
-        if layer not in left_weights:
-            continue
-        before, after = original.weights[name_of(node)], left_weights[layer]
-        masks.mask_inputs(node, kept_inputs(node, before, after, np.asarray(keep[layer])))
-        masks.mask_filters(node, np.asarray(keep[layer]), filters(node, before))
+        layer = node.output[0]
+        if weight_operand(node) and layer in keep and layer in original.weights and layer in left.weights:
+            before, after = original.weights[layer], left.weights[layer]
+            masks.mask_inputs(node, kept_inputs(node, before, after, keep[layer]))
+            masks.mask_filters(node, keep[layer], filters(node, before))
     return masks.proto
 
 
-def names_in_plan(graph: onnx.GraphProto, keep: Mapping[str, Any]) -> dict[str, str]:
-    """The layers' names in the plan, by the nodes' names: a node's own, or its first output's, or its weight's."""
-    names = {}
+def keep_sets(graph: onnx.GraphProto, plan: list[Any]) -> dict[str, np.ndarray]:
+    """The filters that the plan keeps, by the results of the layers, which it names as their nodes in the pruned file
+    are named."""
+    layers = {}
     for node in graph.node:
-        for candidate in (node.name, *node.output):
-            if candidate in keep and weight_operand(node):
-                names[name_of(node)] = candidate
-                break
-    return names
+        if weight_operand(node):
+            layers |= {node.output[0]: node.output[0], node.name: node.output[0]}
+    return {layers[row["layer"]]: np.asarray(row["keep"]) for row in plan if row["layer"] in layers}
 
 
 def filters(node: onnx.NodeProto, weight: np.ndarray) -> int:
@@ -387,12 +376,12 @@ def kept_inputs(node: onnx.NodeProto, before: np.ndarray, after: np.ndarray, kee
         if rows.ndim != 3:
             return np.ones(rows.shape[-2], bool)
     if len(left) != len(keep):
-        raise Wrong(f"{name_of(node)!r} has {len(left)} filters left, the plan says {len(keep)}")
+        raise Wrong(f"{node.output[0]!r} has {len(left)} filters left, the plan says {len(keep)}")
     group_of = np.arange(len(rows)) // (len(rows) // groups)
     kept = np.zeros((groups, rows.shape[1]), bool)
     for group in np.unique(group_of[keep]):
         own = group_of[keep] == group
-        kept[group, matched(rows[keep[own]], left[own], name_of(node))] = True
+        kept[group, matched(rows[keep[own]], left[own], node.output[0])] = True
     return kept.ravel()
 
 
@@ -452,7 +441,7 @@ class Masks:
         values = kept.astype(self.types.get(tensor) or np.float32).reshape(layout)
         graph = self.proto.graph
         graph.initializer.append(numpy_helper.from_array(values, name))
-        place = next(i for i, n in enumerate(graph.node) if n is node or n.output[:1] == node.output[:1])
+        place = next(i for i, n in enumerate(graph.node) if n.output[:1] == node.output[:1])
         product = helper.make_node("Mul", [tensor, name], [f"{name}.product"])
         graph.node.insert(place if before else place + 1, product)
         return product.output[0]
