@@ -17,12 +17,13 @@ from onnx import helper
 
 from wootz.passes.ir.versions.downgrades import DOWNGRADES
 from wootz.passes.ir.versions.rewriting import STANDARD_DOMAINS, Rewriting, Scope, Unconvertible
-from wootz.passes.ir.versions.upgrades import UPGRADES
+from wootz.passes.ir.versions.upgrades import EXPERIMENTS, UPGRADES
 
 LARGEST_OPERAND = 1024
 """Constants of more elements say nothing about shapes; inference does without their values."""
 
 
+FIRST_WITHOUT_EXPERIMENTS = 10
 SUCCEEDED = ("Scatter", "Upsample")
 """Operators that another took the place of; exporters go on writing them in opsets that have none."""
 
@@ -193,7 +194,13 @@ def _convert_nodes(
 
 
 def _convert_node(node: onnx.NodeProto, scope: Scope, opset: int, version: int) -> Iterator[onnx.NodeProto]:
-    if node.domain not in STANDARD_DOMAINS or since(node.op_type, opset) is None:
+    if node.domain not in STANDARD_DOMAINS:
+        yield node
+    elif node.op_type in EXPERIMENTS and opset < FIRST_WITHOUT_EXPERIMENTS:
+        rewriting = Rewriting(node, scope)
+        EXPERIMENTS[node.op_type](rewriting, opset)
+        yield from _convert_nodes(rewriting.nodes, [], scope, opset, version)
+    elif since(node.op_type, opset) is None:
         yield node
     elif opset < version:
         yield from _upgrade(node, scope, opset, version)
@@ -303,8 +310,23 @@ def _definition(rewriting: Rewriting, opset: int, version: int) -> tuple[list[on
         _rename(placed, names, rewriting.fresh)
         _replace(placed.attribute, list(_bound(placed.attribute, attributes)))
         nodes.append(placed)
+    defined_in = standard_opset(function.opset_import, opset)
     rewriting.scope.values.update(_constants(nodes))
-    return nodes, standard_opset(function.opset_import, opset)
+    rewriting.scope.types.update(_types(_inferred(_alone(nodes, rewriting.scope, defined_in))))
+    return nodes, defined_in
+
+
+def _alone(nodes: Sequence[onnx.NodeProto], scope: Scope, opset: int) -> onnx.ModelProto:
+    """A model of these nodes, for inference: what they read from `scope` are its inputs and constants."""
+    model = helper.make_model(
+        helper.make_graph(nodes, "definition", [], []), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    for name in {name for node in nodes for name in node.input} - {name for node in nodes for name in node.output}:
+        if name in scope.values:
+            model.graph.initializer.add().CopyFrom(scope.values[name])
+        elif name in scope.types:
+            model.graph.input.add(name=name).type.CopyFrom(scope.types[name])
+    return model
 
 
 def _rename(node: onnx.NodeProto, names: dict[str, str], fresh: Callable[[str], str]) -> None:

@@ -52,8 +52,11 @@ def _over_trailing_axes(node: Rewriting, opset: int) -> None:
 
 
 def _batch_normalization_per_activation(node: Rewriting, opset: int) -> None:
-    """With `spatial` = 0 every place of an image has a mean, variance, scale and bias of its own."""
-    if node.take("spatial", 1) == 1 or node.rank(node.input(0)) == 2:
+    """With `spatial` = 0 every place of an image has a mean, variance, scale and bias of its own.
+
+    MXNet's exporter said so of channels, too: parameters of one dimension can't be anything else.
+    """
+    if node.take("spatial", 1) == 1 or node.known_rank(node.input(1)) == 1:
         node.keep()
         return
     if any(node.is_read(i) for i in range(1, 5)):
@@ -204,6 +207,51 @@ def _pool(node: Rewriting, opset: int) -> None:
         node.refuse(f"has windows that lie in the padding, which opset {opset} leaves out")
     node.keep()
 
+
+# Operators that were experiments before opset 10, and that ONNX Runtime still has
+
+
+def _image_scaler(node: Rewriting, opset: int) -> None:
+    """x · scale + bias, a bias a channel."""
+    scaled = node.op("Mul", node.input(0), node.scalar(node.get("scale", 1.0), node.input(0)))
+    bias = np.asarray(node.get("bias"), np.float32).reshape(-1, 1, 1)
+    node.op("Add", scaled, node.constant(bias), outputs=node.outputs)
+
+
+def _affine(node: Rewriting, opset: int) -> None:
+    """α x + β."""
+    scaled = node.op("Mul", node.input(0), node.scalar(node.get("alpha", 1.0), node.input(0)))
+    node.op("Add", scaled, node.scalar(node.get("beta", 0.0), node.input(0)), outputs=node.outputs)
+
+
+def _scaled(inner: str) -> Rule:
+    """α f(β x)."""
+
+    def rule(node: Rewriting, opset: int) -> None:
+        x = node.input(0)
+        result = node.op(inner, node.op("Mul", x, node.scalar(node.get("beta", 1.0), x)))
+        node.op("Mul", result, node.scalar(node.get("alpha", 1.0), x), outputs=node.outputs)
+
+    return rule
+
+
+def _crop(node: Rewriting, opset: int) -> None:
+    """Without borders (left, top, right, bottom), or what is as large as `scale` says behind the first two."""
+    left, top, right, bottom = node.get("border", [0, 0, 0, 0])
+    size = node.get("scale")
+    last = np.iinfo(np.int64).max
+    ends = [-bottom or last, -right or last] if size is None else [top + size[0], left + size[1]]
+    node.op("Slice", node.input(0), outputs=node.outputs, axes=[2, 3], starts=[top, left], ends=ends)
+
+
+EXPERIMENTS: dict[str, Rule] = {
+    "Affine": _affine,
+    "Crop": _crop,
+    "ImageScaler": _image_scaler,
+    "ParametricSoftplus": _scaled("Softplus"),
+    "ScaledTanh": _scaled("Tanh"),
+}
+"""What is written in the same opset for operators that no version of ONNX has."""
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 

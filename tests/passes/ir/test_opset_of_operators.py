@@ -145,7 +145,15 @@ CASES = [
         ACTIVATION,
     ),
     Case("BatchNormalization-matrix", (7, 8), "y = BatchNormalization<spatial=0>(x, s, b, m, v)", "4,3", BN),
+    Case("BatchNormalization-mxnet", (7, 8), "y = BatchNormalization<spatial=0>(x, s, b, m, v)", weights=BN),
     Case("BatchNormalization-results", (7, 13), "y, a, c, d, e = BatchNormalization(x, s, b, m, v)", weights=BN),
+    Case("ImageScaler", (7, 9), "y = ImageScaler<bias=[0.5,-1.0,2.0], scale=0.3>(x)"),
+    Case("Affine", (7, 9), "y = Affine<alpha=2.0, beta=0.5>(x)"),
+    Case("ScaledTanh", (7, 9), "y = ScaledTanh<alpha=2.0, beta=0.5>(x)"),
+    Case("ParametricSoftplus", (7, 9), "y = ParametricSoftplus<alpha=2.0, beta=0.5>(x)"),
+    Case("ThresholdedRelu", (7, 21), "y = ThresholdedRelu<alpha=0.4>(x)"),
+    Case("Crop", (7, 9), "y = Crop<border=[1,0,2,1]>(x)"),
+    Case("Crop-size", (7, 9), "y = Crop<border=[1,2,0,0], scale=[2,3]>(x)"),
     Case("Dropout", (7, 11), "y = Dropout<ratio=0.3>(x)"),
     Case("Dropout-mask", (7, 11), "y, mask = Dropout(x)"),
     Case("Clip", (7, 10), "y = Clip<min=-0.5, max=0.7>(x)"),
@@ -384,6 +392,7 @@ WITHOUT_A_WAY_BACK = {
     "BatchNormalization-results",  # the newer form says `training_mode`
     "Resize-10-nearest-mixed",  # two nodes, of operands that are computed
     *(f"Resize-10-computed-{name}" for name in ("up", "down", "mixed", "fraction")),
+    "ThresholdedRelu",  # an experiment before opset 10, which ONNX Runtime still has
     "custom-domain",  # the rank of its result isn't known any more
 }
 
@@ -420,6 +429,12 @@ def assert_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
         assert np.abs(a - b).max(initial=0) <= TOLERANCE * np.abs(b).max(initial=0)
 
 
+def as_meant(model: onnx.ModelProto) -> onnx.ModelProto:
+    """ONNX Runtime refuses what MXNet wrote: one-dimensional parameters, which are those of channels."""
+    del model.graph.node[0].attribute[:]
+    return model
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_form_of_an_operator_keeps_its_meaning(case):
     first, last = case.opsets
@@ -427,8 +442,8 @@ def test_a_form_of_an_operator_keeps_its_meaning(case):
     for opset in sorted(changes - {OPSET}):
         model = case.model(opset)
         feeds = feeds_of(case, model)
-        expected = run(model, feeds)
-        converted = convert_to_opset(model, OPSET)
+        expected = run(as_meant(model) if case.name == "BatchNormalization-mxnet" else model, feeds)
+        converted = convert_to_opset(case.model(opset), OPSET)
         check(converted)
         assert_equal(run(converted, feeds), expected)
 
