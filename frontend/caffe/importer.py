@@ -93,7 +93,8 @@ def _import(
     sources = [layer for layer in present if is_data_layer(layer)]
     layers = _computing(present, sources, state.phase, notes)
     left_out = [layer for layer in network.layers if not layer.is_in(state)]
-    absent = {top: layer.choice(state) for layer in reversed(left_out) for top in layer.tops}
+    left_out.sort(key=lambda layer: any(rule.phase is state.phase for rule in layer.include))  # those win below
+    absent = {top: layer.choice(state) for layer in left_out for top in layer.tops}
     wiring = wire(_input_blobs(network, sources), layers, absent)
     shapes = _input_shapes(network, sources, wiring, input_shapes)
     lowered = Lowered(Builder(Graph(name=network.name or "network", opset=OPSET)), weights, state.phase, notes)

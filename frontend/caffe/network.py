@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from wootz.frontend.caffe.prototxt import Field, Message, Scalar
-from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode, unknown_field
+from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode, misspelt, unknown_field
 from wootz.passes.errors import InputError
 
 
@@ -207,6 +207,8 @@ def read_network(message: Message) -> Network:
     """The network in a prototxt. Raises InputError for what is not understood outside the layers' own parameters."""
     for field in message.fields:
         if field.name not in _NET_FIELDS:
+            if not misspelt(field.name, _NET_FIELDS) and not {"layer", "layers"} & {f.name for f in message.fields}:
+                raise message.error("no layers: this is not the description of a network")
             raise unknown_field(field, message, _NET_FIELDS, "the network")
     head = Message(
         tuple(f for f in message.fields if f.name not in {"layer", "layers", "state", *_IMPLEMENTATION_FIELDS}),

@@ -45,6 +45,7 @@ class ConvolutionParameter:
     axis: int = 1
     engine: NoEffect | None = None
     force_nd_im2col: NoEffect | None = None
+    conv_algorithm: NoEffect | None = None
 
 
 def convolution(site: Site, p: ConvolutionParameter) -> list[Value]:

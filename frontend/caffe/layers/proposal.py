@@ -174,7 +174,7 @@ def _written_fields(site: Site, written: str) -> dict[str, Any]:
             continue
         name, _, value = entry.partition(":")
         try:
-            parsed = ast.literal_eval(value.strip())
+            parsed = ast.literal_eval(value.replace("!!python/tuple", "").strip())
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             parsed = None
         values = parsed if isinstance(parsed, (list, tuple)) else [parsed]

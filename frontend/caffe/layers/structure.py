@@ -11,7 +11,7 @@ import numpy as np
 from wootz.frontend.caffe.layers.rearrange import shuffled_pixels
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import SCALAR, BlobShape
-from wootz.frontend.caffe.schema import Unsigned
+from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, count, quotient, static, text, total
 from wootz.passes.ir.model import Constant
 
@@ -20,6 +20,7 @@ from wootz.passes.ir.model import Constant
 class ConcatParameter:
     axis: int | None = None
     concat_dim: Unsigned = 1
+    per_fla_fuse: NoEffect | None = None
 
 
 @dataclass(frozen=True)

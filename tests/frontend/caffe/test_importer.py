@@ -288,6 +288,7 @@ def test_multipliers_are_stored(load) -> None:
         ('include { stage: "train" }', "--stage train"),
         ('include { phase: TRAIN stage: "a" stage: "b" }', "--phase TRAIN --stage a --stage b"),
         ("include { min_level: 2 }", "--level 2"),
+        ("include { phase: TRAIN } include { phase: TEST stage: 'a' }", "--phase TRAIN"),
         ("exclude { phase: TEST }", "another --phase or --stage"),
     ],
 )
@@ -298,6 +299,14 @@ def test_a_blob_of_a_layer_that_is_left_out_names_the_options(load, rule, option
     assert f"its bottom 'data' is made by a layer that the network's rules leave out here: give {options}" in str(
         error.value
     )
+
+
+def test_of_several_layers_left_out_the_one_of_the_phase_is_named(load) -> None:
+    with pytest.raises(InputError, match="leave out here: give --stage test-on-train"):
+        load("""layer { name: "d" type: "Data" top: "data" include { phase: TRAIN } }
+            layer { name: "d" type: "Data" top: "data" include { phase: TEST stage: "test-on-train" } }
+            layer { name: "d" type: "Data" top: "data" include { phase: TRAIN } }
+            layer { name: "r" type: "ReLU" bottom: "data" top: "r" }""")
 
 
 def test_a_network_that_ends_in_silence_says_so(load) -> None:

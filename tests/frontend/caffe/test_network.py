@@ -65,6 +65,7 @@ def test_rules_choose_layers(rules, phase, level, stages, kept) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('item { name: "a" label: 1 }', "net:1:1: no layers: this is not the description of a network"),
         ('name: "a"', "net:1:1: no layers: this is not the description of a network"),
         ('leyer { type: "ReLU" }', "net:1:1: the network has a field 'leyer' that is not understood: did you mean"),
         ('layer { name: "a" }', "net:1:1: layer 'a' has no type"),

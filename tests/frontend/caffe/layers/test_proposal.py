@@ -103,6 +103,7 @@ def test_an_image_without_proposals(load, run, random) -> None:
         ("{'feat_stride': 16}", 9),
         ("'feat_stride': 16 \\n'scales': [4, 8, 16, 32]", 12),
         ("{feat_stride: 8, 'scales': (4, 8), 'ratios': [0.5, 1.0]}", 4),
+        ("'scales': !!python/tuple [4, 8, 16, 32]", 12),
         ("", 9),
     ],
 )
