@@ -8,7 +8,8 @@ be pruned, and the parameters left. The last line is JSON.
 
 With `--variants` each network is exported by both of PyTorch's exporters, with a fixed and a dynamic batch, with
 BatchNormalization folded and kept, and the modules have to be the same ones. With `--check` the pruned network is
-executed beside the original with the removed channels masked. `--cache` keeps the exported files.
+executed beside the original with the removed channels masked, and has to agree to 1e-4. `--cache` keeps the exported
+files.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from wootz.passes.transforms.prune_blocks import BlockPruner
 ROOT = Path(__file__).parents[1]
 RATE = 0.5
 CLASSES = 10
+TOLERANCE = 1e-4
+"""max|a - b| / max|b|. Rounding shows in networks with random weights more than in trained ones."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Network:
     expected: int
     edge: int = 64
     build: Callable[[], nn.Module] | None = None
+    note: str = ""
+    """Why another number is found."""
 
     def make(self) -> nn.Module:
         torch.manual_seed(0)
@@ -185,38 +190,40 @@ NETWORKS = (
     Network("SqueezeNet", "squeezenet1_1", "torchvision", 8),
     Network("MobileNetV2", "mobilenet_v2", "torchvision", 17),
     Network("MobileNetV3", "mobilenet_v3_large", "torchvision", 15),
-    Network("MobileNetV4", "mobilenetv4_conv_small", "timm", 14),
+    Network(
+        "MobileNetV4", "mobilenetv4_conv_small", "timm", 14, note="the first one, 32 → 32 → 32, counts as the stem"
+    ),
     Network("EfficientNet", "efficientnet_b0", "torchvision", 16),
     Network("EfficientNetV2", "efficientnet_v2_s", "torchvision", 40),
     Network("MNASNet", "mnasnet1_0", "torchvision", 17),
     Network("ShuffleNetV2", "shufflenet_v2_x1_0", "torchvision", 16),
     Network("VGG", "vgg16_bn", "torchvision", 13, build=lambda: _without_large_head("vgg16_bn", 512)),
     Network("AlexNet", "alexnet", "torchvision", 5, build=lambda: _without_large_head("alexnet", 256)),
-    Network("RepVGG", "repvgg_a0", "timm", 6),
+    Network("RepVGG", "repvgg_a0", "timm", 5),
     Network("MobileOne", "mobileone_s1", "timm", 5),
-    Network("RepViT", "repvit_m0_9", "timm", 24),
+    Network("RepViT", "repvit_m0_9", "timm", 26),
     Network("MixNet", "mixnet_s", "timm", 16),
-    Network("VoVNet", "ese_vovnet19b_dw", "timm", 4),
+    Network("VoVNet", "ese_vovnet19b_dw", "timm", 4, note="and the separable convolutions of its stem"),
     Network("VoVNet", "ese_vovnet39b", "timm", 6),
-    Network("SelecSLS", "selecsls42b", "timm", 6),
+    Network("SelecSLS", "selecsls42b", "timm", 6, note="and its head of four convolutions"),
     Network("CSPNet", "cspresnet50", "timm", 4),
     Network("CSPNet", "cspdarknet53", "timm", 5),
-    Network("DLA", "dla34", "timm", 4),
-    Network("DPN", "dpn68", "timm", 1),
+    Network("DLA", "dla34", "timm", 4, note="the two trees of the first level are one each"),
+    Network("DPN", "dpn68", "timm", 22),
     Network("Res2Net", "res2net50_14w_8s", "timm", 16),
     Network("SKNet", "skresnet18", "timm", 8),
     Network("ResNeSt", "resnest14d", "timm", 4),
     Network("HRNet", "hrnet_w18_small", "timm", 2),
-    Network("Xception", "xception41", "timm", 14, 96),
+    Network("Xception", "xception41", "timm", 13, 96),
     Network("Xception", "legacy_xception", "timm", 13, 96),
     Network("ConvNeXt", "convnext_atto", "timm", 12),
     Network("ConvNeXt", "convnext_tiny", "timm", 18),
     Network("GhostNet", "ghostnet_100", "timm", 16),
     Network("HGNetV2", "hgnetv2_b0", "timm", 6),
-    Network("U-Net", "unet", "none", 1, build=UNet),
-    Network("DeepLab", "deeplabv3_resnet50", "torchvision", 17, 96),
-    Network("FCN", "fcn_resnet50", "torchvision", 16, 96),
-    Network("SSD", "ssd", "none", 17, build=lambda: SSD()),
+    Network("U-Net", "unet", "none", 1, build=UNet, note="and the convolutions behind the last skip"),
+    Network("DeepLab", "deeplabv3_resnet50", "torchvision", 17, 96, note="and its head of two convolutions"),
+    Network("FCN", "fcn_resnet50", "torchvision", 16, 96, note="and its head of two convolutions"),
+    Network("SSD", "ssd", "none", 14, build=SSD),
     Network("YOLO", "yolov8n", "ultralytics", 3),
     Network("YOLO", "yolov5n", "ultralytics", 3),
 )
@@ -233,8 +240,8 @@ def main() -> None:
     chosen = options.networks.split(",") if options.networks else [n.name for n in NETWORKS]
     oracles = _load(ROOT / "tests" / "passes" / "oracles.py") if options.check else None
     results = []
-    print("| family | network | expected | found | pruned | parameters left | remark |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| family | network | a person counts | found | with something to prune | parameters left | |")
+    print(f"|{' --- |' * 7}")
     with _folder(options.cache) as folder:
         for network in (n for n in NETWORKS if n.name in chosen):
             if network.library != "none" and importlib.util.find_spec(network.library) is None:
@@ -245,7 +252,7 @@ def main() -> None:
             share = "" if row["left"] is None else f"{row['left']:.1%}"
             print(
                 f"| {network.family} | {network.name} | {network.expected} | {row['found']} | {row['pruned']} "
-                f"| {share} | {'; '.join(row['remarks'])} |",
+                f"| {share} | {'; '.join(filter(None, (network.note, *row['remarks'])))} |",
                 flush=True,
             )
     print(json.dumps(results))
@@ -267,7 +274,9 @@ def _row(network: Network, variants: tuple[Variant, ...], folder: Path, oracles:
             smaller = pruner.materialize(plan)
             left = parameters(smaller) / parameters(model)
             if oracles is not None:
-                oracles.assert_pruned_correctly(model, smaller, plan, network.edge)
+                feeds = oracles.random_feeds(model)
+                results = oracles.run(smaller, feeds), oracles.run(oracles.zero_masked(model, plan), feeds)
+                remarks += [f"differs by {d:.1e}" for d in map(oracles.difference, *results) if not d <= TOLERANCE]
         except (WootzError, AssertionError) as error:
             remarks.append(f"{variant.name}: {' '.join(str(error).split())}")
         except Exception as error:
