@@ -17,6 +17,9 @@ from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant
 
 PARAMETER_OPERANDS = {
     "Conv": (1, 2),
+    "FusedConv": (1, 2),
+    "ConvInteger": (1,),
+    "QLinearConv": (3, 8),
     "ConvTranspose": (1, 2),
     "Gemm": (1, 2),
     "MatMul": (0, 1),
@@ -29,19 +32,27 @@ PARAMETER_OPERANDS = {
     "GRU": (1, 2, 3),
     "RNN": (1, 2, 3),
 }
+CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3, "DeformConv": 1}
+"""Which operand of them has the weights, output channels first."""
+STORED_OTHERWISE = {"Transpose", "DequantizeLinear", "Cast"}
+"""Behind these a constant is the same parameters in another form, as exporters leave them in the graph."""
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div"}
 """A constant operand of these is a parameter unless it is a single number."""
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A node with parameters or MACs. A shared parameter counts where it is met first."""
+    """A node with parameters or MACs. A shared parameter counts where it is met first.
+
+    Where `is_known` is False, shapes that the MACs depend on can't be inferred, and `macs` is 0.
+    """
 
     name: str
     operator: str
     output: tuple[int, ...]
     parameters: int
     macs: int
+    is_known: bool = True
 
 
 def parameters(model: Model) -> int:
@@ -66,10 +77,10 @@ def layer_costs(model: Model) -> tuple[LayerCost, ...]:
     seen: set[str] = set()
     costs = []
     for i, node in enumerate(model.graph.nodes):
-        count, work = _parameters(node, seen), _macs(node, static) // images
-        if count or work:
-            output = static.shapes[node.outputs[0].name] or ()
-            costs.append(LayerCost(names[i], node.op, output, count, work))
+        count, work = _parameters(node, seen), _macs(node, static)
+        if count or work is None or work:
+            output = static.shapes.get(node.outputs[0].name) or ()
+            costs.append(LayerCost(names[i], node.op, output, count, (work or 0) // images, work is not None))
     return tuple(costs)
 
 
@@ -83,9 +94,10 @@ def _parameters(node: Node, seen: set[str]) -> int:
     count = 0
     for tensor in (node.inputs[i] for i in operands if i < len(node.inputs)):
         before = producer(tensor)
-        is_turned = before is not None and before.op == "Transpose"  # exporters leave it in the graph
-        constant = constant_behind(before.inputs[0] if before is not None and is_turned else tensor)
-        if constant is None or tensor.name in seen or np.dtype(constant.dtype).kind != "f":
+        is_stored_otherwise = before is not None and before.op in STORED_OTHERWISE
+        constant = constant_behind(before.inputs[0] if before is not None and is_stored_otherwise else tensor)
+        is_number = constant is not None and (node.op not in ELEMENTWISE or np.dtype(constant.dtype).kind == "f")
+        if constant is None or tensor.name in seen or not is_number:
             continue
         size = int(np.prod(constant.shape))
         if size > 1 or node.op not in ELEMENTWISE:
@@ -94,20 +106,25 @@ def _parameters(node: Node, seen: set[str]) -> int:
     return count
 
 
-def _macs(node: Node, static: StaticShapes) -> int:
-    def size(tensor: Tensor) -> int:
-        return int(np.prod(_shape(tensor, static)))
-
-    if node.op == "Conv":
-        return size(node.outputs[0]) * int(np.prod(_shape(node.inputs[1], static)[1:]))
-    if node.op == "ConvTranspose":
-        return size(node.inputs[0]) * int(np.prod(_shape(node.inputs[1], static)[1:]))
-    if node.op == "Gemm":
-        return size(node.outputs[0]) * _shape(node.inputs[0], static)[0 if node.attrs.get("transA", 0) else 1]
-    if node.op == "MatMul":
-        return size(node.outputs[0]) * _shape(node.inputs[0], static)[-1]
+def _macs(node: Node, static: StaticShapes) -> int | None:
+    """The multiply-accumulates of a node for all images; None where a shape that they depend on is not known."""
+    is_transposed = node.op == "ConvTranspose"
+    if node.op in CONVOLUTIONS or is_transposed:
+        positions = _shape(node.inputs[0] if is_transposed else node.outputs[0], static)
+        weight = _shape(node.inputs[1 if is_transposed else CONVOLUTIONS[node.op]], static)
+        if positions and weight and positions[1] != weight[0]:
+            return None  # the shape of what another domain's operator gives was guessed
+        return _product(positions, weight and weight[1:])
+    if node.op in ("Gemm", "MatMul"):
+        left = _shape(node.inputs[0], static)
+        summed = 0 if node.op == "Gemm" and node.attrs.get("transA", 0) else -1
+        return _product(_shape(node.outputs[0], static), left and left[summed:][:1])
     return 0
 
 
-def _shape(tensor: Tensor, static: StaticShapes) -> tuple[int, ...]:
-    return tuple(tensor.shape) if isinstance(tensor, Constant) else static.shapes.get(tensor.name) or (0, 0)
+def _product(*shapes: tuple[int, ...] | None) -> int | None:
+    return None if None in shapes else int(np.prod([n for shape in shapes for n in shape or ()], dtype=np.int64))
+
+
+def _shape(tensor: Tensor, static: StaticShapes) -> tuple[int, ...] | None:
+    return tuple(tensor.shape) if isinstance(tensor, Constant) else static.shapes.get(tensor.name)
