@@ -639,6 +639,21 @@ def gather(walk: ChannelWalk, node: Node) -> None:
     walk.note_shape(node, "Gather", (axis,))
 
 
+def gather_nd(walk: ChannelWalk, node: Node) -> None:
+    """GatherND of whole slices along the first axis, by a list of them: what indexing with a list is exported as."""
+    labels = walk.map(node.inputs[0])
+    indices = walk.value(node.inputs[1])
+    if indices is None or indices.ndim != 2 or indices.shape[1] != 1 or node.attrs.get("batch_dims", 0):
+        walk.lock_inputs(node, f"{walk.where(node)} picks single elements")
+    elif labels.shape[0] == 1:
+        walk.set_map(node.outputs[0], labels)
+    else:
+        taken = np.take(labels, indices[:, 0] % labels.shape[0], 0)
+        walk.never_empty.append(taken.ravel())
+        walk.set_map(node.outputs[0], taken)
+        walk.note_shape(node, "GatherND", (0,))
+
+
 def expand(walk: ChannelWalk, node: Node) -> None:
     shape = walk.shape(node.outputs[0]) or ()
     labels = aligned(walk.map(node.inputs[0]), len(shape))
@@ -762,6 +777,7 @@ RULES: dict[str, Rule] = {
     "Split": split,
     "Slice": slice_,
     "Gather": gather,
+    "GatherND": gather_nd,
     "Expand": expand,
     "Tile": tile,
     "Pad": pad,

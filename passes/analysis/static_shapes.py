@@ -38,16 +38,18 @@ class StaticShapes:
         None: it can't be computed.
         """
         found: dict[str, np.ndarray | None] = {}
+        known = dict(self.values)
         for node in graph.nodes:
             name = node.outputs[0].name if node.outputs else ""
             reads_changed = node.op in ("Shape", "Size") and node.inputs[0].name in changed
             if name not in self.values or not (reads_changed or any(t.name in found for t in node.inputs)):
                 continue
-            known = {**self.values, **{n: v for n, v in found.items() if v is not None}}
-            lost = any(t.name in found and found[t.name] is None for t in node.inputs)
-            value = None if lost else _value(node, changed, known)
-            if value is None or not np.array_equal(value, self.values[name]):
-                found[name] = value
+            value = _value(node, changed, known)
+            if value is None:
+                found[name] = None
+                known.pop(name)
+            elif not np.array_equal(value, self.values[name]):
+                found[name] = known[name] = value
         return found
 
 

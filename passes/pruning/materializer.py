@@ -628,6 +628,14 @@ def _restate_gather(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
     surgery.set_shape_operand(node, 1, (np.cumsum(mask) - 1)[kept], f"{node.outputs[0].name}_channels")
 
 
+def _restate_slices(surgery: _Surgery, node: Node, use: ShapeUse) -> None:
+    """GatherND of whole slices: int64[n, 1]."""
+    line = surgery.kept_line(node.inputs[0].name, 0)
+    indices = surgery.value(node.inputs[1])[:, 0] % len(line)
+    kept = (np.cumsum(line) - 1)[indices[line[indices]]]
+    surgery.set_shape_operand(node, 1, kept[:, None], f"{node.outputs[0].name}_channels")
+
+
 _RESTATEMENTS = {
     "group": _restate_group,
     "Reshape": _restate_shape,
@@ -639,4 +647,5 @@ _RESTATEMENTS = {
     "Split": _restate_split,
     "Slice": _restate_slice,
     "Gather": _restate_gather,
+    "GatherND": _restate_slices,
 }

@@ -208,6 +208,11 @@ def shuffle(net: Network) -> None:
 def picked(net: Network) -> None:
     x, channels = net.choose()
     order = net.random.permutation(channels)[: net.integer(1, channels)]
+    if net.integer(0, 1):  # as PyTorch's newer exporter writes x[:, order]
+        first = net.op("Transpose", x, perm=[1, 0, 2, 3])
+        taken = net.op("GatherND", first, net.builder.constant(order[:, None].astype(np.int64)))
+        net.add(net.op("Transpose", taken, perm=[1, 0, 2, 3]), len(order))
+        return
     net.add(net.op("Gather", x, net.builder.constant(order.astype(np.int64)), axis=1), len(order))
 
 
