@@ -101,6 +101,16 @@ def _verify_signature(node: Node, graph: Graph) -> None:
         _fail(node, f"has {len(node.inputs)} operands; {_range(schema.min_input, schema.max_input)} belong there")
     if not schema.min_output <= len(node.outputs) <= schema.max_output:
         _fail(node, f"has {len(node.outputs)} results; {_range(schema.min_output, schema.max_output)} belong there")
+    for operand in VECTORS.get(node.op, ()):
+        if operand < len(node.inputs) and is_constant(node.inputs[operand]) and len(node.inputs[operand].shape) != 1:
+            name, shape = node.inputs[operand].name, _show(node.inputs[operand].shape)
+            _fail(node, f"{name!r} has shape {shape}, and a vector belongs there")
+    if node.op == "Range" and all(is_constant(t) and t.values.size == 1 for t in node.inputs):
+        start, limit, step = (float(t.values.reshape(())) for t in node.inputs)
+        if step == 0 or not abs(limit - start) / abs(step) <= LARGEST_RANGE:
+            _fail(
+                node, f"counts from {start:g} to {limit:g} by {step:g}; Wootz reads ranges of up to {LARGEST_RANGE:,}"
+            )
     for name, attribute in schema.attributes.items():
         if attribute.required and name not in node.attrs:
             _fail(node, f"lacks the attribute {name!r}")
@@ -111,6 +121,22 @@ def _verify_signature(node: Node, graph: Graph) -> None:
         if kind in ATTRIBUTE_TYPES and not ATTRIBUTE_TYPES[kind](value):
             wanted = str(kind).rpartition(".")[2]
             _fail(node, f"has an attribute {name!r} of another type than {wanted}: {str(value)[:50]}")
+
+
+VECTORS = {
+    "Reshape": (1,),
+    "Expand": (1,),
+    "Tile": (1,),
+    "Pad": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Resize": (2, 3),
+}
+"""Operands with an element an axis: ONNX's inference takes them in any shape."""
+
+
+LARGEST_RANGE = 2**24
+"""Elements of a Range of constants: ONNX's inference counts them one by one."""
 
 
 def _is_int(value: object) -> bool:

@@ -73,6 +73,18 @@ BROKEN = {
         "(float[1] x) => (float[1] y) { [a] y = Add(x, z) }",
         "Add node 'a': reads 'z', which nothing computes",
     ),
+    "attribute type": (
+        "(float[1,2] x) => (float[2,1] y) { [t] y = Transpose<perm = 1.0>(x) }",
+        "Transpose node 't': has an attribute 'perm' of another type than INTS: 1.0",
+    ),
+    "a matrix as a shape": (
+        "(float[4] x) => (float[2,2] y) <int64[1,2] s = {2,2}> { [r] y = Reshape(x, s) }",
+        "Reshape node 'r': 's' has shape [1,2], and a vector belongs there",
+    ),
+    "a huge range": (
+        "(float x) => (int64[N] y) <int64 a = {0}, int64 b = {4294967296}, int64 c = {1}> { [r] y = Range(a, b, c) }",
+        "Range node 'r': counts from 0 to 4.29497e+09 by 1; Wootz reads ranges of up to 16,777,216",
+    ),
     "order": (
         "(float[1] x) => (float[1] y) { [r] y = Relu(z) [t] z = Tanh(y) }",
         "Relu node 'r': reads 'z' before it is computed",
