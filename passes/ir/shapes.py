@@ -31,6 +31,9 @@ from wootz.passes.ir.model import (
 TensorType = tuple[np.dtype, list[int | str] | None]
 """Element type and shape; None where nothing is known of the shape."""
 
+INFERENCE_ERRORS = (shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError)
+"""What ONNX's inference raises: for shapes, for types, and what its C++ does for extents beyond all bounds."""
+
 LARGEST_SHAPE_OPERAND, LARGEST_SCALES = 1024, 16
 """Larger constants, of integers and of floats, are weights: inference needs their shape only."""
 
@@ -61,7 +64,7 @@ def inferred_types(graph: Graph, strict: bool = True) -> dict[str, TensorType]:
     """
     try:
         proto = shape_inference.infer_shapes(skeleton(graph), strict_mode=strict, data_prop=True)
-    except shape_inference.InferenceError as error:
+    except INFERENCE_ERRORS as error:
         raise VerificationError(" ".join(str(error).split())) from error
     inputs = itertools.islice(proto.graph.input, len(graph.inputs))  # weights follow
     return {
@@ -107,7 +110,7 @@ class NodeInference:
             inferred = shape_inference.infer_node_outputs(
                 schema, bare, types, values, opset_imports=[onnx.helper.make_opsetid("", OPSET)]
             )
-        except shape_inference.InferenceError as error:
+        except INFERENCE_ERRORS as error:
             raise VerificationError(f"{bare.op_type} {bare.name!r}: {' '.join(str(error).split())}") from error
         self._types.update(inferred)
         return {name: _dimensions(onnx.ValueInfoProto(name=name, type=t)) for name, t in inferred.items()}

@@ -61,6 +61,12 @@ class TrainingInterface:
         if TRAINING_KEY not in model.metadata:
             raise WootzError("not a training graph: apply-optimizer has not been run on this model")
         interface: TrainingInterface = read_metadata(model.metadata, TRAINING_KEY, TrainingInterface)
+        given, computed = ({t.name for t in tensors} for tensors in (model.graph.inputs, model.graph.outputs))
+        inputs = [interface.data, interface.labels, interface.learning_rate, *(s.input for s in interface.slots)]
+        outputs = [*interface.losses, *(s.output for s in interface.slots)]
+        missing = [n for n in inputs if n is not None and n not in given] + [n for n in outputs if n not in computed]
+        if missing:
+            raise WootzError(f"the metadata entry {TRAINING_KEY!r} names {missing[0]!r}, which the graph doesn't have")
         return interface
 
 
