@@ -100,7 +100,8 @@ class Model:
         header = Header.of(proto)
         normalize(proto)
         source_opset = standard_opset(proto.opset_import, OPSET)
-        proto = inline_functions(_to_pinned_opset(proto))
+        _pin_opset(proto)
+        proto = inline_functions(proto)
         metadata = {p.key: p.value for p in proto.metadata_props}
         modules = read_metadata(metadata, MODULES_KEY, tuple[Module, ...], "[]")
         metadata.pop(MODULES_KEY, None)
@@ -134,7 +135,9 @@ class Model:
         if self.modules:
             metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
         onnx.helper.set_model_props(proto, metadata)
-        return proto if opset == OPSET else _to_opset(proto, opset)
+        if opset != OPSET:
+            _bring_to_opset(proto, opset)
+        return proto
 
     def copy(self) -> Model:
         """The same model with nodes and tensors of its own; weight arrays are shared."""
@@ -429,23 +432,24 @@ def module_nodes(model: Model, module: Module) -> Iterator[Node]:
     return (node for node in model.graph.nodes if id(node) in inside)
 
 
-def _to_pinned_opset(proto: onnx.ModelProto) -> onnx.ModelProto:
+def _pin_opset(proto: onnx.ModelProto) -> None:
+    """Brings a model to the IR's opset, in place."""
     version, *of_functions = (standard_opset(p.opset_import, OPSET) for p in (proto, *proto.functions))
     if {version, *of_functions} == {OPSET}:
-        return proto
+        return
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:
         raise WootzError(
             f"the model has opset {version}; opsets {OLDEST_OPSET} to {NEWEST_OPSET} are read: "
             f"export it again with one of these"
         )
-    return _to_opset(proto, OPSET)
+    _bring_to_opset(proto, OPSET)
 
 
-def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _bring_to_opset(proto: onnx.ModelProto, opset: int) -> None:
+    version = standard_opset(proto.opset_import, OPSET)
     try:
-        return convert_to_opset(proto, opset)
+        convert_to_opset(proto, opset)
     except Unconvertible as error:
-        version = standard_opset(proto.opset_import, OPSET)
         raise WootzError(f"the model has opset {version} and can't be converted to {opset}: {error}") from error
 
 

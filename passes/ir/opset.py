@@ -28,32 +28,29 @@ SUCCEEDED = ("Scatter", "Upsample")
 """Operators that another took the place of; exporters go on writing them in opsets that have none."""
 
 
-def convert_to_opset(proto: onnx.ModelProto, version: int) -> onnx.ModelProto:
-    """The model in terms of another version of ONNX's standard operators; other domains stay as they are.
+def convert_to_opset(proto: onnx.ModelProto, version: int) -> None:
+    """Brings a model to another version of ONNX's standard operators, in place; other domains stay as they are.
 
     Every node is brought from one version of its operator to the next. What that takes is a rule in `UPGRADES` or
     `DOWNGRADES`. Where there is none, the node stays as it is, if the other version knows its attributes, operands
     and results; attributes that it doesn't know are left out if they have their default. An operator that the other
     opset lacks becomes what ONNX defines it to be, if ONNX does. Afterwards the types of all operands are allowed.
 
-    Raises Unconvertible, a ValueError, with the node and the reason.
+    Raises Unconvertible, a ValueError, with the node and the reason; then the model is of no use any more.
     """
-    converted = onnx.ModelProto()
-    converted.CopyFrom(proto)
-    names, read = _names(converted)
+    names, read = _names(proto)
     scope = Scope(set(names), read)
     opset = standard_opset(proto.opset_import)
-    _convert_graph(converted.graph, _inferred(proto), scope, opset, version)
-    for function in converted.functions:
+    _convert_graph(proto.graph, _inferred(proto), scope, opset, version)
+    for function in proto.functions:
         inside = scope.inside({}, _constants(function.node))
         nodes = _convert_nodes(function.node, [], inside, standard_opset(function.opset_import, opset), version)
         _replace(function.node, nodes)
         _set_opset(function.opset_import, version)
-    _drop_constants(converted, (names - read) | _names(converted)[1])
-    _set_opset(converted.opset_import, version)
-    converted.ir_version = max(converted.ir_version, helper.find_min_ir_version_for(list(converted.opset_import), True))
-    _check(converted.graph, _inferred(converted), version)
-    return converted
+    _drop_constants(proto, (names - read) | _names(proto)[1])
+    _set_opset(proto.opset_import, version)
+    proto.ir_version = max(proto.ir_version, helper.find_min_ir_version_for(list(proto.opset_import), True))
+    _check_types(_inferred(proto), {}, version)
 
 
 def standard_opset(imports: Iterable[onnx.OperatorSetIdProto], default: int = 1) -> int:
@@ -392,16 +389,12 @@ def _parsed(content: bytes) -> onnx.FunctionProto:
 # What was made
 
 
-def _check(graph: onnx.GraphProto, inferred: onnx.GraphProto, version: int) -> None:
+def _check_types(graph: onnx.GraphProto, outer: dict[str, onnx.TypeProto], version: int) -> None:
     """Raises Unconvertible for an operand or result of a type that its operator doesn't have in `version`."""
-    _check_nodes(inferred, {}, version)
-
-
-def _check_nodes(graph: onnx.GraphProto, outer: dict[str, onnx.TypeProto], version: int) -> None:
     types = {**outer, **_types(graph)}
     for node in graph.node:
         for subgraph in _subgraphs(node):
-            _check_nodes(subgraph, types, version)
+            _check_types(subgraph, types, version)
         if node.domain not in STANDARD_DOMAINS or since(node.op_type, version) is None:
             continue
         schema = onnx.defs.get_schema(node.op_type, version)

@@ -70,8 +70,10 @@ def _prepared(example: Any, constant: bool) -> tuple[onnx.ModelProto, dict[str, 
 
 
 def _verdict(model: onnx.ModelProto, feeds: dict[str, Any], expected: list[Any], opset: int) -> str:
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
     try:
-        converted = convert_to_opset(model, opset)
+        convert_to_opset(converted, opset)
     except Unconvertible:
         return "refused"
     found = _run(converted, feeds)

@@ -397,6 +397,13 @@ WITHOUT_A_WAY_BACK = {
 }
 
 
+def converted_to(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    converted = onnx.ModelProto()
+    converted.CopyFrom(model)
+    convert_to_opset(converted, opset)
+    return converted
+
+
 def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -443,7 +450,7 @@ def test_a_form_of_an_operator_keeps_its_meaning(case):
         model = case.model(opset)
         feeds = feeds_of(case, model)
         expected = run(as_meant(model) if case.name == "BatchNormalization-mxnet" else model, feeds)
-        converted = convert_to_opset(case.model(opset), OPSET)
+        converted = converted_to(case.model(opset), OPSET)
         check(converted)
         assert_equal(run(converted, feeds), expected)
 
@@ -452,13 +459,13 @@ def test_a_form_of_an_operator_keeps_its_meaning(case):
 def test_a_form_of_an_operator_comes_back(case):
     """From the pinned opset to all that ONNX Runtime runs, right or refused; to its own opsets not refused."""
     first, last = case.opsets
-    newest = convert_to_opset(case.model(last), OPSET)
+    newest = converted_to(case.model(last), OPSET)
     feeds = feeds_of(case, newest)
     expected = run(newest, feeds)
     refused = {}
     for opset in {*range(OLDEST_OPSET, NEWEST_OF_RUNTIME + 1)} - {OPSET}:
         try:
-            converted = convert_to_opset(newest, opset)
+            converted = converted_to(newest, opset)
         except Unconvertible as error:
             refused[opset] = str(error)
             continue
@@ -489,7 +496,7 @@ def test_a_form_of_an_operator_comes_back(case):
 def test_what_has_no_other_form_is_refused(opset, nodes, reason):
     case = Case("", (opset, opset), nodes, "1,3,4", "float[3] s = {1,2,3}")
     with pytest.raises(Unconvertible, match=re.escape(reason)):
-        convert_to_opset(case.model(opset), OPSET)
+        converted_to(case.model(opset), OPSET)
 
 
 def test_versions_without_a_rule_only_allow_more():
@@ -547,7 +554,7 @@ def test_windows_that_begin_in_the_padding_are_left_out(op, extents, window):
     case = Case("", (22, 22), f"y = {op}<{window}, ceil_mode=1>(x)", f"1,2,{extents}")
     model = case.model(22)
     feeds = feeds_of(case, model)
-    converted = convert_to_opset(model, OPSET)
+    converted = converted_to(model, OPSET)
     found = run(converted, feeds)
     if op != "LpPool":  # the reference implementation takes a window that sticks out for a mean
         assert_equal(found, onnx.reference.ReferenceEvaluator(model).run(None, feeds))
@@ -558,12 +565,12 @@ def test_windows_that_begin_in_the_padding_are_left_out(op, extents, window):
 def test_windows_behind_the_image_have_no_other_form():
     mixed = Case("", (22, 22), "y = MaxPool<kernel_shape=[1,1], strides=[2,2], ceil_mode=1>(x)", "1,1,2,2")
     with pytest.raises(Unconvertible, match="windows that begin behind the image"):
-        convert_to_opset(mixed.model(22), OPSET)
+        converted_to(mixed.model(22), OPSET)
     unknown = Case("", (22, 22), mixed.nodes, "1,1,H,W")
     with pytest.raises(Unconvertible, match="the extents of the images"):
-        convert_to_opset(unknown.model(22), OPSET)
+        converted_to(unknown.model(22), OPSET)
     old = Case(
         "", (18, 18), "y = MaxPool<kernel_shape=[3,3], strides=[3,3], pads=[1,1,1,1], ceil_mode=1>(x)", "1,1,2,2"
     )
     with pytest.raises(Unconvertible, match="windows that lie in the padding"):
-        convert_to_opset(old.model(18), 22)
+        converted_to(old.model(18), 22)
