@@ -33,6 +33,7 @@ from wootz.passes.training.joint_graph import joint_training_graph, partition_by
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.training.parameters import placeholder_notes
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.prune_blocks import BlockPruner
@@ -219,6 +220,8 @@ class _Run:
         job, begin = self.job, time.perf_counter()
         network = job.network.copy()
         separate_merged_parameters(network.graph)
+        for note in placeholder_notes(network.graph):
+            self.note(f"{note[:1].upper()}{note[1:]}.")
         untrained = BlockPruner.of(network, "l1" if job.criterion in DATA_CRITERIA else job.criterion)
         order, full_size = self.order_of_exploration(untrained)
         tried = in_subspace_order(job.subspace, order)

@@ -41,10 +41,11 @@ WEIGHT_OPERANDS: dict[str, Sequence[int]] = {
     "Concat": range(2**31),
 }
 """The operands that are parameters where they are constant. A constant elsewhere (a bound, an axis, the mean that a
-Sub takes from the image) is not trained, nor is a constant of one element in Add, Mul and Concat."""
+Sub takes from the image) is not trained, nor is one number in Add, Mul
+and Concat without a parameter's name."""
 
 ALSO_NUMBERS = frozenset({"Add", "Mul", "Concat"})
-"""The operators of WEIGHT_OPERANDS that read single numbers, which are no parameters."""
+"""The operators of WEIGHT_OPERANDS that read single numbers which are no parameters."""
 
 FIXED_OPERANDS: dict[str, tuple[int, ...]] = {"SoftmaxCrossEntropyLoss": (2,)}
 """The operands that are no parameters where they are constant, whatever else uses them: class weights."""

@@ -22,7 +22,7 @@ def separate_merged_parameters(graph: Graph) -> int:
     """Separates merged parameters and running statistics; gives the number of new constants.
 
     What was an Identity keeps its name. Of a constant of equal elements that several layers read, the first keeps it,
-    and the others have `<name>/<node>`, unless the convolutions or products before them have their weight in common.
+    and the others have `<node>/<name>`, unless the convolutions or products before them have their weight in common.
     """
     separated = separate_merged_constants(graph)
     names = set(graph.tensors())
@@ -34,15 +34,16 @@ def separate_merged_parameters(graph: Graph) -> int:
             constant = reader.inputs[place]
             if not isinstance(constant, Constant) or not _is_uniform(constant):
                 continue
-            if node.op in ALSO_NUMBERS and constant.values.size == 1:
+            if node.op in ALSO_NUMBERS and constant.values.size == 1 and "." not in constant.name:
                 continue
             layer = (_weight_before(node), node.op, index)
             if kept.setdefault(id(constant), layer) == layer:
                 continue
             twin = twins.get((id(constant), layer))
             if twin is None:
-                name = f"{constant.name}/{node.name or node.outputs[0].name}"
-                name = f"{name}/{index}" if name in names else name
+                prefix = node.name or node.outputs[0].name
+                name = f"{prefix}/{constant.name}"
+                name = f"{prefix}/{index}/{constant.name}" if name in names else name
                 names.add(name)
                 twin = twins[id(constant), layer] = Constant(name, constant.values)
             reader.inputs[place] = twin

@@ -32,9 +32,13 @@ HALF_SUFFIX = ".float16"
 
 CONSTANT_NODE = re.compile(r"(.*/)?Constant(_\d+)?_output_0")
 """How PyTorch's older exporter names what a Constant node holds; parameters are initializers there."""
-GENERATED_NAME = re.compile(r"(onnx::\w+_\d+|val_\d+|\d+)(/.*)?")
-"""How PyTorch's exporters name initializers that are no parameter of the network, or computed from some; what follows
-a / is of `separate_merged_parameters`."""
+GENERATED_NAME = re.compile(r"(.*/)?(onnx::\w+_\d+|val_\d+|\d+)")
+"""How PyTorch's exporters name initializers that are no parameter of the network, or computed from some."""
+STATE_NAME = re.compile(r"(.*/)?\w+(\.\w+)+")
+"""How PyTorch names parameters, `layer1.0.scale`, perhaps behind a prefix of ours."""
+
+NAMED = 12
+"""How many placeholders a note names."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,22 @@ class Parameters:
 
     def notes(self) -> tuple[str, ...]:
         """One line that names the placeholders, where there are any."""
-        if not self.placeholders:
-            return ()
-        names = ", ".join(_given_name(c) for c in self.placeholders)
-        return (f"not trained, since an exporter wrote them where the network has no parameter: {names}",)
+        return _placeholder_notes(self.placeholders)
+
+
+def placeholder_notes(graph: Graph) -> tuple[str, ...]:
+    """One line that names all placeholders of a network, where there are any."""
+    found = {id(w): w for node in graph.nodes for w in _weights(node) if is_placeholder(w)}
+    return _placeholder_notes(found.values())
+
+
+def _placeholder_notes(placeholders: Iterable[Constant]) -> tuple[str, ...]:
+    names = [_given_name(c) for c in placeholders]
+    if not names:
+        return ()
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    listed = ", ".join(names[:NAMED]) + more
+    return (f"not trained, since an exporter wrote them where the network has no parameter: {listed}",)
 
 
 def find_parameters(
@@ -71,8 +87,7 @@ def find_parameters(
     weights = {id(w): w for node in nodes for w in _weights(node)}
     moving = {key: w for key, w in weights.items() if not is_named(_given_name(w), fixed) and not _is_fixed(w)}
     placeholders = {key: w for key, w in moving.items() if is_placeholder(w) and not is_named(_given_name(w), trained)}
-    functions = {(f.domain, f.name) for f in model.graph.functions}
-    _Untrained(weights, fixed, functions, asking).check(nodes, _with_a_gradient(losses))
+    _Untrained(weights, fixed, asking).check(nodes, _with_a_gradient(losses))
     return Parameters(tuple(w for key, w in moving.items() if key not in placeholders), tuple(placeholders.values()))
 
 
@@ -158,8 +173,8 @@ class _Untrained:
     `weights` are the constants that have been looked at already, `fixed` names those that may stay as they are.
     """
 
-    def __init__(self, weights: Mapping[int, Constant], fixed: list[str], functions: set[tuple[str, str]], asking: str):
-        self.weights, self.fixed, self.functions, self.asking = weights, fixed, functions, asking
+    def __init__(self, weights: Mapping[int, Constant], fixed: list[str], asking: str):
+        self.weights, self.fixed, self.asking = weights, fixed, asking
         self._computed: dict[int, dict[int, Constant]] = {}
         self._behind = set(weights)
 
@@ -175,8 +190,6 @@ class _Untrained:
                 self._behind.update(id(t) for t in node.outputs)
 
     def _check_node(self, node: Node) -> None:
-        if (node.domain, node.op) in self.functions:
-            raise self._refuse(node, f"there is no gradient through the function {node.domain}.{node.op}: inline it")
         inside = [c for c in _constants_inside(node) if not self._may_stay(c)]
         if inside:
             reason = f"nothing is trained in a subgraph of {node.op}, which reads {{names}}"
@@ -201,9 +214,11 @@ class _Untrained:
         if not isinstance(tensor, Constant):
             return self._computed.get(id(tensor), {}).values()
         is_weight = node.domain or index in UNTRAINED_WEIGHTS.get(node.op, ())
-        if tensor.values.size < 2 or not (_is_real(tensor) or index in UNTRAINED_WEIGHTS.get(node.op, ())):
+        if not _is_several(tensor) or not (_is_real(tensor) or index in UNTRAINED_WEIGHTS.get(node.op, ())):
             return ()
-        if not is_weight and (CONSTANT_NODE.fullmatch(_given_name(tensor)) or _is_uniform(tensor)):
+        if not is_weight and (
+            CONSTANT_NODE.fullmatch(_given_name(tensor)) or (_is_uniform(tensor) and tensor.values.size > 1)
+        ):
             return ()
         return (tensor,)
 
@@ -252,7 +267,7 @@ def _sources(node: Node, computed: dict[int, dict[int, Constant]]) -> dict[int, 
     for index, tensor in enumerate(node.inputs):
         if isinstance(tensor, Constant):
             is_weight = _is_real(tensor) or index in UNTRAINED_WEIGHTS.get(node.op, ())
-            if is_weight and int(np.prod(tensor.shape)) > 1:
+            if is_weight and _is_several(tensor):
                 found[id(tensor)] = tensor
         elif id(tensor) in computed:
             found |= computed[id(tensor)]
@@ -280,7 +295,12 @@ def _is_fixed(constant: Constant) -> bool:
 
 
 def _is_weight(tensor: Constant, node: Node) -> bool:
-    return _is_real(tensor) and (node.op not in ALSO_NUMBERS or int(np.prod(tensor.shape)) > 1)
+    return _is_real(tensor) and (node.op not in ALSO_NUMBERS or _is_several(tensor))
+
+
+def _is_several(tensor: Constant) -> bool:
+    """Whether these are several numbers, or one with the name of a parameter."""
+    return int(np.prod(tensor.shape)) > 1 or bool(STATE_NAME.fullmatch(_given_name(tensor)))
 
 
 def _source(tensor: Tensor) -> Tensor:

@@ -88,7 +88,19 @@ def assert_same_training(network, exporter, batch, run_steps):
     assert len(trained) == len(list(network.parameters())), trained
 
 
+class OneNumber(nn.Module):
+    """A scale and a bias of one number each, as HGNet and MetaFormers have."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.bias = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.scale * x + self.bias
+
+
 NORMS = {
+    "one-number": OneNumber,
     "group": lambda: nn.GroupNorm(2, 4),
     "instance": lambda: nn.InstanceNorm2d(4),
     "instance-affine": lambda: nn.InstanceNorm2d(4, affine=True),

@@ -11,8 +11,10 @@ from wootz.passes.errors import PassError
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.mixed_precision import MixedPrecision
+from wootz.passes.training.parameters import placeholder_notes
 
 ONES, ZEROS = np.ones(4, np.float32), np.zeros(4, np.float32)
 
@@ -88,6 +90,25 @@ def test_what_is_frozen_may_stay_as_it_is(kind, make_model):
     assert trained == [n for n in weights if n in ("w", "fc") and n not in frozen]
 
 
+def test_a_weight_shared_with_a_branch_that_shapes_decide_has_the_gradients_of_both(make_model, run, values_of):
+    text = """g (float[N,4] x) => (y) <float[4,4] w, int64[1] four> {
+      h = MatMul(x, w)
+      width = Shape<start=1>(x)
+      is_four = Equal(width, four)
+      z = If (is_four) <
+        then_branch = t () => (float[N,4] a) { a = MatMul(h, w) },
+        else_branch = e () => (float[N,4] b) { b = Identity(h) }>
+      y = Add(h, z)
+    }"""
+    model = make_model(text, w=(4, 4), four=np.array([4]))
+    graph = Legalize().apply(BuildGradients().apply(AttachLoss(loss="mse").apply(model).model).model).model
+    x, target = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    w = values_of(model)["w"]
+    dy = 2 * (x @ w + x @ w @ w - target) / target.size
+    expected = x.T @ (dy + dy @ w.T) + (x @ w).T @ dy
+    np.testing.assert_allclose(run(graph, {"x": x, "target": target})["w.grad"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_gradient_through_a_branch_that_data_decide_is_refused(make_model):
     text = """g (float[2,4] x, bool choice) => (float[2,4] y) <float[4,4] w> {
       h = MatMul(x, w)
@@ -100,17 +121,23 @@ def test_a_gradient_through_a_branch_that_data_decide_is_refused(make_model):
 
 
 FUNCTION = """<ir_version: 8, opset_import: ["" : 18, "own" : 1]>
-g (float[2,4] x) => (float[2,4] y) <float[4,4] w = {1,2,3,4,5,6,7,8,9,1,2,3,4,5,6,7}> {
-  h = own.twice(x)
-  y = MatMul(h, w)
+g (float[2,4] x) => (float[2,4] y) <float[4] b = {1,2,3,4}> {
+  y = own.shifted(x, b)
 }
-<domain: "own", opset_import: ["" : 18]> twice (x) => (y) { y = Add(x, x) }"""
+<domain: "own", opset_import: ["" : 18]> shifted (x, b) => (y) { y = Add(x, b) }"""
 
 
-def test_functions_are_refused():
-    lossy = AttachLoss(loss="mse").apply(parse_text(FUNCTION)).model
-    with pytest.raises(PassError, match=r"there is no gradient through the function own\.twice: inline it"):
-        BuildGradients().apply(lossy)
+def test_weights_in_functions_are_trained():
+    assert gradients(parse_text(FUNCTION)) == (["b"], ())
+
+
+@pytest.mark.parametrize(
+    "name", ["block.scale", "prefix/block.0.scale", "half", "val_3", "onnx::Mul_7", "/a.0/Constant_output_0"]
+)
+def test_one_number_is_a_parameter_if_it_has_the_name_of_one(name, make_model):
+    text = f'g (float[2,4] x) => (y) <float[4,4] w, float[1] "{name}"> {{ h = MatMul(x, w)  y = Mul(h, "{name}") }}'
+    model = make_model(text, w=(4, 4), **{name: np.ones(1, np.float32)})
+    assert gradients(model) == (["w", name] if name.endswith("scale") else ["w"], ())
 
 
 def test_a_constant_that_images_are_brought_into_range_by_is_no_weight(make_model):
@@ -148,6 +175,7 @@ def test_scales_and_biases_that_an_exporter_made_up_are_not_trained(names, make_
     note = f"not trained, since an exporter wrote them where the network has no parameter: {', '.join(names)}"
     assert gradients(model) == (["w"], (note,))
     assert gradients(model, trained=names) == (["w", *names], ())
+    assert placeholder_notes(model.graph) == (note,)
     with pytest.raises(PassError, match=r"trained=val_9 names no constant"):
         gradients(model, trained=("val_9",))
 
@@ -209,7 +237,7 @@ def test_equal_parameters_of_layers_are_separated_and_shared_layers_stay_shared(
         assert separate_merged_parameters(model.graph) == 0
         return count, [t.name for node in model.graph.nodes if node.op == "Mul" for t in node.inputs[1:]]
 
-    assert names("w", "ones", ONES) == (1, ["ones", "ones/second"])
+    assert names("w", "ones", ONES) == (1, ["ones", "second/ones"])
     assert names("v", "ones", ONES) == (0, ["ones", "ones"])
     assert names("w", "ones", np.arange(4, dtype=np.float32)) == (0, ["ones", "ones"])
 
@@ -222,4 +250,4 @@ def test_running_statistics_that_are_equal_at_first_are_separated(make_model):
     model = make_model(text, w=(4, 4), ones=ONES, zeros=ZEROS)
     assert separate_merged_parameters(model.graph) == 2
     (norm,) = (n for n in model.graph.nodes if n.op == "BatchNormalization")
-    assert [t.name for t in norm.inputs[1:]] == ["ones", "zeros", "zeros/norm", "ones/norm"]
+    assert [t.name for t in norm.inputs[1:]] == ["ones", "zeros", "norm/zeros", "norm/ones"]

@@ -374,6 +374,12 @@ def test_apply_optimizer_refuses_settings_that_no_solver_may_have(reason, linear
         ApplyOptimizer(**WRONG_SETTINGS[reason]).apply(gradients)
 
 
+def test_each_dropout_has_a_seed_of_its_own(make_model):
+    text = "g (float[N,4] x) => (y) <float ratio> { h = Dropout(x, ratio)  y = Dropout(h, ratio) }"
+    graph = TrainingMode(seed=5).apply(make_model(text, ratio=np.array(0.5))).model.graph
+    assert [n.attrs["seed"] for n in graph.nodes] == [5, 6]
+
+
 @pytest.mark.parametrize("kept", [0.9, 0.75])
 def test_running_statistics_keep_the_share_that_momentum_says(kept, make_model, run, values_of):
     """Against the definition, over three steps: new = momentum · old + (1 - momentum) · batch."""
