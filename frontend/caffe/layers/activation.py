@@ -52,6 +52,14 @@ class SeLUParameter:
 
 
 @dataclass(frozen=True)
+class SeLUDropoutParameter:
+    """Alpha dropout (Klambauer et al. 2017), which concerns training alone."""
+
+    dropout_ratio: NoEffect | None = None
+    alpha: NoEffect | None = None
+
+
+@dataclass(frozen=True)
 class PowerParameter:
     power: float = 1.0
     scale: float = 1.0
@@ -214,6 +222,14 @@ def spatial_dropout(site: Site, p: DropoutParameter) -> Value:
     if site.phase is Phase.TRAIN:
         raise site.error("it drops whole channels while training, for which ONNX has no operator: use Dropout")
     return dropout(site, p)
+
+
+def selu_dropout(site: Site, p: SeLUDropoutParameter) -> Value:
+    """Nothing at test time."""
+    site.expect_inputs(1)
+    if site.phase is Phase.TRAIN:
+        raise site.error("alpha dropout has no ONNX operator: leave it out, or use Dropout")
+    return site.input
 
 
 def _elementwise(site: Site, operator: str, **attributes: float) -> Value:

@@ -98,6 +98,7 @@ LAYERS: dict[str, LayerKind] = {
     "SPP": LayerKind(pooling.spatial_pyramid, pooling.SPPParameter, ("spp_param",)),
     "Scale": LayerKind(normalization.scale, normalization.ScaleParameter, ("scale_param",)),
     "SeLU": LayerKind(activation.selu, activation.SeLUParameter, ("selu_param",)),
+    "SeLuDropout": LayerKind(activation.selu_dropout, activation.SeLUDropoutParameter, ("selu_dropout_param",)),
     "SeLu": LayerKind(activation.selu, activation.SeLUParameter, ("selu_param",)),
     "ShuffleChannel": LayerKind(
         structure.shuffle_channel, structure.ShuffleChannelParameter, ("shuffle_channel_param",)

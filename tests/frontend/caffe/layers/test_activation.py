@@ -110,3 +110,11 @@ def test_spatial_dropout_does_nothing_at_test_time(run_layer, load, random, fiel
     np.testing.assert_array_equal(run_layer(layer, x), x)
     with pytest.raises(InputError, match="it drops whole channels while training"):
         load(f'input: "x" input_dim: [2, 3, 2, 2] layer {{ name: "d" bottom: "x" top: "y" {layer} }}', phase="TRAIN")
+
+
+def test_alpha_dropout_does_nothing_at_test_time(run_layer, load, random) -> None:
+    x = random.normal(size=(2, 3)).astype(np.float32)
+    layer = 'type: "SeLuDropout" selu_dropout_param { dropout_ratio: 0.1 }'
+    np.testing.assert_array_equal(run_layer(layer, x), x)
+    with pytest.raises(InputError, match="alpha dropout has no ONNX operator"):
+        load(f'input: "x" input_shape {{ dim: 2 }} layer {{ name: "d" bottom: "x" top: "y" {layer} }}', phase="TRAIN")
