@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from wootz.frontend.caffe.network import Layer, NetState, Network, Phase, read_n
 from wootz.frontend.caffe.prototxt import read_prototxt
 from wootz.frontend.caffe.shape import SizeMustBeFixed, annotation
 from wootz.frontend.caffe.transform import read_transform
-from wootz.frontend.caffe.weights import FileWeights, WeightSource, open_weights
+from wootz.frontend.caffe.weights import LARGEST_BLOB, FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import Wiring, wire
 from wootz.passes.errors import InputError, VerificationError, reading
 from wootz.passes.ir.builder import Builder
@@ -207,6 +208,8 @@ def _input_shapes(
     for blob, shape in shapes.items():
         if min(shape, default=1) < 1:
             raise network.message.error(f"the input {blob!r} has shape {shape}: dimensions have to be 1 or more")
+        if math.prod(shape) > LARGEST_BLOB:
+            raise network.message.error(f"the input {blob!r} of shape {shape} has more elements than 2^31")
     return shapes
 
 

@@ -16,6 +16,8 @@ from wootz.passes.ir.model import Constant, Tensor
 
 LOWEST = -3.4e38
 MOST_PRIORS = 2**22
+LARGEST_GROUP, LARGEST_MAP = 2**10, 2**16
+"""Bins and positions along an axis, for which constants are made."""
 FIELDS_OF_A_DETECTION = 7
 """image, label, score, xmin, ymin, xmax, ymax"""
 
@@ -367,6 +369,8 @@ def psroi_pooling(site: Site, p: PSROIPoolingParameter) -> Value:
     images, channels, height, width = x.shape
     if static(images) != 1 or channels != outputs * group * group:
         raise site.error(f"maps of shape {text(x.shape)}: there have to be 1 image and {outputs}·{group}² channels")
+    if not 1 <= group <= LARGEST_GROUP or max(static(height), static(width)) > LARGEST_MAP:
+        raise site.error(f"{group}×{group} bins of maps of {text(x.shape[2:])}: too many, or none")
     columns = site.ops("Split", _region_rows(site, regions), site.constant([1] * 5, "columns"), count=5, axis=1)
     vertical = _bin_masks(site, columns[2], columns[4], group, static(height), p.spatial_scale)
     horizontal = _bin_masks(site, columns[1], columns[3], group, static(width), p.spatial_scale)

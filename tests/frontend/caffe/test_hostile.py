@@ -59,6 +59,42 @@ def test_sizes_that_overflow_are_refused(layer: str, message: str) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
 
 
+@pytest.mark.parametrize(
+    ("shape", "layer", "message"),
+    [
+        ([65536, 65536], 'type: "ReLU"', "has more elements than 2^31"),
+        (
+            [1, 4, 1, 2**28],
+            'type: "PSROIPooling" bottom: "r" psroi_pooling_param { spatial_scale: 1 output_dim: 1 group_size: 2 }',
+            "too many, or none",
+        ),
+        (
+            [1, 2, 20000, 20000],
+            'type: "Proposal" bottom: "x" bottom: "r" proposal_param { ratio: 1 scale: 1 }',
+            "of shape",
+        ),
+    ],
+)
+def test_large_inputs_cost_no_memory(shape, layer, message) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError) as error:
+        attempt(
+            f'input: "x" input_shape {{ dim: {shape} }} input: "r" input_shape {{ dim: [1, 5] }} '
+            f'layer {{ name: "l" bottom: "x" top: "y" {layer} }}'
+        )
+    assert message in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18
+
+
+def test_anchors_are_computed_up_to_a_number() -> None:
+    sizes = " ".join(f'input: "{n}" input_shape {{ dim: [1, {c}, 9000, 9000] }}' for n, c in (("s", 2), ("d", 4)))
+    with pytest.raises(InputError, match="9000×9000×1 anchors: up to"):
+        attempt(
+            f'{sizes} input: "i" input_shape {{ dim: [1, 3] }} layer {{ name: "p" type: "Proposal" bottom: "s" '
+            f'bottom: "d" bottom: "i" top: "y" proposal_param {{ ratio: 1 scale: 8 }} }}'
+        )
+
+
 def test_many_layers_take_linear_time() -> None:
     layers = "".join(
         f'layer {{ name: "same" type: "ReLU" bottom: "b{i}" top: "b{i + 1}" module: "m{i % 500}" }}\n'
