@@ -298,7 +298,10 @@ def _chain(segments: Sequence[Segment]) -> list[Span]:
 
 
 def _modules_by_name(segments: Sequence[Segment], reads: Reads) -> tuple[Module, ...]:
-    """Modules by the prefixes of layer names; none if a group of layers is torn apart or meets another."""
+    """Modules by the prefixes of layer names; none if a group of layers is torn apart or meets another.
+
+    Nor if a depthwise layer follows one, which is tied to it: nothing could be removed from the pairs of MobileNetV1.
+    """
     groups: dict[str, list[int]] = {}
     for i, segment in enumerate(segments):
         for node in segment.convolutions:
@@ -307,6 +310,8 @@ def _modules_by_name(segments: Sequence[Segment], reads: Reads) -> tuple[Module,
     groups = {name: places for name, places in groups.items() if len(places) > 1}
     spans = [(places[0], _through(segments, places[-1], len(segments))) for places in groups.values()]
     if len(groups) < 2 or any(before[1] >= after[0] for before, after in itertools.pairwise(spans)):
+        return ()
+    if any(_next(segments, last, {"depthwise"}) is not None for _, last in spans):
         return ()
     if not all(_is_closed(first, last, reads) for first, last in spans):
         return ()

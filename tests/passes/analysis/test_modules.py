@@ -164,3 +164,15 @@ def test_a_weight_may_be_computed() -> None:
     )
     modules, _ = find_modules(network(body, "w1"))
     assert [(m.entry, m.exit) for m in modules] == [("x", "d"), ("d", "y")]
+
+
+def test_names_of_depthwise_and_pointwise_pairs_are_not_believed() -> None:
+    """Nothing could be removed from such pairs: the depthwise layer is tied to the pair before."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N,2,4,4] x) => (float[N,2,4,4] y)
+    <float[2,1,1,1] d = {1,2}, float[2,2,1,1] p = {1,2,3,4}>
+    {
+      ["conv1/dw"] a = Conv<group = 2>(x, d) ["conv1/sep"] b = Conv(a, p)
+      ["conv2/dw"] c = Conv<group = 2>(b, d) ["conv2/sep"] e = Conv(c, p) [r] y = Relu(e)
+    }"""
+    found, source = find_modules(parse_text(text))
+    assert (source, [(m.entry, m.exit) for m in found]) == ("structure", [("a", "c"), ("c", "y")])

@@ -13,7 +13,9 @@ from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text
+from wootz.passes.ir.verifier import verify
 from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.transforms.teacher_student import TeacherStudent, parse_blocks
 
 
 def network(nodes: str) -> Model:
@@ -80,7 +82,7 @@ SPATIAL_PYRAMID = """
     a = Conv(x, 8 4 1)  b = Relu(a)  c = Conv(b, 4 8 1)  d = Add(c, x)
     e = Conv(d, 4 4 1)  f = Relu(e)  g = Conv(d, 4 4 3)  h = Relu(g)  i = GlobalAveragePool(d)  j = Conv(i, 4 4 1)
     k = Add(h, j)  l = Concat<axis = 1>(f, k)  m = Conv(l, 4 8 1)  n = Relu(m)
-    o = Conv(n, 6 4 3)  p = Relu(o)  y = Conv(p, 3 6 1)"""
+    o = Conv(n, 6 4 3)  p = Relu(o)  q = Conv(p, 3 6 1)  y = GlobalAveragePool(q)"""
 DENSE = """
     a = Conv(x, 4 4 1)  b = Relu(a)  c = Conv(b, 2 4 3)  d = Concat<axis = 1>(x, c)
     e = Relu(d)  f = Conv(e, 4 6 1)  g = AveragePool<kernel_shape = [1,1]>(f)
@@ -136,7 +138,7 @@ AUXILIARY_DEAD_END = """
         pytest.param(ONE_SHOT_AGGREGATION, "x-v p-k", "a c; h", id="VoVNet"),
         pytest.param(CROSS_STAGE_PARTIAL, "b-j j-t", "; k m p", id="CSPNet"),
         pytest.param(FIRE, "a-h h-n", "b d; i k", id="SqueezeNet"),
-        pytest.param(SPATIAL_PYRAMID, "x-d d-n n-y", "a; e g j; o", id="DeepLab"),
+        pytest.param(SPATIAL_PYRAMID, "x-d d-n n-q", "a; e g j; o", id="DeepLab"),
         pytest.param(DENSE, "x-f g-l", "a c; h", id="DenseNet"),
         pytest.param(REPARAMETERISED, "x-i i-m n-y", "a b e f; j k;", id="RepVGG"),
         pytest.param(REPARAMETERISED_DEPTHWISE, "x-f f-r s-y", "a; g h p;", id="MobileOne"),
@@ -158,3 +160,5 @@ def test_family(nodes: str, modules: str, prunable: str, oracles: ModuleType) ->
     assert "; ".join(" ".join(table.prunable) for table in pruner.convolutions).strip() == prunable
     plan = pruner.plan({table.module: 0.5 for table in pruner.convolutions if table.prunable})
     oracles.assert_pruned_correctly(model, pruner.materialize(plan), plan)
+    blocks = parse_blocks(",".join(f"{t.module}@0.5" for t in pruner.convolutions if t.prunable), pruner)
+    verify(TeacherStudent().join(pruner, blocks))
