@@ -127,7 +127,7 @@ class Model:
             written.doc_string = getattr(node, "doc_string", "")
         proto.ir_version = IR_VERSION
         if has_subgraphs(graph):
-            _name_inner_weights_apart(proto.graph, {})
+            name_inner_weights_apart(proto.graph, {})
         for name, value in vars(self.header).items():
             if value:
                 setattr(proto, name, value)
@@ -152,10 +152,11 @@ class Model:
         raise WootzError(f"no module named {name!r} in the model (modules: {known})")
 
 
-def _name_inner_weights_apart(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto]) -> None:
+def name_inner_weights_apart(graph: onnx.GraphProto, outer: Mapping[str, onnx.TensorProto | None]) -> None:
     """A subgraph's copy of a weight around it is left out; where a pass has changed one of the two, it gets a name.
 
-    Graphsurgeon writes a weight that a branch reads from around it into the branch.
+    Graphsurgeon writes a weight that a branch reads from around it into the branch. `outer` are the tensors around the
+    graph, with None for those whose values aren't known.
     """
     known = {**outer, **{t.name: t for t in graph.initializer}}
     for subgraph in (a.g for node in graph.node for a in node.attribute if a.HasField("g")):
@@ -172,7 +173,7 @@ def _name_inner_weights_apart(graph: onnx.GraphProto, outer: Mapping[str, onnx.T
                     tensor.name = renamed[tensor.name]
         for node in subgraph.node if renamed else ():
             node.input[:] = [renamed.get(name, name) for name in node.input]
-        _name_inner_weights_apart(subgraph, known)
+        name_inner_weights_apart(subgraph, known)
 
 
 def _with_encoded_constants(graph: Graph) -> Graph:

@@ -18,9 +18,11 @@ from wootz.passes.ir.model import (
     Node,
     Tensor,
     Variable,
+    constants,
     copy_graph,
     has_subgraphs,
     is_constant,
+    name_inner_weights_apart,
     node_proto,
     producer,
     shell_proto,
@@ -134,6 +136,8 @@ def skeleton(graph: Graph) -> onnx.ModelProto:
                 _declare(proto.graph.input.add(), name, tensor.values)
         elif name not in written and _is_of_other_domain(tensor) and (tensor.dtype or tensor.shape) is not None:
             proto.graph.value_info.append(value_info(tensor))
+    if has_subgraphs(graph):
+        name_inner_weights_apart(proto.graph, dict.fromkeys(constants(graph)))
     return proto
 
 

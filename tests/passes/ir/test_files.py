@@ -101,3 +101,34 @@ def test_a_weight_without_all_of_its_data_is_named(tmp_path: Path) -> None:
     onnx.save(proto, tmp_path / "short.onnx")
     with pytest.raises(InputError, match=rf"short.onnx: constant '{weight.name}' can't be read: cannot reshape"):
         load(tmp_path / "short.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".onnxtxt"])
+@pytest.mark.parametrize(
+    "location", ["../outside.bin", "{folder}/outside.bin", "link.bin", "/dev/zero", "", ".", "a/../../b"]
+)
+def test_external_data_from_elsewhere_is_refused(suffix: str, location: str, tmp_path: Path) -> None:
+    (tmp_path / "outside.bin").write_bytes(bytes(24))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "link.bin").symlink_to(tmp_path / "outside.bin")
+    proto = parse_text(TEXT).to_proto()
+    onnx.external_data_helper.set_external_data(
+        proto.graph.initializer[0], location.format(folder=tmp_path), offset=0, length=24
+    )
+    proto.graph.initializer[0].ClearField("raw_data")
+    file = tmp_path / "models" / f"model{suffix}"
+    file.write_bytes(proto.SerializeToString() if suffix == ".onnx" else onnx.printer.to_text(proto).encode())
+    with pytest.raises(InputError) as refusal:
+        load(file)
+    assert str(file) in str(refusal.value)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(10**18, 24), (-1, 24), (0, 2**62), (0, 23), (20, 24)])
+def test_external_data_that_is_not_there_is_refused(offset: int, length: int, tmp_path: Path) -> None:
+    (tmp_path / "w.bin").write_bytes(bytes(30))
+    proto = parse_text(TEXT).to_proto()
+    onnx.external_data_helper.set_external_data(proto.graph.initializer[0], "w.bin", offset=offset, length=length)
+    proto.graph.initializer[0].ClearField("raw_data")
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(InputError, match=r"model.onnx"):
+        load(tmp_path / "model.onnx")

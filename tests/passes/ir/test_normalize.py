@@ -200,3 +200,26 @@ def test_an_initializer_may_be_an_output() -> None:
 def test_nothing_is_said_on_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     parse_text(HEADER.replace('"" : 18', '"x" : 1') + "g (bfloat16[2] x) => (bfloat16[2] y) { [a] y = x.Op(x) }")
     assert capfd.readouterr() == ("", "")
+
+
+SHARED = """g (float[2] x, bool c) => (float[2] y) <float[2] w = {1, 2}> {
+    a = Mul(x, w)
+    y = If(c) <then_branch = t () => (float[2] p) { p = Mul(a, w) }, else_branch = e () => (float[2] q) { q = Neg(a) }>
+}"""
+
+
+def test_a_weight_that_a_branch_reads_is_written_once() -> None:
+    model = read(SHARED).copy()
+    branches = [a.g for a in model.to_proto().graph.node[1].attribute]
+    assert [len(b.initializer) for b in branches] == [0, 0]
+    feeds = {"x": np.array([1, 1], np.float32), "c": np.array(True)}
+    assert evaluate(model, feeds)["y"].tolist() == [1, 4]
+
+
+def test_a_weight_that_a_pass_changes_stays_as_it_was_in_a_branch() -> None:
+    model = read(SHARED).copy()
+    model.graph.tensors()["w"].values = np.array([5, 5], np.float32)
+    verify(model)
+    feeds = {"x": np.array([1, 1], np.float32), "c": np.array(True)}
+    assert evaluate(model, feeds)["y"].tolist() == [5, 10]
+    assert print_text(parse_text(print_text(model))) == print_text(model)
