@@ -47,6 +47,7 @@ def test_the_least_filters_are_kept() -> None:
 
 def test_ties_go_to_the_lowest_index() -> None:
     assert most_important(np.asarray([1.0, 3.0, 3.0, 2.0, 3.0]), 2).tolist() == [1, 2]
+    assert most_important(np.asarray([2.0, 1.0, 3.0]), 2).tolist() == [0, 2]
 
 
 def test_norms() -> None:

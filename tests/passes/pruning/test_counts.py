@@ -133,3 +133,11 @@ def test_the_best_stay_where_a_cell_loses_everything() -> None:
     planner = Planner.of(model)
     plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
     assert all(entry.keep for entry in plan.layers)
+
+
+def test_largest_remainders_decide_and_small_families_keep_one() -> None:
+    """Of 33 filters a tenth is 3: 2.7 and 0.3 would be 3 and 0, but each family keeps one while there is room."""
+    families = Families({0: (0,), 1: (1,)}, {0: 3, 1: 30}, {0: {0: 1, 1: 1}})
+    assert families.counts({0: 0.9, 1: 0.9}, 1, 1) == {0: 1, 1: 2}
+    uneven = Families({0: (0,), 1: (1,)}, {0: 5, 1: 4}, {0: {0: 1, 1: 1}})
+    assert uneven.counts({0: 0.3, 1: 0.3}, 1, 1) == {0: 3, 1: 3}  # 6 of 9: 3.33 and 2.67

@@ -187,3 +187,45 @@ def test_bn_scale_needs_normalization_where_it_prunes_alone() -> None:
         parse_pass("prune-filters{rate=0.5 criterion=bn-scale}").apply(NORMALIZED)
     with pytest.raises(WootzError, match="criterion bn-scale: no BatchNormalization scales the output of 'b'"):
         parse_pass("prune-filters{rate=0.5 criterion=bn-scale ranking=global}").apply(NORMALIZED)
+
+
+def test_one_planner_makes_many_plans() -> None:
+    """What is kept for later plans is that of equal rates."""
+    planner = Planner.of(GROUPED)
+    every = range(len(planner.cells))
+    counts = [len(planner.plan(dict.fromkeys(every, rate)).keep("a")) for rate in (0.5, 0.25, 0.0, 0.5)]
+    assert counts == [4, 6, 8, 4]
+    plans = [planner.plan(dict.fromkeys(every, rate)) for rate in (0.5, 0.0)]
+    assert [plan.layers[0].outcome for plan in plans] == ["4 of 8 filters removed", "nothing was asked of it"]
+
+
+def test_a_part_without_channels_takes_one_back_and_others_take_none() -> None:
+    """Of 'a' the filters 2 and 3 are the best; the other part gets its own best one back."""
+    model = network(
+        "[a] s = Conv(x, wa) [o] r = Conv(x, wo) p, q = Split<axis = 1, num_outputs = 2>(s) [b] t = Conv(p, wb) "
+        "[c] u = Conv(q, wb) v = Add(t, u) [d] w = Conv(r, wd) [z] y = Add(v, w)",
+        wa=(4, 2, 1, 1),
+        wo=(6, 2, 1, 1),
+        wb=(1, 2, 1, 1),
+        wd=(1, 6, 1, 1),
+    )
+    separate = model.copy()
+    separate.graph.nodes[4].inputs[1] = type(separate.graph.nodes[4].inputs[1])("wc", np.ones((1, 2, 1, 1), np.float32))
+    planner = Planner.of(separate)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    assert plan.keep("a") == (1, 2, 3)
+    assert len(plan.keep("o")) == 3
+
+
+def test_no_layer_is_left_without_filters() -> None:
+    """Four parts of one filter each, of which a rate of one half leaves two: the others are layers of their own."""
+    parts = " ".join(f"[b{i}] t{i} = Conv(x, wb{i})" for i in range(4))
+    model = network(
+        f"[a] s = Conv(x, wa) {parts} z = Concat<axis = 1>(t0, t1, t2, t3) v = Add(s, z) [c] y = Conv(v, wc)",
+        wa=(4, 2, 1, 1),
+        wc=(1, 4, 1, 1),
+        **{f"wb{i}": (1, 2, 1, 1) for i in range(4)},
+    )
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    assert [len(entry.keep) for entry in plan.layers] == [4, 1, 1, 1, 1, 1]
