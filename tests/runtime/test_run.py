@@ -1,0 +1,178 @@
+"""The whole job on a small network, in one process: which data, solvers and networks it takes for what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import load
+from wootz.passes.ir.model import constants
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.transforms.assemble import with_weights
+from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.runtime import run as run_module
+from wootz.runtime.cluster import SingleProcess
+from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.progress import Progress
+from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult
+from wootz.runtime.run import Job, run
+from wootz.runtime.session import Device
+from wootz.runtime.trainer import Trainer
+
+MODULES = "".join(
+    f"""
+layer {{ name: "{m}1" type: "Convolution" bottom: "{entry}" top: "{m}1" module: "{m}"
+        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "{m}r" type: "ReLU" bottom: "{m}1" top: "{m}1" module: "{m}" }}
+layer {{ name: "{m}2" type: "Convolution" bottom: "{m}1" top: "{m}2" module: "{m}"
+        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "{m}" type: "Eltwise" bottom: "{entry}" bottom: "{m}2" top: "{m}" module: "{m}" }}
+"""
+    for entry, m in (("conv", "a"), ("a", "b"))
+)
+TRANSFORM = InputTransform(channel_order="RGB")
+STEPS = Solver(base_lr=0.05, momentum=0.9, max_iter=20, batch_size=16)
+CONFIGURATIONS = ((0.5, 0.0), (0.5, 0.5), (0.75, 0.5), (0.75, 0.0))
+
+
+@pytest.fixture
+def job(tmp_path, prototxt, split) -> Job:
+    """Two residual modules. Validation images have the right labels, a quarter of the test images too."""
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "net.prototxt").write_text(head + MODULES + 'layer { name: "fc"' + classifier.replace('"conv"', '"b"'))
+    test = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
+    imported = import_caffe(tmp_path / "net.prototxt")
+    return Job(
+        title="net",
+        network=imported.model,
+        modules_source="table",
+        untrained=imported.initialised,
+        all_untrained=True,
+        train_transform=TRANSFORM,
+        test_transform=TRANSFORM,
+        image_shape=(2, 4, 4),
+        data_title="two brightnesses",
+        dataset=Dataset(("dark", "bright"), split, split, test),
+        subspace=Subspace(tuple(m.name for m in imported.model.modules), CONFIGURATIONS),
+        objective=parse_objective("max Accuracy", "test"),
+        teacher_solver=replace(STEPS, random_seed=1),
+        solver=replace(STEPS, random_seed=2),
+        pretrain_solver=replace(STEPS, random_seed=3),
+        out=tmp_path / "out",
+        device=Device(threads=1),
+    )
+
+
+def finished(job: Job) -> RunResult:
+    return run(job, SingleProcess(), Progress())
+
+
+def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
+    found = finished(replace(job, baseline=True))
+    assert found.full.accuracy > 0.95
+    assert found.full.test_accuracy < 0.3
+    for exploration in (found.block_trained, found.default):
+        best = exploration.network(exploration.best)
+        assert best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
+        assert exploration.best_test_accuracy < 0.3
+    assert RunResult.load(job.out) == found
+
+
+def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, monkeypatch):
+    trained = []
+    fine_tune, pretrain = Trainer.fine_tune, Trainer.pretrain
+
+    def watch_networks(self, model, solver, title):
+        trained.append((title.split()[0], solver.random_seed))
+        return fine_tune(self, model, solver, title)
+
+    def watch_blocks(self, pruner, blocks, solver, title):
+        trained.extend((f"block {block}", solver.random_seed) for block in blocks)
+        return pretrain(self, pruner, blocks, solver, title)
+
+    monkeypatch.setattr(Trainer, "fine_tune", watch_networks)
+    monkeypatch.setattr(Trainer, "pretrain", watch_blocks)
+    found = finished(replace(job, baseline=True))
+    blocks = [("block 1(0.5)", 3), ("block 1(0.75)", 3), ("block 2(0.5)", 3)]
+    assert trained == [("full", 1), *blocks, *[("block-trained", 2)] * 4, *[("default", 2)] * 4]
+    assert [(b.block, type(b), b.networks) for b in found.blocks] == [
+        ("1(0.5)", TrainedBlockResult, 2), ("1(0.75)", TrainedBlockResult, 2), ("2(0.5)", TrainedBlockResult, 2),
+    ]  # fmt: skip
+
+
+def test_a_network_that_comes_with_its_weights_is_not_trained(job):
+    weights = {name: w for name, w in constants(job.network.graph).items() if name.endswith("weight")}
+    given = replace(job, network=with_weights(job.network, weights), untrained=())
+    found = finished(given)
+    assert (found.full.seconds, found.full.curve) == (0.0, ())
+    teacher = constants(load(job.out / "teacher.onnx").graph)
+    assert all(np.array_equal(teacher[name], values) for name, values in weights.items())
+
+
+def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch):
+    monkeypatch.setattr(Trainer, "pretrain", lambda *_: pytest.fail("too late"))
+    objective = parse_objective("min ModelSize constraint Accuracy > full + 0.2", "test")
+    with pytest.raises(WootzError, match="an accuracy lies between 0 and 1"):
+        finished(replace(job, objective=objective))
+
+
+def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(job):
+    found = finished(replace(job, objective=parse_objective("min ModelSize constraint Accuracy >= full - 0.1", "test")))
+    best = found.block_trained.network(found.block_trained.best)
+    written = load(job.out / "best.onnx").graph
+    trained = ("weight", "bias", "scale")
+    assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == best.parameters
+    assert found.block_trained.networks[-1] == best, "it ends the exploration"
+    assert best.configuration == "[0.75, 0.5]", "the smallest comes first"
+
+
+def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch):
+    """The materialiser is made to break what it gives."""
+    materialize = BlockPruner.materialize
+
+    def broken(self, plan):
+        model = materialize(self, plan)
+        return with_weights(model, {"a1.weight": -constants(model.graph)["a1.weight"]}) if plan.is_pruned else model
+
+    monkeypatch.setattr(BlockPruner, "materialize", broken)
+    monkeypatch.setattr(Trainer, "fine_tune", lambda *_: pytest.fail("it is trained"))
+    with pytest.raises(WootzError, match=r"configuration \[0.5, 0\]: the pruned network is not the original"):
+        finished(job)
+
+
+def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(job, monkeypatch):
+    def fail(*arguments):
+        raise WootzError("it differs")
+
+    rehearsed = []
+    monkeypatch.setattr(run_module, "representatives", lambda configurations: rehearsed)
+    monkeypatch.setattr(run_module, "check_pruned", fail)
+    found = finished(job)
+    assert {type(n) for n in found.block_trained.networks} == {FailedNetworkResult}
+    assert found.block_trained.best is None
+    assert finished(replace(job, checks_pruned=False, out=job.out / "other")).block_trained.best is not None
+
+
+@pytest.mark.parametrize("criterion", ["apoz", "taylor"])
+def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job, criterion, monkeypatch):
+    seen = []
+    of = run_module.BlockPruner.of
+
+    def watch(model, criterion="l1", **options):
+        seen.append((criterion, options.get("sample")))
+        return of(model, criterion, **options)
+
+    monkeypatch.setattr(run_module.BlockPruner, "of", staticmethod(watch))
+    found = finished(replace(job, criterion=criterion, test_transform=replace(TRANSFORM, scale=(0.5,))))
+    assert found.block_trained.trained
+    (first, nothing), (second, sample) = seen
+    assert (first, nothing, second) == ("l1", None, criterion)
+    np.testing.assert_array_equal(sample.feeds["labels"], job.dataset.train.labels)
+    np.testing.assert_allclose(sample.feeds["data"], job.dataset.train.images * np.float32(0.5))
