@@ -41,6 +41,8 @@ def convert_to_opset(proto: onnx.ModelProto, version: int) -> None:
     names, read = _names(proto)
     scope = Scope(set(names), read)
     opset = standard_opset(proto.opset_import)
+    if opset < FIRST_WITHOUT_EXPERIMENTS:
+        _replace_experiments(proto.graph, scope, opset)
     _convert_graph(proto.graph, _inferred(proto), scope, opset, version)
     for function in proto.functions:
         inside = scope.inside({}, _constants(function.node))
@@ -176,6 +178,21 @@ def _convert_graph(graph: onnx.GraphProto, inferred: onnx.GraphProto, scope: Sco
     _replace(graph.node, nodes)
 
 
+def _replace_experiments(graph: onnx.GraphProto, scope: Scope, opset: int) -> None:
+    """Writes by others what inference doesn't know."""
+    if not any(node.op_type in EXPERIMENTS for node in graph.node):
+        return
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type in EXPERIMENTS and node.domain in STANDARD_DOMAINS:
+            rewriting = Rewriting(node, scope)
+            EXPERIMENTS[node.op_type](rewriting, opset)
+            nodes.extend(rewriting.nodes)
+        else:
+            nodes.append(node)
+    _replace(graph.node, nodes)
+
+
 def _convert_nodes(
     nodes: Sequence[onnx.NodeProto], inferred: Sequence[onnx.NodeProto], scope: Scope, opset: int, version: int
 ) -> list[onnx.NodeProto]:
@@ -191,13 +208,7 @@ def _convert_nodes(
 
 
 def _convert_node(node: onnx.NodeProto, scope: Scope, opset: int, version: int) -> Iterator[onnx.NodeProto]:
-    if node.domain not in STANDARD_DOMAINS:
-        yield node
-    elif node.op_type in EXPERIMENTS and opset < FIRST_WITHOUT_EXPERIMENTS:
-        rewriting = Rewriting(node, scope)
-        EXPERIMENTS[node.op_type](rewriting, opset)
-        yield from _convert_nodes(rewriting.nodes, [], scope, opset, version)
-    elif since(node.op_type, opset) is None:
+    if node.domain not in STANDARD_DOMAINS or since(node.op_type, opset) is None:
         yield node
     elif opset < version:
         yield from _upgrade(node, scope, opset, version)

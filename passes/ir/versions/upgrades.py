@@ -213,24 +213,23 @@ def _pool(node: Rewriting, opset: int) -> None:
 
 def _image_scaler(node: Rewriting, opset: int) -> None:
     """x · scale + bias, a bias a channel."""
-    scaled = node.op("Mul", node.input(0), node.scalar(node.get("scale", 1.0), node.input(0)))
+    scaled = node.op("Mul", node.input(0), node.constant(node.get("scale", 1.0)))
     bias = np.asarray(node.get("bias"), np.float32).reshape(-1, 1, 1)
     node.op("Add", scaled, node.constant(bias), outputs=node.outputs)
 
 
 def _affine(node: Rewriting, opset: int) -> None:
     """α x + β."""
-    scaled = node.op("Mul", node.input(0), node.scalar(node.get("alpha", 1.0), node.input(0)))
-    node.op("Add", scaled, node.scalar(node.get("beta", 0.0), node.input(0)), outputs=node.outputs)
+    scaled = node.op("Mul", node.input(0), node.constant(node.get("alpha", 1.0)))
+    node.op("Add", scaled, node.constant(node.get("beta", 0.0)), outputs=node.outputs)
 
 
 def _scaled(inner: str) -> Rule:
     """α f(β x)."""
 
     def rule(node: Rewriting, opset: int) -> None:
-        x = node.input(0)
-        result = node.op(inner, node.op("Mul", x, node.scalar(node.get("beta", 1.0), x)))
-        node.op("Mul", result, node.scalar(node.get("alpha", 1.0), x), outputs=node.outputs)
+        result = node.op(inner, node.op("Mul", node.input(0), node.constant(node.get("beta", 1.0))))
+        node.op("Mul", result, node.constant(node.get("alpha", 1.0)), outputs=node.outputs)
 
     return rule
 
@@ -251,7 +250,7 @@ EXPERIMENTS: dict[str, Rule] = {
     "ParametricSoftplus": _scaled("Softplus"),
     "ScaledTanh": _scaled("Tanh"),
 }
-"""What is written in the same opset for operators that no version of ONNX has."""
+"""What is written in the same opset for operators that no version of ONNX has; they are of float32."""
 
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
