@@ -267,7 +267,7 @@ def _check_convolution(node: Node, shape: Shapes) -> None:
     expected = a_group if is_transposed else a_group * groups
     if not _same(channels, expected):
         _fail(node, f"the input has {channels} channels and the weight is for {expected}: {both}, group {groups}")
-    if (channels if is_transposed and isinstance(channels, int) else filters) % groups:
+    if groups < 1 or (a_group if is_transposed else filters) % groups:
         _fail(node, f"channels can't be divided into {groups} groups: {both}")
     if "kernel_shape" in node.attrs and list(node.attrs["kernel_shape"]) != list(weight[2:]):
         _fail(node, f"kernel_shape {_show(node.attrs['kernel_shape'])} is not the weight's: {both}")

@@ -103,8 +103,9 @@ class Network:
                 scale.values = scale.values.reshape(())
             return self.op("DequantizeLinear", self.builder.constant(steps, "w"), scale, axis=0)
         flat = self.op("Reshape", weight, self.integers(1, filters, -1))
-        ones, zeros = (self.builder.constant(np.full(filters, v, np.float32)) for v in (1, 0))
-        outputs = self.builder.ops("BatchNormalization", flat, ones, zeros, zeros, ones, count=3, training_mode=1)
+        # ONNX Runtime writes running statistics where the old ones are: each has a constant of its own
+        operands = (self.builder.constant(np.full(filters, v, np.float32)) for v in (1, 0, 0, 1))
+        outputs = self.builder.ops("BatchNormalization", flat, *operands, count=3, training_mode=1)
         return self.op("Reshape", outputs[0], self.integers(filters, inputs, kernel, kernel))
 
 
