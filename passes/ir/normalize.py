@@ -24,6 +24,8 @@ OWN_DOMAIN = "wootz"
 """Of gradient functions, which `legalize` replaces: they stay calls."""
 LARGEST_DENSE = 2**28
 """Bytes of a sparse tensor when it is made dense."""
+HELD_TYPES = ("tensor_type", "sequence_type", "sparse_tensor_type")
+"""The kinds of values that the IR has a place for: no optional ones, no maps."""
 MOST_NODES = 1_000_000
 """Of a graph with its functions inlined: few bytes can state any number."""
 UNREAD = (
@@ -60,6 +62,11 @@ def normalize(proto: onnx.ModelProto) -> None:
         _sort(graph.node)
         _make_dense(graph)
         for info in (*graph.input, *graph.output, *graph.value_info):
+            kind = info.type.WhichOneof("value")
+            if kind is None:
+                info.ClearField("type")  # it may have said what the values stand for, and nothing else
+            elif kind not in HELD_TYPES:
+                raise WootzError(f"{info.name!r} is of a type that the IR can't hold: {kind}")
             _name_unknown_extents(info)
     _name_apart(proto.graph)
 

@@ -223,3 +223,9 @@ def test_a_weight_that_a_pass_changes_stays_as_it_was_in_a_branch() -> None:
     feeds = {"x": np.array([1, 1], np.float32), "c": np.array(True)}
     assert evaluate(model, feeds)["y"].tolist() == [5, 10]
     assert print_text(parse_text(print_text(model))) == print_text(model)
+
+
+@pytest.mark.parametrize("text", ["optional(float[2]) x", "map(int64, float) x"])
+def test_values_that_are_no_tensors_are_refused(text: str) -> None:
+    with pytest.raises(WootzError, match=r"'x' is of a type that the IR can't hold: (optional|map)_type"):
+        parse_text(HEADER + f"g ({text}) => (float[2] y) {{ y = OptionalGetElement(x) }}")
