@@ -21,6 +21,7 @@ from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.legalize import TARGETS, Legalize
+from wootz.passes.training.loss_scaling import LARGEST, SMALLEST
 from wootz.passes.training.mixed_precision import MixedPrecision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
@@ -291,6 +292,19 @@ def test_scaling_needs_gradients_that_begin_with_a_constant(lossy):
     message = "apply-optimizer: loss: its gradients don't begin with a constant of build-gradients"
     with pytest.raises(PassError, match=f"^{re.escape(message)}$"):
         ApplyOptimizer(loss_scale=2.0).apply(graph)
+
+
+@pytest.mark.parametrize(("bound", "value"), [(LARGEST, 0.0), (SMALLEST, np.inf)], ids=["largest", "smallest"])
+def test_the_scale_stays_within_its_bounds(bound, value, steps):
+    """Gradients that always are zero double it, infinite ones halve it."""
+    text = (
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[N,1] x) => (y) <float[1,2] w = {1, 2}> { y = MatMul(x, w) }'
+    )
+    gradients = BuildGradients().apply(AttachLoss(loss="mse").apply(parse_text(text)).model).model
+    scaled = ApplyOptimizer(loss_scale=bound, loss_scale_interval=1).apply(gradients).model
+    batch = {"x": np.full((2, 1), value, np.float32), "target": np.zeros((2, 2), np.float32)}
+    _, states = steps(Legalize().apply(scaled).model, [batch] * 2)
+    assert [float(state["loss.scale"]) for state in states] == [bound, bound]
 
 
 @pytest.mark.parametrize("settings", [{"loss_scale": -1.0}, {"loss_scale_interval": 0}], ids=str)

@@ -374,6 +374,39 @@ def test_apply_optimizer_refuses_settings_that_no_solver_may_have(reason, linear
         ApplyOptimizer(**WRONG_SETTINGS[reason]).apply(gradients)
 
 
+def test_the_gradient_of_an_exponent_is_zero_where_the_base_is(make_model, run):
+    model = make_model("g (float[2] x) => (y) <float[2] w> { b = Relu(x)  v = Mul(w, w)  y = Pow(b, v) }", w=(2,))
+    model.graph.tensors()["w"].values = np.array([2.0, 1.0], np.float32)
+    graph = Legalize().apply(BuildGradients().apply(AttachLoss(loss="mse").apply(model).model).model).model
+    outputs = run(graph, {"x": np.array([0, 3], np.float32), "target": np.zeros(2, np.float32)})
+    np.testing.assert_allclose(outputs["w.grad"], [0, 3 * 3 * np.log(3) * 2], rtol=1e-5)
+
+
+def test_the_gradient_at_the_bounds_of_a_clip_is_zero(make_model, run):
+    text = "g (float[4] x) => (y) <float[4] w, float low, float high> { a = Mul(x, w)  y = Clip(a, low, high) }"
+    model = make_model(text, w=np.ones(4, np.float32), low=np.array(-1.0), high=np.array(1.0))
+    graph = Legalize().apply(BuildGradients().apply(AttachLoss(loss="mse").apply(model).model).model).model
+    outputs = run(graph, {"x": np.array([-1, -0.5, 0.5, 1], np.float32), "target": np.zeros(4, np.float32)})
+    np.testing.assert_allclose(outputs["w.grad"], [0, 0.125, 0.125, 0])
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = ReduceMax<keepdims=0>(a)", [0, 1.5, 1.5]),
+        ("y = ReduceMin<keepdims=0>(a)", [1, 0, 0]),
+        ("c = Max(a, three) y = ReduceSum<keepdims=0>(c)", [0, 1.5, 1.5]),
+    ],
+)
+def test_equal_extrema_share_their_gradient(body, expected, make_model, run):
+    text = f"g (float[3] x) => (y) <float[3] w, float three = {{3}}> {{ a = Mul(x, w)  {body} }}"
+    model = make_model(text, w=np.ones(3, np.float32))
+    model.graph.outputs[0].dtype, model.graph.outputs[0].shape = np.dtype(np.float32), ()
+    graph = Legalize().apply(BuildGradients(losses=("y",)).apply(model).model).model
+    found = run(graph, {"x": np.array([1, 3, 3], np.float32)})["w.grad"]
+    np.testing.assert_allclose(found, expected)
+
+
 def test_each_dropout_has_a_seed_of_its_own(make_model):
     text = "g (float[N,4] x) => (y) <float ratio> { h = Dropout(x, ratio)  y = Dropout(h, ratio) }"
     graph = TrainingMode(seed=5).apply(make_model(text, ratio=np.array(0.5))).model.graph
