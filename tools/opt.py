@@ -124,9 +124,10 @@ def _help_pass(name: str, loaded: PassClasses, out: TextIO) -> None:
         click.echo(f"\nNeeds {cls.requires}.", out)
     if cls.options():
         click.echo("\nOptions:", out)
+    width = max((len(f.name) for f in cls.options()), default=0)
     for f in cls.options():
         default = "" if f.default in (None, MISSING, (), "") else f" (default {print_value(f.default)})"
-        click.echo(f"  {f.name.replace('_', '-')}  {f.metadata['help']}{default}", out)
+        click.echo(f"  {f.name.replace('_', '-'):{width}}  {f.metadata['help']}{default}", out)
 
 
 class _Run:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -77,12 +78,14 @@ def check_pruned(
 ) -> Check:
     """Whether `pruned` computes what `original` does without the filters that `plan` removes.
 
-    Both are run on random inputs; `analysis`, of `original`, saves analysing it again.
+    Both are run on random inputs, in float32 whatever floats they have: that is what other floats round, and what ONNX
+    Runtime has all operators for. `analysis`, of `original`, saves analysing it again.
     Raises WootzError, which names the first tensor that differs, for a network that can't be run or computes something
     else. A network that the evaluator can't run unpruned is not executed.
     """
     start = time.perf_counter()
-    comparison = _Comparison(original, pruned, plan, analysis or analyse_channels(original))
+    analysis = analysis or analyse_channels(original)
+    comparison = _Comparison(_in_float32(original), _in_float32(pruned), plan, analysis)
     comparison.check_shapes()
     skipped = comparison.obstacle()
     compared = 0
@@ -254,6 +257,32 @@ def _with_inputs(model: Model, given: Mapping[str, np.ndarray]) -> Model:
         tensors[name].dtype, tensors[name].shape = values.dtype, list(values.shape)
         result.graph.inputs.append(tensors[name])
     return result
+
+
+def _in_float32(model: Model) -> Model:
+    """The same network in float32, where it has other floats."""
+    tensors = model.graph.tensors().values()
+    if not any(_is_other_float(t.dtype) for t in tensors):
+        return model
+    result = model.copy()
+    for tensor in result.graph.tensors().values():
+        if _is_other_float(tensor.dtype):
+            if isinstance(tensor, Constant):
+                tensor.values = tensor.values.astype(np.float32)
+            else:
+                tensor.dtype = np.dtype(np.float32)
+    for node in result.graph.nodes:
+        for attribute in ("to", "dtype"):
+            if node.attrs.get(attribute) in FLOAT_TYPES:
+                node.attrs[attribute] = onnx.TensorProto.FLOAT
+    return result
+
+
+def _is_other_float(dtype: Any) -> bool:
+    """Whether a type (of NumPy, or one of ONNX's numbers) is a float, and not float32."""
+    if isinstance(dtype, int):
+        return dtype in FLOAT_TYPES
+    return dtype is not None and np.dtype(dtype).name in ("float16", "bfloat16", "float64")
 
 
 def _first_run(model: Model, evaluate: Evaluator) -> tuple[dict[str, np.ndarray], Mapping[str, np.ndarray]]:

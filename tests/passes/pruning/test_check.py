@@ -244,3 +244,21 @@ def test_constant_channels_go_with_those_that_they_are_added_to() -> None:
     )
     network, plan = pruned(model)
     assert not check_pruned(model, network, plan, evaluate).skipped
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_other_floats_are_checked_in_float32(dtype: str) -> None:
+    """ONNX Runtime convolves neither float64 nor bfloat16 on the CPU."""
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")  # gives NumPy the type
+    model = CHAIN.copy()
+    for tensor in model.graph.tensors().values():
+        if isinstance(tensor, Constant):
+            tensor.values = tensor.values.astype(dtype)
+        elif tensor.dtype is not None:
+            tensor.dtype = np.dtype(dtype)
+    network, plan = pruned(model)
+    assert not check_pruned(model, network, plan, evaluate).skipped
+    network.graph.tensors()["w4"].values = (network.graph.tensors()["w4"].values * 1.05).astype(dtype)
+    with pytest.raises(WootzError, match="'y' is the first tensor that differs"):
+        check_pruned(model, network, plan, evaluate)

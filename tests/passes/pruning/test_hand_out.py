@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wootz.passes.errors import PassError
+from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.model import Model, Module
 from wootz.passes.ir.text import parse_text
 from wootz.passes.pipeline import parse_pass
@@ -122,3 +122,14 @@ def test_rate_0_asks_for_nothing() -> None:
 def test_a_network_without_convolutions() -> None:
     with pytest.raises(PassError, match="nothing was removed: the network has no convolutions"):
         parse_pass("prune-filters").apply(network("p = Relu(x) q = Relu(z) y = ReduceMax<keepdims = 0>(p)"))
+
+
+def test_a_note_says_where_nothing_could_be_executed() -> None:
+    def refuses(model: Model, feeds: object) -> dict[str, np.ndarray]:
+        raise WootzError("no such operator")
+
+    pass_ = replace(parse_pass("prune-filters{rate=0.5}"), evaluator=refuses)  # type: ignore[call-arg]
+    reason = "the unpruned network can't be run on random inputs: no such operator"
+    assert pass_.apply(MIXED).notes == (f"not executed to check it: {reason}",)
+    unchecked = replace(pass_, check=False)  # type: ignore[call-arg]
+    assert unchecked.apply(MIXED).notes == ()

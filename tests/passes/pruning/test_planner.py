@@ -229,3 +229,22 @@ def test_no_layer_is_left_without_filters() -> None:
     planner = Planner.of(model)
     plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
     assert [len(entry.keep) for entry in plan.layers] == [4, 1, 1, 1, 1, 1]
+
+
+def test_the_best_of_a_part_without_channels_comes_back() -> None:
+    """The part reads the less important filters of 'a' and 'b'; those of 'b' are the larger ones."""
+    model = network(
+        "[a] s = Conv(x, wa) [b] t = Conv(x, wb) u = Concat<axis = 1>(s, t) v = Gather<axis = 1>(u, some) "
+        "[c] w = Conv(v, wc) [d] z = Conv(u, wd) y = Add(w, z)",
+        wa=(2, 2, 1, 1),
+        wb=(2, 2, 1, 1),
+        wc=(1, 2, 1, 1),
+        wd=(1, 4, 1, 1),
+        some=(2,),
+    )
+    tensors = model.graph.tensors()
+    tensors["some"].values = np.asarray([0, 2])
+    tensors["wb"].values = 2 * tensors["wb"].values
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(range(len(planner.cells)), 0.5))
+    assert (plan.keep("a"), plan.keep("b")) == ((1,), (0, 1))
