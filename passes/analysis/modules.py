@@ -130,7 +130,7 @@ def _groups_of_layers(segments: Sequence[Segment], span: Span) -> Iterable[Seque
 def _blocks(segments: Sequence[Segment]) -> list[Span]:
     """Bundles, and if there are any, inverted bottlenecks: in order, none overlapping another."""
     bundles = [Span(i, i, (i, i)) for i, segment in enumerate(segments) if segment.kind == "block"]
-    if not bundles and not any(s.ends_in_concat and _reader(segments, i) for i, s in enumerate(segments)):
+    if not bundles:
         return []
     spans = bundles + _inverted_bottlenecks(segments)
     claimed = {i for span in spans for i in range(span.first, span.last + 1)}

@@ -228,9 +228,9 @@ class BlockPruner:
 
     def _whole_families(self, cells: Iterable[int]) -> tuple[int, ...]:
         """Those of `cells` whose families are among them as a whole: others would keep unequal counts."""
-        chosen = list(cells)
+        chosen = set(cells)
         torn = {cell.family for i, cell in enumerate(self.planner.cells) if i not in chosen}
-        return tuple(i for i in chosen if self.planner.cells[i].family not in torn)
+        return tuple(i for i in sorted(chosen) if self.planner.cells[i].family not in torn)
 
     @cached_property
     def _cells_of_convolution(self) -> dict[str, tuple[int, ...]]:
