@@ -22,6 +22,7 @@ from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.pruning.materializer import kept_atoms
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
+from wootz.passes.transforms.fold_constants import FoldConstants
 from wootz.passes.transforms.prune_blocks import BlockPruner
 
 TEACHER = "teacher/"
@@ -41,8 +42,9 @@ def student_loss(index: int) -> str:
 class TeacherStudent(Pass):
     """Puts the teacher and a student for each block side by side; the outputs are the students' losses.
 
-    1. The teacher is the network in inference mode: BatchNormalization folded, or written as Mul and Add where it can't
-       be, Dropout left out, weights constant, cut off after the last tensor that a student needs.
+    1. The teacher is the network in inference mode: constants and BatchNormalization folded, or the latter written as
+       Mul and Add where it can't be, Dropout left out, weights constant, cut off after the last tensor that a student
+       needs.
     2. A student is the block's modules, pruned, with what remains of the teacher's weights. It reads the teacher's
        input to these modules; its loss is mean((O - O')²) over all elements of the teacher's output O and its own
        output O'. Students may overlap: they never feed each other.
@@ -77,7 +79,8 @@ class TeacherStudent(Pass):
 
     def join(self, pruner: BlockPruner, blocks: Sequence[TuningBlock]) -> Model:
         """The joint graph of `blocks` with the pruner's model as teacher; student i is the i-th block."""
-        teacher = FoldBatchNorm().apply(replace(pruner.model, modules=pruner.modules)).model.graph.copy()
+        simplified = FoldConstants().apply(replace(pruner.model, modules=pruner.modules)).model
+        teacher = FoldBatchNorm().apply(simplified).model.graph.copy()
         _fix_inference_mode(teacher, pruner.analysis.shapes)
         taps = _Taps(teacher)
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})

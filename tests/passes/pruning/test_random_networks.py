@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Model, Variable
+from wootz.passes.ir.model import Graph, Model, Node, Variable
 from wootz.passes.ir.text import parse_text, print_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline
@@ -86,9 +86,19 @@ class Network:
         bias = [self.vector(outputs)] if self.integer(0, 1) else []
         weight = self.computed_weight(outputs, inputs // group, kernel)
         result = self.op("Conv", x, weight, *bias, pads=pads, group=group)
-        if self.integer(0, 1):
-            self.graph.nodes[-1].name = ""
+        self.rename(self.graph.nodes[-1])
         return result
+
+    def rename(self, node: Node) -> None:
+        """Some nodes have no name, and some that of a tensor, by which a node without a name is called."""
+        names = {other.name for other in self.graph.nodes}
+        unnamed = [other.outputs[0].name for other in self.graph.nodes if not other.name]
+        free = [name for name in unnamed if name not in names]
+        kind = self.integer(0, 3)
+        if kind == 0:
+            node.name = ""
+        elif kind == 1 and free:
+            node.name = free[0]
 
     def computed_weight(self, filters: int, inputs: int, kernel: int) -> object:
         """A weight that is a constant, quantised, quantised by filter, or standardised by the network."""
