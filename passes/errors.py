@@ -40,10 +40,12 @@ class VerificationError(WootzError):
 
 def one_line(text: str) -> str:
     """`text` as one line of bounded length, whatever the names in it: what can't be printed is escaped."""
-    if len(text) > LONGEST_MESSAGE:
-        half = LONGEST_MESSAGE // 2
-        text = f"{text[:half]} … {text[-half:]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _shortened("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _shortened(text)))
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]} … {text[-half:]}"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from wootz.passes.errors import LONGEST_MESSAGE, InputError, PassError, WootzErr
 
 
 def test_a_message_is_one_line_of_bounded_length_whatever_the_names_in_it() -> None:
+    assert len(one_line("\x00" * 10**6)) <= LONGEST_MESSAGE + 3
     name = "a\nb\x00\u2028\ud800é" + "x" * 10**6
     for error in (WootzError(name), InputError(name, "net\n.onnx", 1, 2), PassError("verify", name, name)):
         message = str(error)
