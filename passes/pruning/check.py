@@ -85,13 +85,13 @@ def check_pruned(
     """
     start = time.perf_counter()
     analysis = analysis or analyse_channels(original)
-    comparison = _Comparison(_in_float32(original), _in_float32(pruned), plan, analysis)
+    comparison = _Comparison(original, pruned, plan, analysis)
     comparison.check_shapes()
     skipped = comparison.obstacle()
     compared = 0
     if not skipped:
         try:
-            compared = comparison.run(evaluate)
+            compared = _Comparison(_in_float32(original), _in_float32(pruned), plan, analysis).run(evaluate)
         except _NotRunnable as error:
             skipped = str(error)
     return Check(compared, skipped, time.perf_counter() - start)
@@ -275,6 +275,9 @@ def _in_float32(model: Model) -> Model:
         for attribute in ("to", "dtype"):
             if node.attrs.get(attribute) in FLOAT_TYPES:
                 node.attrs[attribute] = onnx.TensorProto.FLOAT
+        filler = node.attrs.get("value")
+        if isinstance(filler, Constant) and _is_other_float(filler.dtype):
+            node.attrs["value"] = Constant(filler.name, filler.values.astype(np.float32))
     return result
 
 

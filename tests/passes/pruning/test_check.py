@@ -262,3 +262,18 @@ def test_other_floats_are_checked_in_float32(dtype: str) -> None:
     network.graph.tensors()["w4"].values = (network.graph.tensors()["w4"].values * 1.05).astype(dtype)
     with pytest.raises(WootzError, match="'y' is the first tensor that differs"):
         check_pruned(model, network, plan, evaluate)
+
+
+def test_other_floats_in_attributes() -> None:
+    model = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
+      g (float16[1,2,4,4] x) => (float y) <float16[2,2,1,1] w = {1,2,3,4}, float16[1,2,1,1] v = {1,2},
+      int64[1] n = {4}> {
+        [one] a = Conv(x, w)
+        c = ConstantOfShape<value: tensor = float16[1] {2}>(n)
+        b = Add(a, c)
+        [two] d = Conv(b, v)
+        e = Cast<to = 1>(d)
+        y = ReduceMax<keepdims = 0>(e)
+      }""")
+    network, plan = pruned(model)
+    assert not check_pruned(model, network, plan, evaluate).skipped
