@@ -210,10 +210,26 @@ def _convert_nodes(
 def _convert_node(node: onnx.NodeProto, scope: Scope, opset: int, version: int) -> Iterator[onnx.NodeProto]:
     if node.domain not in STANDARD_DOMAINS or since(node.op_type, opset) is None:
         yield node
-    elif opset < version:
+        return
+    _check_form(node, scope, opset)
+    if opset < version:
         yield from _upgrade(node, scope, opset, version)
     else:
         yield from _downgrade(node, scope, opset, version)
+
+
+def _check_form(node: onnx.NodeProto, scope: Scope, opset: int) -> None:
+    """Raises Unconvertible for a node that isn't one of its opset: rules take for granted that it is."""
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    rewriting = Rewriting(node, scope)
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        rewriting.refuse(f"has {len(node.input)} operands, which isn't what it has in opset {opset}")
+    for name, attribute in schema.attributes.items():
+        if attribute.required and name not in rewriting.attributes:
+            rewriting.refuse(f"lacks the attribute {name}")
+    for name, given in rewriting.attributes.items():
+        if name in schema.attributes and given.type != schema.attributes[name].type.value:
+            rewriting.refuse(f"has an attribute {name} of another type than that of opset {opset}")
 
 
 def _upgrade(node: onnx.NodeProto, scope: Scope, opset: int, version: int) -> Iterator[onnx.NodeProto]:

@@ -213,6 +213,8 @@ def _pool(node: Rewriting, opset: int) -> None:
 
 def _image_scaler(node: Rewriting, opset: int) -> None:
     """x · scale + bias, a bias a channel."""
+    if node.get("bias") is None:
+        node.refuse("lacks the attribute bias")
     scaled = node.op("Mul", node.input(0), node.constant(node.get("scale", 1.0)))
     bias = np.asarray(node.get("bias"), np.float32).reshape(-1, 1, 1)
     node.op("Add", scaled, node.constant(bias), outputs=node.outputs)

@@ -478,6 +478,10 @@ def test_a_form_of_an_operator_comes_back(case):
 @pytest.mark.parametrize(
     ("opset", "nodes", "reason"),
     [
+        (7, "y = Upsample<scales=[1.0,2.0,2.0]>(x, s)", "has 2 operands, which isn't what it has in opset 7"),
+        (7, "y = Upsample(x)", "Upsample node that computes 'y' lacks the attribute scales"),
+        (7, "y = ImageScaler(x)", "ImageScaler node that computes 'y' lacks the attribute bias"),
+        (9, "y = Clip<min=[1.0]>(x)", "has an attribute min of another type than that of opset 9"),
         (8, "y = Scan<num_scan_inputs=1, body = b (float[3] i) => (float[3] o) { o = Relu(i) }>(, x)", "a batch dim"),
         (9, "z, a, c, d, e = BatchNormalization(x, s, s, s, s) y = Add(z, d)", "the saved statistics of a batch"),
         (11, "z, m = Dropout(x) f = Cast<to=1>(m) y = Mul(z, f)", "a mask that is read"),
