@@ -220,7 +220,7 @@ def _convert_node(node: onnx.NodeProto, scope: Scope, opset: int, version: int) 
 
 def _check_form(node: onnx.NodeProto, scope: Scope, opset: int) -> None:
     """Raises Unconvertible for a node that isn't one of its opset: rules take for granted that it is."""
-    schema = onnx.defs.get_schema(node.op_type, opset)
+    schema: Any = onnx.defs.get_schema(node.op_type, opset)  # onnx's stubs have no numbers for types of attributes
     rewriting = Rewriting(node, scope)
     if not schema.min_input <= len(node.input) <= schema.max_input:
         rewriting.refuse(f"has {len(node.input)} operands, which isn't what it has in opset {opset}")
