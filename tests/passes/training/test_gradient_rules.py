@@ -375,6 +375,7 @@ def test_equals_finite_differences(case, forward, feeds, in_double_precision, ru
     found = gradients(run_reference(BuildGradients().apply(double).model, feeds))
     rng = np.random.default_rng(4)
     for parameter, gradient in found.items():
+        assert gradient.shape == tuple(double.graph.tensors()[parameter].shape), parameter
         direction = rng.normal(size=gradient.shape)
 
         def loss(step, parameter=parameter, direction=direction):
