@@ -136,7 +136,7 @@ def test_training_has_the_loss_and_trains(load, run, random) -> None:
     assert [(t.name, t.dtype) for t in graph.inputs] == [("data", np.float32), ("label", np.int64)]
     assert [n.op for n in graph.nodes] == ["Flatten", "Gemm", "Dropout", "SoftmaxCrossEntropyLoss"]
     model = BuildGradients().apply(TrainingMode().apply(result.model).model).model
-    trained = ApplyOptimizer(labels="label").apply(model).model
+    trained = ApplyOptimizer(labels=("label",)).apply(model).model
     interface = TrainingInterface.of(trained)
     assert (interface.data, interface.labels, interface.losses) == ("data", "label", ("loss",))
     assert {s.input for s in interface.slots if s.kind == "parameter"} == {"fc.weight", "fc.bias"}
