@@ -228,7 +228,7 @@ def _check_form(node: onnx.NodeProto, scope: Scope, opset: int) -> None:
         if attribute.required and name not in rewriting.attributes:
             rewriting.refuse(f"lacks the attribute {name}")
     for name, given in rewriting.attributes.items():
-        if name in schema.attributes and given.type != schema.attributes[name].type.value:  # type: ignore[attr-defined]
+        if name in schema.attributes and given.type != schema.attributes[name].type.value:
             rewriting.refuse(f"has an attribute {name} of another type than that of opset {opset}")
 
 
