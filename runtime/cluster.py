@@ -63,6 +63,8 @@ def connect() -> Cluster:
         from mpi4py import MPI
     except ImportError as missing:
         raise WootzError("started by mpiexec, but mpi4py is missing: install wootz[mpi]") from missing
+    except RuntimeError as error:  # mpi4py's own
+        raise WootzError(f"started by mpiexec, but {' '.join(str(error).split())[:80]}: install wootz[mpi]") from error
     return MpiCluster(MPI)
 
 
