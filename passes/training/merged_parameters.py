@@ -1,53 +1,80 @@
 """Parameters that an exporter has merged, since they are equal before training, become parameters of their own again.
 
-PyTorch's older exporter leaves one of them, and gives the others as its Identity. The newer one lets all layers read
-the one that is left, which then looks like a parameter that layers share. Only constants of equal elements (scales of
-ones, biases of zeros) are equal by accident; and layers that share a module share its other weights, too.
+PyTorch's older exporter leaves one of them, and gives the others as its Identity. The newer one, which names its nodes
+`node_…`, lets all layers read the one that is left, so that it looks like a parameter that layers share. Only constants
+of equal elements (scales of ones, biases of zeros) are equal by accident; and a module that is called several times has
+its other weights in common, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wootz.passes.ir.model import Constant, Graph, Node, producer, separate_merged_constants
 from wootz.passes.training.gradient_rules import ALSO_NUMBERS, PASSING_OPERATORS, WEIGHT_OPERANDS
 
+NEWER_EXPORTER = "node_"
+"""What the names of the newer exporter's nodes begin with."""
 STATISTICS = {"BatchNormalization": (3, 4)}
 """What training changes beside parameters."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a layer reads a constant: as which operand of which operator, and the nearest weights before, by node."""
+
+    op: str
+    index: int
+    before: Mapping[int, int]
+    constant: Constant
+
+    def is_of_module(self, other: _Reading) -> bool:
+        """Whether one module, called at two places, reads the constant here and there."""
+        is_alike = (self.op, self.index) == (other.op, other.index) and bool(self.before)
+        same_weights = set(self.before.values()) == set(other.before.values())
+        return is_alike and same_weights and self.before.keys().isdisjoint(other.before.keys())
 
 
 def separate_merged_parameters(graph: Graph) -> int:
     """Separates merged parameters and running statistics; gives the number of new constants.
 
-    What was an Identity keeps its name. Of a constant of equal elements that several layers read, the first keeps it,
-    and the others have `<node>/<name>`, unless the convolutions or products before them have their weight in common.
+    What was an Identity keeps its name. Of a constant of equal elements that several layers of the newer exporter read,
+    the first keeps it, and the others have `<node>/<name>`, unless the weights before them are the same.
     """
     separated = separate_merged_constants(graph)
     names = set(graph.tensors())
-    kept: dict[int, Hashable] = {}
-    twins: dict[tuple[int, Hashable], Constant] = {}
+    readings: dict[int, list[_Reading]] = {}
+    twins = 0
     for node in graph.nodes:
-        for index in _parameter_places(node):
+        for index in _parameter_places(node) if node.name.startswith(NEWER_EXPORTER) else ():
             reader, place = _reading(node, index)
             constant = reader.inputs[place]
             if not isinstance(constant, Constant) or not _is_uniform(constant):
                 continue
             if node.op in ALSO_NUMBERS and constant.values.size == 1 and "." not in constant.name:
                 continue
-            layer = (_weight_before(node), node.op, index)
-            if kept.setdefault(id(constant), layer) == layer:
-                continue
-            twin = twins.get((id(constant), layer))
-            if twin is None:
-                prefix = node.name or node.outputs[0].name
-                name = f"{prefix}/{constant.name}"
-                name = f"{prefix}/{index}/{constant.name}" if name in names else name
-                names.add(name)
-                twin = twins[id(constant), layer] = Constant(name, constant.values)
-            reader.inputs[place] = twin
-    return separated + len(twins)
+            known = readings.setdefault(id(constant), [])
+            mine = _Reading(node.op, index, _weights_before(node), constant)
+            shared = next((r.constant for r in known if r.is_of_module(mine)), None)
+            if shared is None and known:
+                shared = Constant(_fresh_name(node, index, constant, names), constant.values)
+                twins += 1
+            mine = replace(mine, constant=constant if shared is None else shared)
+            known.append(mine)
+            if mine.constant is not constant:
+                reader.inputs[place] = mine.constant
+                readings[id(mine.constant)] = [mine]
+    return separated + twins
+
+
+def _fresh_name(node: Node, index: int, constant: Constant, names: set[str]) -> str:
+    name = f"{node.name}/{constant.name}"
+    name = f"{node.name}/{index}/{constant.name}" if name in names else name
+    names.add(name)
+    return name
 
 
 def _parameter_places(node: Node) -> list[int]:
@@ -66,16 +93,24 @@ def _reading(node: Node, index: int) -> tuple[Node, int]:
     return node, index
 
 
-def _weight_before(node: Node) -> Hashable:
-    """The nearest weight of unequal elements, of `node` or of what it reads; the node itself where there is none."""
-    current: Node | None = node
-    while current is not None:
-        for index in _parameter_places(current):
-            operand = current.inputs[index]
-            if isinstance(operand, Constant) and not _is_uniform(operand):
-                return id(operand)
-        current = next((p for p in map(producer, current.inputs) if p is not None), None)
-    return id(node)
+def _weights_before(node: Node) -> dict[int, int]:
+    """A weight of unequal elements of `node`, or of each of the nearest nodes before that have one, by `id` of both."""
+    found: dict[int, int] = {}
+    seen: set[int] = set()
+    pending: list[Node | None] = [node]
+    while pending:
+        current = pending.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        operands = [_reading(current, i) for i in _parameter_places(current)]
+        constants = [n.inputs[i] for n, i in operands if isinstance(n.inputs[i], Constant)]
+        weight = next((c for c in constants if c.values.dtype.kind == "f" and not _is_uniform(c)), None)
+        if weight is None:
+            pending.extend(producer(t) for t in current.inputs)
+        else:
+            found[id(current)] = id(weight)
+    return found
 
 
 def _is_uniform(constant: Constant) -> bool:

@@ -223,9 +223,9 @@ def test_mixed_precision_and_gradients_agree_on_what_is_trained(make_model):
 SHARED = """g (float[N,4] x) => (y, z) <float[4,4] v, float[4,4] w, float[4] ones, float[4] b> {{
   z = MatMul(x, w)
   h = MatMul(x, v)
-  [first] h1 = Mul(h, ones)
+  [node_first] h1 = Mul(h, ones)
   i = MatMul(h1, {weight})
-  [second] i1 = Mul(i, {scale})
+  [node_second] i1 = Mul(i, {scale})
   y = Add(i1, b)
 }}"""
 
@@ -237,17 +237,43 @@ def test_equal_parameters_of_layers_are_separated_and_shared_layers_stay_shared(
         assert separate_merged_parameters(model.graph) == 0
         return count, [t.name for node in model.graph.nodes if node.op == "Mul" for t in node.inputs[1:]]
 
-    assert names("w", "ones", ONES) == (1, ["ones", "second/ones"])
+    assert names("w", "ones", ONES) == (1, ["ones", "node_second/ones"])
     assert names("v", "ones", ONES) == (0, ["ones", "ones"])
     assert names("w", "ones", np.arange(4, dtype=np.float32)) == (0, ["ones", "ones"])
+
+
+def test_norms_on_a_residual_stream_and_on_parts_of_one_tensor_are_separated(make_model):
+    text = """g (float[N,8] x) => (y) <float[8] embedding, float[8,8] w, float[8] ones, float[4] fours> {
+      e = Add(x, embedding)
+      [node_a] a = LayerNormalization(e, ones)
+      b = MatMul(a, w)
+      r = Add(e, b)
+      [node_c] c = LayerNormalization(r, ones)
+      q, k = Split<axis=1, num_outputs=2>(c)
+      m, n = Split<axis=1, num_outputs=2>(b)
+      [node_m] m1 = LayerNormalization(m, fours)
+      [node_n] n1 = LayerNormalization(n, fours)
+      y = Sum(q, k, m1, n1)
+    }"""
+    weights = {"embedding": (8,), "w": (8, 8), "ones": np.ones(8, np.float32), "fours": np.ones(4, np.float32)}
+    model = make_model(text, **weights)
+    assert separate_merged_parameters(model.graph) == 2
+    scales = [n.inputs[1].name for n in model.graph.nodes if n.op == "LayerNormalization"]
+    assert scales == ["ones", "node_c/ones", "fours", "node_n/fours"]
+
+
+def test_a_constant_that_layers_of_another_exporter_share_stays_shared(make_model):
+    text = SHARED.replace("node_", "").format(weight="w", scale="ones")
+    model = make_model(text, v=(4, 4), w=(4, 4), ones=ONES, b=(4,))
+    assert separate_merged_parameters(model.graph) == 0
 
 
 def test_running_statistics_that_are_equal_at_first_are_separated(make_model):
     text = """g (float[N,4] x) => (y) <float[4,4] w, float[4] ones, float[4] zeros> {
       c = MatMul(x, w)
-      [norm] y = BatchNormalization(c, ones, zeros, zeros, ones)
+      [node_norm] y = BatchNormalization(c, ones, zeros, zeros, ones)
     }"""
     model = make_model(text, w=(4, 4), ones=ONES, zeros=ZEROS)
     assert separate_merged_parameters(model.graph) == 2
     (norm,) = (n for n in model.graph.nodes if n.op == "BatchNormalization")
-    assert [t.name for t in norm.inputs[1:]] == ["ones", "zeros", "norm/zeros", "norm/ones"]
+    assert [t.name for t in norm.inputs[1:]] == ["ones", "zeros", "node_norm/zeros", "node_norm/ones"]
