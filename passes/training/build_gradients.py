@@ -35,7 +35,7 @@ class BuildGradients(Pass):
     1. Parameters are the constants that an operator uses as weights (convolution, normalisation, slope, …; running
        statistics and preprocessing constants are not), and that the losses depend on.
     2. What `frozen` names is not trained: a name, or a prefix that ends in `/` or `*`. Nor is a parameter with
-       lr_mult 0 (metadata `wootz.multipliers`), nor what an exporter wrote where the network has no parameter
+       lr_mult 0 (metadata `wootz.multipliers`), nor what stands where the network itself has no parameter
        (`wootz.passes.training.parameters.is_placeholder`): a note names it, and `trained` has it trained. Merged
        parameters are separated, as `training-mode` does.
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.

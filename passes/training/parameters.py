@@ -1,7 +1,7 @@
 """Which constants of a graph are parameters that a loss trains, and which only look like some.
 
 Three questions, in this order. Is it a weight? A constant is where an operator reads it as one of WEIGHT_OPERANDS, also
-behind a change of layout. Did an exporter write it where the network has no parameter? `is_placeholder` holds the
+behind a change of layout. Does it stand where the network itself has no parameter? `is_placeholder` holds the
 rules for that. Would a weight stay as it is, unnoticed, since no gradient reaches it? That is refused.
 """
 
@@ -37,13 +37,19 @@ GENERATED_NAME = re.compile(r"(.*/)?(onnx::\w+_\d+|val_\d+|\d+)")
 STATE_NAME = re.compile(r"(.*/)?\w+(\.\w+)+")
 """How PyTorch names parameters, `layer1.0.scale`, perhaps behind a prefix of ours."""
 
+RANGE_OPERATORS = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Cast", "Clip", "Gather", "Transpose", "Reshape", "Identity", "Pad"}
+)
+"""What pixels go through before the first layer."""
+FIRST_LAYERS = frozenset({"Conv", "Gemm", "MatMul", "BatchNormalization"})
+
 NAMED = 12
 """How many placeholders a note names."""
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is trained, in the graph's order, and what is not, since an exporter wrote it (see `is_placeholder`)."""
+    """What is trained, in the graph's order, and what only looks like a weight (see `is_placeholder`)."""
 
     trained: tuple[Constant, ...]
     placeholders: tuple[Constant, ...]
@@ -65,7 +71,7 @@ def _placeholder_notes(placeholders: Iterable[Constant]) -> tuple[str, ...]:
         return ()
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     listed = ", ".join(names[:NAMED]) + more
-    return (f"not trained, since an exporter wrote them where the network has no parameter: {listed}",)
+    return (f"not trained, since the network itself has no parameter there: {listed}",)
 
 
 def find_parameters(
@@ -97,7 +103,7 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 
 
 def is_placeholder(constant: Constant) -> bool:
-    """Whether an exporter has written a weight of an operator where the network itself has none.
+    """Whether `constant` stands where operators have weights, and the network itself has none.
 
     1. It comes from a Constant node of PyTorch's older exporter (`/norm/Constant_1_output_0`).
     2. It is the scale of ones or the bias of zeros of an InstanceNormalization, GroupNormalization or
@@ -105,12 +111,18 @@ def is_placeholder(constant: Constant) -> bool:
        perhaps in another shape, is multiplied by a weight: so PyTorch's group_norm is written.
     3. It has such a name, and Concat puts it, equal numbers, beside others: padding.
     4. It is the same filter for each channel of a depthwise convolution without bias: an anti-aliasing filter.
+    5. It brings the network's input into range, element by element and before anything else, and has no name of a
+       parameter: a mean and a scale of pixels.
     """
     if CONSTANT_NODE.fullmatch(_given_name(constant)):
         return True
     readers = [n for n in constant.outputs if not n.domain]
     return bool(readers) and all(
-        _is_neutral(constant, n) or _is_padding(constant, n) or _is_one_filter(constant, n) for n in readers
+        _is_neutral(constant, n)
+        or _is_padding(constant, n)
+        or _is_one_filter(constant, n)
+        or _is_normalisation(constant, n)
+        for n in readers
     )
 
 
@@ -146,6 +158,22 @@ def _is_one_filter(constant: Constant, node: Node) -> bool:
     filters = np.asarray(constant.values)
     is_depthwise = node.attrs.get("group", 1) == len(filters) > 1 and filters.shape[1] == 1
     return is_depthwise and bool((filters == filters[:1]).all()) and not _is_uniform(constant)
+
+
+def _is_normalisation(constant: Constant, node: Node) -> bool:
+    """Whether `node` brings the network's input into range by `constant`, for a layer behind it (rule 5)."""
+    if node.op not in ("Mul", "Add") or STATE_NAME.fullmatch(_given_name(constant)):
+        return False
+    before: Node | None = node
+    while before is not None and before.op in RANGE_OPERATORS and not before.domain:
+        data = [t for t in before.inputs if not isinstance(t, Constant)]
+        if len(data) != 1:
+            return False
+        before = producer(data[0])
+    behind = node
+    while before is None and behind.op in RANGE_OPERATORS and len(behind.outputs[0].outputs) == 1:
+        behind = behind.outputs[0].outputs[0]
+    return before is None and behind.op in FIRST_LAYERS
 
 
 def _is_uniform(constant: Constant) -> bool:

@@ -172,12 +172,29 @@ def normalised(make_model, scale, bias, rest="y = Relu(n)", values=(ONES, ZEROS)
 @pytest.mark.parametrize("names", [("/n/Constant_output_0", "/n/Constant_1_output_0"), ("val_8", "val_11"), ("7", "8")])
 def test_scales_and_biases_that_an_exporter_made_up_are_not_trained(names, make_model):
     model = normalised(make_model, *names)
-    note = f"not trained, since an exporter wrote them where the network has no parameter: {', '.join(names)}"
+    note = f"not trained, since the network itself has no parameter there: {', '.join(names)}"
     assert gradients(model) == (["w"], (note,))
     assert gradients(model, trained=names) == (["w", *names], ())
     assert placeholder_notes(model.graph) == (note,)
     with pytest.raises(PassError, match=r"trained=val_9 names no constant"):
         gradients(model, trained=("val_9",))
+
+
+@pytest.mark.parametrize("name", ["scale", "val_3", "embedded.scale"])
+def test_what_brings_pixels_into_range_is_not_trained(name, make_model):
+    text = f"""g (float[N,3,4,4] x) => (y)
+    <float[3,1,1] mean, float[3,1,1] "{name}", float[1,3,1,1] shift, float[4,3,1,1] w> {{
+      centred = Sub(x, mean)
+      scaled = Mul(centred, "{name}")
+      shifted = Add(scaled, shift)
+      y = Conv(shifted, w)
+    }}"""
+    weights = {"mean": (3, 1, 1), name: (3, 1, 1), "shift": (1, 3, 1, 1), "w": (4, 3, 1, 1)}
+    trained, notes = gradients(make_model(text, **weights))
+    is_parameter = name == "embedded.scale"
+    assert trained == ([name, "w"] if is_parameter else ["w"])
+    assert "shift" in notes[0]
+    assert (name in notes[0]) != is_parameter
 
 
 def test_a_norm_with_names_of_its_own_or_with_learned_values_is_trained(make_model):
