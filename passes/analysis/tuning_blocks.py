@@ -61,6 +61,7 @@ def identify_blocks(
     for run in runs:
         block = TuningBlock(tuple(letters[number] for number in run))
         block_of.update(dict.fromkeys(run, block))
+    assert len(block_of) == sum(map(len, runs)), "a symbol is in several blocks"
     blocks = sorted(dict.fromkeys(block_of[n] for n in sorted(block_of)), key=lambda block: block.modules[0])
     return BlockPlan(tuple(blocks), tuple(_composite_vector(network, block_of) for network in networks))
 
