@@ -127,12 +127,13 @@ def _filters_and_inputs(convolution: Node) -> tuple[int, int]:
 def find_segments(graph: Graph) -> tuple[Segment, ...]:
     """All that lies between the first and the last cut. Computations of shapes are left out.
 
-    Where a shape that is needed later is read off a tensor between two cuts, these are none.
+    Where a shape that is needed later is read off a tensor between two cuts, these are none. Then what was a cut
+    before lies between two as well.
     """
     segments = _between_cuts(graph)
     uses = _uses_of_extents(graph)
     place = {id(node): i for i, segment in enumerate(segments) for node in segment.nodes}
-    inside = {t.name: i for i, s in enumerate(segments) for n in s.nodes for t in n.outputs if t.name != s.exit}
+    made = {t.name: i for i, segment in enumerate(segments) for node in segment.nodes for t in node.outputs}
     joined: list[Segment] = []
     until = -1
     for i, segment in enumerate(segments):
@@ -141,8 +142,10 @@ def find_segments(graph: Graph) -> tuple[Segment, ...]:
         else:
             before = joined.pop()
             joined.append(Segment(before.entry, segment.exit, (*before.nodes, *segment.nodes)))
-        readers = [place.get(node, len(segments)) for tensor, node in uses if inside.get(tensor) == i]
-        until = max([until, *readers])
+        readers = [(tensor, place.get(node, len(segments))) for tensor, node in uses if made.get(tensor) == i]
+        until = max([until, *(reader for tensor, reader in readers if tensor != segment.exit)])
+        if until > i:
+            until = max([until, *(reader for _, reader in readers)])
     return tuple(joined if until < len(segments) else joined[:-1])
 
 

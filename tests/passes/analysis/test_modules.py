@@ -116,6 +116,18 @@ def test_a_shape_that_is_needed_later_is_no_cut_where_it_is_read_between_two() -
     assert [s.exit for s in segments] == ["a", "y"]
 
 
+def test_a_cut_between_joined_segments_is_none_either() -> None:
+    """The shape of `b` joins what lies around `d`, whose shape is needed still later."""
+    body = (
+        "[c0] a = Conv(x, w1) [c1] b = Conv(a, w1) [a1] d = Add(b, a) [sb] t = Shape(b) [sd] u = Shape(d) "
+        "[c2] e = Conv(d, w1) [v1] f = Reshape(e, t) [c3] g = Conv(f, w1) [a2] h = Add(g, f) [c4] i = Conv(h, w1) "
+        "[v2] j = Reshape(i, u) [c5] k = Conv(j, w1) [r] l = Relu(k) [c6] m = Conv(l, w1) [a3] y = Add(m, j)"
+    )
+    model = network(body, "w1")
+    assert [s.exit for s in find_segments(model.graph)] == ["a", "j", "y"]
+    assert [(m.entry, m.exit) for m in find_modules(model)[0]] == [("a", "j"), ("j", "y")]
+
+
 def test_a_module_whose_shapes_come_from_elsewhere_is_none() -> None:
     body = (
         "[s] s = Shape(x) [c0] a = Conv(x, w1) [r0] b = Relu(a) [c1] c = Conv(b, w1) [a1] d = Add(c, a) "
