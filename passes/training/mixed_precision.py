@@ -99,6 +99,8 @@ class _Rewrite:
     def _visit(self, node: Node) -> None:
         if self._runs_in_half(node):
             self.in_half += 1
+            if node.op == "Clip":
+                self._state_bounds(node)
             node.inputs = [self._to_half(t) if _is_data(node, i) else t for i, t in enumerate(node.inputs)]
             self.builder.graph.nodes.append(node)
             for index, tensor in enumerate(node.outputs):
@@ -110,6 +112,14 @@ class _Rewrite:
         self.builder.graph.nodes.append(node)
         if narrows:
             self._narrow_result(node)
+
+    def _state_bounds(self, node: Node) -> None:
+        """Gives a Clip both bounds: ONNX Runtime 1.19 on CPUs takes 0 for one that a Clip of float16 leaves out."""
+        given = [*node.inputs, *(Variable.empty() for _ in range(3 - len(node.inputs)))]
+        for index, (bound, name) in enumerate(((-np.inf, "least"), (np.inf, "largest")), start=1):
+            if given[index].is_empty():
+                given[index] = self.builder.constant(np.asarray(bound), f"{node.outputs[0].name}.{name}", dtype=HALF)
+        node.inputs = given
 
     def _runs_in_half(self, node: Node) -> bool:
         if node.domain or node.op not in PRODUCTS | FOLLOWING or _is_square(node):

@@ -71,32 +71,33 @@ def gather(b: Backward) -> Gradients:
     """dy goes back to where it was taken from; elements taken more than once sum theirs."""
     dy, x, indices = b.gradient(), b.operand(0), b.operand(1)
     axis = b.attribute("axis", 0) % x.rank
-    if isinstance(indices.tensor, Constant) and indices.rank == 1 and isinstance(x.shape[axis], int):
+    if isinstance(indices.tensor, Constant) and indices.rank < 2 and isinstance(x.shape[axis], int):
         size = int(x.shape[axis])
-        taken = [int(i) % size for i in indices.tensor.values]
+        taken = [int(i) % size for i in indices.tensor.values.ravel()]
         if not taken:
             return [_zeros(x)]
         if len(set(taken)) == len(taken):
-            return [_put_back(dy, taken, axis, size)]
+            parts = dy if indices.rank else dy.op("Unsqueeze", dy.integers([axis]))
+            return [_put_back(parts, taken, axis, size)]
     to_front = [*range(axis, axis + indices.rank), *range(axis), *range(axis + indices.rank, dy.rank)]
     rows = [axis, *range(axis), *range(axis + 1, x.rank)]
     zeros = _zeros(_turned(x, rows))
     column = indices.op("Unsqueeze", indices.integers([-1]))
-    summed = zeros.op("ScatterND", column, _turned(dy, to_front), reduction="add")
+    summed = _scattered(zeros, "ScatterND", column, _turned(dy, to_front))
     return [_turned(summed, np.argsort(rows).tolist())]
 
 
 def gather_elements(b: Backward) -> Gradients:
     """dy is added where each element was taken."""
-    zeros = _zeros(b.operand(0))
-    return [zeros.op("ScatterElements", b.operand(1), b.gradient(), axis=b.attribute("axis", 0), reduction="add")]
+    zeros, axis = _zeros(b.operand(0)), b.attribute("axis", 0)
+    return [_scattered(zeros, "ScatterElements", b.operand(1), b.gradient(), axis=axis)]
 
 
 def gather_nd(b: Backward) -> Gradients:
     """dy is added where each slice was taken."""
     if b.attribute("batch_dims", 0):
         raise NoRule("batch_dims are not supported")
-    return [_zeros(b.operand(0)).op("ScatterND", b.operand(1), b.gradient(), reduction="add")]
+    return [_scattered(_zeros(b.operand(0)), "ScatterND", b.operand(1), b.gradient())]
 
 
 def top_k(b: Backward) -> Gradients:
@@ -199,6 +200,14 @@ def depth_to_space(b: Backward) -> Gradients:
 
 def space_to_depth(b: Backward) -> Gradients:
     return [b.gradient().op("DepthToSpace", blocksize=b.attribute("blocksize"))]
+
+
+def _scattered(zeros: Expression, scatter: str, indices: Expression, dy: Expression, **attributes: int) -> Expression:
+    """`dy` added to `zeros` by ScatterND or ScatterElements; in float32 for float16, which ONNX Runtime can't add on
+    CPUs."""
+    wide = np.dtype(np.float32) if dy.dtype == np.float16 else dy.dtype
+    summed = zeros.as_type(wide).op(scatter, indices, dy.as_type(wide), reduction="add", **attributes)
+    return summed.as_type(dy.dtype)
 
 
 def _put_back(dy: Expression, taken: list[int], axis: int, size: int) -> Expression:

@@ -163,6 +163,40 @@ def test_a_constant_that_float16_lacks_keeps_its_node_in_float32(constant, in_ha
     assert (model.graph.tensors()["b"].dtype == np.float16) == in_half
 
 
+@pytest.mark.parametrize("bounds", ["", ", low", ', "", high', ", low, high"])
+def test_a_clip_without_one_bound_has_none(bounds, make_model, run):
+    """ONNX Runtime takes 0 for it in float16."""
+    text = f"""g (float[3,4] x) => (float[3,4] y, loss) <float[4,4] w, float low, float high> {{
+      a = MatMul(x, w)
+      y = Clip(a{bounds})
+      loss = ReduceSum<keepdims=0>(y)
+    }}"""
+    values = {"low": np.array(-3.0), "high": np.array(5.0)}
+    weights = {"w": np.eye(4) * 2} | {name: value for name, value in values.items() if name in bounds}
+    model = make_model(text, **weights)
+    half = MixedPrecision().apply(model).model
+    verify(half)
+    batch = np.linspace(-8, 8, 12, dtype=np.float32).reshape(3, 4)
+    expected, found = (run(m, {"x": batch})["y"] for m in (model, half))
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("indices", [np.array(1), np.array([1, 1]), np.array([2, 0])], ids=["scalar", "twice", "once"])
+def test_gradients_of_gathered_elements_are_added(indices, make_model, run):
+    """ONNX Runtime's ScatterND on CPUs adds no float16."""
+    text = f"""g (float[3,4] x) => (loss) <float[4,4] w, int64[{",".join(map(str, indices.shape))}] i> {{
+      a = MatMul(x, w)
+      y = Gather<axis=1>(a, i)
+      loss = ReduceSum<keepdims=0>(y)
+    }}"""
+    model = make_model(text, w=(4, 4), i=indices)
+    batch = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    half = MixedPrecision().apply(model).model
+    graphs = (Legalize().apply(BuildGradients().apply(m).model).model for m in (model, half))
+    expected, found = (run(graph, batch)["w.grad"] for graph in graphs)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
 def test_outputs_beside_the_loss_keep_name_and_type(make_model):
     text = """g (float[N,4] x) => (y, loss) <float[4,4] w> {
       y = MatMul(x, w)
