@@ -132,12 +132,12 @@ def _grouped(
 def gemm(walk: ChannelWalk, node: Node) -> None:
     """Gemm with a constant right operand: a fully connected layer."""
     matrix = walk.matrix(node, 1)
-    if matrix is None or node.attrs.get("transA", 0):
+    if matrix is None:
         walk.lock_inputs(node, f"{walk.where(node)} multiplies by something else than a constant matrix from the right")
         return
     holder, operand, constant, is_transposed = matrix
     filter_axis = 0 if bool(node.attrs.get("transB", 0)) != is_transposed else 1
-    inputs = walk.channels(node, node.inputs[0], 1)
+    inputs = walk.channels(node, node.inputs[0], 0 if node.attrs.get("transA", 0) else 1)
     outputs = walk.new_layer(node, constant.shape[filter_axis], constant, filter_axis, "linear")
     walk.use(holder, operand, along(outputs, filter_axis, 2), along(inputs, 1 - filter_axis, 2))
     labels = along(outputs, 1, 2)

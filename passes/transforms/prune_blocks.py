@@ -158,7 +158,7 @@ class BlockPruner:
         """See the function `prunable_convolutions`."""
         analysis = self.analysis
         tables = []
-        for module, inside in self._layers_inside.items():
+        for module, inside in self._convolutions_inside.items():
             locked = {}
             for position in inside:
                 if not self._cells_of_convolution[analysis.layers[position].name]:
@@ -184,15 +184,19 @@ class BlockPruner:
 
     @cached_property
     def _layers_inside(self) -> dict[Module, tuple[int, ...]]:
-        """The positions of each module's convolutions in the analysis."""
+        """The positions of each module's layers in the analysis."""
         place = {id(node): i for i, node in enumerate(self.model.graph.nodes)}
         inside = {}
         for module in self.modules:
             nodes = {place[id(node)] for node in module_nodes(self.model, module)}
-            inside[module] = tuple(
-                i for i, layer in enumerate(self.analysis.layers) if layer.is_convolution and layer.node in nodes
-            )
+            inside[module] = tuple(i for i, layer in enumerate(self.analysis.layers) if layer.node in nodes)
         return inside
+
+    @cached_property
+    def _convolutions_inside(self) -> dict[Module, tuple[int, ...]]:
+        """Those of `_layers_inside` that rates are for; fully connected ones of a gate follow what they scale."""
+        layers = self.analysis.layers
+        return {m: tuple(i for i in inside if layers[i].is_convolution) for m, inside in self._layers_inside.items()}
 
     @cached_property
     def _is_chain(self) -> bool:
@@ -205,6 +209,7 @@ class BlockPruner:
             for module, inner in self._inner_cells.items()
             for cell in inner
             for position in self.planner.cells[cell].layers
+            if self.analysis.layers[position].is_convolution
         )
 
     def _makes_feature_map(self, position: int, module: Module) -> bool:
@@ -241,7 +246,7 @@ class BlockPruner:
             if self._is_chain:
                 own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
                 allowed = set(self._whole_families(own_cells))
-            for position in inside:
+            for position in self._convolutions_inside[module]:
                 is_depthwise = self.analysis.layers[position].kind == "depthwise"
                 own = () if is_depthwise else tuple(i for i in self.planner.cells_of(position) if i in allowed)
                 cells[self.analysis.layers[position].name] = own

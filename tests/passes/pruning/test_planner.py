@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 
@@ -15,12 +17,13 @@ from wootz.passes.pruning.planner import Planner
 from wootz.passes.transforms.prune_blocks import plan_blocks, prunable_convolutions
 
 
-def network(nodes: str, modules: str = "[]", **weights: tuple[int, ...]) -> Model:
-    """A network from x[1,2,2,2] to y, with weights 1, 2, 3, …"""
-    constants = ", ".join(
+def network(nodes: str, modules: str = "[]", constants: str = "", **weights: tuple[int, ...]) -> Model:
+    """A network from x[1,2,2,2] to y, with weights 1, 2, 3, … and other `constants`."""
+    arrays = ", ".join(
         f"float[{','.join(map(str, shape))}] {name} = {{{','.join(map(str, range(1, int(np.prod(shape)) + 1)))}}}"
         for name, shape in weights.items()
     )
+    constants = ", ".join(filter(None, (arrays, constants)))
     table = modules.replace('"', '\\"')
     return parse_text(
         f'<ir_version: 8, opset_import: ["" : 18], metadata_props: ["wootz.modules": "{table}"]> '
@@ -115,6 +118,48 @@ def test_one_rate_or_one_a_convolution() -> None:
     assert [len(e.keep) for e in plan_blocks(BLOCK, {"block": 0.5}).layers] == [2, 2, 2, 2]
     assert [len(e.keep) for e in plan_blocks(BLOCK, {"block": (0.25, 0.75)}).layers] == [3, 1, 2, 2]
     assert not plan_blocks(BLOCK, {"block": 0.0}).is_pruned
+
+
+GATED = network(
+    "[e] e = Conv(x, w1) [d] d = Conv<group=4>(e, w2) [p] p = ReduceMean<keepdims=0>(d, places) "
+    "[s1] s = Gemm<transB=1>(p, w3) [r] r = Relu(s) [s2] t = Gemm(r, w4) [h] h = HardSigmoid(t) "
+    "[u] u = Unsqueeze(h, places) [m] m = Mul(d, u) [q] q = Conv(m, w5) [a] y = Add(q, x)",
+    modules='[{"name": "block", "entry": "x", "exit": "y"}]',
+    w1=(4, 2, 1, 1),
+    w2=(4, 1, 1, 1),
+    w3=(2, 4),
+    w4=(2, 4),
+    w5=(2, 4, 1, 1),
+    constants="int64[2] places = {2,3}",
+)
+
+
+def test_a_gate_of_fully_connected_layers_follows_what_it_scales(oracles: ModuleType) -> None:
+    """Squeeze and excitation by torch.nn.Linear."""
+    (table,) = prunable_convolutions(GATED)
+    assert table.prunable == ("e",)
+    plan = plan_blocks(GATED, {"block": 0.5})
+    assert {e.layer: len(e.keep) for e in plan.layers} == {"e": 2, "d": 2, "s1": 2, "s2": 2, "q": 2}
+    pruned = Materializer.of(GATED, Planner.of(GATED).analysis).materialize(plan)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 2, 2)).astype(np.float32) / 100}
+    (found,), (expected,) = (oracles.run(model, feeds) for model in (pruned, oracles.zero_masked(GATED, plan)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_gemm_that_transposes_what_it_multiplies_reads_channels_from_the_first_axis(oracles: ModuleType) -> None:
+    model = network(
+        "[c] c = Conv(x, w1) [p] p = GlobalAveragePool(c) [f] f = Flatten(p) [t] t = Transpose<perm=[1,0]>(f) "
+        "[g] y = Gemm<transA=1>(t, w2)",
+        w1=(4, 2, 1, 1),
+        w2=(4, 3),
+    )
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(planner.cells_of(0), 0.5))
+    assert [len(e.keep) for e in plan.layers] == [2, 3]
+    pruned = Materializer.of(model, planner.analysis).materialize(plan)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 2, 2)).astype(np.float32)}
+    (found,), (expected,) = (oracles.run(m, feeds) for m in (pruned, oracles.zero_masked(model, plan)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
