@@ -26,6 +26,7 @@ PASSES: dict[str, str] = {
     "embed-batches": "wootz.passes.training.embed_batches:EmbedBatches",
     "embed-normalization": "wootz.passes.transforms.embed_normalization:EmbedNormalization",
     "extract-blocks": "wootz.passes.transforms.extract_blocks:ExtractBlocks",
+    "fix-sizes": "wootz.passes.transforms.fix_sizes:FixSizes",
     "fold-batchnorm": "wootz.passes.transforms.fold_batchnorm:FoldBatchNorm",
     "fold-constants": "wootz.passes.transforms.fold_constants:FoldConstants",
     "image-classifier": "wootz.passes.transforms.image_classifier:ImageClassifier",

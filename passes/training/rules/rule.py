@@ -113,7 +113,10 @@ def static(dimensions: Sequence[int | str], what: str) -> list[int]:
     """`dimensions` as numbers. Raises NoRule where one is symbolic."""
     numbers = [d for d in dimensions if isinstance(d, int)]
     if len(numbers) != len(dimensions):
-        raise NoRule(f"{what} must have a fixed size, not {list(dimensions)}")
+        raise NoRule(
+            f"{what} must have a fixed size, not {list(dimensions)}: where the network's inputs leave it open, "
+            f"fix-sizes{{size=HEIGHT,WIDTH}} gives it one"
+        )
     return numbers
 
 
