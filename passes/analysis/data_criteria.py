@@ -70,7 +70,8 @@ def active_shares(
         if len(axes) == 1:
             rank = analysis.maps[name].ndim
             others = builder.constant([a for a in range(rank) if a != axes[0]])
-            is_active = builder.op("Greater", tensors[name], builder.constant(0.0))
+            zero = builder.op("CastLike", builder.constant(0.0), tensors[name])
+            is_active = builder.op("Greater", tensors[name], zero)
             share = builder.op("ReduceMean", builder.op("Cast", is_active, to=1), others, keepdims=0)
             share.dtype = np.dtype(np.float32)
             graph.outputs.append(share)
@@ -90,6 +91,11 @@ def taylor(model: Model, analysis: ChannelAnalysis, feeds: Mapping[str, np.ndarr
     """
     from wootz.passes.pipeline import parse_pipeline, run_pipeline  # a pipeline may hold the pass that asks
 
+    if len(model.graph.outputs) != 1:
+        raise WootzError(
+            f"criterion taylor: its loss is the cross-entropy of one output, and the network has "
+            f"{len(model.graph.outputs)} ({', '.join(t.name for t in model.graph.outputs)}): take another criterion"
+        )
     training = run_pipeline(model, parse_pipeline("attach-loss,build-gradients,legalize")).model
     gradients = evaluate(training, feeds)
     weights = constants(model.graph)

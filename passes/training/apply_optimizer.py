@@ -123,7 +123,11 @@ class ApplyOptimizer(Pass):
         if len(data) != 1:
             listed = ", ".join(data) or "none"
             reason = f"a training graph has one input beside its labels and targets, this one has: {listed}"
-            raise self.refuse(f"{reason}; labels=NAME,NAME names all inputs with labels or targets")
+            raise self.refuse(
+                f"{reason}; labels=NAME,NAME names all inputs with labels or targets. For a network of several inputs "
+                f"leave apply-optimizer out: build-gradients{{parameters-as-inputs=true}} gives the gradients to an "
+                f"optimizer of your own"
+            )
         return data[0], targets
 
 

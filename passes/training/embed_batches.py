@@ -36,8 +36,8 @@ class EmbedBatches(Pass):
     5. A batch has `batch-size` images: all shapes are static, as CUDA graphs need them.
 
     The batches are those of the runtime, bit for bit. Which tensor is what is stored in the metadata (`wootz.batches`,
-    and `wootz.training` with the new names). Refuses a model that is no training graph, and data that are not
-    [batch, channels, height, width] with known extents.
+    and `wootz.training` with the new names). Refuses a model that is no training graph, a loss that compares with
+    something else than one class an image, and data that are not [batch, channels, height, width] with known extents.
     """
 
     name: ClassVar[str] = "embed-batches"
@@ -55,6 +55,7 @@ class EmbedBatches(Pass):
             raise self.refuse("the graph makes its batches already")
         if TrainingInterface.of(model).targets:
             raise self.refuse("several losses have labels or targets of their own: a split has one label an image")
+        self._check_labels(model)
         if self.batch_size < 1 or self.window < 1:
             raise self.refuse(f"batch-size and window are at least 1, not {self.batch_size} and {self.window}")
         given = model.metadata.get(TRANSFORM_KEY)
@@ -69,6 +70,18 @@ class EmbedBatches(Pass):
         }
         nodes = len(result.graph.nodes) - len(model.graph.nodes)
         return PassResult(replace(result, metadata=metadata), True, {"nodes": nodes})
+
+    def _check_labels(self, model: Model) -> None:
+        name = TrainingInterface.of(model).labels
+        labels = next((t for t in model.graph.inputs if t.name == name), None)
+        if labels is None or (labels.dtype == np.int64 and labels.shape is not None and len(labels.shape) == 1):
+            return
+        shape = "of unknown shape" if labels.shape is None else f"[{', '.join(map(str, labels.shape))}]"
+        raise self.refuse(
+            f"the loss compares with numbers, {np.dtype(labels.dtype)} {shape}, and a split has one class an image, "
+            f"int64: leave embed-batches out, and give the training graph its batches",
+            labels.name,
+        )
 
 
 class _Embedding:

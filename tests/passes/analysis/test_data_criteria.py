@@ -50,6 +50,26 @@ def test_apoz_is_the_share_of_activations_that_are_not_zero(sample: Sample) -> N
     np.testing.assert_allclose(scores[:3], expected, rtol=1e-6)
 
 
+def test_apoz_of_a_network_in_float16(sample: Sample) -> None:
+    model = parse_text(NETWORK)
+    expected = data_scores(model, analyse_channels(model), "apoz", sample)
+    half = parse_text(NETWORK)
+    for name, tensor in half.graph.tensors().items():
+        if name in ("x", "y"):
+            tensor.dtype = np.dtype(np.float16)
+        elif name in ("w", "b", "v", "c"):
+            tensor.values = tensor.values.astype(np.float16)
+    feeds = {**sample.feeds, "x": sample.feeds["x"].astype(np.float16)}
+    scores = data_scores(half, analyse_channels(half), "apoz", replace(sample, feeds=feeds))
+    np.testing.assert_allclose(scores, expected, atol=1 / 16)
+
+
+def test_taylor_needs_one_output(sample: Sample) -> None:
+    model = parse_text(NETWORK.replace("(float[N,2] y)", "(float[N,2] y, float[N,2,1,1] p)"))
+    with pytest.raises(WootzError, match=r"criterion taylor: .* the network has 2 \(y, p\): take another criterion"):
+        data_scores(model, analyse_channels(model), "taylor", sample)
+
+
 def test_taylor_predicts_what_the_loss_does_when_a_filter_shrinks(sample: Sample) -> None:
     """The derivative of the loss by a factor on the filter is Σ weight · gradient: measured by differences."""
 

@@ -448,8 +448,12 @@ def test_apply_optimizer_finds_the_target(loss, linear):
 
 def test_apply_optimizer_asks_for_labels_of_another_name(linear):
     gradients = BuildGradients().apply(AttachLoss(loss="mse", target="height").apply(linear).model).model
-    message = "a training graph has one input beside its labels and targets, this one has: x, height"
-    with refusal(f"apply-optimizer: {message}; labels=NAME,NAME names all inputs with labels or targets"):
+    with refusal(
+        "apply-optimizer: a training graph has one input beside its labels and targets, this one has: x, height; "
+        "labels=NAME,NAME names all inputs with labels or targets. For a network of several inputs leave "
+        "apply-optimizer out: build-gradients{parameters-as-inputs=true} gives the gradients to an optimizer of your "
+        "own"
+    ):
         ApplyOptimizer().apply(gradients)
     named = ApplyOptimizer(labels=("height",)).apply(gradients).model
     assert (TrainingInterface.of(named).data, TrainingInterface.of(named).labels) == ("x", "height")
