@@ -44,12 +44,12 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     network_file = str(folder / "net.prototxt") if folder else str(model)
     files = _Files(folder, options)
+    network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
     solver_file = files.path("solver", "solver.prototxt")
     teacher_solver_file = files.optional_path("teacher_solver", "teacher.prototxt") or solver_file
     pretrain_solver_file = files.path("pretrain_solver", "pretrain.prototxt")
     solver = read_solver(solver_file)
     device, device_notes = _device(solver, options)
-    network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)

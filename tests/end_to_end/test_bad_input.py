@@ -46,7 +46,7 @@ def assert_refused(done, tmp_path, pattern):
         (
             "--solver",
             "batch.prototxt",
-            "base_lr: 0.1 lr_policy: 'fixed' batch_size: 5000",
+            "base_lr: 0.1 lr_policy: 'fixed' max_iter: 9 batch_size: 5000",
             r"batch_size 5000 of the .*solver exceeds the \d+ training",
         ),
         (
@@ -113,7 +113,7 @@ def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "pattern"),
     [
-        ("damaged", r"data\.npz: damaged, or not written by numpy\.savez"),
+        ("damaged", r"data\.npz: not an archive .*, or damaged"),
         ("NaN", r"data\.npz: NaN .* 1 of 40 images .* index 3: mend"),
     ],
 )
