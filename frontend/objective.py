@@ -37,7 +37,7 @@ _COMPARISONS = ("<", "<=", ">", ">=")
 def read_objective(path: Path) -> Objective:
     """The objective in a text file. Raises InputError, at line and column, for anything that isn't one."""
     with reading(path, "a text in UTF-8"):
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     return parse_objective(text, str(path))
 
 

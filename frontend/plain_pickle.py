@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,13 @@ def _check_memo(content: bytes) -> None:
 
     The unpickler allocates what the largest index asks for: nine bytes could take gigabytes.
     """
-    for opcode, argument, position in pickletools.genops(content):
+    in_ascii = _ESCAPED_BYTES.sub(rb"\\x0", content)  # genops can't read the strings that Python 2 wrote of arrays
+    for opcode, argument, position in pickletools.genops(in_ascii):
         if opcode.name in _MEMO_WRITES and not 0 <= (argument or 0) <= len(content):
             raise ValueError(f"an impossible index at byte {position}")
 
 
+_ESCAPED_BYTES = re.compile(rb"\\x[89a-f]")
 _MEMO_WRITES = {"PUT", "BINPUT", "LONG_BINPUT"}
 
 

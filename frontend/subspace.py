@@ -163,7 +163,8 @@ def _csv_value(cell: str) -> float | str:
 
 def _number(value: Any) -> float:
     """`value` as a float; narrow floats by their shortest decimal form, so that float32's 0.3 is 0.3."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    if not is_number or isinstance(value, (bool, np.bool_, np.timedelta64)):  # NumPy counts time spans as integers
         raise ValueError(value)
     try:
         return float(str(value)) if isinstance(value, np.floating) else float(value)

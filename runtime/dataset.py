@@ -10,7 +10,8 @@ import gzip
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ VALIDATION_SHARE = 0.2
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"}
 ARRAYS = (*(f"{kind}_{split}" for split in ("train", "val", "test") for kind in "xy"), "classes")
 """What an `.npz` file, or a folder of `.npy` files, may hold."""
+MISNAMED = ("valid", "validation", "dev", "Val", "Test")
+"""What other programs call the splits: without a word, the training images would be divided instead."""
 LABEL_BOUND = 1_000_000
 """Larger labels are no numbers of classes, but identifiers or damage."""
 
@@ -88,9 +91,10 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
         elif (path / "train").is_dir():
             dataset = _from_class_folders(path, image_shape, crop_size, seed)
         elif (path / "x_train.npy").is_file():
+            _check_names((p.stem for p in path.glob("*.npy")), path)
             files = {name: path / f"{name}.npy" for name in ARRAYS}
             dataset = _from_arrays({name: _read_npy(f) for name, f in files.items() if f.is_file()}, path, seed)
-        elif any(path.glob("*-images-idx3-ubyte*")):
+        elif any(path.glob("*-images?idx3-ubyte*")):
             dataset = _from_idx(path, seed)
         elif (path / "train_lmdb").is_dir():
             dataset = _from_lmdb(path, seed)
@@ -177,36 +181,53 @@ def _from_class_folders(root: Path, image_shape: tuple[int, int, int], crop_size
     listed = root / "classes.txt"
     if listed.is_file():
         with reading(listed, "a text of class names in UTF-8"):
-            classes = listed.read_text(encoding="utf-8").split()
+            lines = (line.strip() for line in listed.read_text(encoding="utf-8-sig").splitlines())
+            classes = [line for line in lines if line]
+        if repeated := [name for name in classes if classes.count(name) > 1]:
+            raise InputError(f"it names the class {repeated[0]!r} twice", listed)
     else:
-        classes = sorted(p.name for p in (root / "train").iterdir() if p.is_dir())
+        classes = _class_folders(root / "train")
     if not classes:
         raise InputError("no class folders in train/", root)
     stored = _first_image_shape(root, image_shape[0]) if crop_size else image_shape
     names = [name for name in ("train", "val", "test") if (root / name).is_dir()]
+    if misnamed := [name for name in MISNAMED if name.lower() not in names and (root / name).is_dir()]:
+        raise InputError(f"the folder {misnamed[0]} isn't read: the splits are train, val and test", root)
     splits = {name: _read_split(root / name, classes, stored) for name in names}
+    counts = np.bincount(splits["train"].labels, minlength=len(classes))
+    if empty := [
+        name for name, count in zip(classes, counts, strict=True) if not count and (root / "train" / name).is_dir()
+    ]:
+        formats = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(
+            f"no images in it: they lie in the folder of the class, as {formats}", root / "train" / empty[0]
+        )
     validation, test = splits.get("val"), splits.get("test")
     return _with_validation(classes, splits["train"], validation, test, seed, root)
 
 
+def _class_folders(split: Path) -> list[str]:
+    """The names of the classes; what editors and archives leave in a folder (`.cache`, `__MACOSX`) is none."""
+    return sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+
+
+def _photographs(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*") if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith("."))
+
+
 def _first_image_shape(root: Path, channels: int) -> tuple[int, int, int]:
-    for file in sorted((root / "train").glob("*/*")):
-        if file.suffix.lower() in IMAGE_SUFFIXES:
+    for folder in _class_folders(root / "train"):
+        for file in _photographs(root / "train" / folder):
             with reading(file, A_PHOTOGRAPH), open_photograph(file) as image:
                 return channels, image.height, image.width
     raise InputError("no images in train/", root)
 
 
 def _read_split(folder: Path, classes: Sequence[str], image_shape: tuple[int, int, int]) -> Split:
-    unknown = sorted({p.name for p in folder.iterdir() if p.is_dir()} - set(classes))
+    unknown = sorted(set(_class_folders(folder)) - set(classes))
     if unknown:
         raise InputError(f"class {unknown[0]!r} is not among the classes {', '.join(classes[:8])}", folder)
-    files = [
-        (file, label)
-        for label, name in enumerate(classes)
-        for file in sorted((folder / name).glob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    files = [(file, label) for label, name in enumerate(classes) for file in _photographs(folder / name)]
     channels, height, width = image_shape
     images = np.empty((len(files), channels, height, width), np.uint8)
     for image, (file, _) in zip(images, files, strict=True):
@@ -237,6 +258,8 @@ def _with_8_bits(image: Image.Image, file: Path) -> Image.Image:
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
     with reading(file, "an archive that numpy.savez wrote of arrays of numbers (text and Python objects are none)"):
+        with zipfile.ZipFile(file) as archive:
+            _check_names((name.removesuffix(".npy") for name in archive.namelist()), file)
         return read_npz(file, ARRAYS)
 
 
@@ -299,9 +322,23 @@ def _numbered(labels: np.ndarray) -> list[str]:
     return [str(c) for c in range(int(labels.max()) + 1)]
 
 
+def _check_names(names: Iterable[str], file: Path) -> None:
+    """Raises InputError for an array that is meant as one of a split, but isn't called so."""
+    misnamed = {f"{kind}_{split}" for kind in "xyXY" for split in ("train", "val", "test", *MISNAMED)} - set(ARRAYS)
+    for name in names:
+        if name in misnamed:
+            raise InputError(f"the array {name} isn't read: they are called {', '.join(ARRAYS)}", file)
+
+
+def _class_name(name: object) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
 def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Dataset:
     def split(name: str) -> Split | None:
         if f"x_{name}" not in arrays:
+            if f"y_{name}" in arrays and name != "train":
+                raise InputError(f"y_{name} has no images x_{name} beside it", file)
             return None
         if f"y_{name}" not in arrays:
             raise InputError(f"x_{name} has no labels y_{name} beside it", file)
@@ -310,8 +347,21 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
     train = split("train")
     if train is None:
         raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
-    classes = [str(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else _numbered(train.labels)
-    return _with_validation(classes, train, split("val"), split("test"), seed, file)
+    classes = (
+        [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else _numbered(train.labels)
+    )
+    validation, test = split("val"), split("test")
+    for name, other in (("val", validation), ("test", test)):
+        if other is None or other.images.dtype == train.images.dtype:
+            continue
+        if _is_fraction(train.images) != _is_fraction(other.images):
+            raise InputError(f"of x_train and x_{name} one has pixels up to 1, the other larger ones", file)
+    return _with_validation(classes, train, validation, test, seed, file)
+
+
+def _is_fraction(images: np.ndarray) -> bool:
+    """Whether pixels were divided by 255."""
+    return images.dtype != np.uint8 and float(images.max()) <= 1
 
 
 def _from_lmdb(folder: Path, seed: int) -> Dataset:
@@ -330,7 +380,7 @@ def _from_lmdb(folder: Path, seed: int) -> Dataset:
 
 def _from_idx(folder: Path, seed: int) -> Dataset:
     train = _read_idx_split(folder, "train")
-    test = _read_idx_split(folder, "t10k") if any(folder.glob("t10k-images-idx3-ubyte*")) else None
+    test = _read_idx_split(folder, "t10k") if any(folder.glob("t10k-images?idx3-ubyte*")) else None
     return _with_validation(_numbered(train.labels), train, None, test, seed, folder)
 
 
@@ -341,7 +391,8 @@ def _read_idx_split(folder: Path, name: str) -> Split:
 
 def _read_idx(folder: Path, stem: str) -> np.ndarray:
     """An IDX file of unsigned bytes, gzipped or not: magic 0x0000 08 rank, sizes in big-endian uint32, then data."""
-    files = [f for f in (folder / stem, folder / f"{stem}.gz") if f.is_file()]
+    stems = (stem, stem.replace("-idx", ".idx"))  # archives of MNIST have either
+    files = [f for s in stems for f in (folder / s, folder / f"{s}.gz") if f.is_file()]
     if not files:
         raise InputError("no such file, as it is or with .gz", folder / stem)
     content = files[0].read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wootz.frontend.caffe.assembly import assemble
 from wootz.frontend.caffe.layers.data import data_shapes, is_data_layer
-from wootz.frontend.caffe.layers.table import is_for_training_only
+from wootz.frontend.caffe.layers.table import LAYERS, is_for_training_only
 from wootz.frontend.caffe.lowering import Lowered
 from wootz.frontend.caffe.modules import marked_modules
 from wootz.frontend.caffe.network import Layer, NetState, Network, Phase, read_network, stored_state
@@ -92,6 +92,9 @@ def _import(
     notes = list(network.notes)
     present = [layer for layer in network.layers if layer.is_in(state)]
     sources = [layer for layer in present if is_data_layer(layer)]
+    for layer in sources:
+        if layer.type in LAYERS and layer.type != "Python":
+            raise layer.error("it has no bottom to compute from")
     layers = _computing(present, sources, state.phase, notes)
     left_out = [layer for layer in network.layers if not layer.is_in(state)]
     left_out.sort(key=lambda layer: any(rule.phase is state.phase for rule in layer.include))  # those win below

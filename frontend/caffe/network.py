@@ -216,6 +216,8 @@ def read_network(message: Message) -> Network:
         message.offset,
     )
     fields = decode(head, _NetFields, "the network")
+    if {"layer", "layers"} <= {f.name for f in message.fields}:
+        raise message.error("both layer and layers, which Caffe refuses: write all of them as layer", "layers")
     layers = [_layer(m, {}) for m in message.messages("layer")]
     layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
     if not layers:
@@ -317,6 +319,11 @@ def _layer(message: Message, types: dict[str, str]) -> Layer:
     )
     fields = decode(common, _CommonFields, "layer")
     if not fields.type:
+        if any(f.name == "layer" for f in message.fields):
+            raise message.error(
+                "a layer within layers is the syntax of 2013, which isn't read: Caffe's upgrade_net_proto_text writes "
+                "the network anew"
+            )
         raise message.error(f"layer {fields.name!r} has no type")
     return Layer(
         name=fields.name or (fields.top[0] if fields.top else fields.type),

@@ -196,5 +196,5 @@ def _policy(message: Message, p: _SolverFields) -> LearningRatePolicy:
 
 def _test_iter(message: Message, p: _SolverFields) -> int:
     if len(p.test_iter) > 1:
-        raise message.error("several test_iter: one test network is known", "test_iter")
+        raise message.error("several test_iter: there is one validation split, so keep one", "test_iter")
     return int(p.test_iter[0]) if p.test_iter else 0

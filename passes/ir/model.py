@@ -192,6 +192,7 @@ def copy_graph(graph: Graph) -> Graph:
     if has_subgraphs(graph) or type(graph) is not gs.Graph:
         copied = graph.copy()
         _own_shapes(copied)
+        _keep_kinds(graph, copied)
         for node, twin in zip(graph.nodes, copied.nodes, strict=True):
             if hasattr(node, "doc_string"):
                 twin.doc_string = node.doc_string
@@ -210,6 +211,18 @@ def _own_shapes(graph: Graph) -> None:
             tensor.shape = list(tensor.shape)
     for subgraph in (a for node in graph.nodes for a in node.attrs.values() if isinstance(a, gs.Graph)):
         _own_shapes(subgraph)
+
+
+def _keep_kinds(graph: Graph, copied: Graph) -> None:
+    """Says again which values are sequences: graphsurgeon's copies are tensors all of them."""
+    originals = graph.tensors()
+    for name, tensor in copied.tensors().items():
+        if isinstance(tensor, Variable) and isinstance(original := originals.get(name), Variable):
+            tensor.type = original.type
+    for node, twin in zip(graph.nodes, copied.nodes, strict=True):
+        for name, attribute in node.attrs.items():
+            if isinstance(attribute, gs.Graph):
+                _keep_kinds(attribute, twin.attrs[name])
 
 
 def has_subgraphs(graph: Graph) -> bool:

@@ -24,8 +24,8 @@ OWN_DOMAIN = "wootz"
 """Of gradient functions, which `legalize` replaces: they stay calls."""
 LARGEST_DENSE = 2**28
 """Bytes of a sparse tensor when it is made dense."""
-HELD_TYPES = ("tensor_type", "sequence_type", "sparse_tensor_type")
-"""The kinds of values that the IR has a place for: no optional ones, no maps."""
+HELD_TYPES = ("tensor_type", "sequence_type")
+"""The kinds of values that the IR has a place for, sequences of tensors among them: nothing optional, no maps."""
 MOST_NODES = 1_000_000
 """Of a graph with its functions inlined: few bytes can state any number."""
 UNREAD = (
@@ -61,13 +61,14 @@ def normalize(proto: onnx.ModelProto) -> None:
             _check_attributes(node)
         _sort(graph.node)
         _make_dense(graph)
+        for tensor in graph.initializer:
+            if min(tensor.dims, default=0) < 0:
+                raise WootzError(f"the constant {tensor.name!r} has a negative extent: {list(tensor.dims)}")
         for info in (*graph.input, *graph.output, *graph.value_info):
-            kind = info.type.WhichOneof("value")
-            if kind is None:
-                info.ClearField("type")  # it may have said what the values stand for, and nothing else
-            elif kind not in HELD_TYPES:
-                raise WootzError(f"{info.name!r} is of a type that the IR can't hold: {kind}")
+            _check_type(info)
             _name_unknown_extents(info)
+    for info in (info for function in proto.functions for info in function.value_info):
+        _check_type(info)
     _name_apart(proto.graph)
 
 
@@ -155,6 +156,19 @@ def _check_attributes(node: onnx.NodeProto) -> None:
             raise WootzError(f"Split node {node.name!r}: num_outputs is {attribute.i}, and it has {len(node.output)}")
         if _is_empty_list(attribute) and node.op_type != "Constant":
             node.attribute.remove(attribute)  # graphsurgeon doesn't know of which type it is
+
+
+def _check_type(info: onnx.ValueInfoProto) -> None:
+    """Raises WootzError for a value that the IR can't hold."""
+    kind = info.type.WhichOneof("value")
+    if kind is None:
+        info.ClearField("type")  # it may have said what the values stand for, and nothing else
+        return
+    if kind == "sequence_type":
+        element = info.type.sequence_type.elem_type.WhichOneof("value") or "nothing"
+        kind = kind if element == "tensor_type" else f"a sequence of {element}"
+    if kind not in HELD_TYPES:
+        raise WootzError(f"{info.name!r} is of a type that the IR can't hold: {kind}")
 
 
 def _is_empty_list(attribute: onnx.AttributeProto) -> bool:

@@ -15,6 +15,7 @@ import onnx
 
 from wootz.passes.errors import VerificationError
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, is_constant, producer, subgraph_nodes
+from wootz.passes.ir.normalize import HELD_TYPES
 from wootz.passes.ir.shapes import inferred_types, skeleton
 
 Shape = Sequence[int | str]
@@ -23,6 +24,7 @@ Shapes = Callable[[Tensor], Shape | None]
 
 def verify(model: Model) -> None:
     """Raises VerificationError for the first invariant that `model` breaks, with the node and both shapes."""
+    _verify_inputs(model.graph)
     _verify_names(model.graph)
     _verify_order(model.graph, set())
     for node in model.graph.nodes:
@@ -43,6 +45,19 @@ def _fail(node: Node, reason: str) -> NoReturn:
 
 
 # Names and order
+
+
+def _verify_inputs(graph: Graph) -> None:
+    """An input states its element type; its extents may be open, but not their number."""
+    for tensor in graph.inputs:
+        if not is_constant(tensor) and tensor.type not in HELD_TYPES:
+            raise VerificationError(f"input {tensor.name!r}: it is of a type that the IR can't hold: {tensor.type}")
+        if not is_constant(tensor) and tensor.dtype is None:
+            raise VerificationError(f"input {tensor.name!r}: its element type isn't stated")
+        if not is_constant(tensor) and tensor.shape is None and tensor.type == "tensor_type":
+            raise VerificationError(
+                f"input {tensor.name!r}: its shape isn't stated: write one into the file, with names for open extents"
+            )
 
 
 def _verify_names(graph: Graph) -> None:
@@ -222,7 +237,11 @@ def _verify_annotations(graph: Graph, shape: Shapes) -> None:
     for name, tensor in graph.tensors().items():
         inferred = shape(tensor)
         node = producer(tensor)
-        if is_constant(tensor) or tensor.shape is None or inferred is None or node is None:
+        if is_constant(tensor) or inferred is None or node is None:
+            continue
+        if tensor.type != "tensor_type":
+            _fail(node, f"{name!r} is annotated as {tensor.type} and computed as a tensor")
+        if tensor.shape is None:
             continue
         if not _compatible(tuple(tensor.shape), tuple(inferred)):
             _fail(node, f"{name!r} is annotated {_show(tensor.shape)} and computed {_show(inferred)}")

@@ -127,6 +127,8 @@ def test_files(tmp_path):
     path = tmp_path / "objective.txt"
     path.write_text("min ModelSize\nconstraint Accuracy >= full - 0.01\n")
     assert read_objective(path) == Objective("min", SIZE, (Constraint(ACCURACY, ">=", -0.01, 1),))
+    path.write_text("min ModelSize\n", encoding="utf-8-sig")
+    assert read_objective(path) == Objective("min", SIZE)
     path.write_bytes(b"min \xff")
     with pytest.raises(InputError, match=r"objective.txt: not a text in UTF-8"):
         read_objective(path)

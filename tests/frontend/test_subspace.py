@@ -90,8 +90,19 @@ def test_pickle_of_an_older_numpy(tmp_path):
         + np.array([0.3, 0.7]).tobytes()
         + b"tb."
     )
-    path.write_bytes(python_2)
-    assert read_subspace(path, NETWORK)[0].configurations == ((0.3, 0.7),)
+    in_protocol_0 = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\nI2\ntcnumpy\ndtype\n(S'f8'\n"
+        b"I0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntbI00\nS'333333\\xd3?ffffff\\xe6?'\ntb."
+    )
+    for content in (python_2, in_protocol_0):
+        path.write_bytes(content)
+        assert read_subspace(path, NETWORK)[0].configurations == ((0.3, 0.7),)
+
+
+def test_spans_of_time_are_no_rates(tmp_path):
+    np.save(tmp_path / "s.npy", np.zeros((1, 2), "m8[s]"))
+    with pytest.raises(InputError, match=r"row 1: expected a number as rate 1, found np\.timedelta64"):
+        read_subspace(tmp_path / "s.npy", NETWORK)
 
 
 class Attack:

@@ -139,6 +139,8 @@ def with_pixel(value, kind=np.float32):
         ({"x_train": IMAGES, "y_train": np.array(1)}, r"y_train has shape \(\): one label an image"),
         ({"x_train": IMAGES[:2], "y_train": LABELS[:2]}, "each class has a single image, and validation takes it"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "a test label lies outside"),
+        ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "y_val has no images x_val beside it"),
+        ({"x_train": IMAGES + 9, "y_train": LABELS, "x_test": IMAGES / 255, "y_test": LABELS}, "of x_train and x_test"),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_data_set(tmp_path, arrays, reason):
@@ -293,6 +295,55 @@ def test_one_photograph_a_class_is_explained(tmp_path):
         load_dataset(str(tmp_path), SHAPE)
 
 
+def test_what_editors_and_archives_leave_is_no_class(tmp_path):
+    write_photographs(tmp_path)
+    for name in ("train/.ipynb_checkpoints", "test/.ipynb_checkpoints", "train/__MACOSX"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "train/cat/._0.png").write_bytes(b"\0\5\x16\7")
+    dataset = load_dataset(str(tmp_path), SHAPE)
+    assert dataset.classes == ("cat", "dog")
+    assert np.bincount(dataset.train.labels).tolist() == [4, 4]
+
+
+def test_a_class_whose_images_are_not_read_is_refused(tmp_path):
+    write_photographs(tmp_path)
+    (tmp_path / "train/eel/folder").mkdir(parents=True)
+    with pytest.raises(
+        InputError, match=r"train/eel: no images in it: they lie in the folder of the class, as .*\.png"
+    ):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "dev"])
+def test_splits_of_other_names_are_refused(tmp_path, name):
+    write_photographs(tmp_path / "folders", splits=("train", name))
+    with pytest.raises(InputError, match=rf"the folder {name} isn't read: the splits are train, val and test"):
+        load_dataset(str(tmp_path / "folders"), SHAPE)
+    arrays = {"x_train": IMAGES, "y_train": LABELS, f"x_{name}": IMAGES, f"y_{name}": LABELS}
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(InputError, match=rf"the array x_{name} isn't read: they are called x_train, "):
+        load_dataset(str(tmp_path / "data.npz"), SHAPE)
+    for array, values in arrays.items():
+        np.save(tmp_path / f"{array}.npy", values)
+    with pytest.raises(InputError, match=rf"the array [xy]_{name} isn't read: they are called x_train, "):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+def test_names_of_classes_from_a_list(tmp_path):
+    """A line is a name, which may have spaces; the order is the labels'."""
+    write_photographs(tmp_path, classes=("hot dog", "cat"))
+    (tmp_path / "classes.txt").write_text("\ufeffhot dog\ncat\n\neel\n", encoding="utf-8")
+    assert load_dataset(str(tmp_path), SHAPE).classes == ("hot dog", "cat", "eel")
+    (tmp_path / "classes.txt").write_text("hot dog\ncat\nhot dog\n")
+    with pytest.raises(InputError, match=r"classes\.txt: it names the class 'hot dog' twice"):
+        load_dataset(str(tmp_path), SHAPE)
+
+
+def test_names_of_classes_may_be_bytes(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=LABELS, classes=np.array([b"cat", b"dog"]))
+    assert load_dataset(str(tmp_path / "data.npz"), SHAPE).classes == ("cat", "dog")
+
+
 def test_class_names_that_are_no_text(tmp_path):
     write_photographs(tmp_path)
     (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\0")
@@ -305,14 +356,15 @@ def write_idx(file: Path, array: np.ndarray, compress: bool):
     file.write_bytes(gzip.compress(content) if compress else content)
 
 
+@pytest.mark.parametrize("before_idx", "-.")
 @pytest.mark.parametrize("compress", [False, True])
-def test_idx(tmp_path, compress):
+def test_idx(tmp_path, compress, before_idx):
     images = np.arange(10 * 4 * 5, dtype=np.uint8).reshape(10, 4, 5)
     labels = (np.arange(10) % 2).astype(np.uint8)
     suffix = ".gz" if compress else ""
     for name in ("train", "t10k"):
-        write_idx(tmp_path / f"{name}-images-idx3-ubyte{suffix}", images, compress)
-        write_idx(tmp_path / f"{name}-labels-idx1-ubyte{suffix}", labels, compress)
+        write_idx(tmp_path / f"{name}-images{before_idx}idx3-ubyte{suffix}", images, compress)
+        write_idx(tmp_path / f"{name}-labels{before_idx}idx1-ubyte{suffix}", labels, compress)
     dataset = load_dataset(str(tmp_path), (1, 4, 5))
     np.testing.assert_array_equal(dataset.test.images[:, 0], images)
     np.testing.assert_array_equal(dataset.test.labels, labels)

@@ -347,6 +347,11 @@ def test_what_is_downloaded_in_the_place_of_a_file(tmp_path, content, message) -
         assert str(error.value).startswith(f"{file}: ")
 
 
+def test_a_layer_that_computes_is_no_input(load) -> None:
+    with pytest.raises(InputError, match=r"layer 's' \(Softmax\): it has no bottom to compute from"):
+        load('input: "x" input_shape { dim: [1, 2] } layer { name: "s" type: "Softmax" top: "y" }')
+
+
 def test_fields_of_forks_that_change_nothing_are_noted(load) -> None:
     network = load("""bn_stats_batch_size: 32 multinode { model_parallel { layer_from: "a" } }
         input: "x" input_shape { dim: [2, 3, 4, 4] }

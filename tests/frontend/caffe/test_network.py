@@ -73,6 +73,11 @@ def test_rules_choose_layers(rules, phase, level, stages, kept) -> None:
         ('input: "a" input: "a" layer { type: "ReLU" }', "net:1:1: the input 'a' is declared twice"),
         ('input: "a" input: "b" input: "c" input_dim: [1, 1, 1, 1, 2, 2, 2, 2] layer { type: "ReLU" }', "but 2 shapes"),
         ('input: "a" input_dim: 1 layer { type: "ReLU" }', "1 input_dim for inputs of 4 dimensions"),
+        (
+            'layers { layer { name: "c" type: "conv" } bottom: "x" top: "c" }',
+            "syntax of 2013, which isn't read: Caffe's",
+        ),
+        ('layers { type: RELU } layer { type: "ReLU" }', "net:1:1: both layer and layers, which Caffe refuses"),
         ("layer: 3", "net:1:1: layer takes a message in braces, not '3'"),
     ],
 )

@@ -229,3 +229,48 @@ def test_a_weight_that_a_pass_changes_stays_as_it_was_in_a_branch() -> None:
 def test_values_that_are_no_tensors_are_refused(text: str) -> None:
     with pytest.raises(WootzError, match=r"'x' is of a type that the IR can't hold: (optional|map)_type"):
         parse_text(HEADER + f"g ({text}) => (float[2] y) {{ y = OptionalGetElement(x) }}")
+
+
+SEQUENCE = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+NOT_HELD = {
+    "optional_type": helper.make_optional_type_proto(SEQUENCE),
+    "sparse_tensor_type": helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [2]),
+    "a sequence of sequence_type": helper.make_sequence_type_proto(SEQUENCE),
+    "a sequence of nothing": onnx.TypeProto(sequence_type=onnx.TypeProto.Sequence()),
+}
+CALLING = """<ir_version: 10, opset_import: ["" : 18, "local" : 1]> g (float[2] x) => (float[2] y) { y = local.f(x) }
+<domain: "local", opset_import: ["" : 18]> f (a) => (b) { t = Relu(a) b = Neg(t) }"""
+
+
+@pytest.mark.parametrize("kind", NOT_HELD)
+def test_annotations_of_other_types_are_refused_in_functions_too(kind: str) -> None:
+    for annotated in ("graph", "function"):
+        proto = onnx.parser.parse_model(CALLING)
+        place = proto.graph if annotated == "graph" else proto.functions[0]
+        place.value_info.append(helper.make_value_info("t", NOT_HELD[kind]))
+        with pytest.raises(WootzError, match=f"'t' is of a type that the IR can't hold: {kind}$"):
+            Model.from_proto(proto)
+
+
+CHOSEN_SEQUENCE = """g (seq(float[2]) s, bool c) => (float[N] y) {
+    chosen = If(c) <then_branch = t () => (seq(float[2]) p) { p = Identity(s) },
+                    else_branch = e () => (seq(float[2]) q) { q = Identity(s) }>
+    y = ConcatFromSequence<axis = 0>(chosen)
+}"""
+
+
+def test_a_sequence_stays_one_in_copies_of_graphs_with_branches() -> None:
+    model = read(CHOSEN_SEQUENCE).copy()
+    verify(model)
+    written = model.to_proto()
+    assert written.graph.input[0].type.HasField("sequence_type")
+    session = onnxruntime.InferenceSession(written.SerializeToString())
+    found = session.run(None, {"s": [np.ones(2, np.float32), np.zeros(2, np.float32)], "c": np.array(True)})[0]
+    assert found.tolist() == [1, 1, 0, 0]
+
+
+def test_a_constant_of_negative_extent_is_refused() -> None:
+    proto = onnx.parser.parse_model(HEADER + "g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { y = Mul(x, w) }")
+    proto.graph.initializer[0].dims[0] = -2
+    with pytest.raises(WootzError, match=r"the constant 'w' has a negative extent: \[-2\]"):
+        Model.from_proto(proto)

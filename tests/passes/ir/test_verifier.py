@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from wootz.passes.errors import VerificationError
@@ -162,6 +163,28 @@ def test_a_wrong_module_table_is_refused(modules: tuple[Module, ...], message: s
     with pytest.raises(VerificationError, match="module") as refusal:
         verify(Model(plain.graph, modules))
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dtype": None}, "input 'x': its element type isn't stated"),
+        ({"shape": None}, "input 'x': its shape isn't stated: write one into the file"),
+        ({"type": "optional_type"}, "input 'x': it is of a type that the IR can't hold: optional_type"),
+    ],
+)
+def test_an_input_of_no_known_type_is_refused(change: dict, message: str) -> None:
+    plain = model(CHAIN)
+    vars(plain.graph.inputs[0]).update(change)
+    with pytest.raises(VerificationError, match=message):
+        verify(plain)
+
+
+def test_a_tensor_that_is_annotated_as_a_sequence_is_refused() -> None:
+    plain = model(CHAIN)
+    vars(plain.graph.tensors()["z"]).update(type="sequence_type", dtype=np.float32)
+    with pytest.raises(VerificationError, match="Relu node 'a': 'z' is annotated as sequence_type and computed as a"):
+        verify(plain)
 
 
 def test_two_tensors_of_one_name_are_refused() -> None:
