@@ -44,6 +44,10 @@ def materialize(model: Model, plan: PruningPlan) -> Model:
     return Materializer.of(model).materialize(plan)
 
 
+OF_WEIGHTS = {"Transpose", "QuantizeLinear", "DequantizeLinear"}
+"""Operators that weights lie behind as they do before."""
+
+
 @dataclass(frozen=True, eq=False)
 class Materializer:
     """Prunes one model by many plans: it is analysed once, and equal slices of a weight are made once and shared."""
@@ -271,8 +275,7 @@ class _Surgery:
         for i, values in sliced.items():
             use = self.analysis.parameters[i]
             node = self.nodes[use.node]
-            if node.op == "Transpose":
-                node.outputs[0].shape = None  # of a weight, which has no index map: inferred anew
+            self._forget_shapes(node)
             tensor = node.inputs[use.operand]
             (direct if isinstance(tensor, Constant) else computed).setdefault(tensor.name, []).append(
                 (node, use.operand, values)
@@ -281,6 +284,13 @@ class _Surgery:
             self._replace_constant(uses)
         for uses in computed.values():
             self._replace_computed(uses)
+
+    def _forget_shapes(self, node: Node) -> None:
+        """Of what is computed from a weight, which has no index map: they are inferred anew."""
+        if node.op in OF_WEIGHTS and node.outputs[0].name not in self.masks:
+            node.outputs[0].shape = None
+            for reader in node.outputs[0].outputs:
+                self._forget_shapes(reader)
 
     def _replace_constant(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
         """Gives the operands that are one constant their new values."""

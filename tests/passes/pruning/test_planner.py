@@ -10,6 +10,7 @@ import pytest
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pass
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.materializer import Materializer
@@ -143,6 +144,24 @@ def test_a_gate_of_fully_connected_layers_follows_what_it_scales(oracles: Module
     pruned = Materializer.of(GATED, Planner.of(GATED).analysis).materialize(plan)
     feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 2, 2)).astype(np.float32) / 100}
     (found,), (expected,) = (oracles.run(model, feeds) for model in (pruned, oracles.zero_masked(GATED, plan)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_annotated_shapes_of_dequantized_weights_follow(oracles: ModuleType) -> None:
+    """A bias whose scale is one number is annotated, as quantizers do with files of PyTorch's newer exporter."""
+    model = parse_text("""<ir_version: 8, opset_import: ["" : 18]> g (float[1,2,2,2] x) => (float[1,1,2,2] y)
+    <int8[4,2,1,1] q = {1,2,3,4,5,6,7,8}, int32[4] r = {1,2,3,4}, float s = {0.5}, float[1,4,1,1] v = {1,2,3,4},
+     float[4,2,1,1] w, float[4] b> {
+      [w] w = DequantizeLinear(q, s) [b] b = DequantizeLinear(r, s)
+      [c1] a = Conv(x, w, b) [c2] y = Conv(a, v)
+    }""")
+    assert model.graph.tensors()["b"].shape == [4]
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(planner.cells_of(0), 0.5))
+    pruned = Materializer.of(model, planner.analysis).materialize(plan)
+    verify(pruned)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 2, 2)).astype(np.float32)}
+    (found,), (expected,) = (oracles.run(m, feeds) for m in (pruned, oracles.zero_masked(model, plan)))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
