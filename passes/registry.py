@@ -38,6 +38,7 @@ PASSES: dict[str, str] = {
     "prune-filters": "wootz.passes.transforms.prune_filters:PruneFilters",
     "strip-training": "wootz.passes.transforms.strip_training:StripTraining",
     "teacher-student": "wootz.passes.transforms.teacher_student:TeacherStudent",
+    "to-float32": "wootz.passes.transforms.to_float32:ToFloat32",
     "training-mode": "wootz.passes.training.training_mode:TrainingMode",
     "verify": "wootz.passes.transforms.verify:Verify",
 }

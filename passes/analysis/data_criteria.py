@@ -76,7 +76,7 @@ def active_shares(
             share.dtype = np.dtype(np.float32)
             graph.outputs.append(share)
             watched[share.name] = analysis.maps[name].ravel()
-    measured = evaluate(extended, feeds)
+    measured = evaluate(extended, feeds) if watched else {}
     scores = np.zeros(len(analysis.channel_of))
     for output, atoms in watched.items():  # activations come after the layers before them
         scores[atoms[atoms >= 0]] = measured[output][atoms >= 0]

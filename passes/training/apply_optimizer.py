@@ -46,8 +46,8 @@ class ApplyOptimizer(Pass):
        scale; `loss-scale-interval` steps without one double it. Each loss has a scale of its own, `<loss>.scale`.
     6. The graph's interface is stored in the metadata (`wootz.training`).
 
-    Refuses a graph without gradients, and settings that mean nothing. Outputs that are neither loss nor state are
-    dropped.
+    Refuses a graph without gradients, parameters of float16, and settings that mean nothing. Outputs that are neither
+    loss nor state are dropped.
     """
 
     name: ClassVar[str] = "apply-optimizer"
@@ -182,6 +182,13 @@ class _GraphStep:
         }
         if not gradients:
             raise self.options.refuse("there are no gradients: run build-gradients first")
+        for name in gradients:
+            if self._tensors[name].dtype == np.float16:
+                raise self.options.refuse(
+                    "float16 is too narrow for a parameter that is trained (small steps and 1e-8 vanish): run "
+                    "to-float32 first, and mixed-precision to compute in float16",
+                    name,
+                )
         return gradients
 
     def _by_loss(self, losses: list[Tensor], state: Iterable[str]) -> dict[str, list[str]]:

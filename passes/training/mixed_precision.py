@@ -56,9 +56,9 @@ class MixedPrecision(Pass):
     4. A node stays in float32 if one of its constants lies beyond float16's range, or if a single number that it reads
        would become zero (an epsilon).
 
-    Refuses a graph without a scalar output to minimise, control flow, and what build-gradients refuses of `frozen` and
-    of weights that are computed. Gradients below 6e-8 vanish in float16: apply-optimizer{loss-scale=65536} scales the
-    losses.
+    Refuses a graph without a scalar output to minimise, parameters of float16, control flow, and what build-gradients
+    refuses of `frozen` and of weights that are computed. Gradients below 6e-8 vanish in float16:
+    apply-optimizer{loss-scale=65536} scales the losses.
     """
 
     name: ClassVar[str] = "mixed-precision"
@@ -76,6 +76,10 @@ class MixedPrecision(Pass):
         annotate_shapes(graph)
         losses = loss_outputs(graph, self.losses, self)
         found = find_parameters(result, losses, self.frozen, self.trained, self.name)
+        if narrow := [t.name for t in found.trained if t.dtype == HALF]:
+            raise self.refuse(
+                "a trained parameter is float32, and this one is float16: run to-float32 first", narrow[0]
+            )
         rewrite = _Rewrite(graph, found.trained)
         return PassResult(result, bool(rewrite.in_half), {"float16 nodes": rewrite.in_half, "casts": rewrite.casts})
 

@@ -254,6 +254,11 @@ class _Untrained:
         """Why what `node` reads as operand `index` gets no gradient; empty where it is trained, or needs none."""
         if node.domain:
             return f"there is no gradient for {{names}}, which {node.domain}.{node.op} reads: freeze {{names}}"
+        if node.op == "DequantizeLinear":
+            return (
+                "there is no gradient for {names}, which DequantizeLinear reads: train the network before it is "
+                "quantised, or freeze {names}"
+            )
         if index in UNTRAINED_WEIGHTS.get(node.op, ()):
             return f"there is no gradient for {{names}}, which {node.op} reads: freeze {{names}}"
         if index in WEIGHT_OPERANDS.get(node.op, ()):

@@ -6,18 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, subgraph_nodes, tensor_shape
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.transforms.to_float32 import widen
 
 BATCH = "N"
 CHANNELS_FIRST = [0, 3, 1, 2]
 """The Transpose that a network of images [N, height, width, channels] begins with."""
-OTHER_FLOATS = (np.dtype(np.float16), np.dtype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -122,40 +121,8 @@ def _is_unread(graph: Graph, tensor: Tensor) -> bool:
 
 
 def _with_float32(graph: Graph) -> Iterator[str]:
-    tensors = graph.tensors().values()
-    found = sorted({np.dtype(t.dtype).name for t in tensors if t.dtype is not None and _is_other_float(t.dtype)})
-    if not found:
-        return
-    for tensor in tensors:
-        if isinstance(tensor, Constant) and _is_other_float(tensor.dtype):
-            with np.errstate(over="ignore"):
-                tensor.values = tensor.values.astype(np.float32)
-        elif isinstance(tensor, Variable) and tensor.dtype is not None and _is_other_float(tensor.dtype):
-            tensor.dtype = np.dtype(np.float32)
-    for node in graph.nodes:
-        _with_float32_attributes(node)
-    yield f"{' and '.join(found)} is now float32 (wootz run trains in mixed precision with --precision float16)"
-
-
-def _is_other_float(dtype: object) -> bool:
-    try:
-        return np.dtype(dtype) in OTHER_FLOATS  # type: ignore[call-overload]
-    except TypeError:  # a type that NumPy doesn't have, by ONNX's number
-        return False
-
-
-def _with_float32_attributes(node: Node) -> None:
-    others = {onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
-    for name, value in node.attrs.items():
-        if isinstance(value, Graph):
-            raise _refusal(
-                f"{node.op} holds a graph of its own, and the network is not in float32: export it in float32",
-                node.name,
-            )
-        if name in ("to", "dtype") and node.attrs[name] in (*others, *OTHER_FLOATS, np.float16, np.float64):
-            node.attrs[name] = int(onnx.TensorProto.FLOAT)
-        elif isinstance(value, Constant) and _is_other_float(value.dtype):
-            node.attrs[name] = Constant(value.name, value.values.astype(np.float32))
+    if found := widen(graph, ImageClassifier()):
+        yield f"{' and '.join(found)} is now float32 (wootz run trains in mixed precision with --precision float16)"
 
 
 def _with_float_input(graph: Graph) -> Iterator[str]:

@@ -64,6 +64,11 @@ def test_apoz_of_a_network_in_float16(sample: Sample) -> None:
     np.testing.assert_allclose(scores, expected, atol=1 / 16)
 
 
+def test_a_network_without_layers_has_no_activations_to_measure(sample: Sample) -> None:
+    model = parse_text('<ir_version: 8, opset_import: ["" : 18]> g (float[N,1,2,2] x) => (float y) { y = Tanh(x) }')
+    assert not data_scores(model, analyse_channels(model), "apoz", sample).size
+
+
 def test_taylor_needs_one_output(sample: Sample) -> None:
     model = parse_text(NETWORK.replace("(float[N,2] y)", "(float[N,2] y, float[N,2,1,1] p)"))
     with pytest.raises(WootzError, match=r"criterion taylor: .* the network has 2 \(y, p\): take another criterion"):

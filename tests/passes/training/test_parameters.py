@@ -42,7 +42,8 @@ UNTRAINED = {
         "g (float[2,4] x) => (y) <int8[4,4] w, float scale, float[4,2] fc> {"
         " [restore] d = DequantizeLinear(w, scale)  h = MatMul(x, d)  y = MatMul(h, fc) }",
         {"w": np.arange(16, dtype=np.int8).reshape(4, 4), "scale": (), "fc": (4, 2)},
-        "restore: there is no gradient for w, which DequantizeLinear reads: freeze w",
+        "restore: there is no gradient for w, which DequantizeLinear reads: train the network before it is quantised, "
+        "or freeze w",
     ),
     "subtracted": (
         "g (float[2,4] x) => (y) <float[4,4] w, float[4] shift> { h = MatMul(x, w)  [shifted] y = Sub(h, shift) }",

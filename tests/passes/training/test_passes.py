@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from wootz.passes.errors import PassError
-from wootz.passes.ir.model import MULTIPLIERS_KEY, Model
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Model
+from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.apply_optimizer import ApplyOptimizer
 from wootz.passes.training.attach_loss import AttachLoss
@@ -19,6 +20,7 @@ from wootz.passes.training.mixed_precision import MixedPrecision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.fold_constants import FoldConstants
+from wootz.passes.transforms.to_float32 import ToFloat32
 
 LINEAR = """g (float[N,4] x) => (y) <float[4,3] w, float[3] b> {
   h = MatMul(x, w)
@@ -444,6 +446,27 @@ def test_apply_optimizer_finds_the_target(loss, linear):
     interface = TrainingInterface.of(graph)
     assert (interface.data, interface.labels) == ("x", "target")
     assert graph.graph.tensors()["target"].dtype == np.float32
+
+
+def test_apply_optimizer_refuses_parameters_of_float16(linear):
+    """Adam divides by the root of numbers that are 0 in float16."""
+    half = linear.copy()
+    for tensor in half.graph.tensors().values():
+        if isinstance(tensor, Constant):
+            tensor.values = tensor.values.astype(np.float16)
+        else:
+            tensor.dtype = np.dtype(np.float16) if tensor.dtype is not None else None
+    gradients = BuildGradients().apply(AttachLoss(loss="mse").apply(half).model).model
+    with pytest.raises(
+        PassError, match=r"float16 is too narrow for a parameter that is trained .* run to-float32 first"
+    ):
+        ApplyOptimizer().apply(gradients)
+    with pytest.raises(PassError, match="this one is float16: run to-float32 first"):
+        MixedPrecision().apply(AttachLoss(loss="mse").apply(half).model)
+    wide = ToFloat32().apply(half).model
+    verify(wide)
+    assert {np.dtype(t.dtype) for t in (*wide.graph.inputs, *wide.graph.outputs)} == {np.dtype(np.float32)}
+    build_training_graph(wide, Solver(), loss="mse")
 
 
 def test_apply_optimizer_asks_for_labels_of_another_name(linear):
