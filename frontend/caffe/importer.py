@@ -141,6 +141,7 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
     """
     layers = [layer for layer in present if not is_data_layer(layer)]
     from_labels = _from_labels(layers, sources)
+    unneeded = _unneeded(layers, phase)
     kept: list[Layer] = []
     needed: set[str] = set()
     read_by_dropped: set[str] = set()
@@ -148,8 +149,7 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
     for layer in reversed(layers):
         tops = set(layer.tops)
         for_labels = set(layer.bottoms) <= from_labels and not tops & needed and bool(tops & read_by_dropped)
-        own_loss = layer.type == "Python" and bool(layer.loss_weights)
-        if is_for_training_only(layer.type, phase) or (phase is Phase.TEST and (own_loss or for_labels)):
+        if id(layer) in unneeded or (phase is Phase.TEST and for_labels):
             read_by_dropped.update(layer.bottoms)
             reason = "it only prepares labels" if for_labels else "inference doesn't need it"
             dropped.append(f"{layer.place}: layer {layer.name!r} ({layer.type}) is left out: {reason}")
@@ -158,6 +158,20 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
             kept.append(layer)
     notes += reversed(dropped)
     return kept[::-1]
+
+
+def _unneeded(layers: Sequence[Layer], phase: Phase) -> set[int]:
+    """The `id`s of layers that the phase does without, and of those that read what these make."""
+    unneeded: set[int] = set()
+    missing: set[str] = set()
+    for layer in layers:
+        own_loss = phase is Phase.TEST and layer.type == "Python" and bool(layer.loss_weights)
+        if own_loss or is_for_training_only(layer.type, phase) or not missing.isdisjoint(layer.bottoms):
+            unneeded.add(id(layer))
+            missing.update(layer.tops)
+        else:
+            missing.difference_update(layer.tops)
+    return unneeded
 
 
 def _from_labels(layers: Sequence[Layer], sources: Sequence[Layer]) -> set[str]:

@@ -36,6 +36,8 @@ class InputTransform:
         """Raises WootzError for text that is none."""
         try:
             fields = json.loads(text)
+            if not isinstance(fields, dict):
+                raise TypeError(f"there is {str(fields)[:50]}")
             transform = InputTransform(
                 mean=tuple(fields.pop("mean", (0.0,))), scale=tuple(fields.pop("scale", (1.0,))), **fields
             )

@@ -377,3 +377,17 @@ def test_a_word_is_only_suggested_where_it_may_be_meant(load, layer, hint) -> No
     with pytest.raises(InputError) as error:
         load(f'input: "x" input_shape {{ dim: [2, 3, 4, 4] }} layer {{ name: "l" bottom: "x" top: "y" {layer} }}')
     assert hint in str(error.value)
+
+
+def test_what_reads_a_loss_goes_with_it(load) -> None:
+    """R-FCN's training networks add up losses of a region before they choose regions by them."""
+    result = load("""input: "x" input_shape { dim: [2, 3] } input: "labels" input_shape { dim: 2 }
+        layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 2 } }
+        layer { name: "l" type: "SoftmaxWithLoss" bottom: "f" bottom: "labels" top: "l" }
+        layer { name: "e" type: "Eltwise" bottom: "l" bottom: "l" top: "e" }
+        layer { name: "p" type: "Power" bottom: "e" top: "e" }
+        layer { name: "s" type: "Softmax" bottom: "f" top: "l" }""")
+    assert [t.name for t in result.model.graph.outputs] == ["l"]
+    assert [n.op for n in result.model.graph.nodes] == ["Gemm", "Softmax"]
+    left_out = [note for note in result.notes if "is left out: inference doesn't need it" in note]
+    assert [note.split("'")[1] for note in left_out] == ["l", "e", "p"]
