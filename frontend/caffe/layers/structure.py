@@ -11,7 +11,7 @@ import numpy as np
 from wootz.frontend.caffe.layers.rearrange import shuffled_pixels
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import SCALAR, BlobShape
-from wootz.frontend.caffe.schema import NoEffect, Unsigned
+from wootz.frontend.caffe.schema import Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, count, quotient, static, text, total
 from wootz.passes.ir.model import Constant
 
@@ -20,7 +20,7 @@ from wootz.passes.ir.model import Constant
 class ConcatParameter:
     axis: int | None = None
     concat_dim: Unsigned = 1
-    per_fla_fuse: NoEffect | None = None
+    per_fla_fuse: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,8 @@ class ParameterParameter:
 
 def concat(site: Site, p: ConcatParameter) -> Value:
     site.expect_inputs(1, 10_000)
+    if p.per_fla_fuse:
+        raise site.error("per_fla_fuse: write what it stands for, a Permute and a Flatten layer before each bottom")
     first = site.input.shape
     axis = site.axis(int(p.concat_dim) if p.axis is None else p.axis, len(first))
     for other in site.inputs[1:]:

@@ -139,6 +139,7 @@ def test_a_parameter_layer_is_its_blob(load, run) -> None:
         ('type: "Crop" bottom: "small" crop_param { offset: 3 }', "axis 2 has 4 positions, fewer than offset 3"),
         ('type: "Squeeze" squeeze_param { axis: 1 }', "can't be squeezed"),
         ('type: "Concat" bottom: "small"', "can't be joined along 1"),
+        ('type: "Concat" bottom: "x" concat_param { per_fla_fuse: true }', "write what it stands for, a Permute and a"),
     ],
 )
 def test_what_makes_no_sense_is_refused(load, body, message) -> None:
