@@ -220,10 +220,16 @@ class ChannelWalk:
         if constant is None:
             for labels in maps:
                 self.lock(labels, f"{self.where(node)} has a computed parameter {tensor.name!r} (try fold-constants)")
-        elif before is not None and before.op in ("QuantizeLinear", "DequantizeLinear") and groups == 1:
+        elif before is not None and self._is_quantized_alone(before) and groups == 1:
             self._use_quantized(before, constant.values.ndim, maps)
         else:
             self.parameters.append(ParameterUse(self.position(node), operand, constant.name, maps, groups))
+
+    def _is_quantized_alone(self, node: Node) -> bool:
+        """Whether it quantises or restores a weight that nothing else reads: others may not lose the same channels."""
+        result = node.outputs[0]
+        is_read_once = len(result.outputs) == 1 and all(result is not t for t in self.graph.outputs)
+        return node.op in ("QuantizeLinear", "DequantizeLinear") and is_read_once
 
     def _use_quantized(self, node: Node, rank: int, maps: Sequence[np.ndarray]) -> None:
         """Notes what the operands of a QuantizeLinear or DequantizeLinear of constants are indexed by."""

@@ -165,6 +165,23 @@ def test_annotated_shapes_of_dequantized_weights_follow(oracles: ModuleType) -> 
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_dequantized_weight_that_others_read_stays_theirs(oracles: ModuleType) -> None:
+    """Exporters merge equal biases before a quantizer sees them; the last layer keeps its filters."""
+    model = parse_text("""<ir_version: 8, opset_import: ["" : 18]> g (float[1,2,2,2] x) => (float[1,4,2,2] y)
+    <float[4,2,1,1] w = {1,2,3,4,5,6,7,8}, int32[4] r = {1,2,3,4}, float s = {0.5},
+     float[4,4,1,1] v = {1,2,3,4,5,6,7,8,9,8,7,6,5,4,3,2}> {
+      [b] b = DequantizeLinear(r, s) [same] other = Identity(b)
+      [c1] a = Conv(x, w, b) [c2] y = Conv(a, v, other)
+    }""")
+    planner = Planner.of(model)
+    plan = planner.plan(dict.fromkeys(planner.cells_of(0), 0.5))
+    pruned = Materializer.of(model, planner.analysis).materialize(plan)
+    verify(pruned)
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 2, 2, 2)).astype(np.float32)}
+    (found,), (expected,) = (oracles.run(m, feeds) for m in (pruned, oracles.zero_masked(model, plan)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_a_gemm_that_transposes_what_it_multiplies_reads_channels_from_the_first_axis(oracles: ModuleType) -> None:
     model = network(
         "[c] c = Conv(x, w1) [p] p = GlobalAveragePool(c) [f] f = Flatten(p) [t] t = Transpose<perm=[1,0]>(f) "
