@@ -362,6 +362,10 @@ def forward(case, make_model, with_projected_loss):
     return with_projected_loss(make_model(text, **weights))
 
 
+OPERAND = ("p",)
+"""What is added to the input: before a layer it might be a mean of pixels."""
+
+
 @pytest.fixture
 def feeds(case, forward):
     rng = np.random.default_rng(3)
@@ -380,7 +384,7 @@ def test_equals_finite_differences(case, forward, feeds, in_double_precision, ru
     if case.training:
         forward = TrainingMode().apply(forward).model
     double = in_double_precision(forward)
-    found = gradients(run_reference(BuildGradients().apply(double).model, feeds))
+    found = gradients(run_reference(BuildGradients(trained=OPERAND).apply(double).model, feeds))
     rng = np.random.default_rng(4)
     for parameter, gradient in found.items():
         assert gradient.shape == tuple(double.graph.tensors()[parameter].shape), parameter
@@ -407,8 +411,10 @@ def test_legalized_in_single_precision_equals_double_precision(
     skip_unless_run_here(target)
     if case.training:
         forward = TrainingMode().apply(forward).model
-    expected = gradients(run_reference(BuildGradients().apply(in_double_precision(forward)).model, feeds))
-    legal = Legalize(target=target).apply(BuildGradients().apply(forward).model).model
+    expected = gradients(
+        run_reference(BuildGradients(trained=OPERAND).apply(in_double_precision(forward)).model, feeds)
+    )
+    legal = Legalize(target=target).apply(BuildGradients(trained=OPERAND).apply(forward).model).model
     assert not legal.graph.functions
     found = gradients(run(legal, {name: np.asarray(value, np.float32) for name, value in feeds.items()}))
     for parameter, gradient in expected.items():
@@ -596,7 +602,7 @@ def test_equals_pytorch(case, forward, feeds, in_double_precision, run_reference
     if case.training:
         forward = TrainingMode().apply(forward).model
     double = in_double_precision(forward)
-    found = gradients(run_reference(BuildGradients().apply(double).model, feeds))
+    found = gradients(run_reference(BuildGradients(trained=OPERAND).apply(double).model, feeds))
     constants = {name: torch.tensor(value) for name, value in values_of(double).items()}
     parameters = {name: constants[name].requires_grad_() for name in found}
     a = torch.tensor(feeds["x"]) + constants["p"]
@@ -658,7 +664,7 @@ def test_equals_the_gradient_builder_of_onnxruntime(case, forward, feeds, run, r
     if case.training:
         forward = TrainingMode().apply(forward).model
     feeds = {name: np.asarray(value, np.float32) for name, value in feeds.items()}
-    found = gradients(run(Legalize().apply(BuildGradients().apply(forward).model).model, feeds))
+    found = gradients(run(Legalize().apply(BuildGradients(trained=OPERAND).apply(forward).model).model, feeds))
     if case.operator in NOT_IN_THE_BUILDER:
         with pytest.raises(RuntimeError, match=f"has not been registered: {case.operator} "):
             run_gradient_graph_builder(forward, set(found), feeds)
