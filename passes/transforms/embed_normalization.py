@@ -41,9 +41,9 @@ def _prepend(graph: Graph, transform: InputTransform) -> int:
     """Gives the number of nodes put before the graph's old input."""
     old: Variable = graph.inputs[0]
     new = Variable(old.name, old.dtype, old.shape)
-    old.name += "_normalized"
+    build = Builder(graph)  # before the nodes are taken out: their names are taken, "mean" among them
+    old.name = build.fresh(f"{new.name}_normalized")
     body, graph.nodes = graph.nodes, []
-    build = Builder(graph)
     value: Tensor = new
     if transform.channel_order == "BGR" and len(old.shape) == 4 and old.shape[1] == 3:
         value = build.op("Gather", value, build.constant([2, 1, 0], "bgr"), axis=1, hint="to_bgr")

@@ -49,3 +49,19 @@ def test_a_model_without_a_transform_stays():
     model = parse_text(COLOUR)
     result = EmbedNormalization().apply(model)
     assert (result.model, result.modified) == (model, False)
+
+
+def test_names_of_the_network_are_not_taken_twice():
+    """torch's newer exporter names the average over height and width "mean"."""
+    model = parse_text("""<ir_version: 8, opset_import: ["": 18]>
+    g (float[N,3,2,2] x) => (float[N,3,1,1] y) {
+        x_normalized = Relu(x) mean = GlobalAveragePool(x_normalized) scale = Neg(mean)
+        bgr = Neg(scale) to_bgr = Neg(bgr) centred = Neg(to_bgr) scaled = Neg(centred) y = Neg(scaled) }""")
+    transform = InputTransform(mean=(104.0, 117.0, 123.0), scale=(0.017,))
+    model = replace(model, metadata={TRANSFORM_KEY: transform.to_json()})
+    embedded = EmbedNormalization().apply(model).model
+    verify(embedded)
+    assert [i.name for i in embedded.graph.inputs] == ["x"]
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 3, 2, 2)).astype(np.float32)
+    expected = evaluate(model, {"x": normalize(pixels, transform)})["y"]
+    np.testing.assert_allclose(evaluate(embedded, {"x": pixels})["y"], expected, rtol=1e-6, atol=1e-5)
