@@ -7,6 +7,7 @@ arrays; no process needs to see the files of another.
 from __future__ import annotations
 
 import os
+import textwrap
 from typing import Any, Protocol, TypeVar
 
 from wootz.passes.errors import WootzError
@@ -64,7 +65,9 @@ def connect() -> Cluster:
     except ImportError as missing:
         raise WootzError("started by mpiexec, but mpi4py is missing: install wootz[mpi]") from missing
     except RuntimeError as error:  # mpi4py's own
-        raise WootzError(f"started by mpiexec, but {' '.join(str(error).split())[:80]}: install wootz[mpi]") from error
+        raise WootzError(
+            f"started by mpiexec, but {textwrap.shorten(str(error), 200, placeholder=' …')}: install wootz[mpi]"
+        ) from error
     return MpiCluster(MPI)
 
 

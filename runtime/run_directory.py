@@ -19,6 +19,8 @@ PLOT_SUFFIX = ".png"
 
 def check_run_directory(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises WootzError when `folder` can't be written into as asked."""
+    if resume and overwrite:
+        raise WootzError("--resume keeps what --overwrite removes: give one of them")
     if folder.exists() and not folder.is_dir():
         raise WootzError(f"{folder} is a file: --out names a folder")
     if not folder.exists() or not any(folder.iterdir()):

@@ -70,3 +70,8 @@ def test_what_was_trained_is_kept_or_not_and_results_never(tmp_path, keep):
     assert [(tmp_path / name).exists() for name in trained] == [keep, keep]
     assert not [name for name in written if (tmp_path / name).exists()]
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_run_is_either_continued_or_replaced(tmp_path):
+    with pytest.raises(WootzError, match="give one of them"):
+        check_run_directory(folder_with(tmp_path, ["store/"]), resume=True, overwrite=True)

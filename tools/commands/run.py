@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from wootz.passes.errors import WootzError
 from wootz.runtime.cluster import Cluster, abort, connect
 from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
-from wootz.runtime.result import RunResult
 from wootz.runtime.run import Job, check
 from wootz.runtime.run import run as run_job
 from wootz.runtime.run_directory import check_run_directory, prepare_run_directory
@@ -101,13 +101,14 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
         return job
 
     job = _on_all_processes(cluster, prepare)
-    if cluster.rank == 0:
-        prepare_run_directory(folder, keep_store=resume)
-    for note in job.notes:
-        progress.message(note)
-    result = _or_abort(cluster, lambda: run_job(job, cluster, progress))
-    if cluster.rank == 0:
-        report = write_report(folder)
+    with _ending_all(cluster), _writing_into(folder):
+        if cluster.rank == 0:
+            prepare_run_directory(folder, keep_store=resume)
+        for note in job.notes:
+            progress.message(note)
+        result = run_job(job, cluster, progress)
+        report = write_report(folder) if cluster.rank == 0 else None
+    if report is not None:
         print_summary(console, result, folder, report)
         if result.block_trained.best is None:
             raise WootzError(nothing_found(result))
@@ -116,11 +117,12 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
 def _on_all_processes(cluster: Cluster, prepare: Callable[[], Job]) -> Job:
     """`prepare()` on every process; when one fails, process 0 tells why and all end."""
     job, fault = None, None
-    try:
-        job = prepare()
-    except WootzError as error:
-        fault = str(error)
-    faults = [f for f in cluster.gather(fault) if f]
+    with _ending_all(cluster):
+        try:
+            job = prepare()
+        except WootzError as error:
+            fault = str(error)
+        faults = [f for f in cluster.gather(fault) if f]
     if faults and cluster.rank == 0:
         raise WootzError(faults[0])
     if faults or job is None:
@@ -128,12 +130,26 @@ def _on_all_processes(cluster: Cluster, prepare: Callable[[], Job]) -> Job:
     return job
 
 
-def _or_abort(cluster: Cluster, work: Callable[[], RunResult]) -> RunResult:
-    """`work()`; with several processes, an error in this one ends the others, which would wait for it forever."""
+@contextmanager
+def _ending_all(cluster: Cluster) -> Iterator[None]:
+    """With several processes, an error or an interrupt in this one ends the others, which would wait for it forever."""
     try:
-        return work()
-    except Exception as error:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
         if cluster.size > 1:
-            click.echo(f"error: process {cluster.rank}: {error}", err=True)
-            abort(1)
+            interrupted = isinstance(error, KeyboardInterrupt)
+            click.echo("interrupted" if interrupted else f"error: process {cluster.rank}: {error}", err=True)
+            abort(130 if interrupted else 1)
         raise
+
+
+@contextmanager
+def _writing_into(folder: Path) -> Iterator[None]:
+    """Names `folder` where the system's error names no file, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.strerror is None:
+            raise
+        said = f"{folder}: {error.strerror}: what was trained is kept; once that is mended, --resume continues"
+        raise WootzError(said) from error
