@@ -48,6 +48,7 @@ from wootz.runtime.exploration import (
     explore,
     feasible_in_order,
 )
+from wootz.runtime.guessing import guessing_note
 from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
 from wootz.runtime.rehearsal import check_batches, representatives
@@ -369,6 +370,10 @@ class _Run:
         )
         if not job.untrained:
             self.warn_of_seen_validation(model, full)
+            labels = job.dataset.validation.labels
+            note = guessing_note(Share(accuracy, len(labels)), labels, job.dataset.classes)
+            if note:
+                self.note(note)
         if self.cluster.rank == 0:
             self.write_model(model, TEACHER_FILE)
         self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.parameters:,} parameters.")
