@@ -161,12 +161,13 @@ def _computing(present: Sequence[Layer], sources: Sequence[Layer], phase: Phase,
 
 
 def _unneeded(layers: Sequence[Layer], phase: Phase) -> set[int]:
-    """The `id`s of layers that the phase does without, and of those that read what these make."""
+    """The `id`s of layers that the phase does without; inference also does without those that read what these make."""
     unneeded: set[int] = set()
     missing: set[str] = set()
     for layer in layers:
         own_loss = phase is Phase.TEST and layer.type == "Python" and bool(layer.loss_weights)
-        if own_loss or is_for_training_only(layer.type, phase) or not missing.isdisjoint(layer.bottoms):
+        follows = phase is Phase.TEST and not missing.isdisjoint(layer.bottoms)
+        if own_loss or follows or is_for_training_only(layer.type, phase):
             unneeded.add(id(layer))
             missing.update(layer.tops)
         else:
@@ -220,7 +221,8 @@ def _input_shapes(
                 continue
             if shape is None:
                 raise layer.error(_shape_wanted(top))
-            shapes[top] = shape
+            images = given.get(layer.tops[0])
+            shapes[top] = (images[0],) if images and len(shape) == 1 else shape  # as many labels as images
     shapes.update({blob: tuple(shape) for blob, shape in given.items() if blob in read})
     for blob, shape in shapes.items():
         if min(shape, default=1) < 1:

@@ -216,10 +216,9 @@ def read_network(message: Message) -> Network:
         message.offset,
     )
     fields = decode(head, _NetFields, "the network")
-    if {"layer", "layers"} <= {f.name for f in message.fields}:
-        raise message.error("both layer and layers, which Caffe refuses: write all of them as layer", "layers")
-    layers = [_layer(m, {}) for m in message.messages("layer")]
-    layers += [_layer(m, V1_TYPES) for m in message.messages("layers")]
+    written: list[tuple[Message, dict[str, str]]] = [(m, {}) for m in message.messages("layer")]
+    written += [(m, V1_TYPES) for m in message.messages("layers")]
+    layers = [_layer(m, types) for m, types in sorted(written, key=lambda pair: pair[0].offset)]
     if not layers:
         raise message.error("no layers: this is not the description of a network")
     notes = tuple(

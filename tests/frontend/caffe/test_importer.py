@@ -391,3 +391,22 @@ def test_what_reads_a_loss_goes_with_it(load) -> None:
     assert [n.op for n in result.model.graph.nodes] == ["Gemm", "Softmax"]
     left_out = [note for note in result.notes if "is left out: inference doesn't need it" in note]
     assert [note.split("'")[1] for note in left_out] == ["l", "e", "p"]
+
+
+def test_there_are_as_many_labels_as_images(load) -> None:
+    """Caffe's own examples leave the size of images to the data, but not the batch."""
+    network = """layer { name: "d" type: "Data" top: "x" top: "labels" data_param { batch_size: 64 } }
+        layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 2 } }
+        layer { name: "l" type: "SoftmaxWithLoss" bottom: "f" bottom: "labels" top: "l" }"""
+    result = load(network, phase="TRAIN", x=(1, 3, 8, 8))
+    assert result.blobs["labels"] == (result.blobs["x"][0],)
+
+
+def test_training_needs_what_its_losses_read(load) -> None:
+    with pytest.raises(InputError, match="makes its bottom 'a'"):
+        load(
+            """input: "x" input_shape { dim: [2, 3] } input: "labels" input_shape { dim: 2 }
+            layer { name: "a" type: "Accuracy" bottom: "x" bottom: "labels" top: "a" }
+            layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "a" top: "l" }""",
+            phase="TRAIN",
+        )
