@@ -15,7 +15,7 @@ from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
@@ -155,6 +155,8 @@ def _title(model: str | None) -> str:
 def _objective(files: _Files) -> Objective:
     given = files.options["objective"]
     if given and not Path(given).is_file():
+        if len(given.split()) == 1 and Path(given).suffix:  # a file's name: the shortest objective has two words
+            raise InputError("no such file: --objective takes a file, or a text such as 'min ModelSize'", given)
         return parse_objective(given, "--objective")
     return read_objective(files.path("objective", "objective.txt"))
 

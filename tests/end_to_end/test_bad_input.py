@@ -56,6 +56,7 @@ def assert_refused(done, tmp_path, pattern):
             r"an accuracy lies between 0 and 1, 1\.5 doesn't",
         ),
         ("--objective", None, "min Size", r"--objective:1:5.*Size.*ModelSize"),
+        ("--objective", None, "objectives/mine.txt", r"objectives/mine\.txt: no such file"),
         ("--weights", "missing.caffemodel", None, r"missing\.caffemodel: .*[Nn]o such file"),
         ("--data", None, "nowhere", r"nowhere: no such data set"),
         ("--criterion", None, "l7", r"l7"),

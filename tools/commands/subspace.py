@@ -36,7 +36,7 @@ def subspace() -> None:
 @scores_option
 @size_option
 @click.option("--rates", type=Rates(), default="0.3,0.5,0.7", show_default=True, help="Rates to choose from.")
-@click.option("--count", type=int, required=True, help="How many configurations.")
+@click.option("--count", type=click.IntRange(min=1), required=True, help="How many configurations.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal subspaces.")
 @click.option("--sampling", type=click.Choice(["spread", "independent", "runs"]), default="spread", show_default=True,
               help="spread: network sizes nearly uniform; independent: each rate for itself; "
