@@ -512,11 +512,13 @@ class _Run:
         """The block-trained network of a configuration, and its composite vector as text."""
         configuration = self.job.subspace.configurations[candidate.index]
         model = self.pruned(pruner, configuration)
-        composite = composites[configuration]
-        for block in composite:
+        names = []
+        for block in composites[configuration]:
             if block is not None and block in trained:
                 model = with_weights(model, trained[block].weights)
-        return model, tuple(str(block) if block is not None and block in trained else "-" for block in composite)
+            is_teachers = block is not None and not block.is_pruned
+            names.append(str(block) if block in trained or is_teachers else "-")
+        return model, tuple(names)
 
     def inherited(self, pruner: BlockPruner, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
         """The default network of a configuration: the teacher's remaining weights."""

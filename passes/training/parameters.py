@@ -111,7 +111,7 @@ def is_placeholder(constant: Constant) -> bool:
        perhaps in another shape, is multiplied by a weight: so PyTorch's group_norm is written.
     3. It has such a name, and Concat puts it, equal numbers, beside others: padding.
     4. It is the same filter for each channel of a depthwise convolution without bias: an anti-aliasing filter.
-    5. It brings the network's input into range, element by element and before anything else, and has no name of a
+    5. It is a number a channel that brings the network's input into range before the first layer, and has no name of a
        parameter: a mean and a scale of pixels.
     """
     if CONSTANT_NODE.fullmatch(_given_name(constant)):
@@ -162,7 +162,8 @@ def _is_one_filter(constant: Constant, node: Node) -> bool:
 
 def _is_normalisation(constant: Constant, node: Node) -> bool:
     """Whether `node` brings the network's input into range by `constant`, for a layer behind it (rule 5)."""
-    if node.op not in ("Mul", "Add") or STATE_NAME.fullmatch(_given_name(constant)):
+    is_vector = sum(extent > 1 for extent in constant.shape) <= 1
+    if node.op not in ("Mul", "Add") or not is_vector or STATE_NAME.fullmatch(_given_name(constant)):
         return False
     before: Node | None = node
     while before is not None and before.op in RANGE_OPERATORS and not before.domain:
