@@ -172,7 +172,8 @@ class RunResult:
         try:
             return _run_result(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"not the result of a run ({error})", file) from error
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise InputError(f"not the result of a run ({reason})", file) from error
 
 
 def measurements(parameters: int, flops: int, accuracy: float | None, latency_ms: float | None) -> Measurements:

@@ -134,8 +134,9 @@ def check(job: Job) -> None:
     channels = job.dataset.train.images.shape[1]
     for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
         if len(values) not in (1, channels):
+            wanted = "1" if channels == 1 else f"1 or {channels}"
             raise WootzError(
-                f"the {name} of the input has {len(values)} values, for {channels} channels: give 1 or {channels}"
+                f"the {name} of the input has {len(values)} values, for images of {channels} channels: give {wanted}"
             )
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]

@@ -180,9 +180,12 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise WootzError(f"{flag} {text}: not a number, or numbers with commas between them") from error
+    if flag == "--scale" and 0 in numbers:
+        raise WootzError(f"{flag} {text}: pixels times 0 are all the same")
+    return numbers
 
 
 def _device(solver: Solver, options: Mapping[str, Any]) -> tuple[Device, tuple[str, ...]]:

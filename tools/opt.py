@@ -134,9 +134,11 @@ class _Run:
     """One call of wootz-opt on one input, which may hold several models."""
 
     def __init__(self, source: str, loaded: PassClasses, out: TextIO, **options: Any):
+        from wootz.passes.ir.files import check_output
         from wootz.passes.pipeline import parse_pass, parse_pipeline
 
-        _check_output(options["output"])
+        if options["output"] is not None:
+            check_output(options["output"])
         if options["opset"] is not None:
             _check_opset(options["opset"], options["output"])
         self.source = source
@@ -343,14 +345,6 @@ def _check_training_graph(model: Model, output: str) -> None:
         check_loadable(program)
     except WootzError as error:
         raise InputError(f"not written, as it can't be loaded: {error}", output) from error
-
-
-def _check_output(output: str | None) -> None:
-    """Raises WootzError before anything runs for a file of neither form."""
-    from wootz.passes.errors import WootzError
-
-    if output not in (None, "-") and Path(output).suffix not in (".onnx", ".onnxtxt"):
-        raise WootzError(f"{output}: a model is written to .onnx, .onnxtxt or - (standard output)")
 
 
 def _check_opset(asked: str, output: str | None) -> None:

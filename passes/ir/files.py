@@ -56,6 +56,12 @@ def decode(content: bytes, file: str) -> str:
         raise InputError("not text (a binary model has the suffix .onnx)", file) from error
 
 
+def check_output(path: str) -> None:
+    """Raises WootzError for a file of neither form, before anything is computed for it."""
+    if path != "-" and Path(path).suffix not in (".onnx", TEXT_SUFFIX):
+        raise WootzError(f"{path}: a model is written to .onnx, .onnxtxt or - (standard output)")
+
+
 def save(model: Model, path: str | Path, opset: int = OPSET) -> None:
     """Writes `model` to `path`, all of it or nothing. `-` prints the textual form. Binary models can have any `opset`.
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +120,16 @@ def test_faults(tmp_path, monkeypatch, capsys, arguments, code, message) -> None
     assert call(*arguments) == code
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "reason"),
+    [
+        ("net.prototxt", "net.txt", r"net\.txt: a model is written to \.onnx, \.onnxtxt or -"),
+        ("net.onnx", "net2.onnx", r"net\.onnx: an ONNX model already"),
+    ],
+)
+def test_what_is_no_prototxt_or_no_model_file_is_refused(source, output, reason, tmp_path, capsys) -> None:
+    assert call(tmp_path / source, "-o", tmp_path / output) == 1
+    assert re.search(reason, capsys.readouterr().err)
+    assert not (tmp_path / output).exists()

@@ -10,7 +10,7 @@ import onnx
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.errors import InputError, WootzError
-from wootz.passes.ir.files import LARGEST_MESSAGE, save
+from wootz.passes.ir.files import LARGEST_MESSAGE, check_output, save
 from wootz.passes.ir.model import Model, constants
 
 
@@ -49,6 +49,9 @@ def import_model(
     shapes: Sequence[tuple[str, tuple[int, ...]]],
 ) -> None:
     """Reads a Caffe network and writes it as an ONNX model."""
+    check_output(output)
+    if prototxt.suffix in (".onnx", ".onnxtxt"):
+        raise InputError("an ONNX model already: import is for Caffe's .prototxt", prototxt)
     network = import_caffe(
         prototxt, weights, seed=seed, phase=phase, level=level, stages=stages, input_shapes=dict(shapes)
     )

@@ -13,4 +13,5 @@ from wootz.runtime.report import write_report
 @click.argument("folder", metavar="RUN")
 def report(folder: str) -> None:
     """Write the HTML page and the plots of the run in RUN, from its result.json."""
-    click.echo(write_report(Path(folder)))
+    run = Path(folder)
+    click.echo(write_report(run.parent if run.is_file() else run))
