@@ -47,6 +47,7 @@ PIPELINES = {name: name for name in PASSES} | {
     "build-gradients": ",".join([*TRAINING[:2], "build-gradients{parameters-as-inputs=true}"]),
     "embed-batches": ",".join([*TRAINING, "embed-batches{batch-size=4,window=4}"]),
     "extract-blocks": "extract-blocks{first=a}",
+    "fix-sizes": "fix-sizes{size=6,6}",
     "legalize": ",".join(TRAINING),
     "mixed-precision": ",".join([TRAINING[0], TRAINING[1], "mixed-precision", *TRAINING[2:]]),
     "prune-blocks": "prune-blocks{rate=0.5}",
