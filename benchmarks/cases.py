@@ -143,7 +143,7 @@ def wootz_opt(*arguments: str | Path) -> None:
     said = done.stderr.strip()
     last = said.splitlines()[-1] if said else ""
     if done.returncode == 1 and "Traceback" not in said and "fault of wootz" not in said:
-        raise Refused(last.removeprefix("error: ").replace(str(arguments[-1]), "")[:300])
+        raise Refused(last.removeprefix("error: ").replace(str(arguments[-1]), Path(arguments[-1]).name)[:300])
     if done.returncode != 0:
         raise Crashed(f"exit code {done.returncode}: {last[:300]}")
 

@@ -204,11 +204,11 @@ def test_accuracies_are_those_of_the_validation_images_prepared_for_testing(spli
 
 
 def test_test_iter_bounds_the_accuracies_on_the_way_alone(split, network, tmp_path):
-    """`test_iter` batches of 16: the first 16 images are right in the end, the other 48 wrong."""
+    """Two batches of 16 are tested: the first 16 images are right in the end, the other 48 wrong."""
     validation = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
     dataset = Dataset(("dark", "bright"), split, validation, None)
-    curve = dict(fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, test_iter=1)).curve)
-    assert curve[20] > 0.9
+    curve = dict(fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, test_iter=2)).curve)
+    assert 0.4 < curve[20] < 0.6
     assert curve[30] < 0.35
 
 
