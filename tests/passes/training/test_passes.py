@@ -415,8 +415,8 @@ def test_each_dropout_has_a_seed_of_its_own(make_model):
     assert [n.attrs["seed"] for n in graph.nodes] == [5, 6]
 
 
-@pytest.mark.parametrize("kept", [0.9, 0.75])
-def test_running_statistics_keep_the_share_that_momentum_says(kept, make_model, run, values_of):
+@pytest.mark.parametrize(("mode", "kept"), [(TrainingMode(), 0.9), (TrainingMode(momentum=0.75), 0.75)])
+def test_running_statistics_keep_the_share_that_momentum_says(mode, kept, make_model, run, values_of):
     """Against the definition, over three steps: new = momentum · old + (1 - momentum) · batch."""
     text = """g (float[N,2,3,3] x) => (y) <float[2] s, float[2] b, float[2] mean, float[2] variance, float[2,2,1,1] w> {
       n = BatchNormalization(x, s, b, mean, variance)
@@ -424,7 +424,7 @@ def test_running_statistics_keep_the_share_that_momentum_says(kept, make_model, 
     }"""
     shapes = {"s": (2,), "b": (2,), "mean": (2,), "variance": (2,), "w": (2, 2, 1, 1)}
     model = make_model(text, **shapes)
-    training = AttachLoss(loss="mse").apply(TrainingMode(momentum=kept).apply(model).model).model
+    training = AttachLoss(loss="mse").apply(mode.apply(model).model).model
     graph = Legalize().apply(ApplyOptimizer().apply(BuildGradients().apply(training).model).model).model
     state, rng = values_of(graph), np.random.default_rng(0)
     expected = {name: values_of(model)[name] for name in ("mean", "variance")}
