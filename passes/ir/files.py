@@ -75,6 +75,8 @@ def save(model: Model, path: str | Path, opset: int = OPSET) -> None:
     if file.suffix == TEXT_SUFFIX:
         write_atomically(file, print_text(model).encode())
         return
+    if not model.graph.outputs:
+        raise WootzError(f"{file}: the graph has no outputs, and nothing could run it")
     if missing := elided_weights(model):
         raise WootzError(
             f"{file}: weight {missing[0]!r} was elided from the text that the model was read from: "

@@ -132,3 +132,9 @@ def test_external_data_that_is_not_there_is_refused(offset: int, length: int, tm
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(InputError, match=r"model.onnx"):
         load(tmp_path / "model.onnx")
+
+
+def test_a_graph_without_outputs_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(WootzError, match=r"net\.onnx: the graph has no outputs"):
+        save(parse_text("g (float[1,4] x) => () { y = Relu(x) }"), tmp_path / "net.onnx")
+    assert not any(tmp_path.iterdir())

@@ -199,8 +199,3 @@ def test_operators_of_other_domains_are_left_alone() -> None:
         '<ir_version: 8, opset_import: ["" : 18, "acme" : 1]> g (float[1] x) => (float[1] y) { y = acme.Do<a = 1>(x) }'
     )
     verify(parse_text(text))
-
-
-def test_a_graph_without_outputs_is_refused() -> None:
-    with pytest.raises(VerificationError, match="no outputs"):
-        verify(parse_text("g (float[1,4] x) => () { y = Relu(x) }"))
