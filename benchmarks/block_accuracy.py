@@ -37,9 +37,9 @@ from wootz.passes.analysis.tuning_blocks import symbols
 from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.assemble import with_weights
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TeacherStudent,
     make_students,

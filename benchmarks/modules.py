@@ -37,8 +37,8 @@ from wootz.passes.analysis.cost import parameters
 from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.fold_constants import FoldConstants
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 ROOT = Path(__file__).parents[1]
 RATE = 0.5

@@ -36,14 +36,14 @@ import numpy as np
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.analysis.block_groups import format_bytes, group_blocks
-from wootz.passes.analysis.memory import training_memory
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import joint_training_graph, partition_by_memory
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.training.memory import training_memory
 from wootz.runtime.session import Device, TrainingSession
 
 RESNET50 = Path(__file__).parents[1] / "examples" / "imagenet" / "resnet50.prototxt"

@@ -39,9 +39,9 @@ import torch
 from wootz.passes.analysis.cost import macs, parameters
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 ROOT = Path(__file__).parents[1]
 RATE = 0.5

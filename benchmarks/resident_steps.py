@@ -29,11 +29,11 @@ from train_step import (
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.dataset import Split
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule

@@ -37,9 +37,9 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Module, Tensor, Variable
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import TEACHER, TeacherStudent, student_loss
 from wootz.runtime.session import Device, TrainingSession
 

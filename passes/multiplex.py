@@ -9,8 +9,8 @@ from typing import Literal
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.assemble import assemble
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import TeacherStudent, parse_blocks
 
 Mode = Literal["full", "pretrain", "finetune"]

@@ -27,6 +27,7 @@ from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Rate, Subspace, format_configuration
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.check import check_pruned
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import joint_training_graph, partition_by_memory
@@ -36,7 +37,6 @@ from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.parameters import placeholder_notes
 from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.cluster import Cluster
 from wootz.runtime.dataset import Dataset, Split

@@ -20,7 +20,7 @@ from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.dataset import load_dataset
 from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.resident import keeps_on_device

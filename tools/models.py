@@ -13,8 +13,8 @@ from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.image_classifier import as_image_classifier
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 AS_EXPORTED = InputTransform(channel_order="RGB")
 """What an ONNX file is given that doesn't say how pixels become its input: Caffe's order is Caffe's alone."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wootz.passes.ir.model import module_nodes
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 
 ALMOST_ALL = 0.999
 """A rate at which one filter is left."""

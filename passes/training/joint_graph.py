@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wootz.passes.analysis.block_groups import Group, partition_blocks
-from wootz.passes.analysis.memory import training_memory
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.legalize import Target
+from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import TEACHER, TeacherStudent, student_loss
 
 

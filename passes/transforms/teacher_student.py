@@ -18,12 +18,12 @@ from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.pruning.materializer import kept_atoms
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.fold_constants import FoldConstants
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 TEACHER = "teacher/"
 

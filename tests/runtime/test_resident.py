@@ -10,9 +10,9 @@ from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime import resident
 from wootz.runtime.batches import training_batches
 from wootz.runtime.dataset import Split

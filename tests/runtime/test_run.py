@@ -15,8 +15,8 @@ from wootz.passes.ir.model import constants
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.assemble import with_weights
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime import run as run_module
 from wootz.runtime.cluster import SingleProcess
 from wootz.runtime.dataset import Dataset, Split

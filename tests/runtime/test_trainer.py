@@ -14,8 +14,8 @@ from wootz.passes.ir.model import constants
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.assemble import with_weights
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.outcome import Failed

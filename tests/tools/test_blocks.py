@@ -14,7 +14,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.plan.subspace import Subspace
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.tools.cli import wootz
 from wootz.tools.commands.blocks import survey_blocks
 from wootz.tools.models import open_network, prunable_network

@@ -35,9 +35,9 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration, format_rate
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import group_memory, partition_by_memory
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.runtime.machine import default_memory_budget
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory

@@ -10,7 +10,7 @@ import click
 from wootz.frontend.subspace import write_subspace
 from wootz.passes.analysis.sampling import Sampling, sample_subspace
 from wootz.passes.errors import WootzError
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
 
 

@@ -14,7 +14,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.teacher_student import TeacherStudent, parse_blocks
 
 

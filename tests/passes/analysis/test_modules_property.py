@@ -16,7 +16,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Tensor, Variable, module_nodes, subgraph_nodes
 from wootz.passes.ir.verifier import verify
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner
 
 SIZE = 4
 WIDTHS = (2, 4, 6)

@@ -15,11 +15,11 @@ from wootz.passes.ir.model import Model, constants, is_constant
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pass
 from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.materializer import Materializer, materialize
 from wootz.passes.pruning.planner import Planner
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.fold_constants import FoldConstants
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 Exported = Callable[[str], Model]
 NAMES = sorted(

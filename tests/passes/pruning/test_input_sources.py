@@ -7,8 +7,8 @@ import pytest
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import InputSources, input_sources
-from wootz.passes.transforms.prune_blocks import BlockPruner
 
 CHAIN = """<ir_version: 8, opset_import: ["" : 18]>
 chain (float[1, 1, 2, 2] x) => (float[1, 2] y)

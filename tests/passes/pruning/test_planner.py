@@ -13,9 +13,9 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pass
 from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.pruning.block_pruner import plan_blocks, prunable_convolutions
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
-from wootz.passes.transforms.prune_blocks import plan_blocks, prunable_convolutions
 
 
 def network(nodes: str, modules: str = "[]", constants: str = "", **weights: tuple[int, ...]) -> Model:

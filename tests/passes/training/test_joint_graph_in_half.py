@@ -10,13 +10,13 @@ import onnxruntime
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.analysis.memory import training_memory
 from wootz.passes.ir.model import constants
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
+from wootz.passes.training.memory import training_memory
 from wootz.passes.transforms.teacher_student import TEACHER, parse_blocks
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.session import Device, TrainingSession

@@ -15,6 +15,7 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.subspace import Subspace
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
@@ -22,7 +23,6 @@ from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.assemble import with_weights
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,

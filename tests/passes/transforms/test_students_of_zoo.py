@@ -14,8 +14,8 @@ from wootz.passes.analysis.block_groups import group_blocks
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.sampling import sample_subspace
 from wootz.passes.ir.verifier import verify
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss
 from wootz.tools.commands.blocks import survey_blocks
 

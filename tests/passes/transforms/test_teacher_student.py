@@ -12,10 +12,10 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,

@@ -9,15 +9,15 @@ import onnx
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.analysis.memory import execution_order, training_memory
 from wootz.passes.ir.files import save
 from wootz.passes.ir.model import TRAINING_KEY, Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
+from wootz.passes.training.memory import execution_order, training_memory
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.prune_blocks import BlockPruner
 from wootz.passes.transforms.teacher_student import parse_blocks
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

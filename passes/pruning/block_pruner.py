@@ -1,0 +1,222 @@
+"""Prunes the convolution modules of one network by many configurations, their top layers left whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from wootz.passes.analysis.channels import ChannelAnalysis
+from wootz.passes.analysis.data_criteria import Sample
+from wootz.passes.analysis.importance import require_rate
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model, Module, module_nodes
+from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.plan.subspace import Rate
+from wootz.passes.pruning.materializer import Materializer
+from wootz.passes.pruning.planner import Planner
+
+OUTSIDE = "outside of all modules (prune-filters prunes it)"
+FULLY_CONNECTED = "fully connected (prune-filters{linear=true} prunes it)"
+
+
+@dataclass(frozen=True)
+class ModuleConvolutions:
+    """The convolutions of a module, in the graph's order, and the reason for each that can't be pruned."""
+
+    module: str
+    convolutions: tuple[str, ...]
+    locked: Mapping[str, str]
+
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        return tuple(c for c in self.convolutions if c not in self.locked)
+
+
+def plan_blocks(
+    model: Model, rates: Mapping[str, Rate], criterion: str = "l1", round_to: int = 1, min_channels: int = 1
+) -> PruningPlan:
+    """The plan that prunes the modules named in `rates`; the others stay whole.
+
+    A rate is one number for all prunable convolutions of the module, or a tuple with one for each of them.
+    Raises WootzError for an unknown module, a rate outside [0, 1), a tuple of another length, a rate above 0 where
+    nothing can be removed, and different rates for tied convolutions.
+    """
+    return BlockPruner.of(model, criterion, round_to=round_to, min_channels=min_channels).plan(rates)
+
+
+def prunable_convolutions(model: Model) -> tuple[ModuleConvolutions, ...]:
+    """For each module, which convolutions `prune-blocks` prunes, and why it can't prune the others."""
+    return BlockPruner.of(model).convolutions
+
+
+@dataclass(frozen=True, eq=False)
+class BlockPruner:
+    """Prunes the modules of one model by many configurations; it is analysed once, and slices are shared."""
+
+    model: Model
+    modules: tuple[Module, ...]
+    planner: Planner
+    materializer: Materializer
+
+    @staticmethod
+    def of(
+        model: Model,
+        criterion: str = "l1",
+        seed: int = 0,
+        round_to: int = 1,
+        min_channels: int = 1,
+        sample: Sample | None = None,
+    ) -> BlockPruner:
+        """The pruner for `model`; `sample` is for criteria that look at data."""
+        modules, _ = find_modules(model)
+        planner = Planner.of(model, criterion, seed, round_to, min_channels, sample=sample)
+        return BlockPruner(model, modules, planner, Materializer.of(model, planner.analysis))
+
+    def plan(self, rates: Mapping[str, Rate]) -> PruningPlan:
+        """See the function `plan_blocks`."""
+        cell_rates: dict[int, float] = {}
+        tables = {table.module: table for table in self.convolutions}
+        for module, rate in rates.items():
+            if module not in tables:
+                raise WootzError(f"no module named {module!r} in the model (modules: {', '.join(tables) or 'none'})")
+            for convolution, r in _rate_of_each(tables[module], rate).items():
+                require_rate(r)
+                for cell in self._cells_of_convolution[convolution]:
+                    if cell_rates.setdefault(cell, r) != r:
+                        tied = self.planner.cells[cell].layers
+                        names = " and ".join(repr(self.planner.analysis.layers[i].name) for i in tied)
+                        raise WootzError(f"module {module!r}: {names} are tied and need the same rate")
+        return self.planner.plan({cell: rate for cell, rate in cell_rates.items() if rate})
+
+    def materialize(self, plan: PruningPlan) -> Model:
+        return self.materializer.materialize(plan)
+
+    @cached_property
+    def convolutions(self) -> tuple[ModuleConvolutions, ...]:
+        """See the function `prunable_convolutions`."""
+        analysis = self.analysis
+        tables = []
+        for module, inside in self._convolutions_inside.items():
+            locked = {}
+            for position in inside:
+                if not self._cells_of_convolution[analysis.layers[position].name]:
+                    locked[analysis.layers[position].name] = self._lock_reason(position, module)
+            names = tuple(analysis.layers[p].name for p in inside)
+            tables.append(ModuleConvolutions(module.name, names, locked))
+        return tuple(tables)
+
+    def reasons(self, rates: Mapping[str, Rate]) -> dict[str, str]:
+        """Why a plan of these rates leaves layers whole that aren't locked."""
+        reasons = {layer.name: OUTSIDE if layer.is_convolution else FULLY_CONNECTED for layer in self.analysis.layers}
+        for table in self.convolutions:
+            for name in table.prunable:
+                reasons.pop(name)
+                if not rates.get(table.module):
+                    reasons[name] = f"the rate of its module {table.module!r} is 0"
+            reasons.update(table.locked)
+        return reasons
+
+    @property
+    def analysis(self) -> ChannelAnalysis:
+        return self.planner.analysis
+
+    @cached_property
+    def _layers_inside(self) -> dict[Module, tuple[int, ...]]:
+        """The positions of each module's layers in the analysis."""
+        place = {id(node): i for i, node in enumerate(self.model.graph.nodes)}
+        inside = {}
+        for module in self.modules:
+            nodes = {place[id(node)] for node in module_nodes(self.model, module)}
+            inside[module] = tuple(i for i, layer in enumerate(self.analysis.layers) if layer.node in nodes)
+        return inside
+
+    @cached_property
+    def _convolutions_inside(self) -> dict[Module, tuple[int, ...]]:
+        """Those of `_layers_inside` that rates are for; fully connected ones of a gate follow what they scale."""
+        layers = self.analysis.layers
+        return {m: tuple(i for i in inside if layers[i].is_convolution) for m, inside in self._layers_inside.items()}
+
+    @cached_property
+    def _is_chain(self) -> bool:
+        """Whether the network has no modules to speak of: no prunable feature map stays inside one.
+
+        What a gate (squeeze and excitation) computes inside is no feature map.
+        """
+        return not any(
+            self._makes_feature_map(position, module)
+            for module, inner in self._inner_cells.items()
+            for cell in inner
+            for position in self.planner.cells[cell].layers
+            if self.analysis.layers[position].is_convolution
+        )
+
+    def _makes_feature_map(self, position: int, module: Module) -> bool:
+        """Whether a layer's output has more than one place, or the module's exit has only one, too."""
+        node = self.model.graph.nodes[self.analysis.layers[position].node]
+        output, exit_ = (self.analysis.shapes.get(name) for name in (node.outputs[0].name, module.exit))
+        return output is None or exit_ is None or bool(np.prod(output[2:]) > 1 or np.prod(exit_[2:]) == 1)
+
+    @cached_property
+    def _inner_cells(self) -> dict[Module, tuple[int, ...]]:
+        """The cells with filters in no other layers than a module's, and in neither its entry nor its exit."""
+        inner = {}
+        for module, inside in self._layers_inside.items():
+            boundary = np.union1d(self.analysis.channels_in(module.entry), self.analysis.channels_in(module.exit))
+            inner[module] = self._whole_families(
+                i
+                for i, cell in enumerate(self.planner.cells)
+                if set(cell.layers) <= set(inside) and not np.isin(cell.channels, boundary).any()
+            )
+        return inner
+
+    def _whole_families(self, cells: Iterable[int]) -> tuple[int, ...]:
+        """Those of `cells` whose families are among them as a whole: others would keep unequal counts."""
+        chosen = set(cells)
+        torn = {cell.family for i, cell in enumerate(self.planner.cells) if i not in chosen}
+        return tuple(i for i in sorted(chosen) if self.planner.cells[i].family not in torn)
+
+    @cached_property
+    def _cells_of_convolution(self) -> dict[str, tuple[int, ...]]:
+        """The cells that a rate for the convolution chooses from; none where it is locked."""
+        cells: dict[str, tuple[int, ...]] = {}
+        for module, inside in self._layers_inside.items():
+            allowed = set(self._inner_cells[module])
+            if self._is_chain:
+                own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
+                allowed = set(self._whole_families(own_cells))
+            for position in self._convolutions_inside[module]:
+                is_depthwise = self.analysis.layers[position].kind == "depthwise"
+                own = () if is_depthwise else tuple(i for i in self.planner.cells_of(position) if i in allowed)
+                cells[self.analysis.layers[position].name] = own
+        return cells
+
+    def _lock_reason(self, position: int, module: Module) -> str:
+        """Why a convolution of a module stays whole."""
+        if reason := self.planner.lock_reason(position):
+            return reason
+        layer = self.analysis.layers[position]
+        if layer.kind == "depthwise" and self.analysis.tied_layers(layer):
+            return f"depthwise: its filters are those of {self.analysis.tied_layers(layer)[0]!r}"
+        channels = self.analysis.channels(layer)
+        if np.isin(channels, self.analysis.channels_in(module.exit)).any():
+            return f"top layer: its channels reach the exit {module.exit!r} of module {module.name!r}"
+        if np.isin(channels, self.analysis.channels_in(module.entry)).any():
+            return f"tied to the entry {module.entry!r} of module {module.name!r}"
+        return f"tied to {self.analysis.tied_layers(layer)[0]!r} outside module {module.name!r}"
+
+
+def _rate_of_each(table: ModuleConvolutions, rate: Rate) -> dict[str, float]:
+    """The rate of each prunable convolution. Raises WootzError where they can't have it."""
+    prunable = table.prunable
+    if isinstance(rate, tuple):
+        if len(rate) != len(prunable):
+            raise WootzError(f"module {table.module!r}: {len(rate)} rates for {len(prunable)} prunable convolutions")
+        return dict(zip(prunable, rate, strict=True))
+    if rate != 0 and not prunable:
+        reason = next(iter(table.locked.values()), "it has no convolution")
+        raise WootzError(f"module {table.module!r} can't be pruned at {rate:g}: {reason}")
+    return dict.fromkeys(prunable, rate)
