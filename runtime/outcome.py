@@ -1,8 +1,20 @@
-"""How a training ends without a result."""
+"""How a task ends: with what it trained, or without."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Arrays by name, and what was recorded beside them: JSON values, whose floats survive exactly."""
+
+    weights: Mapping[str, np.ndarray]
+    record: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -14,3 +26,6 @@ class Failed:
     """
 
     reason: str
+
+
+Outcome = Trained | Failed

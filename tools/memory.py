@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import click
 
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+from wootz.runtime.store.amounts import parse_bytes
 
 
 class Memory(click.ParamType):
@@ -15,7 +13,7 @@ class Memory(click.ParamType):
     name = "bytes"
 
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", str(value).upper())
-        if match is None:
-            self.fail(f"{value!r} is no amount of memory: a number of bytes, or 500M, 4G", param, ctx)
-        return int(float(match[1]) * UNITS[match[2]])
+        try:
+            return parse_bytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -240,7 +240,7 @@ def test_groups_by_memory(two_rates, tmp_path):
 
 def test_a_budget_needs_a_batch_size(two_rates):
     assert "--memory goes with --pretrain-solver" in refusal(*two_rates, "--memory", "4G")
-    assert "'much' is no amount of memory" in run(*two_rates, "--memory", "much").output
+    assert "'much' is no amount of bytes" in run(*two_rates, "--memory", "much").output
 
 
 def test_modules_that_overlap(tmp_path):

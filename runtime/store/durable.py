@@ -1,0 +1,102 @@
+"""Files that are there whole or not at all, also after the power fails."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from wootz.runtime.store.process import Process
+
+TEMPORARY = re.compile(r"\.tmp-(?P<machine>[0-9a-f]*)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]{32}")
+READ_AND_WRITE = 0o666
+PROBE_BYTES = 4096
+
+
+def write_durably(file: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Writes all of `file` or nothing: into a neighbour of a unique name, which is flushed and renamed.
+
+    OSErrors pass, and leave nothing behind.
+    """
+    with replacing(file) as content:
+        content.writelines(pieces)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[BinaryIO]:
+    """A neighbour of `file` to write: durable and in its place at the end, gone after an error."""
+    temporary = _temporary_name(file.parent)
+    try:
+        with temporary.open("xb") as content:
+            share_like_folder(temporary)
+            yield content
+            content.flush()
+            os.fsync(content.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(file.parent)
+
+
+def file_system_time(folder: Path) -> float:
+    """The time that a file gets which is written in `folder` now: of the server's clock, where that differs from ours.
+
+    It is really written, and raises OSError where no file can be: also on a full disk.
+    """
+    probe = _temporary_name(folder)
+    try:
+        with probe.open("xb") as content:
+            content.write(b"\0" * PROBE_BYTES)
+            content.flush()
+            os.fsync(content.fileno())
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _temporary_name(folder: Path) -> Path:
+    process = Process.current()
+    return folder / f".tmp-{process.machine}-{process.pid}-{process.started}-{uuid.uuid4().hex}"
+
+
+def owner_of_temporary(name: str) -> Process | None:
+    """The process that writes, or wrote, the temporary file `name`; None if it is no name of one."""
+    match = TEMPORARY.fullmatch(name)
+    return Process(match["machine"], int(match["pid"]), int(match["started"])) if match else None
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and those above it, durably; a new one is shared as the one above it is."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+        return
+    share_like_folder(folder)
+    sync_folder(folder.parent)
+
+
+def share_like_folder(path: Path) -> None:
+    """Gives `path` to those who have its folder: in a group's store, entries are the group's, whatever the umask."""
+    if os.name == "posix":
+        mode = path.parent.stat().st_mode
+        path.chmod(mode & (0o7777 if path.is_dir() else READ_AND_WRITE))
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,90 @@
+"""Where a store is, how large it may become, and the mark that says which format it has."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
+
+import platformdirs
+
+from wootz.passes.errors import WootzError
+from wootz.runtime.store.amounts import parse_bytes
+from wootz.runtime.store.durable import TEMPORARY, file_system_time, write_durably
+
+STORE_VARIABLE = "WOOTZ_STORE"
+LIMIT_VARIABLE = "WOOTZ_STORE_LIMIT"
+DEFAULT_LIMIT = 20 * 10**9
+FORMAT = 1
+FORMAT_FILE = "format"
+NO_SPACE = (ENOSPC, EDQUOT, EFBIG)
+
+
+def default_folder() -> Path:
+    """`$WOOTZ_STORE`; without it `wootz/store` among the user's caches (`$XDG_CACHE_HOME`, `~/.cache`)."""
+    named = os.environ.get(STORE_VARIABLE)
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("wootz", appauthor=False) / "store"
+
+
+def default_limit() -> int:
+    """`$WOOTZ_STORE_LIMIT` in bytes, 20 GB without it. Raises WootzError."""
+    text = os.environ.get(LIMIT_VARIABLE)
+    try:
+        return parse_bytes(text) if text else DEFAULT_LIMIT
+    except ValueError as error:
+        raise WootzError(f"{LIMIT_VARIABLE}: {error}") from error
+
+
+def create_store(folder: Path) -> None:
+    """Makes `folder` a store that can be written, unless it is one. Raises WootzError."""
+    if folder.exists() and not folder.is_dir():
+        raise WootzError(f"{folder} is a file: a store is a folder (--store, {STORE_VARIABLE})")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if check_format(folder):
+        with writing(folder):
+            file_system_time(folder)
+        return
+    if any(not TEMPORARY.fullmatch(file.name) for file in folder.iterdir()) and not check_format(folder):
+        raise WootzError(f"{folder} holds files that are not a store's: choose another --store, or an empty folder")
+    with writing(folder):
+        write_durably(folder / FORMAT_FILE, [f"wootz store {FORMAT}\n".encode()])
+
+
+def check_format(folder: Path) -> bool:
+    """Whether `folder` is a store, of a format that is read here. Raises WootzError for another format."""
+    mark = folder / FORMAT_FILE
+    try:
+        text = mark.read_bytes()[:100].decode(errors="replace")
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise WootzError(f"{mark}: can't be read ({error.strerror}): choose another --store") from error
+    found = re.fullmatch(r"wootz store (\d+)\n", text)
+    if found is None:
+        raise WootzError(f"{mark}: not the mark of a store: choose another --store")
+    if int(found[1]) > FORMAT:
+        raise WootzError(
+            f"{folder}: a store of format {found[1]}, and this version of Wootz reads format {FORMAT}: "
+            f"use a newer Wootz, or another --store"
+        )
+    return True
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turns what the system says when `file` can't be written into a line that names it and says what to do."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename or file
+        said = f"{place}: can't be written ({error.strerror or error})"
+        if error.errno in NO_SPACE:
+            raise WootzError(
+                f"{said}: make room there (`wootz store gc --limit …` makes the store smaller), "
+                f"or choose another store (--store, {STORE_VARIABLE})"
+            ) from error
+        raise WootzError(f"{said}: choose another store (--store, {STORE_VARIABLE})") from error
