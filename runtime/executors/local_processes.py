@@ -1,0 +1,139 @@
+"""Workers that are processes of this machine, each behind a pool of its own, so that it dies alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from wootz.runtime.executors.control import Place, Ticket
+from wootz.runtime.executors.future_engine import Crew
+from wootz.runtime.executors.worker import Answer, fulfil
+
+_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class WorkerProcess:
+    """A worker in a process that is spawned when it is first needed, and again after it died.
+
+    It dies with this process, whatever ends that. Ctrl-C doesn't reach it: who waits for it decides.
+    """
+
+    def __init__(self, place: Place, farewell: str = ""):
+        """A worker with a `farewell` writes it to standard error when this process is killed. It has a session of its
+        own, so that whoever kills this process with all its group doesn't kill that worker before."""
+        self.place = place
+        self._farewell = farewell
+        self._open()
+
+    def _open(self) -> None:
+        self._context = _Spawning()
+        self._pool = ProcessPoolExecutor(1, self._context, _enter, (self.place.threads, self._farewell))
+
+    def start(self) -> None:
+        """Spawns the process now."""
+        self._pool.submit(os.getpid)
+
+    def submit(self, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
+        return self._pool.submit(fulfil, order, self.place, ticket, logs, whole_output=True)
+
+    def kill(self) -> None:
+        for process in self._context.spawned:
+            if process.is_alive():
+                process.kill()
+
+    def replace(self) -> str:
+        """After its process died: a new one. Returns what became of the old one."""
+        self._pool.shutdown()
+        codes = [process.exitcode for process in self._context.spawned]
+        self._open()
+        return _what_became(codes[-1] if codes else None)
+
+    def close(self) -> None:
+        """Ends the process at once, whatever it does."""
+        self.kill()
+        self._pool.shutdown(cancel_futures=True)
+
+
+class LocalProcesses(Crew):
+    """A worker process a place."""
+
+    def __init__(self, places: Sequence[Place]):
+        self._processes = [WorkerProcess(place) for place in places]
+
+    def seats(self) -> Sequence[int]:
+        return range(len(self._processes))
+
+    def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
+        return self._processes[seat].submit(order, ticket, logs)
+
+    def replace(self, seat: int) -> str:
+        return self._processes[seat].replace()
+
+    def kill(self, seat: int, ticket: Ticket) -> None:
+        self._processes[seat].kill()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.close()
+
+
+class _Spawned(SpawnProcess):
+    """A process that Ctrl-C doesn't interrupt: it inherits that SIGINT is blocked."""
+
+    def start(self) -> None:
+        resource_tracker.ensure_running()  # what starts it unblocks SIGINT
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+class _Spawning(SpawnContext):
+    """Knows the processes that it spawned, which ProcessPoolExecutor doesn't tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spawned: list[_Spawned] = []
+
+    def Process(self, *args: Any, **options: Any) -> _Spawned:  # type: ignore[override]
+        process = _Spawned(*args, **options)
+        self.spawned.append(process)
+        return process
+
+
+def _enter(threads: int, farewell: str) -> None:
+    """What a worker process does first."""
+    for name in _LIBRARY_THREADS:
+        os.environ.setdefault(name, str(threads))
+    if farewell:
+        os.setsid()
+    threading.Thread(target=_die_with_parent, args=(farewell, os.dup(2)), daemon=True).start()
+
+
+def _die_with_parent(farewell: str, terminal: int) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.write(terminal, farewell.encode())
+        os._exit(1)
+
+
+def _what_became(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "its process could not be started"
+    if exitcode == -signal.SIGKILL:
+        return "its process was killed, perhaps since memory ran out"
+    if exitcode < 0:
+        return f"its process was ended by {signal.Signals(-exitcode).name}"
+    return f"its process ended with status {exitcode}"

@@ -1,0 +1,99 @@
+"""Who performs the tasks of a run: gathered when the run begins, before it is known what is to be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from wootz.passes.errors import WootzError
+from wootz.runtime.executors.control import Place
+from wootz.runtime.executors.engine import Engine, R, T, Work
+from wootz.runtime.executors.future_engine import SILENCE_LIMIT, FutureEngine
+from wootz.runtime.executors.local_processes import LocalProcesses
+from wootz.runtime.executors.shares import shared_machine
+from wootz.runtime.executors.this_process import ThisProcess
+
+
+class Team(Protocol):
+    """Workers that an engine can be opened on."""
+
+    @property
+    def workers(self) -> int:
+        """How many there are now. On a cluster they come and go."""
+
+    @property
+    def per_machine(self) -> int:
+        """The most of them that share a machine, and its memory."""
+
+    @property
+    def description(self) -> str:
+        """For the user: "4 processes of 2 threads"."""
+
+    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+        """An engine that performs `work`, to be entered. Logs are written into `folder`, which all workers see.
+
+        A worker without a sign of life for `silence_limit` seconds is given up.
+        """
+
+
+@contextmanager
+def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int = 0) -> Iterator[Team | None]:
+    """The team of a run, until the run is over.
+
+    `workers` processes of this machine, or none but this one; the workers of a scheduler, `dask://HOST:PORT`; or the
+    processes that mpiexec started. Of these all but the first get None, when the run is over: until then they serve it.
+    `threads` are those of each worker (0: the cores are divided), `gpus` what this machine has, if they are used.
+
+    Raises WootzError for what excludes each other, and for a scheduler that can't be reached.
+    """
+    if executor:
+        raise WootzError(f"--executor {executor}: not known")
+    if workers:
+        yield _LocalTeam(shared_machine(workers, threads, gpus))
+    else:
+        yield _Alone(shared_machine(1, threads, gpus)[0])
+
+
+@dataclass(frozen=True)
+class _Alone:
+    place: Place
+    workers: int = 1
+    per_machine: int = 1
+
+    @property
+    def description(self) -> str:
+        return f"this process, {_threads(self.place.threads)}"
+
+    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+        return ThisProcess(self.place, work, folder)
+
+
+@dataclass(frozen=True)
+class _LocalTeam:
+    places: tuple[Place, ...]
+
+    @property
+    def workers(self) -> int:
+        return len(self.places)
+
+    @property
+    def per_machine(self) -> int:
+        return len(self.places)
+
+    @property
+    def description(self) -> str:
+        return f"{_counted(self.workers, 'process')} of {_threads(self.places[0].threads)}"
+
+    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+        return FutureEngine(LocalProcesses(self.places), work, folder, silence_limit)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'es' if thing.endswith('s') else 's'}" if count != 1 else f"1 {thing}"
+
+
+def _threads(count: int) -> str:
+    return _counted(count, "thread")

@@ -1,0 +1,56 @@
+"""The engine without workers: tasks are performed where it waits for them."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self
+
+from wootz.runtime.executors.control import Place
+from wootz.runtime.executors.engine import Cancelled, Ended, R, T, Work
+from wootz.runtime.executors.worker import Order, fulfil
+
+
+class ThisProcess(Generic[T, R]):
+    """One task at a time, performed by `wait`, which therefore takes as long as that, whatever its timeout."""
+
+    def __init__(self, place: Place, work: Work[T, R], folder: Path):
+        self._place, self._work, self._folder = place, work, folder
+        self._started: list[tuple[T, float]] = []
+        self._cancelled: set[T] = set()
+        self._opened = 0.0
+
+    workers = 1
+
+    def __enter__(self) -> Self:
+        self._opened = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._started.clear()
+
+    def now(self) -> float:
+        return time.monotonic() - self._opened
+
+    def start(self, task: T, avoid: int | None = None) -> None:
+        if self._started:
+            raise ValueError(f"{self._started[0][0]} is under way")
+        self._started.append((task, self.now()))
+
+    def cancel(self, task: T) -> None:
+        self._cancelled.add(task)
+
+    def wait(self, timeout: float | None = None) -> list[Ended[T, R]]:
+        if not self._started:
+            return []
+        task, start = self._started.pop()
+        if task in self._cancelled:
+            self._cancelled.remove(task)
+            return [Ended(task, 0, start, self.now(), Cancelled())]
+        order = pickle.dumps(Order(self._work, task))
+        answer = fulfil(order, self._place, None, self._folder, whole_output=False)
+        return [Ended(task, 0, start, self.now(), answer.how)]
