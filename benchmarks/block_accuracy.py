@@ -34,12 +34,11 @@ from wootz.frontend.caffe.solver import read_solver
 from wootz.passes.analysis.cost import parameters
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.analysis.tuning_blocks import symbols
-from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.model import Model, tensor_shape, with_weights
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.teacher_student import (
     TeacherStudent,
     make_students,

@@ -20,7 +20,7 @@ from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
-from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.model import Model, tensor_shape, with_weights
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import BlockPlan, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
@@ -35,7 +35,6 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.parameters import placeholder_notes
-from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.cluster import Cluster

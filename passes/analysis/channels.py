@@ -29,12 +29,12 @@ from wootz.passes.ir.model import Graph, Model
 
 @dataclass(frozen=True, eq=False)
 class ChannelAnalysis:
-    """What the index maps of a model say.
+    """What the index maps of a model say: of its structure, whatever its weights are.
 
     `channel_of` names each atom's channel by the smallest atom in it: int32[atoms]; atoms that no layer has are
     constant channels (padding, filled or constant parts of a Concat). `locks` has the reason for each locked channel.
-    `maps` has the index map of each tensor that has one. `computed` has the values of parameters that are computed
-    from constants, by tensor name. Every row of a partition (int[groups, n], channels) has to keep equally many; of
+    `maps` has the index map of each tensor that has one. `computed` names the parameters that are computed from
+    constants (see `parameter_values`). Every row of a partition (int[groups, n], channels) has to keep equally many; of
     each set in `never_empty` one atom has to stay. `shapes` and `values` are those of `static_shapes`.
     """
 
@@ -42,7 +42,7 @@ class ChannelAnalysis:
     channel_of: np.ndarray
     locks: Mapping[int, str]
     parameters: tuple[ParameterUse, ...]
-    computed: Mapping[str, np.ndarray]
+    computed: tuple[str, ...]
     uniform_uses: tuple[UniformUse, ...]
     shape_uses: tuple[ShapeUse, ...]
     permutations: tuple[Permutation, ...]
@@ -118,7 +118,7 @@ def analyse_channels(model: Model, lock_outputs: bool = True) -> ChannelAnalysis
         channel_of=channel_of,
         locks=_locked_channels(walk, channel_of),
         parameters=tuple(walk.parameters),
-        computed=walk.constants.computed,
+        computed=walk.constants.asked_for,
         uniform_uses=tuple(walk.uniform_uses),
         shape_uses=tuple(walk.shape_uses),
         permutations=permutations,

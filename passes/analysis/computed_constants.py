@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import numpy as np
 
 from wootz.passes.ir.evaluate import RANDOM, UNRELIABLE, evaluate_node
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, constant_behind, is_constant, producer
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, constant_behind, constants, is_constant, producer
 
 
 class ComputedConstants:
@@ -35,9 +35,9 @@ class ComputedConstants:
         return self._computed[tensor.name]
 
     @property
-    def computed(self) -> Mapping[str, np.ndarray]:
-        """What was asked for and is no constant of the graph, by tensor name."""
-        return {name: constant.values for name, constant in self._computed.items() if constant is not None}
+    def asked_for(self) -> tuple[str, ...]:
+        """The names of the tensors that were computed: what was asked for and is no constant of the graph."""
+        return tuple(name for name, constant in self._computed.items() if constant is not None)
 
     def _compute(self, tensor: Tensor) -> None:
         node = producer(tensor)
@@ -52,6 +52,16 @@ class ComputedConstants:
         for i, output in enumerate(node.outputs):
             if not output.is_empty():
                 self._computed[output.name] = Constant(output.name, results[i]) if i < len(results) else None
+
+
+def parameter_values(graph: Graph, computed: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """The values of all constants, and of the tensors named in `computed`, which depend on constants alone."""
+    values = constants(graph)
+    if names := tuple(computed):
+        computation, tensors = ComputedConstants(graph), graph.tensors()
+        found = {name: computation.constant(tensors[name]) for name in names}
+        values |= {name: constant.values for name, constant in found.items() if constant is not None}
+    return values
 
 
 def _is_computable(node: Node) -> bool:

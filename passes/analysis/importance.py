@@ -10,8 +10,9 @@ import numpy as np
 
 from wootz.passes.analysis.channel_walk import Layer
 from wootz.passes.analysis.channels import ChannelAnalysis
+from wootz.passes.analysis.computed_constants import parameter_values
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, constants
+from wootz.passes.ir.model import Model
 
 
 def require_rate(rate: float) -> None:
@@ -98,7 +99,7 @@ def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed:
     """
     scores = np.zeros(len(analysis.channel_of))
     if criterion in WEIGHT_CRITERIA:
-        weights = {**constants(model.graph), **analysis.computed}
+        weights = parameter_values(model.graph, analysis.computed)
         for layer in analysis.layers:
             scores[layer.atoms] = WEIGHT_CRITERIA[criterion](filters_of(weights[layer.weight], layer))
     elif criterion == "bn-scale":
@@ -113,7 +114,7 @@ def filter_scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed:
 
 
 def _batch_norm_scales(model: Model, analysis: ChannelAnalysis) -> np.ndarray:
-    values = {**constants(model.graph), **analysis.computed}
+    values = parameter_values(model.graph, analysis.computed)
     scales = np.full(len(analysis.channel_of), np.nan)
     for use in analysis.parameters:
         if model.graph.nodes[use.node].op == "BatchNormalization" and use.operand == 1:

@@ -362,6 +362,23 @@ def constants(graph: Graph) -> dict[str, np.ndarray]:
     return {name: t.values for name, t in graph.tensors().items() if isinstance(t, Constant)}
 
 
+def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
+    """`model` with the constants named in `weights` replaced; the others stay.
+
+    Raises WootzError when a name is not a constant of the model, or has another shape there.
+    """
+    result = model.copy()
+    tensors = result.graph.tensors()
+    for name, values in weights.items():
+        tensor = tensors.get(name)
+        if not isinstance(tensor, Constant):
+            raise WootzError(f"{name}: the network has no weight of that name")
+        if tuple(tensor.shape) != values.shape:
+            raise WootzError(f"{name}: shape {values.shape} does not fit the network's {tuple(tensor.shape)}")
+        tensor.values = values
+    return result
+
+
 def captured_tensors(node: Node) -> list[Tensor]:
     """The tensors that the subgraphs of `node` (If, Loop, Scan) read from around them."""
     captured: list[Tensor] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +13,7 @@ from wootz.passes.analysis.data_criteria import Sample
 from wootz.passes.analysis.importance import require_rate
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, Module, module_nodes
+from wootz.passes.ir.model import Model, Module, module_nodes, with_weights
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.materializer import Materializer
@@ -55,10 +55,16 @@ def prunable_convolutions(model: Model) -> tuple[ModuleConvolutions, ...]:
 
 @dataclass(frozen=True, eq=False)
 class BlockPruner:
-    """Prunes the modules of one model by many configurations; it is analysed once, and slices are shared."""
+    """Prunes the modules of one model by many configurations; it is analysed once, and slices are shared.
+
+    `convolutions` is what the function `prunable_convolutions` gives; `cells_of` has for each of them the cells, by
+    position in the planner, that a rate for it chooses from: none where it is locked.
+    """
 
     model: Model
     modules: tuple[Module, ...]
+    convolutions: tuple[ModuleConvolutions, ...]
+    cells_of: Mapping[str, tuple[int, ...]]
     planner: Planner
     materializer: Materializer
 
@@ -74,7 +80,22 @@ class BlockPruner:
         """The pruner for `model`; `sample` is for criteria that look at data."""
         modules, _ = find_modules(model)
         planner = Planner.of(model, criterion, seed, round_to, min_channels, sample=sample)
-        return BlockPruner(model, modules, planner, Materializer.of(model, planner.analysis))
+        cells = _ModuleCells(model, modules, planner)
+        materializer = Materializer.of(model, planner.analysis)
+        return BlockPruner(model, modules, cells.convolutions, cells.of_convolution, planner, materializer)
+
+    def with_weights(
+        self, weights: Mapping[str, np.ndarray], criterion: str | None = None, sample: Sample | None = None
+    ) -> BlockPruner:
+        """The pruner for the same network with other weights, of which the importance of channels alone is computed.
+
+        `weights` are parameters by name, those that aren't in it stay; constants that shapes are computed from are
+        none. `criterion` and `sample` are as in `of`; none given: the criterion of this pruner.
+        Raises WootzError for a name that isn't a constant of the network, or has another shape there.
+        """
+        model = with_weights(self.model, weights)
+        planner = self.planner.with_weights(model, criterion, sample)
+        return replace(self, model=model, planner=planner, materializer=self.materializer.with_weights(model))
 
     def plan(self, rates: Mapping[str, Rate]) -> PruningPlan:
         """See the function `plan_blocks`."""
@@ -85,7 +106,7 @@ class BlockPruner:
                 raise WootzError(f"no module named {module!r} in the model (modules: {', '.join(tables) or 'none'})")
             for convolution, r in _rate_of_each(tables[module], rate).items():
                 require_rate(r)
-                for cell in self._cells_of_convolution[convolution]:
+                for cell in self.cells_of[convolution]:
                     if cell_rates.setdefault(cell, r) != r:
                         tied = self.planner.cells[cell].layers
                         names = " and ".join(repr(self.planner.analysis.layers[i].name) for i in tied)
@@ -94,20 +115,6 @@ class BlockPruner:
 
     def materialize(self, plan: PruningPlan) -> Model:
         return self.materializer.materialize(plan)
-
-    @cached_property
-    def convolutions(self) -> tuple[ModuleConvolutions, ...]:
-        """See the function `prunable_convolutions`."""
-        analysis = self.analysis
-        tables = []
-        for module, inside in self._convolutions_inside.items():
-            locked = {}
-            for position in inside:
-                if not self._cells_of_convolution[analysis.layers[position].name]:
-                    locked[analysis.layers[position].name] = self._lock_reason(position, module)
-            names = tuple(analysis.layers[p].name for p in inside)
-            tables.append(ModuleConvolutions(module.name, names, locked))
-        return tuple(tables)
 
     def reasons(self, rates: Mapping[str, Rate]) -> dict[str, str]:
         """Why a plan of these rates leaves layers whole that aren't locked."""
@@ -123,6 +130,38 @@ class BlockPruner:
     @property
     def analysis(self) -> ChannelAnalysis:
         return self.planner.analysis
+
+
+class _ModuleCells:
+    """Which cells lie inside the modules of a network."""
+
+    def __init__(self, model: Model, modules: tuple[Module, ...], planner: Planner):
+        self.model, self.modules, self.planner, self.analysis = model, modules, planner, planner.analysis
+
+    @property
+    def convolutions(self) -> tuple[ModuleConvolutions, ...]:
+        """The convolutions of each module, and why those that have no cells to choose from are locked."""
+        tables = []
+        for module, inside in self._convolutions_inside.items():
+            names = {self.analysis.layers[position].name: position for position in inside}
+            locked = {n: self._lock_reason(p, module) for n, p in names.items() if not self.of_convolution[n]}
+            tables.append(ModuleConvolutions(module.name, tuple(names), locked))
+        return tuple(tables)
+
+    @cached_property
+    def of_convolution(self) -> dict[str, tuple[int, ...]]:
+        """The cells that a rate for a convolution chooses from; none where it is locked."""
+        cells: dict[str, tuple[int, ...]] = {}
+        for module, inside in self._layers_inside.items():
+            allowed = set(self._inner_cells[module])
+            if self._is_chain:
+                own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
+                allowed = set(self._whole_families(own_cells))
+            for position in self._convolutions_inside[module]:
+                is_depthwise = self.analysis.layers[position].kind == "depthwise"
+                own = () if is_depthwise else tuple(i for i in self.planner.cells_of(position) if i in allowed)
+                cells[self.analysis.layers[position].name] = own
+        return cells
 
     @cached_property
     def _layers_inside(self) -> dict[Module, tuple[int, ...]]:
@@ -178,21 +217,6 @@ class BlockPruner:
         chosen = set(cells)
         torn = {cell.family for i, cell in enumerate(self.planner.cells) if i not in chosen}
         return tuple(i for i in sorted(chosen) if self.planner.cells[i].family not in torn)
-
-    @cached_property
-    def _cells_of_convolution(self) -> dict[str, tuple[int, ...]]:
-        """The cells that a rate for the convolution chooses from; none where it is locked."""
-        cells: dict[str, tuple[int, ...]] = {}
-        for module, inside in self._layers_inside.items():
-            allowed = set(self._inner_cells[module])
-            if self._is_chain:
-                own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
-                allowed = set(self._whole_families(own_cells))
-            for position in self._convolutions_inside[module]:
-                is_depthwise = self.analysis.layers[position].kind == "depthwise"
-                own = () if is_depthwise else tuple(i for i in self.planner.cells_of(position) if i in allowed)
-                cells[self.analysis.layers[position].name] = own
-        return cells
 
     def _lock_reason(self, position: int, module: Module) -> str:
         """Why a convolution of a module stays whole."""

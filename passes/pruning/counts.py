@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis
 from wootz.passes.analysis.importance import rounded_count
+from wootz.passes.analysis.index_maps import connected
 from wootz.passes.pruning.cells import Cell
 
 
@@ -46,6 +48,13 @@ class Families:
                 a_slot = int(filters[i]) // len(cells[i].channels)
                 a_layer[cells[i].family] = a_layer.get(cells[i].family, 0) + a_slot
         return Families(members, {f: len(cells[m[0]].channels) for f, m in members.items()}, weights)
+
+    @cached_property
+    def component_of(self) -> Mapping[int, int]:
+        """For each family the smallest one that shares layers with it, directly or not."""
+        ties = [(np.full(len(row), min(row)), np.fromiter(row, int)) for row in self.weights.values()]
+        root = connected(max(self.members, default=-1) + 1, ties)
+        return {family: int(root[family]) for family in self.members}
 
     def counts(self, rates: Mapping[int, float], round_to: int, at_least: int) -> dict[int, int]:
         """How many channels each cell of the families keeps that `rates` (family -> rate above 0) names."""

@@ -11,6 +11,7 @@ import numpy as np
 from wootz.passes.analysis.channel_layouts import Permutation
 from wootz.passes.analysis.channel_walk import ParameterUse, ShapeUse
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
+from wootz.passes.analysis.computed_constants import parameter_values
 from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.analysis.static_shapes import BOUND_EXTENT, StaticShapes, static_shapes
 from wootz.passes.errors import VerificationError, WootzError
@@ -23,7 +24,6 @@ from wootz.passes.ir.model import (
     Tensor,
     Variable,
     captured_tensors,
-    constants,
     is_constant,
     producer,
 )
@@ -54,17 +54,23 @@ class Materializer:
 
     model: Model
     analysis: ChannelAnalysis
+    maps: MapTable
     _slices: dict[tuple[int | bytes, ...], np.ndarray] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(model: Model, analysis: ChannelAnalysis | None = None) -> Materializer:
         """The materializer for `model`; `analysis` saves analysing it again."""
-        return Materializer(model, analysis or analyse_channels(model))
+        analysis = analysis or analyse_channels(model)
+        return Materializer(model, analysis, MapTable.of(analysis))
+
+    def with_weights(self, model: Model) -> Materializer:
+        """The materializer for `model`, which differs in its weights alone."""
+        return Materializer(model, self.analysis, self.maps)
 
     def materialize(self, plan: PruningPlan) -> Model:
         """See the function `materialize`."""
         kept = kept_atoms(self.analysis, plan)
-        lossy = self._table.lossy(kept)
+        lossy = self.maps.lossy(kept)
         pruned = self.model.copy()
         surgery = _Surgery(pruned.graph, self.analysis, self._masks(lossy))
         surgery.replace_parameters(self._sliced_parameters(kept, lossy))
@@ -77,17 +83,13 @@ class Materializer:
         return replace(pruned, metadata=with_keep_sets(pruned.metadata, keep_sets))
 
     @cached_property
-    def _table(self) -> MapTable:
-        return MapTable.of(self.analysis)
-
-    @cached_property
     def _constants(self) -> Mapping[str, np.ndarray]:
-        return {**constants(self.model.graph), **self.analysis.computed}
+        return parameter_values(self.model.graph, self.analysis.computed)
 
     def _masks(self, lossy: Mapping[int, np.ndarray]) -> dict[str, np.ndarray]:
         """What stays of the tensors that lose something, shaped as their maps."""
         maps = self.analysis.maps
-        return {n: lossy[row].reshape(maps[n].shape) for n, row in self._table.of_tensors.items() if row in lossy}
+        return {n: lossy[row].reshape(maps[n].shape) for n, row in self.maps.of_tensors.items() if row in lossy}
 
     def _restate_computed(self, surgery: _Surgery) -> None:
         """Operands that are computed from numbers of channels come to what they have to be.
@@ -127,7 +129,7 @@ class Materializer:
         """The new values of the parameter uses (by position) that lose something."""
         content = {row: mask.tobytes() for row, mask in lossy.items()}
         sliced: dict[int, np.ndarray] = {}
-        for i, rows in enumerate(self._table.of_parameters):
+        for i, rows in enumerate(self.maps.of_parameters):
             if lossy.keys().isdisjoint(rows):
                 continue
             key: tuple[int | bytes, ...] = (i, *(content.get(row, b"") for row in rows))

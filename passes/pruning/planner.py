@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +11,6 @@ import numpy as np
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, Sample, data_scores
 from wootz.passes.analysis.importance import channel_scores, most_important, require_rate, sum_over_channels
-from wootz.passes.analysis.index_maps import connected
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import LayerPlan, PruningPlan
@@ -27,17 +26,19 @@ Counts = Mapping[int, int]
 class Planner:
     """Makes plans for one model. What is chosen once, for a cell and a rate, is kept for the plans that follow.
 
-    `scores` has the importance of each channel by `criterion`, NaN where that says nothing; `locks` has the reason for
-    each channel that can't be removed.
+    `locks` has the reason for each channel that can't be removed; `scores` has the importance of each channel by
+    `criterion`, NaN where that says nothing: it alone depends on the model's weights.
     """
 
     analysis: ChannelAnalysis
     cells: tuple[Cell, ...]
     locks: Mapping[int, str]
+    families: Families
     scores: np.ndarray
-    round_to: int = 1
-    min_channels: int = 1
-    criterion: str = "l1"
+    criterion: str
+    seed: int
+    round_to: int
+    min_channels: int
     _counts: dict[tuple[tuple[int, float], ...], dict[int, int]] = field(default_factory=dict, repr=False)
     _removed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
     _entries: dict[tuple[int, tuple[tuple[int, int], ...]], LayerPlan] = field(default_factory=dict, repr=False)
@@ -61,13 +62,15 @@ class Planner:
                 raise WootzError(f"{name}={count} is no number of filters: it has to be at least 1")
         analysis = analysis or analyse_channels(model)
         cells, locks = find_cells(analysis)
-        if criterion in DATA_CRITERIA:
-            if sample is None:
-                raise WootzError(f"criterion {criterion} looks at data: data=FILE.npz")
-            scores = sum_over_channels(analysis, data_scores(model, analysis, criterion, sample))
-        else:
-            scores = channel_scores(model, analysis, criterion, seed)
-        return Planner(analysis, cells, locks, scores, round_to, min_channels, criterion)
+        families = Families.of(analysis, cells)
+        scores = _scores(model, analysis, criterion, seed, sample)
+        return Planner(analysis, cells, locks, families, scores, criterion, seed, round_to, min_channels)
+
+    def with_weights(self, model: Model, criterion: str | None = None, sample: Sample | None = None) -> Planner:
+        """The planner for `model`, which differs in its weights alone; by another criterion, if one is given."""
+        criterion = criterion or self.criterion
+        scores = _scores(model, self.analysis, criterion, self.seed, sample)
+        return replace(self, scores=scores, criterion=criterion, _removed={}, _entries={})
 
     def cells_of(self, layer: int) -> tuple[int, ...]:
         """The positions of the cells that have filters in the layer at that position of the analysis."""
@@ -97,25 +100,14 @@ class Planner:
         for i, rate in rates.items():
             if rate:
                 family = self.cells[i].family
-                of_components.setdefault(self._component_of[family], {})[family] = rate
+                of_components.setdefault(self.families.component_of[family], {})[family] = rate
         counts: dict[int, int] = {}
         for chosen in of_components.values():
             key = tuple(sorted(chosen.items()))
             if key not in self._counts:
-                self._counts[key] = self._families.counts(chosen, self.round_to, self.min_channels)
+                self._counts[key] = self.families.counts(chosen, self.round_to, self.min_channels)
             counts.update(self._counts[key])
         return counts
-
-    @cached_property
-    def _families(self) -> Families:
-        return Families.of(self.analysis, self.cells)
-
-    @cached_property
-    def _component_of(self) -> Mapping[int, int]:
-        """For each family the smallest one that shares layers with it, directly or not."""
-        ties = [(np.full(len(row), min(row)), np.fromiter(row, int)) for row in self._families.weights.values()]
-        root = connected(len(self.cells), ties)
-        return {family: int(root[family]) for family in self._families.members}
 
     def plan_counts(self, counts: Counts) -> PruningPlan:
         """The plan that keeps the most important channels of each cell, `counts` of them.
@@ -216,3 +208,11 @@ class Planner:
                 raise WootzError(
                     f"{' and '.join(map(repr, names))} feed or are the groups of one convolution and need the same rate"
                 )
+
+
+def _scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed: int, sample: Sample | None) -> np.ndarray:
+    if criterion not in DATA_CRITERIA:
+        return channel_scores(model, analysis, criterion, seed)
+    if sample is None:
+        raise WootzError(f"criterion {criterion} looks at data: data=FILE.npz")
+    return sum_over_channels(analysis, data_scores(model, analysis, criterion, sample))

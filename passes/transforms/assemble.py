@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from wootz.passes.analysis.channels import node_names
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
-from wootz.passes.ir.model import Constant, Model, constants
+from wootz.passes.ir.model import Model, constants, with_weights
 from wootz.passes.plan.pruning import stored_keep_sets
 
 
@@ -53,20 +50,3 @@ def assemble(network: Model, block: Model) -> Model:
         if of_block.get(layer) != of_network.get(layer):
             raise WootzError(f"the block keeps other filters of {layer!r} than the network does")
     return with_weights(network, constants(block.graph))
-
-
-def with_weights(model: Model, weights: Mapping[str, np.ndarray]) -> Model:
-    """`model` with the constants named in `weights` replaced; the others stay.
-
-    Raises WootzError when a name is not a constant of the model, or has another shape there.
-    """
-    graph = model.graph.copy()
-    tensors = graph.tensors()
-    for name, values in weights.items():
-        tensor = tensors.get(name)
-        if not isinstance(tensor, Constant):
-            raise WootzError(f"{name}: the network has no weight of that name")
-        if tuple(tensor.shape) != values.shape:
-            raise WootzError(f"{name}: shape {values.shape} does not fit the network's {tuple(tensor.shape)}")
-        tensor.values = values
-    return replace(model, graph=graph)

@@ -6,9 +6,8 @@ import pytest
 import wootz
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import constants
+from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.ir.verifier import verify
-from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.prune_blocks import PruneBlocks
 

@@ -11,12 +11,11 @@ from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
-from wootz.passes.ir.model import constants
+from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.transforms.assemble import with_weights
 from wootz.runtime import run as run_module
 from wootz.runtime.cluster import SingleProcess
 from wootz.runtime.dataset import Dataset, Split

@@ -10,12 +10,11 @@ import pytest
 
 import wootz.runtime.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.ir.model import constants
+from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.outcome import Failed

@@ -7,10 +7,10 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import PassError, WootzError
-from wootz.passes.ir.model import constants
+from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.pruning import stored_keep_sets
-from wootz.passes.transforms.assemble import assemble, with_weights
+from wootz.passes.transforms.assemble import assemble
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.prune_blocks import PruneBlocks
 from wootz.runtime.session import evaluate

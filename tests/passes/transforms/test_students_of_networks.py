@@ -10,7 +10,7 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.analysis.tuning_blocks import identify_blocks
 from wootz.passes.errors import PassError
-from wootz.passes.ir.model import Model, Module, constants
+from wootz.passes.ir.model import Model, Module, constants, with_weights
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
@@ -22,7 +22,6 @@ from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
-from wootz.passes.transforms.assemble import with_weights
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
