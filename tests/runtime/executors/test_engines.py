@@ -107,7 +107,7 @@ def test_a_killed_worker_costs_its_task_only(open_processes) -> None:
         assert engine.workers == 2
     assert ended[Toy("die")].how == WorkerLost("its process was killed, perhaps since memory ran out")
     assert all(ended[toy].how == Returned(toy.number) for toy in toys[1:])
-    assert [e.how for e in again.values()] == [Returned(1), Returned(4)]
+    assert {toy.number: e.how for toy, e in again.items()} == {1: Returned(1), 2: Returned(4)}
 
 
 def test_a_lost_task_is_started_on_another_worker(open_processes) -> None:
