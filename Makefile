@@ -57,11 +57,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/_sequitur.cpp
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_sequitur.cpp
 	$(BIN)/python -m pip install -q -e '.[$(ORT),examples]'
 	touch $@
 
-$(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/analysis/_sequitur.cpp
+$(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_sequitur.cpp
 	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,lmdb,hdf5,examples,test$(WITH_EXTRAS)]'
 	touch $(VENV)/.demo $@
 

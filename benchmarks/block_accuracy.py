@@ -33,7 +33,7 @@ from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.caffe.solver import read_solver
 from wootz.passes.analysis.cost import parameters
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.analysis.tuning_blocks import symbols
+from wootz.passes.blocks.identifier import symbols
 from wootz.passes.ir.model import Model, tensor_shape, with_weights
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Rate

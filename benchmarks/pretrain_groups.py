@@ -35,8 +35,8 @@ from pathlib import Path
 import numpy as np
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.analysis.block_groups import format_bytes, group_blocks
 from wootz.passes.analysis.modules import find_modules
+from wootz.passes.blocks.groups import format_bytes, group_blocks
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import Symbol, TuningBlock

@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wootz.passes.analysis.sequitur import infer_grammar
+from wootz.passes.blocks.sequitur import infer_grammar
 
 RATES = 4
 Symbols = npt.NDArray[np.int32]

@@ -21,8 +21,8 @@ import time
 from collections.abc import Sequence
 from statistics import mean, stdev
 
-from wootz.passes.analysis.sampling import Sampling, sample_subspace
-from wootz.passes.analysis.tuning_blocks import Method, identify_blocks
+from wootz.passes.blocks.identifier import Method, identify_blocks
+from wootz.passes.plan.sampling import Sampling, sample_subspace
 from wootz.passes.plan.subspace import Subspace
 
 RATES = (0.3, 0.5, 0.7)

@@ -14,10 +14,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import onnx
 
-from wootz.passes.analysis.block_groups import Group, group_blocks
 from wootz.passes.analysis.cost import flops, parameters
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
-from wootz.passes.analysis.tuning_blocks import identify_blocks
+from wootz.passes.blocks.groups import Group, group_blocks
+from wootz.passes.blocks.identifier import identify_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.ir.model import Model, tensor_shape, with_weights

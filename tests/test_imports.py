@@ -18,6 +18,25 @@ MAY_IMPORT = {
     "runtime": {"passes", "runtime"},
     "tools": {"passes", "frontend", "runtime", "tools"},
 }
+ROOMS_OF_PASSES = {
+    "errors": set(),
+    "arrays": set(),
+    "metadata": {"errors"},
+    "ir": {"errors", "metadata"},
+    "plan": {"errors", "metadata"},
+    "base": {"errors", "ir", "plan"},
+    "equivalence": {"errors", "ir", "base"},
+    "registry": {"errors", "base"},
+    "pipeline": {"errors", "ir", "base", "registry"},
+    "analysis": {"errors", "arrays", "ir", "base", "pipeline"},
+    "blocks": {"errors", "ir", "plan", "analysis"},
+    "pruning": {"errors", "ir", "plan", "base", "equivalence", "analysis"},
+    "transforms": {"errors", "metadata", "ir", "plan", "base", "analysis", "pruning"},
+    "training": {"errors", "metadata", "ir", "plan", "base", "analysis", "blocks", "pruning", "transforms"},
+    "multiplex": {"errors", "ir", "plan", "pruning", "transforms"},
+    "reduction": {"errors", "ir", "analysis", "pruning", "transforms"},
+}
+"""Which folders and modules of `passes/` import which: exactly these, and only from above."""
 ONLY_IN = {
     "onnx_graphsurgeon": {"passes/ir/model.py"},
     "onnx.parser": {"passes/ir/text.py"},
@@ -56,6 +75,19 @@ def test_imports_point_one_way(file: str) -> None:
     for module in imported_modules(file):
         if module.startswith("wootz."):
             assert module.split(".")[1] in MAY_IMPORT[room], f"{file} imports {module}"
+
+
+def test_rooms_of_passes_import_what_stands_above_them() -> None:
+    found: dict[str, set[str]] = {room: set() for room in ROOMS_OF_PASSES}
+    for file in sources():
+        if file.startswith("passes/") and file != "passes/__init__.py":
+            room = file.split("/")[1].removesuffix(".py")
+            imported = [m.split(".")[2] for m in imported_modules(file) if m.startswith("wootz.passes.")]
+            found[room] |= set(imported) - {room}
+    assert found == ROOMS_OF_PASSES
+    order = list(ROOMS_OF_PASSES)
+    upward = [(a, b) for a, above in ROOMS_OF_PASSES.items() for b in above if order.index(b) > order.index(a)]
+    assert not upward, "imports run back up"
 
 
 @pytest.mark.parametrize("file", sources())

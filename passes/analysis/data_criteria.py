@@ -16,6 +16,7 @@ from wootz.passes.base import Evaluator
 from wootz.passes.errors import WootzError, reading
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Model, constants
+from wootz.passes.pipeline import parse_pipeline, run_pipeline
 
 DATA_CRITERIA = ("apoz", "taylor")
 LABELS = "labels"
@@ -89,8 +90,6 @@ def taylor(model: Model, analysis: ChannelAnalysis, feeds: Mapping[str, np.ndarr
     Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8; the loss is the
     cross-entropy of the sample.
     """
-    from wootz.passes.pipeline import parse_pipeline, run_pipeline  # a pipeline may hold the pass that asks
-
     if len(model.graph.outputs) != 1:
         raise WootzError(
             f"criterion taylor: its loss is the cross-entropy of one output, and the network has "

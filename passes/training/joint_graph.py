@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wootz.passes.analysis.block_groups import Group, partition_blocks
+from wootz.passes.blocks.groups import Group, partition_blocks
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver

@@ -32,7 +32,7 @@ def run(python: Path, code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_wheel_holds_everything(installed, tmp_path):
     code = """
-import wootz, wootz.passes.analysis.sequitur as sequitur
+import wootz, wootz.passes.blocks.sequitur as sequitur
 from importlib.resources import files
 assert "site-packages" in wootz.__file__, wootz.__file__
 print(sequitur.infer_grammar([1, 2, 1, 2, 1, 2, 1, 2]).expand())

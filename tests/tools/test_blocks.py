@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wootz.passes.analysis.block_costs import network_cost
 from wootz.passes.analysis.modules import find_modules
+from wootz.passes.blocks.costs import network_cost
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.plan.subspace import Subspace

@@ -15,7 +15,9 @@ from rich.table import Table
 
 from wootz.frontend.caffe.solver import read_solver
 from wootz.frontend.subspace import read_subspace
-from wootz.passes.analysis.block_costs import (
+from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.blocks.costs import (
     BlockUse,
     Cost,
     WorkEstimate,
@@ -26,10 +28,8 @@ from wootz.passes.analysis.block_costs import (
     symbol_costs,
     total,
 )
-from wootz.passes.analysis.block_groups import Group, format_bytes, group_blocks
-from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
-from wootz.passes.analysis.modules import find_modules
-from wootz.passes.analysis.tuning_blocks import Method, identify_blocks, symbols
+from wootz.passes.blocks.groups import Group, format_bytes, group_blocks
+from wootz.passes.blocks.identifier import Method, identify_blocks, symbols
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock

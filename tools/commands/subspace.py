@@ -8,8 +8,8 @@ from typing import cast
 import click
 
 from wootz.frontend.subspace import write_subspace
-from wootz.passes.analysis.sampling import Sampling, sample_subspace
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.sampling import Sampling, sample_subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.analysis.tuning_blocks import identify_blocks
+from wootz.passes.blocks.identifier import identify_blocks
 from wootz.passes.errors import PassError
 from wootz.passes.ir.model import Model, Module, constants, with_weights
 from wootz.passes.ir.text import parse_text

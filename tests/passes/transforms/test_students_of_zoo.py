@@ -10,10 +10,10 @@ import pytest
 from wootz.frontend.caffe.importer import import_network
 from wootz.frontend.caffe.network import NetState, read_network
 from wootz.frontend.caffe.prototxt import read_prototxt
-from wootz.passes.analysis.block_groups import group_blocks
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.analysis.sampling import sample_subspace
+from wootz.passes.blocks.groups import group_blocks
 from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss

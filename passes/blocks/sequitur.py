@@ -64,7 +64,7 @@ def _as_int32(symbols: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[n
 
 def _native_infer(symbols: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
     try:
-        from wootz.passes.analysis._sequitur import infer
+        from wootz.passes.blocks._sequitur import infer
     except ImportError as error:
         raise WootzError(
             f"Sequitur is missing ({error}): the package was installed without its native part; "

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.passes.analysis.block_groups import format_bytes, group_blocks, partition_blocks
+from wootz.passes.blocks.groups import format_bytes, group_blocks, partition_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 

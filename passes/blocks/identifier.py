@@ -30,7 +30,7 @@ from graphlib import TopologicalSorter
 from itertools import groupby, pairwise
 from typing import Literal
 
-from wootz.passes.analysis.sequitur import Grammar, infer_grammar
+from wootz.passes.blocks.sequitur import Grammar, infer_grammar
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.subspace import Configuration, Subspace
 

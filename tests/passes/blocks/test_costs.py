@@ -1,4 +1,4 @@
-from wootz.passes.analysis.block_costs import BlockUse, Cost, block_uses, estimate_work, symbol_costs, total
+from wootz.passes.blocks.costs import BlockUse, Cost, block_uses, estimate_work, symbol_costs, total
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 
 NETWORKS = [[Symbol(module, rate) for module, rate in enumerate(row)] for row in [(1, 1, 1), (2, 2, 1), (3, 1, 2)]]

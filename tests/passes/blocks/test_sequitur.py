@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.passes.analysis.sequitur import Grammar, infer_grammar
+from wootz.passes.blocks.sequitur import Grammar, infer_grammar
 from wootz.passes.errors import WootzError
 
 
@@ -254,6 +254,6 @@ def test_other_symbols_are_refused(symbols):
 
 
 def test_without_the_native_part(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wootz.passes.analysis._sequitur", None)
+    monkeypatch.setitem(sys.modules, "wootz.passes.blocks._sequitur", None)
     with pytest.raises(WootzError, match="installed without its native part"):
         infer_grammar([1, 2])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.passes.analysis.tuning_blocks import identify_blocks, symbols
+from wootz.passes.blocks.identifier import identify_blocks, symbols
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 

@@ -3,8 +3,8 @@ from itertools import groupby
 
 import pytest
 
-from wootz.passes.analysis.sampling import LONGEST_RUN, sample_subspace
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.sampling import LONGEST_RUN, sample_subspace
 
 MODULES = tuple(f"m{i}" for i in range(16))
 RATES = (0.3, 0.5, 0.7)

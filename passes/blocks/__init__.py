@@ -1,0 +1,1 @@
+"""Tuning blocks: which there are in a subspace, what they cost, and which are pre-trained together."""
