@@ -20,6 +20,7 @@ COMMANDS = {
     "blocks": "wootz.tools.commands.blocks:blocks",
     "run": "wootz.tools.commands.run:run",
     "report": "wootz.tools.commands.report:report",
+    "store": "wootz.tools.commands.store:store",
 }
 
 

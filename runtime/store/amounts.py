@@ -1,10 +1,11 @@
-"""Amounts of bytes as people write and read them, in powers of 1000."""
+"""Amounts of bytes (in powers of 1000) and of time, as people write and read them."""
 
 from __future__ import annotations
 
 import re
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+DURATIONS = {"s": 1, "min": 60, "h": 3600, "d": 24 * 3600}
 
 
 def parse_bytes(text: str) -> int:
@@ -21,3 +22,20 @@ def show_bytes(size: int) -> str:
         if size >= 0.9995 * UNITS[unit]:
             return f"{size / UNITS[unit]:.3g} {name}"
     return f"{size} B"
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds, from 90s, 30min, 12h or 7d. Raises ValueError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip().lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: 30min, 12h or 7d")
+    return float(match[1]) * DURATIONS[match[2]]
+
+
+def show_seconds(seconds: float) -> str:
+    """`seconds` in the unit that suits: 4.2 s, 14 min, 3.5 h, 12 d."""
+    for unit in ("d", "h", "min"):
+        if seconds >= 2 * DURATIONS[unit]:
+            number = seconds / DURATIONS[unit]
+            return f"{number:.1f} {unit}" if number < 10 and unit == "h" else f"{number:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -39,8 +39,8 @@ class _File:
 def collect(
     layout: Layout, watch: Watch, limit: int, target: int | None = None, older_than: float | None = None
 ) -> Collected:
-    """Removes leftovers and what was not used for `older_than` seconds; and if more than `limit` bytes stay, the least
-    recently used until `target` (None: `limit`) are left.
+    """Removes leftovers and what was not used for `older_than` seconds; and if more than `limit` bytes stay, what was
+    set aside and the least recently used, until `target` (None: `limit`) are left.
 
     What live runs use stays, and what someone alive is computing. The age of files is told by the file system's clock
     alone, since machines may have others. OSErrors pass.
@@ -55,7 +55,7 @@ def collect(
     protected |= {lease.name for lease in leased}
     leftovers += _remove_finished_checkpoints(layout, protected)
 
-    files = sorted(_files(layout), key=lambda file: (file.used, file.path.name))
+    files = sorted(_files(layout), key=lambda file: (file.key is not None, file.used, file.path.name))
     size = sum(file.size for file in files)
     entries = freed = 0
     goal = (limit if target is None else target) if size > limit else size

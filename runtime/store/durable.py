@@ -18,22 +18,22 @@ PROBE_BYTES = 4096
 
 
 def write_durably(file: Path, pieces: Iterable[bytes | memoryview]) -> None:
-    """Writes all of `file` or nothing: into a neighbour of a unique name, which is flushed and renamed.
-
-    OSErrors pass, and leave nothing behind.
-    """
-    with replacing(file) as content:
+    """Writes all of `file` or nothing, for those who have its folder. OSErrors pass, and leave nothing behind."""
+    with replacing(file) as (content, temporary):
+        share_like_folder(temporary)
         content.writelines(pieces)
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A neighbour of `file` to write: durable and in its place at the end, gone after an error."""
+def replacing(file: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A neighbour of `file`, of a unique name, open for writing: at the end it is flushed and renamed to `file`.
+
+    After an error it is gone.
+    """
     temporary = _temporary_name(file.parent)
     try:
         with temporary.open("xb") as content:
-            share_like_folder(temporary)
-            yield content
+            yield content, temporary
             content.flush()
             os.fsync(content.fileno())
         temporary.replace(file)

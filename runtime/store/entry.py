@@ -17,7 +17,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from errno import EACCES, EIO, EISDIR, ELOOP, ENXIO, EPERM, ESTALE
@@ -27,7 +27,10 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 
 Kind = Literal["trained", "failed", "checkpoint"]
+OUTCOMES: tuple[Kind, ...] = ("trained", "failed")
+CHECKPOINT: tuple[Kind, ...] = ("checkpoint",)
 Arrays = dict[str, np.ndarray]
+ReadRest = Callable[[BinaryIO, "Entry"], Arrays]
 
 MAGIC = b"wootz entry 1\n"
 DIGEST_LINE = 65
@@ -96,7 +99,7 @@ def encode(
 ) -> list[bytes | memoryview]:
     """The pieces of an entry's file, the arrays as views where their memory is what the file holds."""
     prepared = {name: _stored_form(name, array) for name, array in arrays.items()}
-    views = [array.reshape(-1).view(np.uint8).data for array in prepared.values()]
+    views = [_bytes_of(array) for array in prepared.values()]
     checksum = hashlib.sha256()
     for view in views:
         checksum.update(view)
@@ -115,16 +118,22 @@ def encode(
     return [MAGIC, hashlib.sha256(line).hexdigest().encode() + b"\n", line, *views]
 
 
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The memory of an array that lies in C order."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def _stored_form(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind not in ARRAY_KINDS:
         raise TypeError(f"array {name!r} has the type {array.dtype}, which the store doesn't keep")
     return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
 
 
-def read_entry(file: Path, key: str, kinds: tuple[Kind, ...], arrays_too: bool) -> tuple[Entry, Arrays] | None:
-    """The entry of `key` in `file`, with its arrays if they are wanted; None where there is no file.
+def read_entry(file: Path, key: str, kinds: tuple[Kind, ...], read_rest: ReadRest) -> tuple[Entry, Arrays] | None:
+    """The entry of `key` in `file`; None where there is no file.
 
-    Raises Damaged for what isn't whole, and OSError where the fault is not the file's (too many open files).
+    `read_rest` is `load_arrays`, `check_arrays`, which keeps none of them, or `skip_arrays`. Raises Damaged for what
+    isn't whole, and OSError where the fault is not the file's (too many open files).
     """
     for _ in range(TRIES):
         try:
@@ -135,7 +144,7 @@ def read_entry(file: Path, key: str, kinds: tuple[Kind, ...], arrays_too: bool) 
             raise _as_damage(error) from error
         with stream:
             try:
-                return _read(stream, key, kinds, arrays_too)
+                return _read(stream, key, kinds, read_rest)
             except Damaged:
                 if not _is_replaced(file, stream):
                     raise
@@ -145,13 +154,13 @@ def read_entry(file: Path, key: str, kinds: tuple[Kind, ...], arrays_too: bool) 
     return None
 
 
-def _read(stream: BinaryIO, key: str, kinds: tuple[Kind, ...], arrays_too: bool) -> tuple[Entry, Arrays]:
+def _read(stream: BinaryIO, key: str, kinds: tuple[Kind, ...], read_rest: ReadRest) -> tuple[Entry, Arrays]:
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         raise Damaged("it is no file")
-    entry = read_header(stream, key)
+    entry = _read_header(stream, key)
     if entry.kind not in kinds:
         raise Damaged(f"it holds what is {entry.kind}, and {' or '.join(kinds)} belongs there")
-    return entry, read_arrays(stream, entry) if arrays_too else {}
+    return entry, read_rest(stream, entry)
 
 
 def _open(file: Path) -> BinaryIO:
@@ -176,7 +185,7 @@ def _as_damage(error: OSError) -> Exception:
     return Damaged(f"it can't be read ({error.strerror})") if error.errno in UNREADABLE else error
 
 
-def read_header(stream: BinaryIO, key: str) -> Entry:
+def _read_header(stream: BinaryIO, key: str) -> Entry:
     """The header of the entry of `key`, and the stream at its arrays. Raises Damaged; the arrays are not looked at."""
     if stream.read(len(MAGIC)) != MAGIC:
         raise Damaged("it doesn't begin as an entry does")
@@ -214,13 +223,25 @@ def _array_type(name: str, dtype: str, shape: list[int]) -> ArrayType:
     return array
 
 
-def read_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
+def skip_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
+    """Reads nothing of what follows the header: a file that is too short or too long is noticed without."""
+    return {}
+
+
+def check_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
+    """Reads what follows the header, and keeps nothing. Raises Damaged if it is not what was written."""
+    if hashlib.file_digest(stream, "sha256").hexdigest() != entry.checksum:  # type: ignore[arg-type]
+        raise Damaged("its arrays are altered")
+    return {}
+
+
+def load_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
     """The arrays that follow the header. Raises Damaged if they are not those that were written."""
     checksum = hashlib.sha256()
     arrays = {}
     for described in entry.arrays:
         array = np.empty(described.shape, described.dtype)
-        view = array.reshape(-1).view(np.uint8).data
+        view = _bytes_of(array)
         if stream.readinto(view) != len(view):  # type: ignore[attr-defined]
             raise Damaged("its arrays are truncated")
         checksum.update(view)

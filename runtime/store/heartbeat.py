@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wootz.runtime.store.durable import share_like_folder
@@ -26,18 +27,22 @@ FEWEST_LOOKS = 4
 """At least so many looks show a silence: between two, the watcher itself may have been asleep."""
 COUNTER_DIGITS = 16
 LONGEST_MARK = 4096
+LONGEST_PURPOSE = 200
 REMOVAL = ".removal"
 """The suffix of the mark of who removes a dead one."""
 
 
 @dataclass(frozen=True)
 class MarkContent:
-    """What a mark says: `beat` goes up, the rest stays. What is no mark has the process None and an id of its bytes."""
+    """What a mark says: `beat` goes up, the rest stays. What is no mark has the process None and an id of its bytes.
+
+    `owner` tells people whose it is: "process 4711 on node3 (block 2)".
+    """
 
     beat: bytes
     id: str
     process: Process | None
-    what: str
+    owner: str
 
 
 def read_mark(file: Path) -> MarkContent | None:
@@ -53,9 +58,9 @@ def read_mark(file: Path) -> MarkContent | None:
     try:
         said = json.loads(rest)
         process = Process(str(said["machine"]), int(said["pid"]), int(said["started"]))
-        return MarkContent(beat, str(said["id"]), process, str(said["what"]))
+        return MarkContent(beat, str(said["id"]), process, str(said["owner"]))
     except (ValueError, TypeError, KeyError):
-        return MarkContent(beat, rest.hex(), None, "")
+        return MarkContent(beat, rest.hex(), None, "someone unknown")
 
 
 class Mark:
@@ -71,14 +76,15 @@ class Mark:
     def create(cls, file: Path, what: str) -> Mark | None:
         """A mark where there was none; None where there is one. Of many who try at once, one gets it."""
         identity, process = uuid.uuid4().hex, Process.current()
-        said = {"id": identity, "machine": process.machine, "pid": process.pid, "started": process.started}
+        owner = f"process {process.pid} on {platform.node()}{f' ({what[:LONGEST_PURPOSE]})' if what else ''}"
+        said = {"id": identity, "owner": owner, **asdict(process)}
         try:
             stream = file.open("xb", buffering=0)
         except FileExistsError:
             return None
         try:
             with stream:
-                stream.write(_counter(0) + json.dumps({**said, "what": what[:1000]}).encode())
+                stream.write(_counter(0) + json.dumps(said).encode())
             share_like_folder(file)
         except OSError:
             file.unlink(missing_ok=True)

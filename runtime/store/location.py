@@ -20,6 +20,7 @@ LIMIT_VARIABLE = "WOOTZ_STORE_LIMIT"
 DEFAULT_LIMIT = 20 * 10**9
 FORMAT = 1
 FORMAT_FILE = "format"
+ANOTHER_STORE = f"choose another store (--store, {STORE_VARIABLE})"
 NO_SPACE = (ENOSPC, EDQUOT, EFBIG)
 
 
@@ -75,16 +76,10 @@ def check_format(folder: Path) -> bool:
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[None]:
+def writing(file: Path, instead: str = ANOTHER_STORE) -> Iterator[None]:
     """Turns what the system says when `file` can't be written into a line that names it and says what to do."""
     try:
         yield
     except OSError as error:
-        place = error.filename or file
-        said = f"{place}: can't be written ({error.strerror or error})"
-        if error.errno in NO_SPACE:
-            raise WootzError(
-                f"{said}: make room there (`wootz store gc --limit …` makes the store smaller), "
-                f"or choose another store (--store, {STORE_VARIABLE})"
-            ) from error
-        raise WootzError(f"{said}: choose another store (--store, {STORE_VARIABLE})") from error
+        room = "make room there, or " if error.errno in NO_SPACE else ""
+        raise WootzError(f"{file}: can't be written ({error.strerror or error}): {room}{instead}") from error

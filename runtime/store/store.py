@@ -18,7 +18,20 @@ from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.store.amounts import show_bytes
 from wootz.runtime.store.collection import Collected, collect
 from wootz.runtime.store.durable import make_folder, write_durably
-from wootz.runtime.store.entry import Arrays, Checkpoint, Damaged, Entry, Kind, encode, read_entry
+from wootz.runtime.store.entry import (
+    CHECKPOINT,
+    OUTCOMES,
+    Arrays,
+    Checkpoint,
+    Damaged,
+    Entry,
+    Kind,
+    ReadRest,
+    encode,
+    load_arrays,
+    read_entry,
+    skip_arrays,
+)
 from wootz.runtime.store.heartbeat import Watch, read_mark
 from wootz.runtime.store.layout import SUFFIX, Layout
 from wootz.runtime.store.lease import Lease, take_lease
@@ -32,7 +45,6 @@ from wootz.runtime.store.location import (
 )
 from wootz.runtime.store.user import User
 
-OUTCOMES: tuple[Kind, ...] = ("trained", "failed")
 LOOK_SECONDS = 0.5
 BETWEEN_COLLECTIONS = 50
 """The size is looked at whenever a process has put the limit's fiftieth part."""
@@ -62,7 +74,7 @@ class Store:
         """For a folder that is known to be a store: see `open` and `existing`. `clock` gives monotonic seconds."""
         self.folder = folder
         self.limit = limit
-        self._layout = Layout(folder)
+        self.layout = Layout(folder)
         self._note = note
         self._clock = clock
         self._watch = Watch(clock)
@@ -92,12 +104,12 @@ class Store:
 
     def get(self, key: str) -> Outcome | None:
         """The outcome that was put, its arrays in memory of their own; None where there is none, or a damaged one."""
-        found = self._read(self._layout.entry(key), key, OUTCOMES)
+        found = self._read(self.layout.entry(key), key, OUTCOMES, load_arrays)
         return None if found is None else _outcome(*found)
 
     def entry(self, key: str) -> Entry | None:
         """What the outcome's entry says of itself: kind, record, seconds, arrays' names. The arrays are not read."""
-        found = self._read(self._layout.entry(key), key, OUTCOMES, arrays_too=False)
+        found = self._read(self.layout.entry(key), key, OUTCOMES, skip_arrays)
         return None if found is None else found[0]
 
     def get_record(self, key: str) -> Mapping[str, Any] | None:
@@ -108,9 +120,9 @@ class Store:
     def put(self, key: str, outcome: Outcome, *, what: str, seconds: float) -> None:
         """Keeps `outcome`, durably when this returns. `what` tells people what it is, `seconds` how long it took."""
         if isinstance(outcome, Failed):
-            self._write(self._layout.entry(key), key, "failed", what, seconds, {"reason": outcome.reason}, {})
+            self._write(self.layout.entry(key), key, "failed", what, seconds, {"reason": outcome.reason}, {})
         else:
-            self._write(self._layout.entry(key), key, "trained", what, seconds, outcome.record, outcome.weights)
+            self._write(self.layout.entry(key), key, "trained", what, seconds, outcome.record, outcome.weights)
 
     def put_checkpoint(
         self,
@@ -122,14 +134,14 @@ class Store:
         seconds: float = 0.0,
     ) -> None:
         """Keeps the state of a training under way, in the place of an earlier one. Durable when this returns."""
-        self._write(self._layout.checkpoint(key), key, "checkpoint", what, seconds, record, arrays)
+        self._write(self.layout.checkpoint(key), key, "checkpoint", what, seconds, record, arrays)
 
     def get_checkpoint(self, key: str) -> Checkpoint | None:
-        found = self._read(self._layout.checkpoint(key), key, ("checkpoint",))
+        found = self._read(self.layout.checkpoint(key), key, CHECKPOINT, load_arrays)
         return None if found is None else Checkpoint(found[1], found[0].record)
 
     def drop_checkpoint(self, key: str) -> None:
-        file = self._layout.checkpoint(key)
+        file = self.layout.checkpoint(key)
         with writing(file):
             file.unlink(missing_ok=True)
 
@@ -139,7 +151,7 @@ class Store:
         Who gets it looks once more whether the outcome is there. A holder is alive as long as its lease renews itself;
         one that ended without releasing it is noticed at once on this machine, and within minutes on another one.
         """
-        file = self._layout.lease(key)
+        file = self.layout.lease(key)
         with writing(file):
             self._make_folder(file.parent)
             return take_lease(file, what, self._watch)
@@ -147,7 +159,7 @@ class Store:
     def wait(self, key: str, timeout: float) -> Outcome | None:
         """The outcome of `key` that another one computes; None when its lease is free, or after `timeout` seconds."""
         end = self._clock() + timeout
-        file = self._layout.lease(key)
+        file = self.layout.lease(key)
         while True:
             holder = read_mark(file)
             outcome = self.get(key)
@@ -163,14 +175,14 @@ class Store:
         if self._user is not None:
             raise RuntimeError("a store object has one user at a time")
         with writing(self.folder):
-            self._make_folder(self._layout.users)
-            user = self._user = User.register(self._layout.users, what)
+            self._make_folder(self.layout.users)
+            user = self._user = User.register(self.layout.users, what)
         try:
             yield
         finally:
             self._user = None
             user.leave()
-            self._keep_to_limit()
+            self.make_room()
 
     def collect(self, limit: int | None = None, older_than: float | None = None) -> Collected:
         """Removes what the dead left, what wasn't used for `older_than` seconds, and more until `limit` bytes stay.
@@ -178,30 +190,49 @@ class Store:
         What was not used for longest goes first. What live runs use stays, and what someone is computing.
         """
         with writing(self.folder):
-            return collect(self._layout, self._watch, self.limit if limit is None else limit, older_than=older_than)
+            return collect(self.layout, self._watch, self.limit if limit is None else limit, older_than=older_than)
 
-    def keys(self) -> list[str]:
-        """The keys of all outcomes, those used last first."""
-        files = sorted(self._layout.entries(), key=_last_use, reverse=True)
-        return [file.stem for file in files]
-
-    def _read(
-        self, file: Path, key: str, kinds: tuple[Kind, ...], arrays_too: bool = True
-    ) -> tuple[Entry, Arrays] | None:
-        """What is in `file`, which counts as a use. What isn't whole is set aside."""
+    def make_room(self) -> None:
+        """Makes room if the store has passed its limit; what can't be removed is no reason to end a run."""
+        with self._lock:
+            self._put = 0
         try:
-            found = read_entry(file, key, kinds, arrays_too)
+            collected = collect(self.layout, self._watch, self.limit, int(EMPTIED_TO * self.limit))
+        except OSError as error:
+            self._note(f"{self.folder}: no room could be made ({error.strerror})")
+            return
+        if collected.size > self.limit:
+            self._note(
+                f"{self.folder}: {show_bytes(collected.size)} are in use, more than the limit of "
+                f"{show_bytes(self.limit)} (--store-limit, {LIMIT_VARIABLE})"
+            )
+
+    def holder(self, key: str) -> str | None:
+        """Who has the lease of `key`, for people: "process 4711 on node3"; None where nobody has."""
+        content = read_mark(self.layout.lease(key))
+        return None if content is None else content.owner
+
+    def look_into(
+        self, file: Path, key: str, kinds: tuple[Kind, ...], read_rest: ReadRest
+    ) -> tuple[Entry, Arrays] | None:
+        """What is in the entry `file`, which doesn't count as a use. What isn't whole is set aside, with a note."""
+        try:
+            return read_entry(file, key, kinds, read_rest)
         except Damaged as damage:
             self._set_aside(file, key, str(damage))
             return None
         except OSError as error:
             raise WootzError(f"{file}: can't be read ({error.strerror}): choose another store (--store)") from error
+
+    def _read(self, file: Path, key: str, kinds: tuple[Kind, ...], read_rest: ReadRest) -> tuple[Entry, Arrays] | None:
+        """What is in `file`, which counts as a use. What isn't whole is set aside."""
+        found = self.look_into(file, key, kinds, read_rest)
         if found is not None:
             self._count_use(file, key)
         return found
 
     def _set_aside(self, file: Path, key: str, why: str) -> None:
-        aside = self._layout.damaged / f"{key}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+        aside = self.layout.damaged / f"{key}-{uuid.uuid4().hex[:8]}{SUFFIX}"
         try:
             self._make_folder(aside.parent)
             file.rename(aside)
@@ -209,9 +240,9 @@ class Store:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._note(f"{file}: {why}; it can't be set aside ({error.strerror}), and is computed again")
+            self._note(f"{file}: {why}; it can't be set aside ({error.strerror}), and will be computed again")
             return
-        self._note(f"{file}: {why}; it is set aside as {aside}, and computed again")
+        self._note(f"{file}: {why}; set aside as {aside}, it will be computed again")
 
     def _count_use(self, file: Path, key: str) -> None:
         if self._user is not None:
@@ -239,33 +270,11 @@ class Store:
             self._put += sum(len(piece) for piece in pieces)
             is_time = self._put > self.limit / BETWEEN_COLLECTIONS
         if is_time:
-            self._keep_to_limit()
-
-    def _keep_to_limit(self) -> None:
-        """Makes room if the store has passed its limit; what can't be removed is no reason to end a run."""
-        with self._lock:
-            self._put = 0
-        try:
-            collected = collect(self._layout, self._watch, self.limit, int(EMPTIED_TO * self.limit))
-        except OSError as error:
-            self._note(f"{self.folder}: no room could be made ({error.strerror})")
-            return
-        if collected.size > self.limit:
-            self._note(
-                f"{self.folder}: {show_bytes(collected.size)} are in use, more than the limit of "
-                f"{show_bytes(self.limit)} (--store-limit, {LIMIT_VARIABLE})"
-            )
+            self.make_room()
 
     def _make_folder(self, folder: Path) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         make_folder(folder)
-
-
-def _last_use(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _outcome(entry: Entry, arrays: Arrays) -> Outcome:
