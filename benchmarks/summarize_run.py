@@ -10,49 +10,50 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from wootz.runtime.result import ExplorationResult, FailedFullNetworkResult, RunResult
+from wootz.runtime.result import Exploration, FailedFullNetworkResult, RunResult
 
 
 def main(folder: Path) -> None:
     result = RunResult.load(folder)
     full = result.full
     if isinstance(full, FailedFullNetworkResult):
-        sys.exit(f"the full network could not be trained: {full.failed}")
-    print(f"`{result.model}` on `{Path(result.data).name}`, objective `{result.objective}`; {result.environment},")
-    print(f"{result.processes} process(es). Full network: {full.parameters:,} parameters, validation accuracy")
-    print(f"{full.accuracy:.4f}, test {_number(full.test_accuracy)}, {full.origin} in {full.seconds:.0f} s.")
-    print(f"{len(result.blocks)} tuning blocks, pre-trained in {result.pretraining_seconds:.0f} s.\n")
+        sys.exit(f"the full network could not be trained: {full.reason}")
+    machine = result.environment
+    print(f"`{result.network}` on `{Path(result.data).name}`, objective `{result.objective.text}`; {machine.platform},")
+    print(f"{machine.runtime}, {machine.workers} worker(s). Full network: {full.model_size:,} parameters,")
+    print(f"validation accuracy {full.accuracy:.4f}, test {_number(full.test_accuracy)}, {full.origin}")
+    print(f"in {full.seconds:.0f} s.")
+    print(f"{len(result.blocks)} tuning blocks, pre-trained in {result.seconds.pretraining:.0f} s.\n")
     print("| networks | tried | pre-training, s | exploration, s | best: parameters | of full | validation | test |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    print(_found("block-trained", result.block_trained, result, result.pretraining_seconds))
-    if result.default is not None:
-        print(_found("default", result.default, result, 0.0))
-        common = {n.index for n in result.default.trained} & {n.index for n in result.block_trained.trained}
+    print(_found("block-trained", result.block_trained, result, result.seconds.pretraining))
+    if result.baseline is not None:
+        print(_found("default", result.baseline, result, 0.0))
+        common = {n.index for n in result.baseline.trained} & {n.index for n in result.block_trained.trained}
         print(
             f"\nThe {len(common)} configurations that were tried both ways (median accuracy on the validation split):\n"
         )
         print("| networks | initial | final | seconds a network |")
         print("| --- | --- | --- | --- |")
         print(_medians("block-trained", result.block_trained, common))
-        print(_medians("default", result.default, common))
+        print(_medians("default", result.baseline, common))
 
 
-def _found(title: str, exploration: ExplorationResult, result: RunResult, pretraining: float) -> str:
+def _found(title: str, exploration: Exploration, result: RunResult, pretraining: float) -> str:
     cells = [
         title,
-        f"{len(exploration.networks)} of {result.feasible}",
+        f"{exploration.networks_evaluated} of {result.networks_feasible}",
         f"{pretraining:.0f}",
         f"{exploration.seconds:.0f}",
     ]
-    if exploration.best is None:
+    best = exploration.best
+    if best is None:
         return _row([*cells, "none", "", "", ""])
-    best = exploration.network(exploration.best)
-    share = f"{100 * best.parameters / result.full.parameters:.0f} %"
-    test = _number(exploration.best_test_accuracy)
-    return _row([*cells, f"{best.parameters:,}", share, f"{best.accuracy:.4f}", test])
+    share = f"{100 * best.model_size / result.full.model_size:.0f} %"
+    return _row([*cells, f"{best.model_size:,}", share, f"{best.accuracy:.4f}", _number(best.test_accuracy)])
 
 
-def _medians(title: str, exploration: ExplorationResult, indices: set[int]) -> str:
+def _medians(title: str, exploration: Exploration, indices: set[int]) -> str:
     networks = [n for n in exploration.trained if n.index in indices]
     columns = ([n.initial_accuracy for n in networks], [n.accuracy for n in networks], [n.seconds for n in networks])
     initial, final, seconds = (median(column) for column in columns)

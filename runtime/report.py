@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from importlib import resources
+from itertools import chain, groupby
 from pathlib import Path
 
 import jinja2
@@ -13,12 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from wootz.passes.ir.files import write_atomically
+from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.result import (
-    ExplorationResult,
+    Exploration,
     FullNetworkResult,
     RunResult,
     TrainedBlockResult,
     TrainedNetworkResult,
+    block_text,
 )
 from wootz.runtime.run_directory import PLOT_SUFFIX, REPORT_FILE
 
@@ -34,7 +37,7 @@ def write_report(folder: Path) -> Path:
         plots = {"sizes": _sizes(result, result.full), "curves": _curves(result, result.full)}
     blocks = [block for block in result.blocks if isinstance(block, TrainedBlockResult)]
     if blocks:
-        plots["blocks"] = _block_errors(blocks)
+        plots["blocks"] = _block_errors(blocks, result.modules)
     images = {}
     for name, figure in plots.items():
         content = io.BytesIO()
@@ -53,22 +56,28 @@ def _page(result: RunResult, images: dict[str, str]) -> str:
     )
     environment.filters["percent"] = lambda value: "–" if value is None else f"{100 * value:.2f} %"
     environment.filters["count"] = lambda value: f"{value:,}"
-    explorations = [("block-trained", result.block_trained, result.pretraining_seconds)]
-    if result.default is not None:
-        explorations.append(("default (baseline)", result.default, 0.0))
-    return environment.from_string(template).render(
-        result=result, images=images, explorations=explorations, best=_chosen(result.block_trained)
+    environment.filters["configuration"] = format_configuration
+    environment.filters["block"] = lambda block: block_text(block.symbols, result.modules)
+    environment.filters["composite"] = lambda blocks: _composite(blocks, result)
+    explorations = [("block-trained", result.block_trained, result.seconds.pretraining)]
+    if result.baseline is not None:
+        explorations.append(("default (baseline)", result.baseline, 0.0))
+    return environment.from_string(template).render(result=result, images=images, explorations=explorations)
+
+
+def _composite(blocks: Sequence[int | None], result: RunResult) -> str:
+    """The composite vector: the blocks that a network is assembled from, a dash for the teacher's weights."""
+    texts = (
+        ["-"] * len(list(modules)) if block is None else [block_text(result.blocks[block].symbols, result.modules)]
+        for block, modules in groupby(blocks)
     )
+    return " | ".join(chain.from_iterable(texts))
 
 
-def _chosen(exploration: ExplorationResult) -> TrainedNetworkResult | None:
-    return None if exploration.best is None else exploration.network(exploration.best)
-
-
-def _explorations(result: RunResult) -> list[tuple[str, ExplorationResult, str]]:
+def _explorations(result: RunResult) -> list[tuple[str, Exploration, str]]:
     found = [("block-trained", result.block_trained, BLOCK_TRAINED)]
-    if result.default is not None:
-        found.append(("default", result.default, DEFAULT))
+    if result.baseline is not None:
+        found.append(("default", result.baseline, DEFAULT))
     return found
 
 
@@ -85,17 +94,17 @@ def _sizes(result: RunResult, full: FullNetworkResult) -> Figure:
     figure, axes = _axes()
     thousands = 1e-3
     for title, exploration, colour in _explorations(result):
-        sizes = [n.parameters * thousands for n in exploration.trained]
+        sizes = [n.model_size * thousands for n in exploration.trained]
         axes.scatter(sizes, [n.initial_accuracy for n in exploration.trained], s=28, facecolors="none",
                      edgecolors=colour, label=f"{title}, before fine-tuning")  # fmt: skip
         axes.scatter(sizes, [n.accuracy for n in exploration.trained], s=28, color=colour,
                      label=f"{title}, after fine-tuning")  # fmt: skip
-        best = _chosen(exploration)
+        best = exploration.best
         if best is not None:
-            axes.scatter([best.parameters * thousands], [best.accuracy], s=150, facecolors="none", edgecolors=colour,
+            axes.scatter([best.model_size * thousands], [best.accuracy], s=150, facecolors="none", edgecolors=colour,
                          linewidths=1.6, label=f"{title}, best")  # fmt: skip
     axes.axhline(full.accuracy, color=FULL, linewidth=1, linestyle="--", label="full network")
-    axes.set_xlabel(f"parameters, thousands (full network: {full.parameters * thousands:,.0f})")
+    axes.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
     axes.set_ylabel("validation accuracy")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -124,7 +133,7 @@ def _median_curve(networks: Sequence[TrainedNetworkResult]) -> tuple[list[int], 
     return steps, [sorted(c[step] for c in curves)[len(curves) // 2] for step in steps]
 
 
-def _block_errors(blocks: Sequence[TrainedBlockResult]) -> Figure:
+def _block_errors(blocks: Sequence[TrainedBlockResult], modules: Sequence[str]) -> Figure:
     """Reconstruction error of each tuning block before and after pre-training, on a logarithmic scale."""
     figure, axes = _axes(height=max(2.0, 0.26 * len(blocks) + 1.0))
     rows = range(len(blocks))
@@ -133,7 +142,7 @@ def _block_errors(blocks: Sequence[TrainedBlockResult]) -> Figure:
     axes.scatter(before, rows, s=24, facecolors="none", edgecolors=BLOCK_TRAINED, label="before")
     axes.scatter(after, rows, s=24, color=BLOCK_TRAINED, label="after pre-training")
     axes.set_xscale("log")
-    axes.set_yticks(list(rows), [b.block for b in blocks], fontsize=7)
+    axes.set_yticks(list(rows), [block_text(b.symbols, modules) for b in blocks], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel("mean squared difference to the teacher's output")
     axes.legend(fontsize=8, frameon=False)

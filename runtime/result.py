@@ -1,128 +1,244 @@
-"""What a run found, as it stands in `result.json`."""
+"""What a run found, as it stands in `result.json`: docs/result.md says what each field is.
+
+The types are the file: msgspec reads and writes them, and checks what it reads. `SCHEMA` counts up whenever a field is
+renamed, removed or means something else; more fields are no new schema.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from wootz.passes.errors import InputError
+import msgspec
+from msgspec import Meta, Struct
+
+from wootz.passes.errors import InputError, reading
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.plan.objective import Measurements, Metric
+from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.objective import Measurements, Metric, Objective
+from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.runtime.run_directory import RESULT_FILE
 
+SCHEMA = 1
 
-@dataclass(frozen=True, kw_only=True)
-class _Network:
-    """One network of the subspace. Sizes are in parameters.
+Count = Annotated[int, Meta(ge=0)]
+Accuracy = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Curve = tuple[tuple[Count, Accuracy], ...]
+"""Steps done, and the accuracy on the validation split after them; from 0 to the last step."""
 
-    `blocks` is the composite vector as text, a dash for modules that start from the teacher's remaining weights;
-    empty for default networks.
+End = Literal["all steps", "bound met", "given up"]
+"""How a training ended: with the solver's last step, at a test that met the constraints, or with no hope to."""
+
+
+class ConstraintResult(Struct, frozen=True, kw_only=True):
+    """`metric comparison bound`; bound is `scale * full + offset`, None if the full network's value is unknown."""
+
+    metric: str
+    comparison: Literal["<", ">", "<=", ">="]
+    scale: float
+    offset: float
+    bound: float | None
+
+
+class ObjectiveResult(Struct, frozen=True, kw_only=True):
+    """The objective as text, and what it says."""
+
+    text: str
+    direction: Literal["min", "max"]
+    metric: str
+    constraints: tuple[ConstraintResult, ...]
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What is known of a network before it is trained. `configuration` has one rate a module, or a list of rates."""
+
+    configuration: Configuration
+    model_size: Count
+    flops: Count
+    latency_ms: float | None = None
+
+
+class _OfSubspace(Network, frozen=True, kw_only=True, tag_field="state"):
+    """`index` is the configuration's position in the subspace."""
+
+    index: Count
+
+
+class TrainedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="trained"):
+    """A network that was trained.
+
+    `blocks` says for each module which of the run's blocks its weights started from; None: the teacher's. `accuracy`
+    is that of the whole validation split, `seconds` those of training, whenever that was.
     """
 
-    index: int
-    configuration: str
-    parameters: int
-    flops: int
-    blocks: tuple[str, ...] = ()
-    latency_ms: float | None = None
-    process: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainedNetworkResult(_Network):
-    """Accuracies are on the validation split, seconds those of training."""
-
-    initial_accuracy: float
-    accuracy: float
-    curve: tuple[tuple[int, float], ...]
-    seconds: float
+    accuracy: Accuracy
+    initial_accuracy: Accuracy
+    blocks: tuple[Count | None, ...]
+    curve: Curve
+    steps: Count
+    steps_saved: Count = 0
+    ended: End = "all steps"
+    seconds: Seconds
+    reused: bool = False
 
     @property
     def measured(self) -> Measurements:
-        return measurements(self.parameters, self.flops, self.accuracy, self.latency_ms)
+        return measurements(self.model_size, self.flops, self.accuracy, self.latency_ms)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailedNetworkResult(_Network):
+class FailedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="failed"):
     """A network without a usable training, and the reason: it can't be chosen, whatever the objective."""
 
-    failed: str
+    reason: str
+    blocks: tuple[Count | None, ...]
+    reused: bool = False
 
     @property
     def measured(self) -> None:
         return None
 
 
-NetworkResult = TrainedNetworkResult | FailedNetworkResult
+class UntriedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="not tried"):
+    """A network that the choice did not need."""
 
 
-@dataclass(frozen=True)
-class FullNetworkResult:
-    """The unpruned network. `origin` says where its weights come from; `seconds` were spent on training it here."""
+class InfeasibleNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="infeasible"):
+    """A network that misses a constraint, `violates`, which is known before training."""
 
-    origin: str
-    parameters: int
-    flops: int
-    accuracy: float
-    curve: tuple[tuple[int, float], ...]
-    seconds: float
-    latency_ms: float | None = None
-    test_accuracy: float | None = None
+    violates: str
+
+
+EvaluatedNetworkResult = TrainedNetworkResult | FailedNetworkResult
+NetworkResult = TrainedNetworkResult | FailedNetworkResult | UntriedNetworkResult | InfeasibleNetworkResult
+
+
+class BestNetwork(Network, frozen=True, kw_only=True):
+    """The network chosen, `index` in the subspace; `model` is its file in the run directory, None for the baseline's.
+
+    `test_accuracy` is None without a test split.
+    """
+
+    index: Count
+    model: str | None
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+
+
+class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="trained"):
+    """The unpruned network, in the file `model`. `origin` says where its weights come from.
+
+    `new_layers` are those that its weights file lacked. Where it was trained here `seconds` were spent on it, in the
+    `steps` of `curve`.
+    """
+
+    model: str
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+    origin: Literal["given", "fine-tuned", "trained from scratch"]
+    new_layers: tuple[str, ...] = ()
+    curve: Curve = ()
+    steps: Count = 0
+    seconds: Seconds = 0.0
+    reused: bool = False
 
     @property
     def measured(self) -> Measurements:
-        return measurements(self.parameters, self.flops, self.accuracy, self.latency_ms)
+        return measurements(self.model_size, self.flops, self.accuracy, self.latency_ms)
 
 
-@dataclass(frozen=True)
-class FailedFullNetworkResult:
+class FailedFullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="failed"):
     """An unpruned network that could not be trained, and the reason: nothing was tried with it."""
 
-    origin: str
-    parameters: int
-    flops: int
-    failed: str
+    reason: str
+    origin: Literal["fine-tuned", "trained from scratch"]
+    new_layers: tuple[str, ...] = ()
+    reused: bool = False
 
 
-@dataclass(frozen=True)
-class TrainedBlockResult:
-    """A tuning block. Errors are mean squared differences to the teacher's output, before and after."""
+class BlockSymbol(Struct, frozen=True, kw_only=True):
+    """A module pruned at a rate; `input_rates` as in `passes.plan.blocks.Symbol`."""
 
-    block: str
-    networks: int
+    module: str
+    rate: Rate
+    input_rates: tuple[Rate, ...] = ()
+
+
+class _Block(Struct, frozen=True, kw_only=True, tag_field="state"):
+    """A tuning block, and the number of networks to be tried that share it."""
+
+    symbols: tuple[BlockSymbol, ...]
+    networks: Count
+    reused: bool = False
+
+
+class TrainedBlockResult(_Block, frozen=True, kw_only=True, tag="trained"):
+    """Errors are mean squared differences to the teacher's output, before and after pre-training."""
+
     initial_error: float
     final_error: float
-    steps: int
-    reused: bool
+    steps: Count
 
 
-@dataclass(frozen=True)
-class FailedBlockResult:
-    """A tuning block without a usable training: its modules start from the teacher's remaining weights."""
+class FailedBlockResult(_Block, frozen=True, kw_only=True, tag="failed"):
+    """A block without a usable training: its modules start from the teacher's remaining weights."""
 
-    block: str
-    networks: int
-    failed: str
-    reused: bool
+    reason: str
 
 
 BlockResult = TrainedBlockResult | FailedBlockResult
 
 
-@dataclass(frozen=True)
-class ExplorationResult:
-    """The networks tried, in order, and the one chosen (its `index`), None when none meets the constraints.
+class PhaseSeconds(Struct, frozen=True, kw_only=True):
+    """Wall-clock time of each phase, and of all of the run. `plan` includes the checks before anything is trained."""
 
-    `seconds` is the time from the first network to the last, evaluation included.
+    plan: Seconds = 0.0
+    teacher: Seconds = 0.0
+    pretraining: Seconds = 0.0
+    exploration: Seconds = 0.0
+    baseline: Seconds = 0.0
+    total: Seconds
+
+
+class Reuse(Struct, frozen=True, kw_only=True):
+    """What was known before the run, and the seconds that its training once took."""
+
+    teacher: bool = False
+    blocks: Count = 0
+    networks: Count = 0
+    baseline_networks: Count = 0
+    seconds_saved: Seconds = 0.0
+
+
+class Environment(Struct, frozen=True, kw_only=True):
+    """What computed it. `device` is "cpu" or "cuda"."""
+
+    wootz: str
+    python: str
+    platform: str
+    runtime: str
+    executor: str
+    workers: Count
+    device: str
+    precision: str
+    target: str
+
+
+class Exploration(Struct, frozen=True, kw_only=True):
+    """The networks of the subspace in the order of trying, infeasible ones last, and the best; None: none will do.
+
+    `seconds` is the time from the first network to the last.
     """
 
-    networks: tuple[NetworkResult, ...] = ()
-    best: int | None = None
-    seconds: float = 0.0
-    best_test_accuracy: float | None = None
+    best: BestNetwork | None
+    networks: tuple[NetworkResult, ...]
+    networks_evaluated: Count
+    seconds: Seconds
+
+    @property
+    def evaluated(self) -> tuple[EvaluatedNetworkResult, ...]:
+        return tuple(n for n in self.networks if isinstance(n, TrainedNetworkResult | FailedNetworkResult))
 
     @property
     def trained(self) -> tuple[TrainedNetworkResult, ...]:
@@ -133,35 +249,63 @@ class ExplorationResult:
         return tuple(n for n in self.networks if isinstance(n, FailedNetworkResult))
 
     def network(self, index: int) -> TrainedNetworkResult:
+        """The trained network with this position in the subspace."""
         return next(n for n in self.trained if n.index == index)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """Everything that the report shows."""
+class RunResult(Struct, frozen=True, kw_only=True):
+    """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration."""
 
-    model: str
+    schema: int = SCHEMA
+    best: BestNetwork | None
+    full: FullNetworkResult | FailedFullNetworkResult
+    networks_evaluated: Count
+    networks_feasible: Count
+    networks_total: Count
+    baseline: Exploration | None
+    seconds: PhaseSeconds
+    reuse: Reuse
+    seed: int
+    network: str
     data: str
-    objective: str
+    objective: ObjectiveResult
     classes: tuple[str, ...]
     modules: tuple[str, ...]
     modules_source: str
-    subspace_size: int
-    feasible: int
-    processes: int
-    environment: str
-    full: FullNetworkResult | FailedFullNetworkResult
+    networks: tuple[NetworkResult, ...]
     blocks: tuple[BlockResult, ...]
-    teacher_passes: int
-    pretraining_seconds: float
-    block_trained: ExplorationResult
-    default: ExplorationResult | None
-    seconds: float
+    groups: tuple[tuple[Count, ...], ...]
     notes: tuple[str, ...] = ()
+    environment: Environment
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where parts don't fit each other."""
+        for exploration in (self.block_trained, *filter(None, [self.baseline])):
+            if exploration.networks_evaluated != len(exploration.evaluated):
+                raise ValueError(f"networks_evaluated is {exploration.networks_evaluated}, not the number of networks")
+            if exploration.best is not None and exploration.best.index not in {n.index for n in exploration.trained}:
+                raise ValueError(f"the best network, {exploration.best.index}, is none that was trained")
+            for network in exploration.networks:
+                _check_length(network.configuration, self.modules)
+            for evaluated in exploration.evaluated:
+                _check_length(evaluated.blocks, self.modules)
+                _check_positions((b for b in evaluated.blocks if b is not None), self.blocks)
+        _check_positions((block for group in self.groups for block in group), self.blocks)
+        unknown = {s.module for block in self.blocks for s in block.symbols} - set(self.modules)
+        if unknown:
+            raise ValueError(f"a block of {min(unknown)}, which is no module")
+
+    @property
+    def block_trained(self) -> Exploration:
+        return Exploration(
+            best=self.best,
+            networks=self.networks,
+            networks_evaluated=self.networks_evaluated,
+            seconds=self.seconds.exploration,
+        )
 
     def save(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=1, allow_nan=False)
-        write_atomically(folder / RESULT_FILE, f"{text}\n".encode())
+        write_atomically(folder / RESULT_FILE, encode(self))
 
     @staticmethod
     def load(folder: Path) -> RunResult:
@@ -169,16 +313,32 @@ class RunResult:
         file = folder / RESULT_FILE
         if not file.is_file():
             raise InputError("no result.json in this folder: it is not the directory of a finished run", folder)
-        try:
-            return _run_result(json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise InputError(f"not the result of a run ({reason})", file) from error
+        return read_result(file)
 
 
-def measurements(parameters: int, flops: int, accuracy: float | None, latency_ms: float | None) -> Measurements:
+class _Head(Struct):
+    schema: int | None = None
+
+
+def encode(result: RunResult) -> bytes:
+    """The file's content: JSON, indented by one."""
+    return msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
+
+
+def read_result(file: Path) -> RunResult:
+    """Raises InputError, with the file's name, for one that can't be read, or is damaged, or of another schema."""
+    with reading(file, "the result of a run"):
+        content = file.read_bytes()
+        schema = msgspec.json.decode(content, type=_Head).schema
+        if schema != SCHEMA:
+            found = "no schema number" if schema is None else f"schema {schema}"
+            raise InputError(f"not the result of a run that this version of wootz reads: {found}, not {SCHEMA}", file)
+        return msgspec.json.decode(content, type=RunResult)
+
+
+def measurements(model_size: int, flops: int, accuracy: float | None, latency_ms: float | None) -> Measurements:
     values = {
-        Metric.MODEL_SIZE: parameters,
+        Metric.MODEL_SIZE: model_size,
         Metric.FLOPS: flops,
         Metric.ACCURACY: accuracy,
         Metric.LATENCY: latency_ms,
@@ -186,34 +346,41 @@ def measurements(parameters: int, flops: int, accuracy: float | None, latency_ms
     return {metric: float(value) for metric, value in values.items() if value is not None}
 
 
-def _run_result(table: Mapping[str, Any]) -> RunResult:
-    default = table["default"]
-    return _record(
-        RunResult,
-        table,
-        full=_outcome(FullNetworkResult, FailedFullNetworkResult, table["full"]),
-        blocks=tuple(_outcome(TrainedBlockResult, FailedBlockResult, row) for row in table["blocks"]),
-        block_trained=_exploration(table["block_trained"]),
-        default=None if default is None else _exploration(default),
+def objective_result(objective: Objective, full: Measurements) -> ObjectiveResult:
+    """The objective with its bounds as numbers, as far as the `full` network's values are known."""
+    return ObjectiveResult(
+        text=str(objective),
+        direction=objective.direction,
+        metric=objective.metric.value,
+        constraints=tuple(
+            ConstraintResult(
+                metric=c.metric.value,
+                comparison=c.comparison,
+                scale=c.scale,
+                offset=c.offset,
+                bound=c.bound(full) if not c.scale or c.metric in full else None,
+            )
+            for c in objective.constraints
+        ),
     )
 
 
-def _exploration(table: Mapping[str, Any]) -> ExplorationResult:
-    networks = tuple(_outcome(TrainedNetworkResult, FailedNetworkResult, row) for row in table["networks"])
-    return _record(ExplorationResult, table, networks=networks)
+def block_symbols(block: TuningBlock, modules: Sequence[str]) -> tuple[BlockSymbol, ...]:
+    """The symbols of a block with the names of their modules."""
+    return tuple(BlockSymbol(module=modules[s.module], rate=s.rate, input_rates=s.input_rates) for s in block.symbols)
 
 
-def _outcome(trained: type[Any], failed: type[Any], table: Mapping[str, Any]) -> Any:
-    """A record of success or of failure: the latter alone says why."""
-    return _record(failed if "failed" in table else trained, table)
+def block_text(symbols: Iterable[BlockSymbol], modules: Sequence[str]) -> str:
+    """`3(0.5) 4(0.3)`: the third module and the fourth, with their rates."""
+    return str(TuningBlock(tuple(Symbol(modules.index(s.module), s.rate, s.input_rates) for s in symbols)))
 
 
-def _record(kind: type[Any], table: Mapping[str, Any], **converted: Any) -> Any:
-    """An instance of `kind`, with JSON's lists as tuples."""
-    known = {f.name for f in fields(kind)}
-    values = {name: _frozen(value) for name, value in table.items() if name in known and name not in converted}
-    return kind(**values, **converted)
+def _check_length(values: Sequence[object], modules: Sequence[str]) -> None:
+    if len(values) != len(modules):
+        raise ValueError(f"{len(values)} values where there are {len(modules)} modules")
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+def _check_positions(positions: Iterable[int], of: Sequence[object]) -> None:
+    for position in positions:
+        if position >= len(of):
+            raise ValueError(f"block {position} of {len(of)}")

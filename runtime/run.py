@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import msgspec
 import numpy as np
 import onnx
 
@@ -40,29 +42,32 @@ from wootz.runtime.batches import ordered_batches
 from wootz.runtime.cluster import Cluster
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.evaluation import latency
-from wootz.runtime.exploration import (
-    Candidate,
-    Exploration,
-    check_accuracy_bounds,
-    explore,
-    feasible_in_order,
-)
+from wootz.runtime.exploration import Candidate, check_accuracy_bounds, explore, feasible_in_order
 from wootz.runtime.guessing import guessing_note
 from wootz.runtime.outcome import Failed
 from wootz.runtime.progress import Progress
 from wootz.runtime.rehearsal import check_batches, representatives
 from wootz.runtime.result import (
+    BestNetwork,
     BlockResult,
-    ExplorationResult,
+    Environment,
+    EvaluatedNetworkResult,
+    Exploration,
     FailedBlockResult,
     FailedFullNetworkResult,
     FailedNetworkResult,
     FullNetworkResult,
+    InfeasibleNetworkResult,
     NetworkResult,
+    PhaseSeconds,
+    Reuse,
     RunResult,
     TrainedBlockResult,
     TrainedNetworkResult,
+    UntriedNetworkResult,
+    block_symbols,
     measurements,
+    objective_result,
 )
 from wootz.runtime.run_directory import BEST_FILE, STORE_FOLDER, TEACHER_FILE
 from wootz.runtime.seen_validation import COMPARED_IMAGES, Share, seen_validation_note
@@ -114,6 +119,7 @@ class Job:
     data_on_device: bool = False
     precision: Precision = "float32"
     checks_pruned: bool = True
+    seed: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -170,12 +176,12 @@ def pruned_blocks(plan: BlockPlan) -> tuple[TuningBlock, ...]:
 
 @dataclass(frozen=True)
 class _Pretraining:
-    """What pre-training gave: an outcome for each block; `teacher_passes` is the number a batch took, one a group."""
+    """What pre-training gave: an outcome for each block; `groups` are those that were trained now."""
 
     plan: BlockPlan
     outcomes: BlockOutcomes
     reused: frozenset[TuningBlock]
-    teacher_passes: int
+    groups: tuple[Group, ...]
     seconds: float
 
     @property
@@ -183,17 +189,35 @@ class _Pretraining:
         """The blocks that networks are assembled from."""
         return {block: outcome for block, outcome in self.outcomes.items() if isinstance(outcome, TrainedBlock)}
 
-    def results(self) -> tuple[BlockResult, ...]:
-        return tuple(self._result(block, outcome) for block, outcome in self.outcomes.items())
+    def results(self, modules: Sequence[str]) -> tuple[BlockResult, ...]:
+        return tuple(self._result(block, outcome, modules) for block, outcome in self.outcomes.items())
 
-    def _result(self, block: TuningBlock, outcome: TrainedBlock | Failed) -> BlockResult:
-        networks = sum(block in composite for composite in self.plan.composites)
-        reused = block in self.reused
+    def _result(self, block: TuningBlock, outcome: TrainedBlock | Failed, modules: Sequence[str]) -> BlockResult:
+        known: dict[str, Any] = {
+            "symbols": block_symbols(block, modules),
+            "networks": sum(block in composite for composite in self.plan.composites),
+            "reused": block in self.reused,
+        }
         if isinstance(outcome, Failed):
-            return FailedBlockResult(str(block), networks, outcome.reason, reused)
+            return FailedBlockResult(reason=outcome.reason, **known)
         return TrainedBlockResult(
-            str(block), networks, outcome.initial_error, outcome.final_error, outcome.steps, reused
+            initial_error=outcome.initial_error, final_error=outcome.final_error, steps=outcome.steps, **known
         )
+
+    def positions(self) -> dict[TuningBlock, int]:
+        return {block: position for position, block in enumerate(self.outcomes)}
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A network, and the process that has its weights."""
+
+    network: EvaluatedNetworkResult
+    process: int
+
+    @property
+    def measured(self) -> Measurements | None:
+        return self.network.measured
 
 
 class _Run:
@@ -224,13 +248,18 @@ class _Run:
         for note in placeholder_notes(network.graph):
             self.note(f"{note[:1].upper()}{note[1:]}.")
         untrained = BlockPruner.of(network, "l1" if job.criterion in DATA_CRITERIA else job.criterion)
-        order, full_size = self.order_of_exploration(untrained)
+        candidates, order, full_size = self.order_of_exploration(untrained)
         tried = in_subspace_order(job.subspace, order)
         plan = identify_blocks(tried, job.identifier, input_sources(untrained).of_modules)
         self.on_process_0(lambda: self.rehearse(untrained, tried, plan))
+        planned = time.perf_counter()
         teacher, full = self.prepare_teacher(network, full_size)
+        prepared = time.perf_counter()
+        seconds = PhaseSeconds(plan=planned - begin, teacher=prepared - planned, total=prepared - begin)
+        rest = self.not_evaluated(candidates, order, full_size)
         if isinstance(full, FailedFullNetworkResult):
-            return self.finish(begin, len(order), full)
+            nothing = Exploration(best=None, networks=rest({}), networks_evaluated=0, seconds=0.0)
+            return self.finish(full, full_size, nothing, seconds)
         check_accuracy_bounds(job.objective, full.measured)
         pruner = BlockPruner.of(teacher, job.criterion, sample=self.sample(teacher))
         if len(tried.configurations) == 1:
@@ -238,54 +267,109 @@ class _Run:
         composites = dict(zip(tried.configurations, plan.composites, strict=True))
         pretrained = self.pretrain(pruner, plan)
         block_trained, best_model = self.explore(
-            "block-trained", pruner, order, full, partial(self.assembled, pruner, composites, pretrained.usable)
+            "block-trained", pruner, order, full, rest, partial(self.assembled, pruner, composites, pretrained)
         )
-        default: ExplorationResult | None = None
+        default: Exploration | None = None
         if job.baseline:
-            default, _ = self.explore("default", pruner, order, full, partial(self.inherited, pruner))
+            default, _ = self.explore("default", pruner, order, full, rest, partial(self.inherited, pruner))
         if best_model is not None and self.cluster.rank == 0:
             self.write_model(best_model, BEST_FILE)
-        return self.finish(begin, len(order), full, pretrained, block_trained, default)
+        seconds = msgspec.structs.replace(
+            seconds,
+            pretraining=pretrained.seconds,
+            exploration=block_trained.seconds,
+            baseline=default.seconds if default else 0.0,
+            total=time.perf_counter() - begin,
+        )
+        return self.finish(full, full.measured, block_trained, seconds, pretrained, default)
 
     def finish(
         self,
-        begin: float,
-        feasible: int,
         full: FullNetworkResult | FailedFullNetworkResult,
+        measured: Measurements,
+        block_trained: Exploration,
+        seconds: PhaseSeconds,
         pretrained: _Pretraining | None = None,
-        block_trained: ExplorationResult | None = None,
-        default: ExplorationResult | None = None,
+        default: Exploration | None = None,
     ) -> RunResult:
         """The result of what was done, on all processes; process 0 writes it down."""
         job = self.job
+        networks = [*block_trained.trained, *(default.trained if default else ())]
+        positions = pretrained.positions() if pretrained else {}
         result = RunResult(
-            model=job.title,
+            best=block_trained.best,
+            full=full,
+            networks_evaluated=block_trained.networks_evaluated,
+            networks_feasible=sum(not isinstance(n, InfeasibleNetworkResult) for n in block_trained.networks),
+            networks_total=len(job.subspace.configurations),
+            baseline=default,
+            seconds=seconds,
+            reuse=Reuse(
+                blocks=len(pretrained.reused) if pretrained else 0,
+                networks=sum(n.reused for n in block_trained.evaluated),
+                baseline_networks=sum(n.reused for n in default.evaluated) if default else 0,
+                seconds_saved=sum(n.seconds for n in networks if n.reused),
+            ),
+            seed=job.seed,
+            network=job.title,
             data=job.data_title,
-            objective=str(job.objective),
+            objective=objective_result(job.objective, measured),
             classes=job.dataset.classes,
             modules=job.subspace.modules,
             modules_source=job.modules_source,
-            subspace_size=len(job.subspace.configurations),
-            feasible=feasible,
-            processes=self.cluster.size,
-            environment=f"{platform.platform()}, Python {platform.python_version()}, {runtime_version()}",
-            full=full,
-            blocks=pretrained.results() if pretrained else (),
-            teacher_passes=pretrained.teacher_passes if pretrained else 0,
-            pretraining_seconds=pretrained.seconds if pretrained else 0.0,
-            block_trained=block_trained or ExplorationResult(),
-            default=default,
-            seconds=time.perf_counter() - begin,
+            networks=block_trained.networks,
+            blocks=pretrained.results(job.subspace.modules) if pretrained else (),
+            groups=tuple(tuple(positions[b] for b in g) for g in pretrained.groups) if pretrained else (),
             notes=tuple(self.notes),
+            environment=Environment(
+                wootz=metadata.version("wootz"),
+                python=platform.python_version(),
+                platform=platform.platform(),
+                runtime=runtime_version(),
+                executor="this process" if self.cluster.size == 1 else "MPI",
+                workers=self.cluster.size,
+                device=job.device.kind,
+                precision=job.precision,
+                target=job.target,
+            ),
         )
         if self.cluster.rank == 0:
             result.save(job.out)
         return result
 
-    def order_of_exploration(self, pruner: BlockPruner) -> tuple[list[Candidate], Measurements]:
-        """The configurations to try, in order, and the size of the full network: weights play no part in either."""
+    def order_of_exploration(self, pruner: BlockPruner) -> tuple[list[Candidate], list[Candidate], Measurements]:
+        """All configurations; those to try, in order; the size of the full network: weights play no part in them."""
         full, candidates = self.on_process_0(lambda: (self.size(pruner.model), self.candidates(pruner)))
-        return feasible_in_order(candidates, self.job.objective, full), full
+        return candidates, feasible_in_order(candidates, self.job.objective, full), full
+
+    def not_evaluated(
+        self, candidates: Sequence[Candidate], order: Sequence[Candidate], full: Measurements
+    ) -> Callable[[Mapping[int, EvaluatedNetworkResult]], tuple[NetworkResult, ...]]:
+        """Fills up the networks that were evaluated with those that were not tried, and the infeasible ones."""
+        known = [c for c in self.job.objective.constraints if not c.metric.needs_training]
+        tried = {candidate.index for candidate in order}
+
+        def complete(evaluated: Mapping[int, EvaluatedNetworkResult]) -> tuple[NetworkResult, ...]:
+            feasible = [evaluated.get(c.index) or UntriedNetworkResult(**self.known_before(c)) for c in order]
+            violated = {c.index: next((k for k in known if not k.holds(c.measured, full)), "") for c in candidates}
+            infeasible = [
+                InfeasibleNetworkResult(violates=str(violated[c.index]), **self.known_before(c))
+                for c in candidates
+                if c.index not in tried
+            ]
+            return *feasible, *infeasible
+
+        return complete
+
+    def known_before(self, candidate: Candidate) -> dict[str, Any]:
+        """The fields of a network's result that its architecture decides."""
+        return {
+            "index": candidate.index,
+            "configuration": self.job.subspace.configurations[candidate.index],
+            "model_size": int(candidate.measured[Metric.MODEL_SIZE]),
+            "flops": int(candidate.measured[Metric.FLOPS]),
+            "latency_ms": candidate.measured.get(Metric.LATENCY),
+        }
 
     def rehearse(self, pruner: BlockPruner, tried: Subspace, plan: BlockPlan) -> None:
         """Raises WootzError for what would fail later by its structure: the full network, its gradients, the pruned
@@ -342,31 +426,38 @@ class _Run:
         """The full network, trained first if it has untrained layers, and what was measured of it."""
         job = self.job
         curve: tuple[tuple[int, float], ...] = ()
-        seconds, origin = 0.0, "weights as given"
+        seconds, steps, reused = 0.0, 0, False
+        origin: Literal["fine-tuned", "trained from scratch"] = (
+            "trained from scratch" if job.all_untrained else "fine-tuned"
+        )
+        known: dict[str, Any] = {
+            "configuration": (0.0,) * len(job.subspace.modules),
+            "model_size": int(size[Metric.MODEL_SIZE]),
+            "flops": int(size[Metric.FLOPS]),
+            "latency_ms": size.get(Metric.LATENCY),
+            "new_layers": () if job.all_untrained else job.untrained,
+        }
         if job.untrained:
-            origin = (
-                "trained from scratch" if job.all_untrained else f"fine-tuned; new layers: {', '.join(job.untrained)}"
-            )
-            self.progress.message(f"The full network is {origin}.")
+            new_layers = "" if job.all_untrained else f"; new layers: {', '.join(job.untrained)}"
+            self.progress.message(f"The full network is {origin}{new_layers}.")
             trained = self.on_process_0(lambda: self.trainer.fine_tune(model, job.teacher_solver, "full network"))
             if isinstance(trained, Failed):
                 self.note(f"full network: {trained.reason}")
-                failed = FailedFullNetworkResult(
-                    origin, int(size[Metric.MODEL_SIZE]), int(size[Metric.FLOPS]), trained.reason
-                )
-                return model, failed
+                return model, FailedFullNetworkResult(reason=trained.reason, origin=origin, **known)
             model, curve, seconds = with_weights(model, trained.weights), trained.curve, trained.seconds
+            steps, reused = curve[-1][0], trained.reused
         accuracy = self.trainer.test_accuracy(model, job.dataset.validation)
         test = job.dataset.test
         full = FullNetworkResult(
-            origin=origin,
-            parameters=int(size[Metric.MODEL_SIZE]),
-            flops=int(size[Metric.FLOPS]),
+            model=TEACHER_FILE,
+            origin=origin if job.untrained else "given",
             accuracy=accuracy,
             curve=curve,
+            steps=steps,
             seconds=seconds,
-            latency_ms=size.get(Metric.LATENCY),
+            reused=reused,
             test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
+            **known,
         )
         if not job.untrained:
             self.warn_of_seen_validation(model, full)
@@ -376,7 +467,7 @@ class _Run:
                 self.note(note)
         if self.cluster.rank == 0:
             self.write_model(model, TEACHER_FILE)
-        self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.parameters:,} parameters.")
+        self.progress.message(f"Full network: accuracy {accuracy:.4f}, {full.model_size:,} parameters.")
         return model, full
 
     def warn_of_seen_validation(self, model: Model, full: FullNetworkResult) -> None:
@@ -429,7 +520,7 @@ class _Run:
         for block, outcome in outcomes.items():
             if isinstance(outcome, Failed):
                 self.note(f"Block {block}: {outcome.reason}. Its modules start from the teacher's remaining weights.")
-        return _Pretraining(plan, outcomes, frozenset(stored), len(groups), time.perf_counter() - begin)
+        return _Pretraining(plan, outcomes, frozenset(stored), groups, time.perf_counter() - begin)
 
     @property
     def groups_by_memory(self) -> bool:
@@ -450,79 +541,98 @@ class _Run:
         pruner: BlockPruner,
         order: Sequence[Candidate],
         full: FullNetworkResult,
-        build: Callable[[Candidate], tuple[Model, tuple[str, ...]]],
-    ) -> tuple[ExplorationResult, Model | None]:
+        rest: Callable[[Mapping[int, EvaluatedNetworkResult]], tuple[NetworkResult, ...]],
+        build: Callable[[Candidate], tuple[Model, tuple[int | None, ...]]],
+    ) -> tuple[Exploration, Model | None]:
         """Fine-tunes and evaluates networks in order. The best one is tested, and its model given, on all processes."""
         begin = time.perf_counter()
         job = self.job
 
-        def try_out(candidate: Candidate) -> NetworkResult:
+        def try_out(candidate: Candidate) -> _Tried:
             model, blocks = build(candidate)
-            configuration = format_configuration(job.subspace.configurations[candidate.index])
-            title = f"{kind} network {order.index(candidate) + 1} of at most {len(order)} {configuration}"
-            known: dict[str, Any] = {
-                "index": candidate.index,
-                "configuration": configuration,
-                "parameters": int(candidate.measured[Metric.MODEL_SIZE]),
-                "flops": int(candidate.measured[Metric.FLOPS]),
-                "blocks": blocks,
-                "latency_ms": candidate.measured.get(Metric.LATENCY),
-                "process": self.cluster.rank,
-            }
+            configuration = job.subspace.configurations[candidate.index]
+            title = (
+                f"{kind} network {order.index(candidate) + 1} of at most {len(order)} "
+                f"{format_configuration(configuration)}"
+            )
+            known = {**self.known_before(candidate), "blocks": blocks}
             try:
-                self.check_pruned(pruner, job.subspace.configurations[candidate.index])
+                self.check_pruned(pruner, configuration)
             except WootzError as error:
-                return FailedNetworkResult(failed=str(error), **known)
+                return _Tried(FailedNetworkResult(reason=str(error), **known), self.cluster.rank)
             trained = self.trainer.fine_tune(model, job.solver, title)
             if isinstance(trained, Failed):
-                return FailedNetworkResult(failed=trained.reason, **known)
-            return TrainedNetworkResult(
+                return _Tried(FailedNetworkResult(reason=trained.reason, **known), self.cluster.rank)
+            network = TrainedNetworkResult(
                 initial_accuracy=trained.initial_accuracy,
                 accuracy=trained.final_accuracy,
                 curve=trained.curve,
+                steps=trained.curve[-1][0],
                 seconds=trained.seconds,
+                reused=trained.reused,
                 **known,
             )
+            return _Tried(network, self.cluster.rank)
 
-        found: Exploration[NetworkResult] = explore(order, job.objective, full.measured, try_out, self.cluster)
+        found = explore(order, job.objective, full.measured, try_out, self.cluster)
         seconds = time.perf_counter() - begin
-        for network in found.evaluated:
-            if isinstance(network, FailedNetworkResult):
-                self.note(f"{kind} network {network.configuration}: {network.failed}")
-        if found.best is None:
-            return ExplorationResult(found.evaluated, None, seconds), None
-        model = self.trained(found.best, build(next(c for c in order if c.index == found.best.index))[0])
-        test = job.dataset.test
-        test_accuracy = None if test is None else self.trainer.test_accuracy(model, test)
-        return ExplorationResult(found.evaluated, found.best.index, seconds, test_accuracy), model
+        evaluated = {tried.network.index: tried.network for tried in found.evaluated}
+        for failed in evaluated.values():
+            if isinstance(failed, FailedNetworkResult):
+                self.note(f"{kind} network {format_configuration(failed.configuration)}: {failed.reason}")
+        best, model = None, None
+        if found.best is not None:
+            index = found.best.network.index
+            model = self.trained(found.best.process, build(next(c for c in order if c.index == index))[0])
+            best = self.chosen(found.best.network, model, BEST_FILE if kind == "block-trained" else None)
+        exploration = Exploration(
+            best=best, networks=rest(evaluated), networks_evaluated=len(evaluated), seconds=seconds
+        )
+        return exploration, model
 
-    def trained(self, network: NetworkResult, initial: Model) -> Model:
-        """The network after fine-tuning, on all processes; `initial` is what fine-tuning began with."""
-        is_here = self.cluster.rank == network.process
+    def chosen(self, network: EvaluatedNetworkResult, model: Model, file: str | None) -> BestNetwork:
+        """The best network with its accuracy on the test split."""
+        assert isinstance(network, TrainedNetworkResult), "a network that failed is never the best"
+        test = self.job.dataset.test
+        return BestNetwork(
+            index=network.index,
+            configuration=network.configuration,
+            model=file,
+            model_size=network.model_size,
+            flops=network.flops,
+            latency_ms=network.latency_ms,
+            accuracy=network.accuracy,
+            test_accuracy=None if test is None else self.trainer.test_accuracy(model, test),
+        )
+
+    def trained(self, process: int, initial: Model) -> Model:
+        """The network after fine-tuning on `process`, on all processes; `initial` is what fine-tuning began with."""
+        is_here = self.cluster.rank == process
         weights = self.trainer.stored_weights(initial, self.job.solver) if is_here else None
-        return with_weights(initial, self.cluster.broadcast(weights, root=network.process))
+        return with_weights(initial, self.cluster.broadcast(weights, root=process))
 
     def assembled(
         self,
         pruner: BlockPruner,
         composites: Mapping[Configuration, tuple[TuningBlock | None, ...]],
-        trained: Mapping[TuningBlock, TrainedBlock],
+        pretrained: _Pretraining,
         candidate: Candidate,
-    ) -> tuple[Model, tuple[str, ...]]:
-        """The block-trained network of a configuration, and its composite vector as text."""
+    ) -> tuple[Model, tuple[int | None, ...]]:
+        """The block-trained network of a configuration, and for each module the block that it starts from."""
         configuration = self.job.subspace.configurations[candidate.index]
         model = self.pruned(pruner, configuration)
-        names = []
+        usable, positions = pretrained.usable, pretrained.positions()
+        sources: dict[int, int] = {}
         for block in composites[configuration]:
-            if block is not None and block in trained:
-                model = with_weights(model, trained[block].weights)
-            is_teachers = block is not None and not block.is_pruned
-            names.append(str(block) if block in trained or is_teachers else "-")
-        return model, tuple(names)
+            if block is not None and block in usable:
+                model = with_weights(model, usable[block].weights)
+                sources |= dict.fromkeys(block.modules, positions[block])
+        return model, tuple(map(sources.get, range(len(configuration))))
 
-    def inherited(self, pruner: BlockPruner, candidate: Candidate) -> tuple[Model, tuple[str, ...]]:
+    def inherited(self, pruner: BlockPruner, candidate: Candidate) -> tuple[Model, tuple[int | None, ...]]:
         """The default network of a configuration: the teacher's remaining weights."""
-        return self.pruned(pruner, self.job.subspace.configurations[candidate.index]), ()
+        configuration = self.job.subspace.configurations[candidate.index]
+        return self.pruned(pruner, configuration), (None,) * len(configuration)
 
     def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
         return pruner.materialize(pruner.plan(self.rates(configuration)))
@@ -533,12 +643,12 @@ class _Run:
     def write_model(self, model: Model, name: str) -> None:
         """Writes a finished network with its input transform and class names, after it has been verified."""
         job = self.job
-        metadata = {
+        entries = {
             **model.metadata,
             TRANSFORM_KEY: job.test_transform.to_json(),
             CLASSES_KEY: json.dumps(job.dataset.classes),
         }
-        model = replace(model, metadata=metadata)
+        model = replace(model, metadata=entries)
         if job.embed_normalization:
             model = EmbedNormalization().apply(model).model
         verify(model)

@@ -10,6 +10,7 @@ from wootz.passes.errors import WootzError
 BEST_FILE = "best.onnx"
 TEACHER_FILE = "teacher.onnx"
 RESULT_FILE = "result.json"
+EVENTS_FILE = "events.jsonl"
 REPORT_FILE = "report.html"
 FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE)
 STORE_FOLDER = "store"
@@ -42,7 +43,9 @@ def _is_a_runs(folder: Path) -> bool:
 
 
 def _is_written_by_runs(name: str) -> bool:
-    return name in (*FILES, STORE_FOLDER, SNAPSHOT_FOLDER) or any(name.startswith(f".{file}.") for file in FILES)
+    return name in (*FILES, EVENTS_FILE, STORE_FOLDER, SNAPSHOT_FOLDER) or any(
+        name.startswith(f".{file}.") for file in FILES
+    )
 
 
 def prepare_run_directory(folder: Path, keep_store: bool) -> None:
@@ -50,6 +53,7 @@ def prepare_run_directory(folder: Path, keep_store: bool) -> None:
     if not keep_store:
         shutil.rmtree(folder / STORE_FOLDER, ignore_errors=True)
         shutil.rmtree(folder / SNAPSHOT_FOLDER, ignore_errors=True)
+        (folder / EVENTS_FILE).unlink(missing_ok=True)
     (folder / STORE_FOLDER).mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)

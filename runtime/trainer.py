@@ -57,6 +57,7 @@ class TrainedNetwork:
     weights: Weights
     curve: tuple[tuple[int, float], ...]
     seconds: float
+    reused: bool = False
 
     @property
     def initial_accuracy(self) -> float:
@@ -105,6 +106,7 @@ class Trainer:
         """
         key = self._network_key(model, solver)
         outcome = self.store.get(key)
+        reused = outcome is not None
         if outcome is None:
             outcome = self._fine_tune(model, solver, title)
             self.store.put(key, outcome)
@@ -113,7 +115,7 @@ class Trainer:
         if isinstance(outcome, Failed):
             return outcome
         curve = tuple((int(step), float(value)) for step, value in outcome.record["curve"])
-        return TrainedNetwork(outcome.weights, curve, outcome.record["seconds"])
+        return TrainedNetwork(outcome.weights, curve, outcome.record["seconds"], reused)
 
     def rehearse(self, model: Model, solver: Solver) -> None:
         """Builds the training graph of `model`, opens it, takes one step and evaluates it: what can fail fails here.

@@ -89,6 +89,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
         precision=options["precision"],
         checks_pruned=options["check"],
+        seed=options["seed"],
         notes=(
             *device_notes,
             *network.notes,

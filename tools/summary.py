@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from wootz.runtime.result import ExplorationResult, FailedFullNetworkResult, RunResult
+from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.result import Exploration, FailedFullNetworkResult, RunResult
 from wootz.runtime.run_directory import BEST_FILE
 
 
@@ -17,40 +18,38 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
     if isinstance(full, FailedFullNetworkResult):
         console.print(f"report: {report}", highlight=False, soft_wrap=True)
         return
-    table = Table(title=result.objective, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=result.objective.text, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("network", no_wrap=True)
     for column in ("parameters", "", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row(
         "full network",
-        f"{full.parameters:,}",
+        f"{full.model_size:,}",
         "",
         _percent(full.accuracy),
         _percent(full.test_accuracy),
         "",
         _time(full.seconds),
     )
-    _add_exploration(table, "block-trained", result.block_trained, result, result.pretraining_seconds)
-    if result.default is not None:
-        _add_exploration(table, "default", result.default, result, 0.0)
+    _add_exploration(table, "block-trained", result.block_trained, result, result.seconds.pretraining)
+    if result.baseline is not None:
+        _add_exploration(table, "default", result.baseline, result, 0.0)
     console.print(table)
-    if result.block_trained.best is not None:
-        best = result.block_trained.network(result.block_trained.best)
-        console.print(
-            f"best:   {folder / BEST_FILE}  {best.configuration}", highlight=False, soft_wrap=True, markup=False
-        )
+    if result.best is not None:
+        rates = format_configuration(result.best.configuration)
+        console.print(f"best:   {folder / BEST_FILE}  {rates}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
-def _add_exploration(table: Table, title: str, found: ExplorationResult, result: RunResult, before: float) -> None:
-    tried, time = f"{len(found.networks)} of {result.feasible}", _time(before + found.seconds)
-    if found.best is None:
+def _add_exploration(table: Table, title: str, found: Exploration, result: RunResult, before: float) -> None:
+    tried, time = f"{found.networks_evaluated} of {result.networks_feasible}", _time(before + found.seconds)
+    best = found.best
+    if best is None:
         table.add_row(title, "none", "", "", "", tried, time)
         return
-    best = found.network(found.best)
-    share = f"{100 * best.parameters / result.full.parameters:.0f} %"
-    accuracies = (_percent(best.accuracy), _percent(found.best_test_accuracy))
-    table.add_row(title, f"{best.parameters:,}", share, *accuracies, tried, time)
+    share = f"{100 * best.model_size / result.full.model_size:.0f} %"
+    accuracies = (_percent(best.accuracy), _percent(best.test_accuracy))
+    table.add_row(title, f"{best.model_size:,}", share, *accuracies, tried, time)
 
 
 def _time(seconds: float) -> str:
@@ -64,13 +63,14 @@ def _percent(accuracy: float | None) -> str:
 def nothing_found(result: RunResult) -> str:
     """Why a run has no best network, in one line."""
     if isinstance(result.full, FailedFullNetworkResult):
-        return f"the full network could not be trained: {result.full.failed}"
+        return f"the full network could not be trained: {result.full.reason}"
     found = result.block_trained
     if not found.trained:
-        return f"none of the {len(found.networks)} networks could be trained: {found.failed[0].failed}"
+        return f"none of the {found.networks_evaluated} networks could be trained: {found.failed[0].reason}"
     closest = max(found.trained, key=lambda n: n.accuracy)
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
+    rates = format_configuration(closest.configuration)
     return (
-        f"none of the {len(found.networks)} networks meets '{result.objective}'{failed}: the most accurate is "
-        f"{closest.configuration} with {closest.accuracy:.4f}; relax the constraint or add larger configurations"
+        f"none of the {found.networks_evaluated} networks meets '{result.objective.text}'{failed}: the most accurate "
+        f"is {rates} with {closest.accuracy:.4f}; relax the constraint or add larger configurations"
     )

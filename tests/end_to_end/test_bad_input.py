@@ -157,7 +157,7 @@ def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
         assert "None of the 4 networks could be trained" in (tmp_path / "out" / "report.html").read_text()
         assert not (tmp_path / "out" / "best.onnx").exists()
     assert "steps/s" not in done.out
-    assert {type(n) for n in RunResult.load(tmp_path / "out").block_trained.networks} == {FailedNetworkResult}
+    assert {type(n) for n in RunResult.load(tmp_path / "out").networks} == {FailedNetworkResult}
 
 
 def test_a_full_network_that_diverges_ends_the_run_and_is_not_trained_again(wootz, job_files, tmp_path):
@@ -183,8 +183,8 @@ def test_blocks_that_diverge_are_not_assembled(wootz, job_files, finished_run, t
     assert done.code == 0, done.err
     result = RunResult.load(tmp_path / "out")
     assert {type(block) for block in result.blocks} == {FailedBlockResult}
-    assert [n.curve for n in result.block_trained.networks] == [n.curve for n in result.default.networks]
-    assert {block for n in result.block_trained.networks for block in n.blocks} == {"-"}
+    assert [n.curve for n in result.block_trained.trained] == [n.curve for n in result.baseline.trained]
+    assert {block for n in result.block_trained.trained for block in n.blocks} == {None}
 
 
 def test_usage_errors_exit_with_2(wootz):

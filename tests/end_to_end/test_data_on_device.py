@@ -8,8 +8,8 @@ def test_a_run_with_its_data_on_the_device_finds_the_same_and_shares_results(woo
     done = wootz(*arguments, "--data-on-device")
     assert done.code == 0, done.err
     found, expected = RunResult.load(tmp_path / "run"), RunResult.load(finished_run)
-    assert [(n.index, n.curve) for n in found.block_trained.networks] == [
-        (n.index, n.curve) for n in expected.block_trained.networks
+    assert [(n.index, n.curve) for n in found.block_trained.trained] == [
+        (n.index, n.curve) for n in expected.block_trained.trained
     ]
     resumed = wootz(*arguments, "--resume", "--no-data-on-device")
     assert resumed.code == 0, resumed.err

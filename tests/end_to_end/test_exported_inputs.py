@@ -83,7 +83,7 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
                      "[N, height, width, channels] is now [N, channels, height, width]"):  # fmt: skip
             assert said in done.out, done.out
         result = RunResult.load(tmp_path / "out")
-        best = result.block_trained.network(result.block_trained.best)
+        best = result.best
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "best.onnx"), providers=["CPUExecutionProvider"])
     (scores,) = session.run(None, {"pixels": data.validation.images.astype(np.float32)})
     assert np.mean(scores.argmax(1) == data.validation.labels) == pytest.approx(best.accuracy)

@@ -9,9 +9,9 @@ def test_a_run_in_float16_finds_a_network(wootz, job_files, tmp_path):
     done = wootz("run", job_files, "--data", "digits", "--precision", "float16", *options)
     assert done.code == 0, done.err
     assert "--precision float16 on the CPU is slower than float32" in done.out
-    found = RunResult.load(tmp_path / "run").block_trained
+    found = RunResult.load(tmp_path / "run")
     assert found.best is not None
-    assert found.network(found.best).accuracy > 0.7
+    assert found.best.accuracy > 0.7
 
 
 def test_there_is_no_bfloat16(wootz, job_files, tmp_path):

@@ -41,12 +41,12 @@ def test_every_file_is_there(finished_run):
 
 
 def test_all_feasible_networks_are_tried_both_ways_from_the_largest_down(result, job_files):
-    for exploration in (result.block_trained, result.default):
-        assert len(exploration.networks) == len(json.loads((job_files / "subspace.json").read_text()))
-        sizes = [n.parameters for n in exploration.networks]
+    for exploration in (result.block_trained, result.baseline):
+        assert len(exploration.trained) == len(json.loads((job_files / "subspace.json").read_text()))
+        sizes = [n.model_size for n in exploration.trained]
         assert sizes == sorted(sizes, reverse=True)
-        best = exploration.network(exploration.best)
-        assert best.accuracy == max(n.accuracy for n in exploration.networks)
+        best = exploration.best
+        assert best.accuracy == max(n.accuracy for n in exploration.trained)
 
 
 def test_training_learns_and_pre_training_lowers_the_error_of_every_block(result):
@@ -54,13 +54,13 @@ def test_training_learns_and_pre_training_lowers_the_error_of_every_block(result
     assert result.blocks
     for block in result.blocks:
         assert block.final_error < block.initial_error
-    for network in result.block_trained.networks:
-        assert any(block != "-" for block in network.blocks)
+    for network in result.block_trained.trained:
+        assert any(block is not None for block in network.blocks)
 
 
 def test_block_trained_networks_start_from_a_higher_accuracy(result):
-    start = {n.index: n.initial_accuracy for n in result.default.networks}
-    gains = [n.initial_accuracy - start[n.index] for n in result.block_trained.networks]
+    start = {n.index: n.initial_accuracy for n in result.baseline.trained}
+    gains = [n.initial_accuracy - start[n.index] for n in result.block_trained.trained]
     assert np.median(gains) > 0
 
 
@@ -71,8 +71,8 @@ def test_the_best_network_is_as_good_as_the_result_says(finished_run, result, ph
     transform = InputTransform.from_json(model.metadata["wootz.input"])
     assert json.loads(model.metadata["wootz.classes"]) == [str(d) for d in range(10)]
     for split, expected in (
-        (photographs.validation, result.block_trained.network(result.block_trained.best).accuracy),
-        (photographs.test, result.block_trained.best_test_accuracy),
+        (photographs.validation, result.best.accuracy),
+        (photographs.test, result.best.test_accuracy),
     ):
         scores = run_onnx(finished_run / "best.onnx", normalize(split.images, transform))
         assert np.mean(scores.argmax(axis=1) == split.labels) == pytest.approx(expected)
@@ -94,8 +94,8 @@ def test_the_same_job_finds_the_same(wootz, finished_run, result, job_files, tmp
     done = wootz("run", job_files, "--data", "digits", "--threads", 1, "--out", tmp_path / "again")
     assert done.code == 0, done.err
     again = RunResult.load(tmp_path / "again")
-    assert [(n.index, n.curve) for n in again.block_trained.networks] == [
-        (n.index, n.curve) for n in result.block_trained.networks
+    assert [(n.index, n.curve) for n in again.block_trained.trained] == [
+        (n.index, n.curve) for n in result.block_trained.trained
     ]
     assert (tmp_path / "again" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
 
@@ -109,11 +109,10 @@ def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_file
     done = wootz(*arguments, before=(mpiexec, "-n", "2"))
     assert done.code == 0, done.err
     two = RunResult.load(tmp_path / "two")
-    assert two.processes == 2
-    for one, other in ((result.block_trained, two.block_trained), (result.default, two.default)):
-        assert (other.best, other.best_test_accuracy) == (one.best, one.best_test_accuracy)
-        assert [(n.index, n.curve) for n in other.networks] == [(n.index, n.curve) for n in one.networks]
-    assert {n.process for n in two.block_trained.networks} == {0, 1}
+    assert two.environment.workers == 2
+    for one, other in ((result.block_trained, two.block_trained), (result.baseline, two.baseline)):
+        assert other.best == one.best
+        assert [(n.index, n.curve) for n in other.trained] == [(n.index, n.curve) for n in one.trained]
     assert (tmp_path / "two" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
 
 

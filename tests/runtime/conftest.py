@@ -1,12 +1,32 @@
-"""A network and a data set that it learns in a few steps."""
+"""A network and a data set that it learns in a few steps; the result of a run."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
+from wootz.frontend.objective import parse_objective
+from wootz.passes.plan.objective import Metric
 from wootz.runtime.dataset import Split
+from wootz.runtime.result import (
+    BestNetwork,
+    BlockSymbol,
+    Environment,
+    Exploration,
+    FailedBlockResult,
+    FailedNetworkResult,
+    FullNetworkResult,
+    NetworkResult,
+    PhaseSeconds,
+    Reuse,
+    RunResult,
+    TrainedBlockResult,
+    TrainedNetworkResult,
+    UntriedNetworkResult,
+    objective_result,
+)
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
@@ -37,3 +57,99 @@ def split():
     labels = np.arange(64) % 2
     images = generator.integers(0, 100, (64, 2, 4, 4)) + 100 * labels[:, None, None, None]
     return Split((images / 100 - 1).astype(np.float32), labels.astype(np.int64))
+
+
+def _networks(count: int, modules: int, assembled: bool) -> tuple[NetworkResult, ...]:
+    """From the largest down: all but the last quarter are tried, every seventh fails, every fifth ends early."""
+    found: list[NetworkResult] = []
+    for i in range(count):
+        known = {
+            "index": i,
+            "configuration": tuple((0.3, 0.5, (0.7, 0.3))[(i // 3**m) % 3] for m in range(modules)),
+            "model_size": 1_000_000 - 900_000 * i // count,
+            "flops": 2_000_000 - 1_500_000 * i // count,
+            "latency_ms": 3.0 - 2 * i / count,
+        }
+        sources = {"blocks": tuple(3 * m + (i // 3**m) % 3 if assembled else None for m in range(modules))}
+        accuracy = (0.8 if assembled else 0.7) + 0.2 / (1 + i)
+        ended, steps = ("bound met", 60) if i % 5 == 4 else ("all steps", 100)
+        if 4 * i >= 3 * count and count > 3:
+            found.append(UntriedNetworkResult(**known))
+        elif i % 7 == 6:
+            found.append(
+                FailedNetworkResult(**known, **sources, reason="the training diverged at step 7: lower base_lr")
+            )
+        else:
+            found.append(
+                TrainedNetworkResult(**known, **sources, accuracy=accuracy, initial_accuracy=accuracy / 2,
+                                     curve=((0, accuracy / 2), (50, accuracy * 0.9), (steps, accuracy)), steps=steps,
+                                     steps_saved=100 - steps, ended=ended, seconds=1.5 + i / count, reused=i % 4 == 1)
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _exploration(networks: tuple[NetworkResult, ...], file: str | None) -> Exploration:
+    trained = [n for n in networks if isinstance(n, TrainedNetworkResult)]
+    n = trained[-1]
+    best = BestNetwork(
+        index=n.index, configuration=n.configuration, model=file, model_size=n.model_size, flops=n.flops,
+        latency_ms=n.latency_ms, accuracy=n.accuracy, test_accuracy=n.accuracy - 0.01,
+    )  # fmt: skip
+    evaluated = sum(isinstance(n, TrainedNetworkResult | FailedNetworkResult) for n in networks)
+    return Exploration(best=best, networks=networks, networks_evaluated=evaluated, seconds=2.0 * evaluated)
+
+
+def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
+    """A result as runs have it, of a digits network with `count` configurations."""
+    names = tuple(f"res{i + 2}a" for i in range(modules))
+    variants = [BlockSymbol(module=name, rate=rate) for name in names for rate in (0.3, 0.5, (0.7, 0.3))]
+    blocks = tuple(
+        FailedBlockResult(symbols=(symbol,), networks=2, reason="the training diverged at step 3: lower base_lr")
+        if i % 11 == 10
+        else TrainedBlockResult(symbols=(symbol,), networks=3, initial_error=0.5, final_error=0.5 / (i + 2), steps=100,
+                                reused=i % 4 == 1)
+        for i, symbol in enumerate(variants)
+    )  # fmt: skip
+    objective = parse_objective("min ModelSize constraint Accuracy >= full - 0.1", "test")
+    block_trained = _exploration(_networks(count, modules, True), "best.onnx")
+    baseline = _exploration(_networks(count, modules, False), None)
+    fields: dict[str, Any] = {
+        "best": block_trained.best,
+        "full": FullNetworkResult(
+            configuration=(0.0,) * modules, model_size=1_200_000, flops=2_500_000, latency_ms=3.5, model="teacher.onnx",
+            accuracy=0.9, test_accuracy=0.88, origin="trained from scratch", curve=((0, 0.1), (100, 0.9)), steps=100,
+            seconds=3.0,
+        ),
+        "networks_evaluated": block_trained.networks_evaluated,
+        "networks_feasible": count,
+        "networks_total": count,
+        "baseline": baseline,
+        "seconds": PhaseSeconds(plan=1.0, teacher=3.0, pretraining=12.3, exploration=30.0, baseline=40.0, total=87.0),
+        "reuse": Reuse(
+            blocks=sum(b.reused for b in blocks),
+            networks=sum(n.reused for n in block_trained.evaluated),
+            baseline_networks=sum(n.reused for n in baseline.evaluated),
+            seconds_saved=840.0,
+        ),
+        "seed": 0,
+        "network": "net <1>",
+        "data": "digits",
+        "objective": objective_result(objective, {Metric.ACCURACY: 0.9}),
+        "classes": ("a", "b"),
+        "modules": names,
+        "modules_source": "marks in the prototxt",
+        "networks": block_trained.networks,
+        "blocks": blocks,
+        "groups": (tuple(range(len(blocks))),),
+        "environment": Environment(
+            wootz="0.1.0", python="3.11.2", platform="Linux", runtime="onnxruntime 1.19.2", executor="this process",
+            workers=1, device="cpu", precision="float32", target="onnx",
+        ),
+    }  # fmt: skip
+    return RunResult(**{**fields, **changes})
+
+
+@pytest.fixture(scope="session")
+def run_result():
+    """Makes results: `run_result(count=20, notes=("…",))`."""
+    return make_result

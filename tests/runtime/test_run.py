@@ -20,7 +20,7 @@ from wootz.runtime import run as run_module
 from wootz.runtime.cluster import SingleProcess
 from wootz.runtime.dataset import Dataset, Split
 from wootz.runtime.progress import Progress
-from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult
+from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, block_text
 from wootz.runtime.run import Job, run
 from wootz.runtime.session import Device
 from wootz.runtime.trainer import Trainer
@@ -77,10 +77,10 @@ def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
     found = finished(replace(job, baseline=True))
     assert found.full.accuracy > 0.95
     assert found.full.test_accuracy < 0.3
-    for exploration in (found.block_trained, found.default):
-        best = exploration.network(exploration.best)
+    for exploration in (found.block_trained, found.baseline):
+        best = exploration.best
         assert best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
-        assert exploration.best_test_accuracy < 0.3
+        assert best.test_accuracy < 0.3
     assert RunResult.load(job.out) == found
 
 
@@ -101,7 +101,7 @@ def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, m
     found = finished(replace(job, baseline=True))
     blocks = [("block 1(0.5)", 3), ("block 1(0.75)", 3), ("block 2(0.5)", 3)]
     assert trained == [("full", 1), *blocks, *[("block-trained", 2)] * 4, *[("default", 2)] * 4]
-    assert [(b.block, type(b), b.networks) for b in found.blocks] == [
+    assert [(block_text(b.symbols, found.modules), type(b), b.networks) for b in found.blocks] == [
         ("1(0.5)", TrainedBlockResult, 2), ("1(0.75)", TrainedBlockResult, 2), ("2(0.5)", TrainedBlockResult, 2),
     ]  # fmt: skip
 
@@ -124,12 +124,12 @@ def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, m
 
 def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(job):
     found = finished(replace(job, objective=parse_objective("min ModelSize constraint Accuracy >= full - 0.1", "test")))
-    best = found.block_trained.network(found.block_trained.best)
+    best = found.best
     written = load(job.out / "best.onnx").graph
     trained = ("weight", "bias", "scale")
-    assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == best.parameters
-    assert found.block_trained.networks[-1] == best, "it ends the exploration"
-    assert best.configuration == "[0.75, 0.5]", "the smallest comes first"
+    assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == best.model_size
+    assert [n.index for n in found.block_trained.evaluated] == [best.index], "it ends the exploration"
+    assert best.configuration == (0.75, 0.5), "the smallest comes first"
 
 
 def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch):
@@ -154,9 +154,9 @@ def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(j
     monkeypatch.setattr(run_module, "representatives", lambda configurations: rehearsed)
     monkeypatch.setattr(run_module, "check_pruned", fail)
     found = finished(job)
-    assert {type(n) for n in found.block_trained.networks} == {FailedNetworkResult}
-    assert found.block_trained.best is None
-    assert finished(replace(job, checks_pruned=False, out=job.out / "other")).block_trained.best is not None
+    assert {type(n) for n in found.block_trained.evaluated} == {FailedNetworkResult}
+    assert found.best is None
+    assert finished(replace(job, checks_pruned=False, out=job.out / "other")).best is not None
 
 
 @pytest.mark.parametrize("criterion", ["apoz", "taylor"])

@@ -26,6 +26,7 @@ def folder_with(root, names):
         ["store/"],
         ["result.json", "report.html", "notes.txt"],
         ["store/abc.npz", "notes.txt"],
+        ["events.jsonl"],
     ],
 )
 def test_a_run_that_was_killed_at_any_time_is_known_as_one(tmp_path, names):
@@ -54,7 +55,7 @@ def test_a_new_or_an_empty_folder_will_do(tmp_path):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_was_trained_is_kept_or_not_and_results_never(tmp_path, keep):
-    trained = ["store/abc.npz", "snapshots/full_iter_10.npz"]
+    trained = ["store/abc.npz", "snapshots/full_iter_10.npz", "events.jsonl"]
     written = [
         "best.onnx",
         "teacher.onnx",
@@ -67,7 +68,7 @@ def test_what_was_trained_is_kept_or_not_and_results_never(tmp_path, keep):
     folder_with(tmp_path, [*trained, *written, "notes.txt"])
     prepare_run_directory(tmp_path, keep_store=keep)
     assert (tmp_path / "store").is_dir()
-    assert [(tmp_path / name).exists() for name in trained] == [keep, keep]
+    assert [(tmp_path / name).exists() for name in trained] == [keep] * 3
     assert not [name for name in written if (tmp_path / name).exists()]
     assert (tmp_path / "notes.txt").exists()
 

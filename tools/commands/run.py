@@ -110,7 +110,7 @@ def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **opt
         report = write_report(folder) if cluster.rank == 0 else None
     if report is not None:
         print_summary(console, result, folder, report)
-        if result.block_trained.best is None:
+        if result.best is None:
             raise WootzError(nothing_found(result))
 
 

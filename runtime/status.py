@@ -1,0 +1,242 @@
+"""Where a run stands, from its events alone: no network, data or result is opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from wootz.passes.errors import InputError
+from wootz.runtime.events import (
+    HEARTBEAT_SECONDS,
+    BestFound,
+    Event,
+    Note,
+    Phase,
+    PhaseStarted,
+    Planned,
+    Progress,
+    RunEnded,
+    RunStarted,
+    TaskCancelled,
+    TaskEnded,
+    TaskId,
+    TaskKind,
+    TaskStarted,
+    WorkerLost,
+    read_events,
+)
+from wootz.runtime.run_directory import EVENTS_FILE
+
+SILENT_SECONDS = 6 * HEARTBEAT_SECONDS
+"""A process that has not been heard of for so long is taken for dead where its number can't be looked up."""
+
+State = Literal["running", "silent", "dead", "found", "nothing found", "failed", "interrupted"]
+"""`running`, or how it ended. `dead` processes ended without a word; of `silent` ones nothing is heard."""
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """What a worker does: a task, begun `since` seconds after the run, its `steps` of training and those done."""
+
+    task: TaskId
+    title: str
+    since: float
+    steps: int
+    step: int = 0
+    loss: float | None = None
+    accuracy: float | None = None
+
+
+class Done(Struct, frozen=True, kw_only=True):
+    """The tasks of a kind that have a result. `computed` of them took `seconds`; the others were known before."""
+
+    tasks: int = 0
+    failed: int = 0
+    reused: int = 0
+    computed: int = 0
+    seconds: float = 0.0
+    seconds_saved: float = 0.0
+
+
+class RunStatus(Struct, frozen=True, kw_only=True):
+    """What the events so far come to. `attempt` counts the processes that have worked on the run, from 1.
+
+    `elapsed` is the time of the last event, in seconds since this attempt began; `workers` are those at work.
+    """
+
+    attempt: int = 0
+    run: RunStarted | None = None
+    plan: Planned | None = None
+    phase: Phase = "plan"
+    elapsed: float = 0.0
+    blocks: int = 0
+    blocks_reused: int = 0
+    done: Mapping[TaskKind, Done] = {}
+    best: BestFound | None = None
+    workers: Mapping[str, Work] = {}
+    lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    ended: RunEnded | None = None
+
+    def of(self, kind: TaskKind) -> Done:
+        return self.done.get(kind, Done())
+
+    @property
+    def seconds_saved(self) -> float:
+        return sum(done.seconds_saved for done in self.done.values())
+
+
+def fold(status: RunStatus, event: Event) -> RunStatus:
+    """The status after one more event."""
+    status = replace(status, elapsed=event.elapsed)
+    match event:
+        case RunStarted():
+            return RunStatus(attempt=status.attempt + 1, run=event)
+        case Planned():
+            return replace(status, plan=event)
+        case PhaseStarted():
+            return replace(status, phase=event.phase)
+        case TaskStarted():
+            work = Work(task=event.task, title=event.title, since=event.elapsed, steps=event.steps)
+            return replace(status, workers={**status.workers, event.worker: work})
+        case Progress():
+            return _advanced(status, event)
+        case TaskEnded():
+            return _ended(_idle(status, event.worker, event.task), event)
+        case TaskCancelled():
+            return _idle(status, event.worker, event.task)
+        case WorkerLost():
+            return replace(_idle(status, event.worker), lost=(*status.lost, event.worker))
+        case BestFound():
+            return replace(status, best=event)
+        case Note():
+            return replace(status, notes=(*status.notes, event.text))
+        case RunEnded():
+            return replace(status, ended=event, workers={})
+
+
+def status_of(events: Iterable[Event]) -> RunStatus:
+    status = RunStatus()
+    for event in events:
+        status = fold(status, event)
+    return status
+
+
+def read_status(folder: Path) -> RunStatus:
+    """The status of the run in `folder`. Raises InputError where there is none."""
+    file = folder / EVENTS_FILE
+    if not file.is_file():
+        raise InputError(f"no {EVENTS_FILE} in this folder: no run has begun in it", folder)
+    return status_of(read_events(file))
+
+
+def state(status: RunStatus, folder: Path) -> State:
+    """Whether the process of a run is alive, as far as this machine can tell.
+
+    A process of this machine is looked up. That of another one has its file touched every HEARTBEAT_SECONDS.
+    """
+    if status.ended is not None:
+        return status.ended.outcome
+    is_here = status.run is not None and status.run.host == socket.gethostname()
+    if is_here and status.run is not None and not _exists(status.run.pid):
+        return "dead"
+    with (folder / EVENTS_FILE).open("rb") as file:  # opened: a network file system asks its server then
+        silent = time.time() - os.fstat(file.fileno()).st_mtime > SILENT_SECONDS
+    return "silent" if silent else "running"
+
+
+def seconds_left(status: RunStatus, elapsed: float) -> float | None:
+    """The time that the tasks left will take, `elapsed` seconds after the run began.
+
+    None where nothing is known of a kind. Tasks take as long as those before; of a kind of which none is finished, as
+    long as the plan expects, or as those under way will at their pace. Networks that may prove unnecessary are counted:
+    it may be less, seldom more.
+    """
+    if status.plan is None or status.run is None:
+        return None
+    left = 0.0
+    for kind, total in _totals(status.plan).items():
+        missing = total - status.of(kind).tasks
+        under_way = [work for work in status.workers.values() if work.task.kind == kind]
+        if missing <= 0:
+            continue
+        one = _expected(status, kind, under_way, elapsed)
+        if one is None:
+            return None
+        left += one * missing - sum(min(one, elapsed - work.since) for work in under_way)
+    return max(0.0, left) / status.run.workers
+
+
+def _totals(plan: Planned) -> dict[TaskKind, int]:
+    networks = plan.networks_feasible
+    return {
+        "teacher": int(plan.teacher),
+        "blocks": plan.groups,
+        "network": networks,
+        "default network": networks if plan.baseline else 0,
+    }
+
+
+def _expected(status: RunStatus, kind: TaskKind, under_way: list[Work], elapsed: float) -> float | None:
+    """Seconds of one task of a kind."""
+    done = status.of(kind)
+    if done.computed:
+        return done.seconds / done.computed
+    if status.plan is not None and kind in status.plan.task_seconds:
+        return status.plan.task_seconds[kind]
+    if kind == "default network":
+        return _expected(status, "network", [w for w in status.workers.values() if w.task.kind == "network"], elapsed)
+    paces = [(elapsed - work.since) * work.steps / work.step for work in under_way if work.step]
+    return sum(paces) / len(paces) if paces else None
+
+
+def _advanced(status: RunStatus, event: Progress) -> RunStatus:
+    work = status.workers.get(event.worker)
+    if work is None or work.task != event.task:
+        return status
+    accuracy = work.accuracy if event.accuracy is None else event.accuracy
+    loss = work.loss if event.loss is None else event.loss
+    moved = replace(work, step=event.step, loss=loss, accuracy=accuracy)
+    return replace(status, workers={**status.workers, event.worker: moved})
+
+
+def _idle(status: RunStatus, worker: str, task: TaskId | None = None) -> RunStatus:
+    """`worker` without its work, or without `task` if that is what it does."""
+    work = status.workers.get(worker)
+    if work is None or (task is not None and work.task != task):
+        return status
+    return replace(status, workers={name: w for name, w in status.workers.items() if name != worker})
+
+
+def _ended(status: RunStatus, event: TaskEnded) -> RunStatus:
+    before = status.of(event.task.kind)
+    done = Done(
+        tasks=before.tasks + 1,
+        failed=before.failed + (event.outcome == "failed"),
+        reused=before.reused + event.reused,
+        computed=before.computed + (not event.reused),
+        seconds=before.seconds + (0.0 if event.reused else event.seconds),
+        seconds_saved=before.seconds_saved + (event.seconds if event.reused else 0.0),
+    )
+    return replace(
+        status,
+        done={**status.done, event.task.kind: done},
+        blocks=status.blocks + event.blocks,
+        blocks_reused=status.blocks_reused + (event.blocks if event.reused else 0),
+    )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
