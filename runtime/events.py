@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.result import Accuracy, Count, End, Seconds
+from wootz.runtime.store.process import Process
 
 SCHEMA = 1
 
@@ -48,17 +49,23 @@ class _Event(Struct, frozen=True, kw_only=True, tag_field="event"):
 
 
 class RunStarted(_Event, frozen=True, kw_only=True, tag="run started"):
-    """A process begins the run, or goes on with it; first in the file."""
+    """A process begins the run, or goes on with it; first in the file. `machine`, `pid`, `started`: see `Process`."""
 
     schema: int = SCHEMA
     wootz: str
-    pid: int
     host: str
+    machine: str
+    pid: int
+    started: int
     network: str
     data: str
     objective: str
     executor: str
     workers: Annotated[int, Meta(ge=1)]
+
+    @property
+    def process(self) -> Process:
+        return Process(self.machine, self.pid, self.started)
 
 
 class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
@@ -84,19 +91,24 @@ class PhaseStarted(_Event, frozen=True, kw_only=True, tag="phase"):
 
 
 class TaskStarted(_Event, frozen=True, kw_only=True, tag="task started"):
-    """A worker begins a task; `title` is for readers, `steps` the length of the training, 0 for what is none."""
+    """A task is given to a worker, if it is known to which. `title` is for readers.
+
+    `steps` is the length of the training, 0 for what is none; where progress is shown as lines, one every `display`
+    steps is wanted.
+    """
 
     task: TaskId
-    worker: str
     title: str
+    worker: Count | None = None
     steps: Count = 0
+    display: Count = 0
 
 
 class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
     """After `step` steps: at tests, with the `accuracy`, and every few seconds."""
 
     task: TaskId
-    worker: str
+    worker: Count
     step: Count
     loss: float | None = None
     accuracy: Accuracy | None = None
@@ -110,7 +122,7 @@ class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
     """
 
     task: TaskId
-    worker: str
+    worker: Count
     outcome: Literal["trained", "failed"]
     key: str = ""
     seconds: Seconds = 0.0
@@ -126,15 +138,25 @@ class TaskCancelled(_Event, frozen=True, kw_only=True, tag="task cancelled"):
     """A task under way is given up, because its result is of no use any more."""
 
     task: TaskId
-    worker: str
+    worker: Count | None = None
+
+
+class TaskRaised(_Event, frozen=True, kw_only=True, tag="task raised"):
+    """A task ended in an error, and is tried `again` or counts as failed."""
+
+    task: TaskId
+    worker: Count
     reason: str
+    again: bool
 
 
 class WorkerLost(_Event, frozen=True, kw_only=True, tag="worker lost"):
-    """A worker is gone, with what it did; another one does that again."""
+    """A worker is gone, and with it what it did: that is tried `again` or counts as failed."""
 
-    worker: str
+    task: TaskId
+    worker: Count
     reason: str
+    again: bool
 
 
 class BestFound(_Event, frozen=True, kw_only=True, tag="best"):
@@ -167,6 +189,7 @@ Event = (
     | Progress
     | TaskEnded
     | TaskCancelled
+    | TaskRaised
     | WorkerLost
     | BestFound
     | Note

@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from wootz.passes.errors import InputError, reading
-from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.runtime.run_directory import RESULT_FILE
+from wootz.runtime.store.durable import write_durably
 
 SCHEMA = 1
 
@@ -305,7 +305,8 @@ class RunResult(Struct, frozen=True, kw_only=True):
         )
 
     def save(self, folder: Path) -> None:
-        write_atomically(folder / RESULT_FILE, encode(self))
+        """Writes `result.json`, all of it or nothing."""
+        write_durably(folder / RESULT_FILE, [encode(self)])
 
     @staticmethod
     def load(folder: Path) -> RunResult:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from wootz.runtime.events import (
     TaskEnded,
     TaskId,
     TaskKind,
+    TaskRaised,
     TaskStarted,
     WorkerLost,
     read_events,
@@ -42,12 +42,17 @@ State = Literal["running", "silent", "dead", "found", "nothing found", "failed",
 
 
 class Work(Struct, frozen=True, kw_only=True):
-    """What a worker does: a task, begun `since` seconds after the run, its `steps` of training and those done."""
+    """A task under way, begun `since` seconds after the run, with its `steps` of training and those done.
+
+    `worker` is None until it is known who does it.
+    """
 
     task: TaskId
     title: str
+    worker: int | None
     since: float
     steps: int
+    display: int = 0
     step: int = 0
     loss: float | None = None
     accuracy: float | None = None
@@ -67,7 +72,7 @@ class Done(Struct, frozen=True, kw_only=True):
 class RunStatus(Struct, frozen=True, kw_only=True):
     """What the events so far come to. `attempt` counts the processes that have worked on the run, from 1.
 
-    `elapsed` is the time of the last event, in seconds since this attempt began; `workers` are those at work.
+    `elapsed` is the time of the last event, in seconds since this attempt began; `lost` are workers.
     """
 
     attempt: int = 0
@@ -79,8 +84,8 @@ class RunStatus(Struct, frozen=True, kw_only=True):
     blocks_reused: int = 0
     done: Mapping[TaskKind, Done] = {}
     best: BestFound | None = None
-    workers: Mapping[str, Work] = {}
-    lost: tuple[str, ...] = ()
+    under_way: tuple[Work, ...] = ()
+    lost: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     ended: RunEnded | None = None
 
@@ -103,22 +108,21 @@ def fold(status: RunStatus, event: Event) -> RunStatus:
         case PhaseStarted():
             return replace(status, phase=event.phase)
         case TaskStarted():
-            work = Work(task=event.task, title=event.title, since=event.elapsed, steps=event.steps)
-            return replace(status, workers={**status.workers, event.worker: work})
+            return replace(status, under_way=(*_without(status, event.task), _begun(event)))
         case Progress():
-            return _advanced(status, event)
+            return replace(status, under_way=tuple(_advanced(work, event) for work in status.under_way))
         case TaskEnded():
-            return _ended(_idle(status, event.worker, event.task), event)
-        case TaskCancelled():
-            return _idle(status, event.worker, event.task)
+            return _ended(replace(status, under_way=_without(status, event.task)), event)
+        case TaskCancelled() | TaskRaised():
+            return replace(status, under_way=_without(status, event.task))
         case WorkerLost():
-            return replace(_idle(status, event.worker), lost=(*status.lost, event.worker))
+            return replace(status, under_way=_without(status, event.task), lost=(*status.lost, event.worker))
         case BestFound():
             return replace(status, best=event)
         case Note():
             return replace(status, notes=(*status.notes, event.text))
         case RunEnded():
-            return replace(status, ended=event, workers={})
+            return replace(status, ended=event, under_way=())
 
 
 def status_of(events: Iterable[Event]) -> RunStatus:
@@ -139,12 +143,11 @@ def read_status(folder: Path) -> RunStatus:
 def state(status: RunStatus, folder: Path) -> State:
     """Whether the process of a run is alive, as far as this machine can tell.
 
-    A process of this machine is looked up. That of another one has its file touched every HEARTBEAT_SECONDS.
+    Whether a process of this machine has ended is known. Any has its file touched every HEARTBEAT_SECONDS.
     """
     if status.ended is not None:
         return status.ended.outcome
-    is_here = status.run is not None and status.run.host == socket.gethostname()
-    if is_here and status.run is not None and not _exists(status.run.pid):
+    if status.run is not None and status.run.process.has_ended():
         return "dead"
     with (folder / EVENTS_FILE).open("rb") as file:  # opened: a network file system asks its server then
         silent = time.time() - os.fstat(file.fileno()).st_mtime > SILENT_SECONDS
@@ -163,7 +166,7 @@ def seconds_left(status: RunStatus, elapsed: float) -> float | None:
     left = 0.0
     for kind, total in _totals(status.plan).items():
         missing = total - status.of(kind).tasks
-        under_way = [work for work in status.workers.values() if work.task.kind == kind]
+        under_way = [work for work in status.under_way if work.task.kind == kind]
         if missing <= 0:
             continue
         one = _expected(status, kind, under_way, elapsed)
@@ -191,27 +194,32 @@ def _expected(status: RunStatus, kind: TaskKind, under_way: list[Work], elapsed:
     if status.plan is not None and kind in status.plan.task_seconds:
         return status.plan.task_seconds[kind]
     if kind == "default network":
-        return _expected(status, "network", [w for w in status.workers.values() if w.task.kind == "network"], elapsed)
+        return _expected(status, "network", [w for w in status.under_way if w.task.kind == "network"], elapsed)
     paces = [(elapsed - work.since) * work.steps / work.step for work in under_way if work.step]
     return sum(paces) / len(paces) if paces else None
 
 
-def _advanced(status: RunStatus, event: Progress) -> RunStatus:
-    work = status.workers.get(event.worker)
-    if work is None or work.task != event.task:
-        return status
+def _begun(event: TaskStarted) -> Work:
+    return Work(
+        task=event.task,
+        title=event.title,
+        worker=event.worker,
+        since=event.elapsed,
+        steps=event.steps,
+        display=event.display,
+    )
+
+
+def _advanced(work: Work, event: Progress) -> Work:
+    if work.task != event.task:
+        return work
     accuracy = work.accuracy if event.accuracy is None else event.accuracy
     loss = work.loss if event.loss is None else event.loss
-    moved = replace(work, step=event.step, loss=loss, accuracy=accuracy)
-    return replace(status, workers={**status.workers, event.worker: moved})
+    return replace(work, worker=event.worker, step=event.step, loss=loss, accuracy=accuracy)
 
 
-def _idle(status: RunStatus, worker: str, task: TaskId | None = None) -> RunStatus:
-    """`worker` without its work, or without `task` if that is what it does."""
-    work = status.workers.get(worker)
-    if work is None or (task is not None and work.task != task):
-        return status
-    return replace(status, workers={name: w for name, w in status.workers.items() if name != worker})
+def _without(status: RunStatus, task: TaskId) -> tuple[Work, ...]:
+    return tuple(work for work in status.under_way if work.task != task)
 
 
 def _ended(status: RunStatus, event: TaskEnded) -> RunStatus:
@@ -230,13 +238,3 @@ def _ended(status: RunStatus, event: TaskEnded) -> RunStatus:
         blocks=status.blocks + event.blocks,
         blocks_reused=status.blocks_reused + (event.blocks if event.reused else 0),
     )
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

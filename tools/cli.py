@@ -19,6 +19,7 @@ COMMANDS = {
     "subspace": "wootz.tools.commands.subspace:subspace",
     "blocks": "wootz.tools.commands.blocks:blocks",
     "run": "wootz.tools.commands.run:run",
+    "status": "wootz.tools.commands.status:status",
     "report": "wootz.tools.commands.report:report",
     "store": "wootz.tools.commands.store:store",
 }

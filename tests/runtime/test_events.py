@@ -4,6 +4,7 @@ import json
 import os
 import threading
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,21 +22,16 @@ from wootz.runtime.events import (
     TaskCancelled,
     TaskEnded,
     TaskId,
+    TaskRaised,
     TaskStarted,
     WorkerLost,
     read_events,
 )
 
 STARTED = RunStarted(
-    wootz="0.1.0",
-    pid=1,
-    host="here",
-    network="net",
-    data="digits",
-    objective="max Accuracy",
-    executor="local",
-    workers=2,
-)
+    wootz="0.1.0", host="here", machine="", pid=1, started=0, network="net", data="digits", objective="max Accuracy",
+    executor="local processes", workers=2,
+)  # fmt: skip
 
 counts = st.integers(0, 2**53)
 fractions = st.floats(0, 1)
@@ -44,19 +40,20 @@ seconds = st.floats(0, 1e9)
 words = st.text(max_size=8)
 kinds = st.sampled_from(["teacher", "blocks", "network", "default network", "latency"])
 tasks = st.builds(TaskId, kinds, counts)
-known = {"task": tasks, "worker": words}
+known = {"task": tasks, "worker": counts}
 configurations = st.lists(fractions | st.lists(fractions, max_size=3).map(tuple), max_size=3).map(tuple)
 events = st.one_of(
     st.builds(Planned, task_seconds=st.dictionaries(kinds, seconds), **dict.fromkeys(
         ("networks_total", "networks_feasible", "blocks", "groups"), counts)),
     st.builds(PhaseStarted),
-    st.builds(TaskStarted, **known, steps=counts),
+    st.builds(TaskStarted, task=tasks, worker=st.none() | counts, steps=counts, display=counts),
     st.builds(Progress, **known, step=counts, loss=st.none() | numbers, accuracy=st.none() | fractions),
     st.builds(TaskEnded, **known, key=words, seconds=seconds, reused=st.booleans(), blocks=counts,
               accuracy=st.none() | fractions, ended=st.sampled_from(["all steps", "bound met", "given up"]),
               steps_saved=counts, reason=st.none() | words),
-    st.builds(TaskCancelled, **known),
-    st.builds(WorkerLost),
+    st.builds(TaskCancelled, task=tasks, worker=st.none() | counts),
+    st.builds(TaskRaised, **known),
+    st.builds(WorkerLost, **known),
     st.builds(BestFound, index=counts, configuration=configurations, model_size=counts, accuracy=fractions),
     st.builds(Note),
     st.builds(RunEnded, reason=st.none() | words),
@@ -107,14 +104,14 @@ def test_threads_share_a_log(tmp_path):
 
     with EventLog(file) as log:
         log.emit(STARTED)
-        threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     _, *read = read_events(file)
-    for name in "abc":
-        assert [event.step for event in read if event.worker == name] == list(range(200))
+    for number in range(3):
+        assert [event.step for event in read if event.worker == number] == list(range(200))
 
 
 def test_the_file_is_touched_while_nothing_happens(tmp_path):
@@ -155,9 +152,7 @@ class Full:
         (b'{"event": "party"}\n', "Invalid value 'party'"),
         (b'{"colour": "blue"}\n', "missing required field `event`"),
         (b"[1, 2]\n", "Expected `object`, got `array`"),
-        (json.dumps({**json.loads('{"event": "run started"}'), "schema": 7, "wootz": "9", "pid": 1, "host": "h",
-                     "network": "", "data": "", "objective": "", "executor": "", "workers": 1}).encode(),
-         "schema 7, not 1"),
+        (msgspec.json.encode(msgspec.structs.replace(STARTED, schema=7)), "schema 7, not 1"),
     ],
 )  # fmt: skip
 def test_foreign_files(tmp_path, content, said):

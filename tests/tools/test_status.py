@@ -1,0 +1,118 @@
+"""`wootz status` on runs that go on, have finished, or are dead, and on other folders."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from wootz.runtime.events import Note
+from wootz.tools.cli import wootz
+
+HEAVY = ("onnxruntime", "matplotlib", "jinja2", "PIL")
+
+
+def status(folder, *options):
+    return CliRunner(env={"COLUMNS": "100"}).invoke(wootz, ["status", str(folder), *options], standalone_mode=False)
+
+
+def test_a_run_that_goes_on(whole_run, write_events, tmp_path):
+    done = status(write_events(tmp_path, [event for event in whole_run if event.elapsed <= 19.5]))
+    assert done.return_value == 3
+    for said in (
+        "examples/digits on digits: trying networks",
+        "on node3, 2 workers",
+        "min ModelSize constraint Accuracy >= 0.8",
+        "5 of 5, 2 known before",
+        "1 of at most 8",
+        "none yet",
+        "at most ",
+        "9.0 s, by results that were known before",
+        "network 3 [0.2, 0.5]",
+        "50 of 100",
+    ):
+        assert said in done.output, said
+
+
+def test_a_finished_run(whole_run, write_events, tmp_path):
+    done = status(write_events(tmp_path, whole_run))
+    assert done.return_value == 0
+    for said in ("finished in 27 s", "5 of at most 8, 1 failed", "[0.4, 0.5/0.3], 12,345 parameters, accuracy 80.00 %",
+                 "workers lost", "note: network 4: it diverged"):  # fmt: skip
+        assert said in done.output, said
+    assert "time left" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "said"),
+    [("nothing found", 4, "without a network: too strict"), ("failed", 5, "failed after 27 s: too strict"),
+     ("interrupted", 5, "the same command continues it")],
+)  # fmt: skip
+def test_runs_that_ended_otherwise(whole_run, write_events, tmp_path, outcome, code, said):
+    *rest, end = whole_run
+    done = status(write_events(tmp_path, [*rest, replace(end, outcome=outcome, reason="too strict")]))
+    assert done.return_value == code
+    assert said in done.output
+
+
+def test_a_run_whose_process_was_killed(whole_run, started, write_events, tmp_path):
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    events = [replace(started, pid=other.pid, started=0), *whole_run[1:-1]]
+    other.kill()
+    other.wait()
+    done = status(write_events(tmp_path, events))
+    assert done.return_value == 5
+    assert "ended without a word" in done.output
+
+
+def test_as_json(whole_run, write_events, tmp_path):
+    done = status(write_events(tmp_path, whole_run), "--json")
+    assert done.return_value == 0
+    table = json.loads(done.output)
+    assert (table["state"], table["seconds"], table["seconds_left"]) == ("found", 27.0, None)
+    assert table["status"]["best"]["configuration"] == [0.4, [0.5, 0.3]]
+    assert table["status"]["done"]["network"]["tasks"] == 5
+
+
+def test_what_is_in_names_and_notes_is_shown_as_it_is(whole_run, write_events, tmp_path):
+    notes = [Note(text=f"[red]note {i}[/red]") for i in range(13)]
+    done = status(write_events(tmp_path, [*whole_run, *notes]))
+    assert "… and 4 notes before these" in done.output
+    assert "note: [red]note 12[/red]" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("notes.txt", b"hello", "no events.jsonl in this folder"), ("events.jsonl", b"", "not the events of a run"),
+     ("events.jsonl", b'{"event": "party"}\n', "events.jsonl:1: not an event of a run")],
+)  # fmt: skip
+def test_other_folders(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "wootz"), "status", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_heavy_is_imported_and_nothing_written(whole_run, write_events, tmp_path):
+    write_events(tmp_path, whole_run)
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    tmp_path.chmod(0o555)
+    program = (
+        "import sys\n"
+        "from wootz.tools.cli import wootz\n"
+        f"code = wootz.main(['status', {str(tmp_path)!r}], standalone_mode=False)\n"
+        f"print(code, [name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    finally:
+        tmp_path.chmod(0o755)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
