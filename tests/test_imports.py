@@ -42,7 +42,8 @@ ONLY_IN = {
     "onnx.parser": {"passes/ir/text.py"},
     "onnx.printer": {"passes/ir/text.py"},
     "onnxruntime": {"runtime/session.py"},
-    "mpi4py": {"runtime/cluster.py"},
+    "distributed": {"runtime/executors/dask.py"},
+    "mpi4py": {"runtime/cluster.py", "runtime/executors/mpi.py"},
 }
 ONLY_IN_TOOLS = {"click", "rich"}
 

@@ -93,7 +93,7 @@ class Control:
         self.place = place
         self._ticket = ticket
         self._stops = False
-        self._looked = -INTERVAL
+        self._looked = float("-inf")
 
     def should_stop(self) -> bool:
         now = time.monotonic()

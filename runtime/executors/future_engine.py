@@ -43,7 +43,11 @@ class Crew(ABC):
 
     @abstractmethod
     def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> concurrent.futures.Future[Answer]:
-        """Has the worker `fulfil` the order. Its future raises BrokenExecutor when the worker dies."""
+        """Has the worker `fulfil` the order."""
+
+    def is_loss(self, error: Exception) -> bool:
+        """Whether an error that a future raised means that the worker died, or that nobody waits for it any more."""
+        return isinstance(error, concurrent.futures.BrokenExecutor | concurrent.futures.CancelledError)
 
     @abstractmethod
     def replace(self, seat: int) -> str:
@@ -103,7 +107,6 @@ class FutureEngine(Generic[T, R]):
     ) -> None:
         try:
             for under_way in self._under_way.values():
-                under_way.future.cancel()
                 under_way.ticket.ask_to_stop()
             concurrent.futures.wait([u.future for u in self._under_way.values()], self._grace)
         finally:
@@ -134,11 +137,7 @@ class FutureEngine(Generic[T, R]):
         ticket.open()
         order = pickle.dumps(Order(self._work, task))
         started = self.now()
-        try:
-            future = self._crew.submit(seat, order, ticket, self._folder)
-        except concurrent.futures.BrokenExecutor:  # it died after its last task
-            self._crew.replace(seat)
-            future = self._crew.submit(seat, order, ticket, self._folder)
+        future = self._crew.submit(seat, order, ticket, self._folder)
         self._under_way[number] = _Underway(task, seat, ticket, started, future, ticket.last_pulse(), started)
         self._numbers[task] = number
         future.add_done_callback(lambda _: self._ended.put((number, self.now())))
@@ -146,7 +145,6 @@ class FutureEngine(Generic[T, R]):
     def cancel(self, task: T) -> None:
         under_way = self._under_way[self._numbers[task]]
         under_way.cancelled = True
-        under_way.future.cancel()
         under_way.ticket.ask_to_stop()
 
     def wait(self, timeout: float | None = None) -> list[Ended[T, R]]:
@@ -174,11 +172,9 @@ class FutureEngine(Generic[T, R]):
         """The worker, and how the task of a future that is done ended on it."""
         try:
             answer = under_way.future.result()
-        except concurrent.futures.CancelledError:
-            return under_way.seat, WorkerLost("the scheduler gave the task up")
-        except concurrent.futures.BrokenExecutor:
-            return under_way.seat, WorkerLost(self._crew.replace(under_way.seat))
         except Exception as error:
+            if self._crew.is_loss(error):
+                return under_way.seat, WorkerLost(self._crew.replace(under_way.seat))
             return under_way.seat, as_raised(error)
         return answer.worker, answer.how
 

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -23,7 +23,8 @@ _LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 class WorkerProcess:
     """A worker in a process that is spawned when it is first needed, and again after it died.
 
-    It dies with this process, whatever ends that. Ctrl-C doesn't reach it: who waits for it decides.
+    It dies with this process, whatever ends that. Ctrl-C and SIGTERM, which often go to all processes of a job, don't
+    reach it: this process decides when it ends.
     """
 
     def __init__(self, place: Place, farewell: str = ""):
@@ -42,7 +43,11 @@ class WorkerProcess:
         self._pool.submit(os.getpid)
 
     def submit(self, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
-        return self._pool.submit(fulfil, order, self.place, ticket, logs, whole_output=True)
+        try:
+            return self._pool.submit(fulfil, order, self.place, ticket, logs, whole_output=True)
+        except BrokenExecutor:  # it died after its last task
+            self.replace()
+            return self._pool.submit(fulfil, order, self.place, ticket, logs, whole_output=True)
 
     def kill(self) -> None:
         for process in self._context.spawned:
@@ -51,6 +56,7 @@ class WorkerProcess:
 
     def replace(self) -> str:
         """After its process died: a new one. Returns what became of the old one."""
+        self.kill()
         self._pool.shutdown()
         codes = [process.exitcode for process in self._context.spawned]
         self._open()
@@ -88,11 +94,11 @@ class LocalProcesses(Crew):
 
 
 class _Spawned(SpawnProcess):
-    """A process that Ctrl-C doesn't interrupt: it inherits that SIGINT is blocked."""
+    """A process that Ctrl-C and SIGTERM don't reach: it inherits that they are blocked."""
 
     def start(self) -> None:
-        resource_tracker.ensure_running()  # what starts it unblocks SIGINT
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        resource_tracker.ensure_running()  # what starts it unblocks them
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             super().start()
         finally:

@@ -10,9 +10,11 @@ from typing import Protocol
 
 from wootz.passes.errors import WootzError
 from wootz.runtime.executors.control import Place
+from wootz.runtime.executors.dask import DaskWorkers, dask_workers
 from wootz.runtime.executors.engine import Engine, R, T, Work
 from wootz.runtime.executors.future_engine import SILENCE_LIMIT, FutureEngine
 from wootz.runtime.executors.local_processes import LocalProcesses
+from wootz.runtime.executors.mpi import Ranks, ranks, started_by_mpi
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 
@@ -49,9 +51,19 @@ def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int =
 
     Raises WootzError for what excludes each other, and for a scheduler that can't be reached.
     """
+    if executor and (workers or started_by_mpi()):
+        raise WootzError(
+            f"--executor {executor} has workers of its own: leave {'--workers' if workers else 'mpiexec'} out"
+        )
     if executor:
-        raise WootzError(f"--executor {executor}: not known")
-    if workers:
+        with dask_workers(executor, threads) as crew:
+            yield _DaskTeam(crew)
+    elif started_by_mpi():
+        if workers:
+            raise WootzError(f"started by mpiexec, with as many workers as processes: leave --workers {workers} out")
+        with ranks(threads, gpus) as mpi_crew:
+            yield None if mpi_crew is None else _MpiTeam(mpi_crew)
+    elif workers:
         yield _LocalTeam(shared_machine(workers, threads, gpus))
     else:
         yield _Alone(shared_machine(1, threads, gpus)[0])
@@ -89,6 +101,46 @@ class _LocalTeam:
 
     def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
         return FutureEngine(LocalProcesses(self.places), work, folder, silence_limit)
+
+
+@dataclass(frozen=True)
+class _MpiTeam:
+    crew: Ranks
+
+    @property
+    def workers(self) -> int:
+        return self.crew.size
+
+    @property
+    def per_machine(self) -> int:
+        return self.crew.per_machine
+
+    @property
+    def description(self) -> str:
+        return f"{_counted(self.workers, 'process')} of MPI"
+
+    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+        return FutureEngine(self.crew, work, folder, silence_limit)
+
+
+@dataclass(frozen=True)
+class _DaskTeam:
+    crew: DaskWorkers
+
+    @property
+    def workers(self) -> int:
+        return len(self.crew.seats())
+
+    @property
+    def per_machine(self) -> int:
+        return self.crew.per_machine
+
+    @property
+    def description(self) -> str:
+        return f"{_counted(self.workers, 'worker')} of Dask"
+
+    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+        return FutureEngine(self.crew, work, folder, silence_limit)
 
 
 def _counted(count: int, thing: str) -> str:

@@ -1,17 +1,13 @@
-"""The same tasks on each kind of engine."""
+"""Engines of this machine, in this process."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from toys import Toy, play
 
-from wootz.passes.errors import WootzError
 from wootz.runtime.executors.engine import Cancelled, Ended, Engine, Raised, Returned, WorkerLost
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import gathered
@@ -53,32 +49,6 @@ def performed(engine: Engine, toys: list[Toy]) -> dict[Toy, Ended]:
             ended[one.task] = one
             under_way -= 1
     return ended
-
-
-def test_each_task_ends_with_its_value(open_engine) -> None:
-    toys = [Toy("square", n) for n in range(7)]
-    with open_engine() as engine:
-        ended = performed(engine, toys)
-    assert {toy: e.how for toy, e in ended.items()} == {toy: Returned(toy.number**2) for toy in toys}
-    assert all(0 <= e.start <= e.end for e in ended.values())
-    assert all(0 <= e.worker < 2 for e in ended.values())
-
-
-def test_what_a_task_raises_is_told_and_the_worker_goes_on(open_engine, tmp_path) -> None:
-    fail, refuse, square = Toy("fail"), Toy("refuse"), Toy("square", 3)
-    with open_engine() as engine:
-        ended = performed(engine, [fail, refuse, square])
-    assert isinstance(ended[fail].how, Raised)
-    assert ended[fail].how.error == "ZeroDivisionError: on purpose"
-    assert "in play" in ended[fail].how.traceback
-    assert not ended[fail].how.is_user_error
-    assert isinstance(ended[refuse].how, Raised)
-    assert ended[refuse].how.error == "the data is at fault"
-    assert ended[refuse].how.is_user_error
-    assert ended[square].how == Returned(9)
-    log = log_file(tmp_path / "logs", ended[fail].worker).read_text()
-    assert "fail 0: begins on Place(" in log
-    assert "ZeroDivisionError: on purpose" in log
 
 
 def test_nothing_under_way_is_no_reason_to_wait(open_engine) -> None:
@@ -182,11 +152,6 @@ def test_no_more_tasks_than_workers(open_processes) -> None:
             engine.start(Toy("sleep", 101))
         with pytest.raises(ValueError, match="sleep 100 is under way"):
             engine.start(Toy("sleep", 100))
-
-
-def test_an_unknown_executor_is_refused(tmp_path) -> None:
-    with pytest.raises(WootzError, match="ray"), opened(tmp_path, executor="ray://here:1"):
-        pass
 
 
 def ended_of(engine: Engine, *toys: Toy) -> list[Ended]:

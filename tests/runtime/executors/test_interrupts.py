@@ -1,89 +1,75 @@
 """What is left of a driving process that is ended from outside: nothing."""
 
-import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from processes import children, cpu_seconds, descendants, is_alive, wait_until
 
-DRIVE = Path(__file__).parent / "drive.py"
-LONG = 120
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
-
-def descendants(process: int) -> set[int]:
-    """All processes below one that are alive."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            parents[int(stat.parent.name)] = int(fields[1])
-    found, new = set(), {process}
-    while new:
-        found |= new
-        new = {child for child, parent in parents.items() if parent in new} - found
-    return found - {process}
+SIGNALS = [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_no_process_is_left(tmp_path, number, status) -> None:
-    driver = subprocess.Popen(
-        [sys.executable, DRIVE, tmp_path, json.dumps({"workers": 2}), "never-ending:1", "until-stopped:2"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        until(lambda: (tmp_path / "began-1").exists() and (tmp_path / "began-2").exists())
-        below = descendants(driver.pid)
-        assert len(below) >= 2
-        os.kill(driver.pid, number)
-        _, said = driver.communicate(timeout=LONG)
-    finally:
-        driver.kill()
-    until(lambda: not any(is_alive(process) for process in below))
-    assert driver.returncode == status
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_no_process_is_left(drive, tmp_path, number, status) -> None:
+    driver = drive("never-ending:1", "until-stopped:2", workers=2)
+    wait_until(lambda: (tmp_path / "began-1").exists() and (tmp_path / "began-2").exists())
+    below = descendants(driver.process.pid)
+    assert len(below) >= 2
+    os.kill(driver.process.pid, number)
+    code, said = driver.finish()
+    wait_until(lambda: not any(is_alive(process) for process in below))
+    assert code == status
     if number != signal.SIGKILL:  # then multiprocessing's tracker tells what it cleans up
         assert said == ("interrupted\n" if number == signal.SIGINT else "")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_control_c_reaches_the_driving_process_only(tmp_path) -> None:
-    """A terminal sends it to all processes of the group: workers say nothing, and have time to stop in order."""
-    driver = subprocess.Popen(
-        [sys.executable, DRIVE, tmp_path, json.dumps({"workers": 1}), "until-stopped:1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
+@pytest.mark.parametrize(("number", "status"), SIGNALS[1:])
+def test_a_signal_for_all_processes_of_a_job_reaches_the_driving_one_only(drive, tmp_path, number, status) -> None:
+    """As a terminal and Slurm send it. Workers say nothing, and have time to stop in order."""
+    driver = drive("until-stopped:1", workers=1)
+    wait_until((tmp_path / "began-1").exists)
+    os.killpg(driver.process.pid, number)
+    assert driver.finish()[0] == status
+    assert "until-stopped 1: stopped" in driver.log(0)
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS)
+def test_no_process_of_mpi_is_left(drive, mpiexec, tmp_path, number, status) -> None:
+    driver = drive("never-ending:1", "until-stopped:2", before=mpiexec(2))
+    wait_until(lambda: (tmp_path / "began-1").exists() and (tmp_path / "began-2").exists())
+    below = descendants(driver.process.pid)
+    os.kill(driver.process.pid, number)
+    assert driver.finish()[0] == status
+    wait_until(lambda: not any(is_alive(process) for process in below))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_lost_rank_ends_all_and_the_last_line_says_how_to_go_on(drive, mpiexec, tmp_path, rank) -> None:
+    driver = drive("never-ending:1", "never-ending:2", before=mpiexec(2))
+    wait_until(lambda: (tmp_path / "began-1").exists() and (tmp_path / "began-2").exists())
+    below = descendants(driver.process.pid)
+    (proxy,) = children(driver.process.pid)
+    os.kill(children(proxy)[rank], signal.SIGKILL)
+    code, said = driver.finish()
+    assert code != 0
+    assert said.splitlines()[-1] == (
+        "error: a process of this run was lost, and with it MPI ends all: the same command goes on from here"
     )
-    try:
-        until((tmp_path / "began-1").exists)
-        os.killpg(driver.pid, signal.SIGINT)
-        _, said = driver.communicate(timeout=LONG)
-    finally:
-        driver.kill()
-    assert (driver.returncode, said) == (130, "interrupted\n")
-    assert "until-stopped 1: stopped" in (tmp_path / "logs" / "worker-0.log").read_text()
+    wait_until(lambda: not any(is_alive(process) for process in below))
+
+
+def test_ranks_sleep_while_they_wait(drive, mpiexec, tmp_path) -> None:
+    driver = drive("until-stopped:1", before=mpiexec(3))
+    wait_until((tmp_path / "began-1").exists)
+    (proxy,) = children(driver.process.pid)
+    ranks = children(proxy)
+    assert len(ranks) == 3
+    before = [cpu_seconds(rank) for rank in ranks]
+    signal.sigtimedwait([], 4)
+    used = [cpu_seconds(rank) - b for rank, b in zip(ranks, before, strict=True)]
+    assert max(used) < 0.4
+    os.kill(driver.process.pid, signal.SIGTERM)
+    assert driver.finish()[0] == 143

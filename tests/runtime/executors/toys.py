@@ -31,6 +31,10 @@ def play(folder: Path, toy: Toy, control: Control) -> object:
         case "sleep":
             time.sleep(toy.number / 1000)
             return toy.number
+        case "slow":
+            (folder / f"began-{toy.number}").touch()
+            time.sleep(3)
+            return None
         case "place":
             return control.place, os.getpid()
         case "write":
@@ -58,7 +62,7 @@ def play(folder: Path, toy: Toy, control: Control) -> object:
                 note.write_text(str(control.place.worker))
                 raise ZeroDivisionError("on purpose")
             return int(note.read_text()), control.place.worker
-        case "until-stopped":
+        case "until-stopped" | "until-cancelled":
             (folder / f"began-{toy.number}").touch()
             while not control.should_stop():
                 time.sleep(0.01)
