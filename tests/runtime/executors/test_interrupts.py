@@ -47,7 +47,7 @@ def test_no_process_of_mpi_is_left(drive, mpiexec, tmp_path, number, status) -> 
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_lost_rank_ends_all_and_the_last_line_says_how_to_go_on(drive, mpiexec, tmp_path, rank) -> None:
+def test_a_lost_rank_ends_all_and_a_line_says_how_to_go_on(drive, mpiexec, tmp_path, rank) -> None:
     driver = drive("never-ending:1", "never-ending:2", before=mpiexec(2))
     wait_until(lambda: (tmp_path / "began-1").exists() and (tmp_path / "began-2").exists())
     below = descendants(driver.process.pid)
@@ -55,9 +55,7 @@ def test_a_lost_rank_ends_all_and_the_last_line_says_how_to_go_on(drive, mpiexec
     os.kill(children(proxy)[rank], signal.SIGKILL)
     code, said = driver.finish()
     assert code != 0
-    assert said.splitlines()[-1] == (
-        "error: a process of this run was lost, and with it MPI ends all: the same command goes on from here"
-    )
+    assert "error: a process of this run was lost, and with it MPI ends all: the same command goes on from here" in said
     wait_until(lambda: not any(is_alive(process) for process in below))
 
 
