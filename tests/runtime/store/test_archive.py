@@ -173,6 +173,16 @@ def test_an_archive_of_anything_else_is_refused_as_a_whole(store, other, tmp_pat
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.tar", "other", "store"]
 
 
+def test_an_archive_larger_than_the_store_may_be_is_refused(store, tmp_path):
+    export_entries(store, tmp_path / "kept.tar", fill(store))
+    size = sum(store.layout.entry(key).stat().st_size for key in (KEY, OTHER))
+    small, large_enough = (Store.open(tmp_path / str(limit), limit=limit) for limit in (size - 1, size))
+    with pytest.raises(WootzError, match=r"kept\.tar: holds more than the store's limit of .* raise WOOTZ_STORE_LIMIT"):
+        import_entries(small, tmp_path / "kept.tar")
+    assert files(small.folder) == ["format"]
+    assert import_entries(large_enough, tmp_path / "kept.tar").new == 2
+
+
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 def test_a_header_that_claims_to_be_huge_takes_no_memory(other, tmp_path, kind):
     """Compressed, it is a small file."""
