@@ -131,8 +131,10 @@ def _die_with_parent(farewell: str, terminal: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.write(terminal, farewell.encode())
-        os._exit(1)
+        try:
+            os.write(terminal, farewell.encode())
+        finally:  # whoever read that may be gone, too
+            os._exit(1)
 
 
 def _what_became(exitcode: int | None) -> str:
