@@ -11,7 +11,7 @@ WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 .PHONY: demo test test-matrix fuzz mutants unit lint types install clean
 
 demo: $(VENV)/.demo
-	$(BIN)/wootz run --baseline --overwrite
+	$(BIN)/wootz run --baseline --fresh
 
 test: $(VENV)/.test$(EXTRAS) lint types
 	$(BIN)/python -m pytest tests -n auto

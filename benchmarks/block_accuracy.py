@@ -22,7 +22,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,13 +47,12 @@ from wootz.passes.transforms.teacher_student import (
 )
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.dataset import Split, load_dataset
-from wootz.runtime.outcome import Failed
+from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.session import Device, evaluate
-from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import TrainedBlock, Trainer
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.task import Finished
+from wootz.runtime.tasks.trainer import Trainer
 from wootz.tools.progress import ConsoleProgress
-
-T = TypeVar("T")
 
 VALIDATION_IMAGES = 200
 BEFORE, AFTER, FULL = "#D55E00", "#0072B2", "#444444"
@@ -103,11 +101,11 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
         test_transform=imported.test_transform,
         target="onnx",
         device=Device(threads=threads),
-        store=ResultStore(out / "store"),
+        store=Store.open(out / "store"),
         progress=ConsoleProgress(Console()),
     )
     teacher_solver = next(f for n in ("teacher", "solver") if (f := example / f"{n}.prototxt").is_file())
-    trained = usable(trainer.fine_tune(model, read_solver(teacher_solver), "full network"))
+    trained = usable(trainer, trainer.fine_tune(model, read_solver(teacher_solver), "full network"))
     pruner = BlockPruner.of(with_weights(model, trained.weights))
     blocks = {rate: blocks_at(pruner, rate) for rate in rates}
     wanted = list(dict.fromkeys(block for found in blocks.values() for block in found))
@@ -116,23 +114,21 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
             "no module of this network needs pre-training: none can be pruned, or all compute what the teacher's do"
         )
     solver = read_solver(example / "pretrain.prototxt")
-    outcomes = trainer.stored_blocks(pruner, wanted, solver)
-    missing = [block for block in wanted if block not in outcomes]
-    if missing:
-        outcomes |= trainer.pretrain(pruner, missing, solver, f"{len(missing)} tuning blocks")
-    students = {block: usable(outcomes[block]) for block in sorted(wanted, key=lambda b: b.modules)}
+    found = trainer.pretrain(pruner, trainer.block_keys(pruner, wanted, solver), solver, f"{len(wanted)} tuning blocks")
+    students = {block: usable(trainer, found[block]) for block in sorted(wanted, key=lambda b: b.modules)}
     return Findings(
         network=example.name,
         data=Path(data).name,
-        full_accuracy=trainer.test_accuracy(pruner.model, trainer.dataset.validation),
+        full_accuracy=trainer.accuracy(pruner.model, trainer.dataset.validation),
         blocks=block_rows(trainer, pruner, students),
         networks=tuple(network_row(trainer, pruner, rate, [students[b] for b in blocks[rate]]) for rate in rates),
     )
 
 
-def usable(outcome: T | Failed) -> T:
-    if isinstance(outcome, Failed):
-        sys.exit(outcome.reason)
+def usable(trainer: Trainer, finished: Finished) -> Trained:
+    outcome = trainer.store.get(finished.key)
+    if not isinstance(outcome, Trained):
+        sys.exit(finished.outcome.reason if isinstance(finished.outcome, Failed) else "the store has lost it")
     return outcome
 
 
@@ -143,9 +139,7 @@ def blocks_at(pruner: BlockPruner, rate: float) -> list[TuningBlock]:
     return [TuningBlock((symbol,)) for symbol in found if symbol.is_pruned]
 
 
-def block_rows(
-    trainer: Trainer, pruner: BlockPruner, students: Mapping[TuningBlock, TrainedBlock]
-) -> tuple[BlockRow, ...]:
+def block_rows(trainer: Trainer, pruner: BlockPruner, students: Mapping[TuningBlock, Trained]) -> tuple[BlockRow, ...]:
     feeds = {pruner.model.graph.inputs[0].name: sample_images(trainer)}
     joint = TeacherStudent().join(pruner, list(students))
     weights = {
@@ -191,20 +185,20 @@ def mean_square(values: np.ndarray, kept: np.ndarray) -> float:
     return float(np.mean(values[np.broadcast_to(kept, values.shape)] ** 2))
 
 
-def network_row(trainer: Trainer, pruner: BlockPruner, rate: float, chosen: Sequence[TrainedBlock]) -> NetworkRow:
+def network_row(trainer: Trainer, pruner: BlockPruner, rate: float, chosen: Sequence[Trained]) -> NetworkRow:
     rates: dict[str, Rate] = {table.module: rate for table in pruner.convolutions if table.prunable}
     left = parameters(pruner.materialize(pruner.plan(rates))) / parameters(pruner.model)
     return NetworkRow(rate, left, *accuracies(trainer, pruner, rates, chosen))
 
 
 def accuracies(
-    trainer: Trainer, pruner: BlockPruner, rates: Mapping[str, Rate], chosen: Sequence[TrainedBlock]
+    trainer: Trainer, pruner: BlockPruner, rates: Mapping[str, Rate], chosen: Sequence[Trained]
 ) -> tuple[float, float]:
     """Of the network pruned at `rates`: the default one, and the one with the blocks' weights."""
     default = assembled = pruner.materialize(pruner.plan(rates))
     for student in chosen:
         assembled = with_weights(assembled, student.weights)
-    one, other = (trainer.test_accuracy(m, trainer.dataset.validation) for m in (default, assembled))
+    one, other = (trainer.accuracy(m, trainer.dataset.validation) for m in (default, assembled))
     return one, other
 
 

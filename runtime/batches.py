@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -24,10 +25,12 @@ class Batch:
     labels: np.ndarray
 
 
-def training_batches(split: Split, transform: InputTransform, size: int, count: int, seed: int) -> Iterator[Batch]:
-    """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`."""
+def training_batches(
+    split: Split, transform: InputTransform, size: int, count: int, seed: int, first: int = 0
+) -> Iterator[Batch]:
+    """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`; those from `first` on."""
     schedule = training_schedule(len(split), split.images.shape[2:], transform, size, count, seed)
-    return _ahead(training_batch(split, transform, choice) for choice in schedule)
+    return _ahead(training_batch(split, transform, choice) for choice in islice(schedule, first, None))
 
 
 def training_batch(split: Split, transform: InputTransform, choice: Choice) -> Batch:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -49,7 +50,8 @@ class Split:
 class Dataset:
     """Three splits with common classes. Selection uses `validation`; `test` is for the report alone.
 
-    `splits_training` says that there was no validation split: it was taken out of the training images.
+    `splits_training` says that there was no validation split: it was taken out of the training images. One that has a
+    `source` is pickled as that, and opened again.
     """
 
     classes: tuple[str, ...]
@@ -57,15 +59,39 @@ class Dataset:
     validation: Split
     test: Split | None
     splits_training: bool = False
+    source: DataSource | None = None
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the training and validation data: what a training result depends on."""
-        sha = hashlib.sha256(repr(self.classes).encode())
-        for split in (self.train, self.validation):
+        """A hash of all images, labels and classes."""
+        sha = hashlib.sha256(repr((self.classes, self.splits_training)).encode())
+        for split in filter(None, (self.train, self.validation, self.test)):
             sha.update(np.ascontiguousarray(split.images).data)
             sha.update(split.labels.tobytes())
         return sha.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is not None:
+            return _reopened, (self.source, self.digest)
+        return Dataset, (self.classes, self.train, self.validation, self.test, self.splits_training)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What `load_dataset` was asked for."""
+
+    location: str
+    image_shape: tuple[int, int, int]
+    crop_size: int
+    seed: int
+
+
+def _reopened(source: DataSource, digest: str) -> Dataset:
+    """Raises InputError where the data are no longer what they were."""
+    dataset = load_dataset(source.location, source.image_shape, source.crop_size, source.seed)
+    if dataset.digest != digest:
+        raise InputError("the data are not those that the run began with", source.location)
+    return dataset
 
 
 def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: int = 0, seed: int = 0) -> Dataset:
@@ -104,7 +130,8 @@ def load_dataset(location: str, image_shape: tuple[int, int, int], crop_size: in
             )
     dataset = _with_channels_first(dataset, image_shape[0])
     _check(dataset, image_shape, crop_size, location)
-    return dataset
+    absolute = location if location == "digits" else str(Path(location).absolute())
+    return replace(dataset, source=DataSource(absolute, image_shape, crop_size, seed))
 
 
 def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol
@@ -17,18 +17,27 @@ from wootz.runtime.session import TrainingSession
 OnStep = Callable[[int, np.ndarray], None]
 """Called after each step with the number of steps done and the losses of that one."""
 
+Curve = tuple[tuple[int, float], ...]
+"""(steps done, accuracy) pairs, ascending."""
+
 
 @dataclass(frozen=True)
 class History:
     """`losses` [steps, losses]; `accuracies` as (steps done, accuracy) pairs; `seconds` of training alone.
 
     `diverged` has the losses that were not finite, or whose weights are not, with the step at which that was seen.
+    `ended` is what `ends` said, empty where all steps were made, or no loss was left.
     """
 
     losses: np.ndarray
-    accuracies: tuple[tuple[int, float], ...] = ()
+    accuracies: Curve = ()
     seconds: float = 0.0
-    diverged: dict[str, int] = field(default_factory=dict)
+    diverged: Mapping[str, int] = field(default_factory=dict)
+    ended: str = ""
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
 
 
 class Steps(Protocol):
@@ -76,21 +85,31 @@ def train(
     *,
     on_step: OnStep | None = None,
     measure_accuracy: Callable[[], float] | None = None,
+    ends: Callable[[Curve], str] | None = None,
+    on_look: Callable[[History], None] | None = None,
+    begun: History | None = None,
 ) -> History:
     """Makes the solver's `max_iter` steps, with its learning rates.
 
-    `measure_accuracy` is called every `test_interval` steps; its time is not counted. In a joint graph losses are
-    independent: one that is no longer finite is recorded in `diverged` with its step, and the others go on. The
-    training ends early when none is left. Losses are those before a step: what the last one did is seen by the weights,
-    which are looked at once, at the end. `on_step` hears of a step that is a multiple of `snapshot` or `display`
-    before another one is made, of other steps perhaps later.
+    `measure_accuracy` is called every `test_interval` steps; its time is not counted. After that `ends` may end the
+    training: it gets all accuracies so far and gives the reason, or nothing. In a joint graph losses are independent:
+    one that is no longer finite is recorded in `diverged` with its step, and the others go on. The training ends early
+    when none is left. Losses are those before a step: what the last one did is seen by the weights, which are looked at
+    once, at the end. `on_step` hears of a step that is a multiple of `snapshot` or `display` before another one is
+    made, of other steps perhaps later. `on_look` is called whenever the state is that after the last step heard of: a
+    training that has `begun` continues from what it saw.
     """
+    begun = begun or History(np.empty((0, len(steps.names)), np.float32))
     history = np.empty((solver.max_iter, len(steps.names)), np.float32)
-    accuracies: list[tuple[int, float]] = []
-    diverged: dict[str, int] = {}
-    done, seconds = 0, 0.0
+    done, seconds, ended = begun.steps, begun.seconds, begun.ended
+    history[:done] = begun.losses
+    accuracies, diverged = list(begun.accuracies), dict(begun.diverged)
+
+    def so_far() -> History:
+        return History(history[:done], tuple(accuracies), seconds, dict(diverged), ended)
+
     begin = time.perf_counter()
-    while done < solver.max_iter and len(diverged) < len(steps.names):
+    while done < solver.max_iter and len(diverged) < len(steps.names) and not ended:
         made = steps.advance(done, _next_stop(solver, done))
         if not len(made):
             break
@@ -105,15 +124,18 @@ def train(
             if on_step is not None:
                 on_step(done, losses)
         else:
+            seconds += time.perf_counter() - begin
             if measure_accuracy is not None and solver.test_interval and done % solver.test_interval == 0:
-                seconds += time.perf_counter() - begin
                 accuracies.append((done, measure_accuracy()))
-                begin = time.perf_counter()
+                ended = ends(tuple(accuracies)) if ends is not None else ""
+            if on_look is not None:
+                on_look(so_far())
+            begin = time.perf_counter()
     seconds += time.perf_counter() - begin
     if done:
         for name in steps.diverged():
             diverged.setdefault(name, done)
-    return History(history[:done], tuple(accuracies), seconds, diverged)
+    return so_far()
 
 
 def _next_stop(solver: Solver, done: int) -> int:

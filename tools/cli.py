@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
@@ -54,8 +56,16 @@ def main() -> None:
     run_command(wootz, sys.argv[1:])
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def run_command(command: click.Command, arguments: Sequence[str]) -> None:
-    """Runs `command` and exits: 0 done, 1 the input is at fault (one line), 2 usage, 130 interrupted."""
+    """Runs `command` and exits: 0 done, 1 the input is at fault (one line), 2 usage, 130 interrupted.
+
+    SIGTERM ends it as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     debug = DEBUG in arguments
     try:
         result: Any = command.main([a for a in arguments if a != DEBUG], standalone_mode=False)

@@ -22,9 +22,10 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.dataset import load_dataset
+from wootz.runtime.executors.team import Team
+from wootz.runtime.job import Job
 from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.resident import keeps_on_device
-from wootz.runtime.run import Job
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
 
@@ -39,8 +40,8 @@ def run_name(model: str | None) -> str:
     return path.parent.name if path.stem == "net" else path.stem
 
 
-def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes: int) -> Job:
-    """The job of `wootz run MODEL` with its command-line options, by name. Raises WootzError for any fault of them."""
+def make_job(model: str | None, out: Path, options: Mapping[str, Any], team: Team) -> Job:
+    """The job of `wootz run MODEL` with its options, by name, for a `team`. Raises WootzError for any fault of them."""
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     network_file = str(folder / "net.prototxt") if folder else str(model)
     files = _Files(folder, options)
@@ -81,7 +82,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         baseline=options["baseline"],
         identifier=options["identifier"],
         groups=options["groups"],
-        memory_budget=_memory_budget(options, device, processes),
+        memory_budget=_memory_budget(options, device, team.per_machine),
         criterion=options["criterion"],
         target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
         device=device,
@@ -89,6 +90,9 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
         data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
         precision=options["precision"],
         checks_pruned=options["check"],
+        ends_early=options["early_end"],
+        gives_up=options["give_up"],
+        static=options["static"],
         seed=options["seed"],
         notes=(
             *device_notes,
@@ -97,7 +101,7 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], processes
             *gap_notes(network.model, modules),
             *warnings,
             *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
-            *_machine_notes(solver, processes),
+            *_machine_notes(solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
     )

@@ -35,6 +35,8 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
     if result.baseline is not None:
         _add_exploration(table, "default", result.baseline, result, 0.0)
     console.print(table)
+    if reused := _reused(result):
+        console.print(reused, highlight=False, soft_wrap=True)
     if result.best is not None:
         rates = format_configuration(result.best.configuration)
         console.print(f"best:   {folder / BEST_FILE}  {rates}", highlight=False, soft_wrap=True, markup=False)
@@ -50,6 +52,25 @@ def _add_exploration(table: Table, title: str, found: Exploration, result: RunRe
     share = f"{100 * best.model_size / result.full.model_size:.0f} %"
     accuracies = (_percent(best.accuracy), _percent(best.test_accuracy))
     table.add_row(title, f"{best.model_size:,}", share, *accuracies, tried, time)
+
+
+def _reused(result: RunResult) -> str:
+    """`reused: 31 of 48 blocks, 12 of 20 networks known: 14 min saved`; nothing where nothing was."""
+    reuse, counts = result.reuse, []
+    for noun, known, all_ in (
+        ("blocks", reuse.blocks, len(result.blocks)),
+        ("networks", reuse.networks, result.networks_evaluated),
+        ("default networks", reuse.baseline_networks, result.baseline.networks_evaluated if result.baseline else 0),
+    ):
+        if known:
+            counts.append(f"{known} of {all_} {noun}")
+    if reuse.teacher:
+        counts.insert(0, "the full network")
+    return f"reused: {', '.join(counts)} known: {_duration(reuse.seconds_saved)} saved" if counts else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def _time(seconds: float) -> str:

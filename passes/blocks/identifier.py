@@ -32,7 +32,7 @@ from typing import Literal
 
 from wootz.passes.blocks.sequitur import Grammar, infer_grammar
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
-from wootz.passes.plan.subspace import Configuration, Subspace
+from wootz.passes.plan.subspace import Configuration, Rate, Subspace
 
 Method = Literal["paper", "maximal"]
 
@@ -50,13 +50,10 @@ def identify_blocks(
 
     A subspace of a single network has no blocks, since nothing is shared.
     """
-    numbers: dict[Symbol, int] = {}
-    networks = [
-        tuple(numbers.setdefault(symbol, len(numbers)) for symbol in symbols(configuration, sources))
-        for configuration in subspace.configurations
-    ]
+    alphabet = Alphabet(sources or {})
+    networks = [alphabet.spell(configuration) for configuration in subspace.configurations]
     runs = _paper_runs(networks) if method == "paper" else _maximal_runs(networks)
-    letters = list(numbers)
+    letters = alphabet.letters
     block_of: dict[int, TuningBlock] = {}
     for run in runs:
         block = TuningBlock(tuple(letters[number] for number in run))
@@ -66,13 +63,36 @@ def identify_blocks(
     return BlockPlan(tuple(blocks), tuple(_composite_vector(network, block_of) for network in networks))
 
 
+class Alphabet:
+    """The symbols of a subspace, numbered in the order in which they are met; for `sources` see `identify_blocks`."""
+
+    def __init__(self, sources: Mapping[int, Sequence[int]], is_open: bool | None = None):
+        self._sources = sources
+        self._is_open = bool(sources) if is_open is None else is_open
+        self._numbers: dict[tuple[int, Rate, tuple[Rate, ...]], int] = {}
+
+    def spell(self, configuration: Configuration) -> Network:
+        """The numbers of a configuration's symbols."""
+        numbers, sources = self._numbers, self._sources
+        return tuple(
+            numbers.setdefault(
+                (module, rate, tuple(configuration[s] for s in sources[module]) if module in sources else ()),
+                len(numbers),
+            )
+            for module, rate in enumerate(configuration)
+        )
+
+    @property
+    def letters(self) -> list[Symbol]:
+        """The symbols by their numbers."""
+        return [Symbol(*letter, is_open=self._is_open) for letter in self._numbers]
+
+
 def symbols(configuration: Configuration, sources: Mapping[int, Sequence[int]] | None = None) -> tuple[Symbol, ...]:
     """The configuration as a string of symbols; for `sources` see `identify_blocks`."""
-    sources = sources or {}
-    return tuple(
-        Symbol(module, rate, tuple(configuration[s] for s in sources.get(module, ())), is_open=bool(sources))
-        for module, rate in enumerate(configuration)
-    )
+    alphabet = Alphabet(sources or {})
+    alphabet.spell(configuration)
+    return tuple(alphabet.letters)
 
 
 def _composite_vector(network: Network, block_of: dict[int, TuningBlock]) -> tuple[TuningBlock | None, ...]:

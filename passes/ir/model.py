@@ -115,6 +115,10 @@ class Model:
         _numpy_element_types(graph)
         return Model(graph, modules, metadata, header, source_opset)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as its ONNX model: a graph of nodes that know each other is too deep for pickle."""
+        return _from_bytes, (self.to_proto().SerializeToString(),)
+
     def to_proto(self, opset: int = OPSET) -> onnx.ModelProto:
         """The ONNX model, of opset 18 or another, with the module table in its `metadata_props`.
 
@@ -185,6 +189,10 @@ def _with_encoded_constants(graph: Graph) -> Graph:
         if tensor.values.dtype.kind not in "biufc":
             tensor.values = LazyValues(onnx.numpy_helper.from_array(tensor.values, tensor.name))
     return copied
+
+
+def _from_bytes(content: bytes) -> Model:
+    return Model.from_proto(onnx.ModelProto.FromString(content))
 
 
 def copy_graph(graph: Graph) -> Graph:

@@ -2,7 +2,6 @@
 
 from wootz.runtime.store.entry import Checkpoint, Entry
 from wootz.runtime.store.lease import Lease
-from wootz.runtime.store.result_store import ResultStore, Stored, digest
 from wootz.runtime.store.store import Store
 
-__all__ = ["Checkpoint", "Entry", "Lease", "ResultStore", "Store", "Stored", "digest"]
+__all__ = ["Checkpoint", "Entry", "Lease", "Store"]

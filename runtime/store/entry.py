@@ -2,7 +2,8 @@
 
     wootz entry 1\\n
     SHA-256 of the next line, in hexadecimal\\n
-    {"key": …, "kind": …, "what": …, "seconds": …, "record": …, "arrays": [[name, dtype, shape], …], "sha256": …}\\n
+    {"key": …, "kind": …, "what": …, "seconds": …, "by": …, "record": …, "arrays": [[name, dtype, shape], …],
+     "sha256": …}\\n
     the arrays' bytes, one after another: C order, little-endian
 
 The header's `sha256` is that of the arrays' bytes, so that the second line covers the whole file. The bytes follow from
@@ -43,7 +44,6 @@ TRIES = 3
 """A file may be replaced while it is read."""
 ARRAY_KINDS = "biufc"
 """numpy's letters for booleans, integers, floating-point and complex numbers."""
-DTYPE = re.compile(rf"[<|][{ARRAY_KINDS}]\d+")
 
 
 class Damaged(Exception):
@@ -75,7 +75,8 @@ class ArrayType:
 class Entry:
     """What an entry says of itself; the arrays are read apart.
 
-    `what` tells people what was computed, `seconds` how long that took. `size` is the file's, in bytes.
+    `what` tells people what was computed, `seconds` how long that took, `by` for which run. `size` is the file's, in
+    bytes.
     """
 
     key: str
@@ -86,6 +87,7 @@ class Entry:
     arrays: tuple[ArrayType, ...]
     checksum: str
     size: int
+    by: str
 
 
 def check_key(key: str) -> str:
@@ -96,7 +98,13 @@ def check_key(key: str) -> str:
 
 
 def encode(
-    key: str, kind: Kind, what: str, seconds: float, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    key: str,
+    kind: Kind,
+    what: str,
+    seconds: float,
+    record: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    by: str = "",
 ) -> list[bytes | memoryview]:
     """The pieces of an entry's file, the arrays as views where their memory is what the file holds."""
     prepared = {name: _stored_form(name, array) for name, array in arrays.items()}
@@ -109,6 +117,7 @@ def encode(
         "kind": kind,
         "what": what,
         "seconds": seconds,
+        "by": by,
         "record": record,
         "arrays": [[name, array.dtype.str, array.shape] for name, array in prepared.items()],
         "sha256": checksum.hexdigest(),
@@ -196,7 +205,7 @@ def _read_header(stream: BinaryIO, key: str) -> Entry:
     size = os.fstat(stream.fileno()).st_size
     try:
         entry = _entry(json.loads(line), size)
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Damaged(f"its header is not what belongs there ({error})") from error
     if entry.key != key:
         raise Damaged(f"it is the entry of another key, {entry.key[:80]}")
@@ -212,15 +221,16 @@ def _entry(header: dict[str, Any], size: int) -> Entry:
     if header["kind"] == "failed" and not isinstance(header["record"]["reason"], str):
         raise ValueError("reason")
     arrays = tuple(_array_type(*array) for array in header["arrays"])
-    texts = (str(header[name]) for name in ("key", "kind", "what", "sha256"))
-    key, kind, what, checksum = texts
-    return Entry(key, kind, what, float(header["seconds"]), header["record"], arrays, checksum, size)  # type: ignore[arg-type]
+    key, kind, what, by, checksum = (str(header[name]) for name in ("key", "kind", "what", "by", "sha256"))
+    seconds, record = float(header["seconds"]), header["record"]
+    return Entry(key, kind, what, seconds, record, arrays, checksum, size, by)  # type: ignore[arg-type]
 
 
 def _array_type(name: str, dtype: str, shape: list[int]) -> ArrayType:
-    if not DTYPE.fullmatch(dtype) or not all(type(extent) is int and extent >= 0 for extent in shape):
-        raise ValueError(f"array {name[:80]!r}")
-    return ArrayType(str(name), np.dtype(dtype), tuple(shape))
+    array = ArrayType(str(name), np.dtype(str(dtype)), tuple(shape))
+    if array.dtype.kind not in ARRAY_KINDS or not all(type(extent) is int and extent >= 0 for extent in array.shape):
+        raise ValueError(f"array {array.name[:80]!r}")
+    return array
 
 
 def skip_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
@@ -240,10 +250,7 @@ def load_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
     checksum = hashlib.sha256()
     arrays = {}
     for described in entry.arrays:
-        try:
-            array = np.empty(described.shape, described.dtype)
-        except (ValueError, OverflowError) as error:
-            raise Damaged(f"its header is not what belongs there ({error})") from error
+        array = np.empty(described.shape, described.dtype)
         view = _bytes_of(array)
         if stream.readinto(view) != len(view):  # type: ignore[attr-defined]
             raise Damaged("its arrays are truncated")

@@ -117,12 +117,15 @@ class Store:
         entry = self.entry(key)
         return entry.record if entry is not None and entry.kind == "trained" else None
 
-    def put(self, key: str, outcome: Outcome, *, what: str, seconds: float) -> None:
-        """Keeps `outcome`, durably when this returns. `what` tells people what it is, `seconds` how long it took."""
+    def put(self, key: str, outcome: Outcome, *, what: str, seconds: float, by: str = "") -> None:
+        """Keeps `outcome`, durably when this returns.
+
+        `what` tells people what it is, `seconds` how long it took; `by` is the run that it was computed for.
+        """
         if isinstance(outcome, Failed):
-            self._write(self.layout.entry(key), key, "failed", what, seconds, {"reason": outcome.reason}, {})
+            self._write(self.layout.entry(key), key, "failed", what, seconds, {"reason": outcome.reason}, {}, by)
         else:
-            self._write(self.layout.entry(key), key, "trained", what, seconds, outcome.record, outcome.weights)
+            self._write(self.layout.entry(key), key, "trained", what, seconds, outcome.record, outcome.weights, by)
 
     def put_checkpoint(
         self,
@@ -259,8 +262,9 @@ class Store:
         seconds: float,
         record: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
+        by: str = "",
     ) -> None:
-        pieces = encode(key, kind, what, seconds, record, arrays)
+        pieces = encode(key, kind, what, seconds, record, arrays, by)
         if self._user is not None:
             self._user.uses(key)
         with writing(file):

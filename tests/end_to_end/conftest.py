@@ -57,6 +57,8 @@ def finished_run(job_files, tmp_path_factory) -> Path:
     """The directory of a whole run, with the baseline, on one thread."""
     pytest.importorskip("sklearn")
     out = tmp_path_factory.mktemp("runs") / "short"
-    done = run_wootz("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WOOTZ_STORE", str(out.parent / "store"))
+        done = run_wootz("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", out)
     assert done.code == 0, done.err
     return out

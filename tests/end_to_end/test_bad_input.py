@@ -106,7 +106,7 @@ def test_a_network_with_another_number_of_classes(wootz, job_files, tmp_path):
 def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    done = wootz("run", job_files, "--data", "digits", "--out", "mine", "--overwrite", cwd=tmp_path)
+    done = wootz("run", job_files, "--data", "digits", "--out", "mine", "--fresh", cwd=tmp_path)
     assert_refused(done, tmp_path, "choose another --out")
     assert (tmp_path / "mine" / "thesis.txt").exists()
 
@@ -148,8 +148,8 @@ def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
         job_files / "pretrain.prototxt", "--subspace", job_files / "subspace.json", "--data", "digits",
         "--objective", objective, "--out", tmp_path / "out",
     )  # fmt: skip
-    for resume in ((), ("--resume",)):
-        done = wootz(*job, *resume)
+    for _ in range(2):
+        done = wootz(*job)
         assert done.code == 1
         assert done.err.startswith("error: none of the 4 networks could be trained: the training diverged, the loss")
         assert len(done.err.splitlines()) == 1
@@ -163,8 +163,8 @@ def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
 def test_a_full_network_that_diverges_ends_the_run_and_is_not_trained_again(wootz, job_files, tmp_path):
     solver = "base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16"
     (tmp_path / "teacher.prototxt").write_text(solver)
-    for resume in ((), ("--resume",)):
-        done = run_with(wootz, job_files, tmp_path, "--teacher-solver", "teacher.prototxt", *resume)
+    for _ in range(2):
+        done = run_with(wootz, job_files, tmp_path, "--teacher-solver", "teacher.prototxt")
         assert done.code == 1
         assert done.err.startswith("error: the full network could not be trained: the training diverged")
         assert len(done.err.splitlines()) == 1

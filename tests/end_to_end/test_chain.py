@@ -36,7 +36,7 @@ def run_job(wootz, folder, configurations):
         1,
         "--out",
         "out",
-        "--overwrite",
+        "--fresh",
     )
     done = wootz("run", ".", *options, cwd=folder)
     assert done.code == 0, done.err

@@ -76,7 +76,7 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
     splits = {"train": data.train, "val": data.validation}
     rows = {f"x_{name}": split.images.transpose(0, 2, 3, 1) for name, split in splits.items()}
     np.savez(tmp_path / "rows.npz", **rows, y_train=data.train.labels, y_val=data.validation.labels)
-    for options in ((), ("--data", "rows.npz", "--overwrite")):
+    for options in ((), ("--data", "rows.npz", "--fresh")):
         done = run(wootz, job_files, tmp_path, "--output", "y", "--size", 8, "--criterion", "taylor", *options)
         assert done.code == 0, done.err
         for said in ("outputs left out: p", "the batch, fixed to 1", "uint8 is now float32", "images are 8x8",
@@ -125,24 +125,22 @@ def test_without_a_gpu_the_solvers_mode_is_a_note_and_the_option_an_error(wootz,
     assert done.out.splitlines()[0].endswith(": this runs on the CPU.")
 
 
-def test_a_run_that_was_killed_early_is_continued_or_overwritten(wootz, job_files, tmp_path):
-    """`teacher.onnx` is there before the first block."""
+def test_a_run_that_was_killed_early_goes_on(wootz, job_files, tmp_path):
+    """`teacher.onnx` may be there, and nothing else."""
     write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", f"{MODULES} v = Flatten(p) y = MatMul(v, fc)")
     (tmp_path / "out").mkdir()
     save(load(tmp_path / "net.onnx"), tmp_path / "out" / "teacher.onnx")
-    assert "already holds a run" in run(wootz, job_files, tmp_path).err
-    for option in ("--resume", "--overwrite"):
-        done = run(wootz, job_files, tmp_path, option)
+    for options, trains in (((), True), ((), False), (("--fresh",), False)):
+        done = run(wootz, job_files, tmp_path, *options)
         assert done.code == 0, done.err
-    assert done.out.count("taken from the store") == 0, "--overwrite starts anew"
-    assert "steps/s" in done.out
+        assert ("steps/s" in done.out) == trains, "what is in the store is not trained again"
 
 
 def test_how_pixels_become_the_input_is_said_or_noted(wootz, job_files, tmp_path):
     """Caffe's order of channels is Caffe's alone."""
     write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", f"{MODULES} v = Flatten(p) y = MatMul(v, fc)")
     note = "it is given RGB pixels from 0 to 255 as they are"
-    for options, noted in (((), True), (("--scale", "0.01", "--overwrite"), False)):
+    for options, noted in (((), True), (("--scale", "0.01", "--fresh"), False)):
         done = run(wootz, job_files, tmp_path, *options)
         assert done.code == 0, done.err
         assert (note in done.out) == noted

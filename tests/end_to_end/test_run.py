@@ -1,6 +1,7 @@
 """The main job from files to files, as a user runs it."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from shutil import which
@@ -100,13 +101,18 @@ def test_the_same_job_finds_the_same(wootz, finished_run, result, job_files, tmp
     assert (tmp_path / "again" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
 
 
-def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_files, tmp_path):
-    pytest.importorskip("mpi4py")
-    mpiexec = which("mpiexec", path=str(Path(sys.executable).parent)) or which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("no mpiexec: the extra 'mpi' brings one")
+@pytest.mark.parametrize("kind", ["local", "static", "MPI"])
+def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_files, tmp_path, kind):
+    before: tuple[str, ...] = ()
+    options = ("--workers", 2, *(("--static",) if kind == "static" else ()))
+    if kind == "MPI":
+        pytest.importorskip("mpi4py")
+        mpiexec = which("mpiexec", path=str(Path(sys.executable).parent)) or which("mpiexec")
+        if mpiexec is None:
+            pytest.skip("no mpiexec: the extra 'mpi' brings one")
+        before, options = (mpiexec, "-n", "2"), ()
     arguments = ("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", tmp_path / "two")
-    done = wootz(*arguments, before=(mpiexec, "-n", "2"))
+    done = wootz(*arguments, *options, before=before)
     assert done.code == 0, done.err
     two = RunResult.load(tmp_path / "two")
     assert two.environment.workers == 2
@@ -116,17 +122,44 @@ def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_file
     assert (tmp_path / "two" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
 
 
-def test_a_run_directory_is_not_overwritten_unasked_and_resuming_trains_nothing_again(wootz, finished_run, job_files):
+def test_another_job_is_refused_and_the_same_one_trains_nothing_again(wootz, finished_run, job_files, monkeypatch):
     before = (finished_run / "best.onnx").read_bytes()
+    result = (finished_run / "result.json").read_bytes()
     arguments = ("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", finished_run)
-    refused = wootz(*arguments)
+    refused = wootz(*arguments, "--objective", "max Accuracy constraint ModelSize < 1.0 * full")
     assert refused.code == 1
-    assert "--resume" in refused.err
+    assert re.search(r"holds a run with objective '.*' instead of '.*': --fresh replaces it", refused.err)
     assert len(refused.err.splitlines()) == 1
-    resumed = wootz(*arguments, "--resume")
-    assert resumed.code == 0, resumed.err
-    assert "steps/s" not in resumed.out
+    assert (finished_run / "result.json").read_bytes() == result
+    monkeypatch.setenv("WOOTZ_STORE", str(finished_run.parent / "store"))
+    again = wootz(*arguments)
+    assert again.code == 0, again.err
+    assert "steps/s" not in again.out
     assert (finished_run / "best.onnx").read_bytes() == before
+    assert without_times(finished_run) == without_times_of(json.loads(result))
+
+
+def test_another_objective_reuses_what_fits(wootz, finished_run, result, job_files, tmp_path, monkeypatch):
+    monkeypatch.setenv("WOOTZ_STORE", str(finished_run.parent / "store"))
+    arguments = ("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", tmp_path / "smallest")
+    done = wootz(*arguments, "--objective", "min ModelSize constraint Accuracy >= 0", "--no-early-end")
+    assert done.code == 0, done.err
+    assert "steps/s" not in done.out
+    smallest = RunResult.load(tmp_path / "smallest")
+    assert smallest.best.model_size == min(n.model_size for n in result.networks)
+    assert (smallest.reuse.blocks, smallest.reuse.networks) == (len(result.blocks), 1)
+    assert "5 of 5 blocks, 1 of 1 networks known" in done.out
+
+
+def without_times(folder):
+    return without_times_of(json.loads((folder / "result.json").read_text()))
+
+
+def without_times_of(table):
+    """What of a result has to be the same whenever and however often a run was continued."""
+    if isinstance(table, dict):
+        return {k: without_times_of(v) for k, v in table.items() if k not in ("seconds", "seconds_saved")}
+    return [without_times_of(value) for value in table] if isinstance(table, list) else table
 
 
 def test_the_normalisation_can_be_part_of_the_network(wootz, job_files, finished_run, tmp_path, photographs):

@@ -7,8 +7,8 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.dataset import Dataset
 from wootz.runtime.session import Device
-from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import Trainer
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.trainer import Trainer
 
 SOLVER = Solver(base_lr=0.1, momentum=0.9, max_iter=40, batch_size=16)
 
@@ -29,7 +29,7 @@ def trainer(dataset, tmp_path):
             test_transform=as_it_is,
             target="onnx",
             device=Device(threads=1),
-            store=ResultStore(tmp_path / "store"),
+            store=Store.open(tmp_path / "store"),
             precision=precision,
         )
 
@@ -37,15 +37,13 @@ def trainer(dataset, tmp_path):
 
 
 def test_a_network_is_trained_in_float16_and_kept_in_float32(network, trainer):
-    trained = trainer("float16").fine_tune(network, SOLVER, "half")
-    assert trained.final_accuracy == 1.0
+    half = trainer("float16")
+    trained = half.store.get(half.fine_tune(network, SOLVER, "half").key)
+    assert trained.record["curve"][-1] == [40, 1.0]
     assert {w.dtype for w in trained.weights.values()} == {np.dtype(np.float32)}
 
 
 def test_the_precision_is_part_of_the_key(network, trainer):
     in_half = trainer("float16").fine_tune(network, SOLVER, "half")
-    assert trainer("float32").stored_weights(network, SOLVER) is None
-    stored = trainer("float16").stored_weights(network, SOLVER)
-    assert stored is not None
-    for name, values in in_half.weights.items():
-        np.testing.assert_array_equal(stored[name], values)
+    assert trainer("float16").fine_tune(network, SOLVER, "again") == in_half
+    assert trainer("float32").fine_tune(network, SOLVER, "whole").key != in_half.key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,14 +17,22 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.runtime import run as run_module
-from wootz.runtime.cluster import SingleProcess
+from wootz.runtime import plan as plan_module
 from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.events import EventLog
+from wootz.runtime.executors.shares import shared_machine
+from wootz.runtime.executors.this_process import ThisProcess
+from wootz.runtime.job import Job
 from wootz.runtime.progress import Progress
-from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, block_text
-from wootz.runtime.run import Job, run
+from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
+from wootz.runtime.run import run
 from wootz.runtime.session import Device
-from wootz.runtime.trainer import Trainer
+from wootz.runtime.store import Store
+from wootz.runtime.tasks import workshop as workshop_module
+from wootz.runtime.tasks.perform import Site, perform, provide
+from wootz.runtime.tasks.trainer import Trainer
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
 
 MODULES = "".join(
     f"""
@@ -70,7 +79,15 @@ def job(tmp_path, prototxt, split) -> Job:
 
 
 def finished(job: Job) -> RunResult:
-    return run(job, SingleProcess(), Progress())
+    """The result of a run in this process, with a store of its own."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    store = Store.open(job.out / "store")
+    site = Site(job.out, store.folder)
+    workshop = Workshop(job, store)
+    provide(site, workshop)
+    this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
+    with this_process as engine, EventLog(job.out / "events.jsonl") as log:
+        return run(workshop, engine, "this process", Watch(log, job, Progress()))
 
 
 def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
@@ -78,9 +95,8 @@ def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
     assert found.full.accuracy > 0.95
     assert found.full.test_accuracy < 0.3
     for exploration in (found.block_trained, found.baseline):
-        best = exploration.best
-        assert best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
-        assert best.test_accuracy < 0.3
+        assert exploration.best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
+        assert exploration.best.test_accuracy < 0.3
     assert RunResult.load(job.out) == found
 
 
@@ -88,19 +104,20 @@ def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, m
     trained = []
     fine_tune, pretrain = Trainer.fine_tune, Trainer.pretrain
 
-    def watch_networks(self, model, solver, title):
-        trained.append((title.split()[0], solver.random_seed))
-        return fine_tune(self, model, solver, title)
+    def watch_networks(self, model, solver, title, *rest, **options):
+        trained.append((" ".join(title.split()[:2]), solver.random_seed))
+        return fine_tune(self, model, solver, title, *rest, **options)
 
-    def watch_blocks(self, pruner, blocks, solver, title):
-        trained.extend((f"block {block}", solver.random_seed) for block in blocks)
-        return pretrain(self, pruner, blocks, solver, title)
+    def watch_blocks(self, pruner, keys, solver, title):
+        trained.extend((f"block {block}", solver.random_seed) for block in keys)
+        return pretrain(self, pruner, keys, solver, title)
 
     monkeypatch.setattr(Trainer, "fine_tune", watch_networks)
     monkeypatch.setattr(Trainer, "pretrain", watch_blocks)
     found = finished(replace(job, baseline=True))
     blocks = [("block 1(0.5)", 3), ("block 1(0.75)", 3), ("block 2(0.5)", 3)]
-    assert trained == [("full", 1), *blocks, *[("block-trained", 2)] * 4, *[("default", 2)] * 4]
+    networks = [*[("block-trained network", 2)] * 4, *[("default network", 2)] * 4]
+    assert trained == [("the full", 1), *blocks, *networks]
     assert [(block_text(b.symbols, found.modules), type(b), b.networks) for b in found.blocks] == [
         ("1(0.5)", TrainedBlockResult, 2), ("1(0.75)", TrainedBlockResult, 2), ("2(0.5)", TrainedBlockResult, 2),
     ]  # fmt: skip
@@ -124,12 +141,11 @@ def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, m
 
 def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(job):
     found = finished(replace(job, objective=parse_objective("min ModelSize constraint Accuracy >= full - 0.1", "test")))
-    best = found.best
     written = load(job.out / "best.onnx").graph
     trained = ("weight", "bias", "scale")
-    assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == best.model_size
-    assert [n.index for n in found.block_trained.evaluated] == [best.index], "it ends the exploration"
-    assert best.configuration == (0.75, 0.5), "the smallest comes first"
+    assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == found.best.model_size
+    assert found.best.configuration == (0.75, 0.5), "the smallest comes first"
+    assert [type(n) for n in found.networks[1:]] == [UntriedNetworkResult] * 3, "it ends the exploration"
 
 
 def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch):
@@ -151,10 +167,10 @@ def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(j
         raise WootzError("it differs")
 
     rehearsed = []
-    monkeypatch.setattr(run_module, "representatives", lambda configurations: rehearsed)
-    monkeypatch.setattr(run_module, "check_pruned", fail)
+    monkeypatch.setattr(plan_module, "representatives", lambda configurations: rehearsed)
+    monkeypatch.setattr(workshop_module, "check_pruned", fail)
     found = finished(job)
-    assert {type(n) for n in found.block_trained.evaluated} == {FailedNetworkResult}
+    assert {type(n) for n in found.networks} == {FailedNetworkResult}
     assert found.best is None
     assert finished(replace(job, checks_pruned=False, out=job.out / "other")).best is not None
 
@@ -162,16 +178,16 @@ def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(j
 @pytest.mark.parametrize("criterion", ["apoz", "taylor"])
 def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job, criterion, monkeypatch):
     seen = []
-    of = run_module.BlockPruner.of
+    with_weights = workshop_module.BlockPruner.with_weights
 
-    def watch(model, criterion="l1", **options):
-        seen.append((criterion, options.get("sample")))
-        return of(model, criterion, **options)
+    def watch(self, weights, criterion=None, sample=None):
+        seen.append((self.planner.criterion, criterion, sample))
+        return with_weights(self, weights, criterion, sample)
 
-    monkeypatch.setattr(run_module.BlockPruner, "of", staticmethod(watch))
+    monkeypatch.setattr(workshop_module.BlockPruner, "with_weights", watch)
     found = finished(replace(job, criterion=criterion, test_transform=replace(TRANSFORM, scale=(0.5,))))
     assert found.block_trained.trained
-    (first, nothing), (second, sample) = seen
-    assert (first, nothing, second) == ("l1", None, criterion)
+    ((untrained, trained, sample),) = seen
+    assert (untrained, trained) == ("l1", criterion)
     np.testing.assert_array_equal(sample.feeds["labels"], job.dataset.train.labels)
     np.testing.assert_allclose(sample.feeds["data"], job.dataset.train.images * np.float32(0.5))

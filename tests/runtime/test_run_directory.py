@@ -1,9 +1,16 @@
-"""What a run may write into, what it clears, and what it leaves."""
+"""What a run may write into, what it continues, what it clears, and what it leaves."""
+
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.run_directory import check_run_directory, prepare_run_directory
+from wootz.runtime.run_directory import open_run_directory, run_inputs
+
+INPUTS = {"objective": "min ModelSize", "subspace": "0" * 64, "--seed": "0"}
 
 
 def folder_with(root, names):
@@ -17,62 +24,113 @@ def folder_with(root, names):
     return root
 
 
+def begun(folder, inputs=INPUTS, fresh=False):
+    """The id of a run that begins, or goes on, in `folder`, and ends."""
+    with open_run_directory(folder, fresh) as directory:
+        directory.claim(inputs)
+        return directory.id
+
+
+def files(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
+
+
 @pytest.mark.parametrize(
-    "names",
-    [
-        ["teacher.onnx"],
-        [".teacher.onnx.123"],
-        ["teacher.onnx", "snapshots/full_iter_10.npz"],
-        ["store/"],
-        ["result.json", "report.html", "notes.txt"],
-        ["store/abc.npz", "notes.txt"],
-        ["events.jsonl"],
-    ],
+    "names", [["thesis.txt"], ["teacher.onnx", "thesis.txt"], [".hidden"], ["plot.png"], ["store/"]]
 )
-def test_a_run_that_was_killed_at_any_time_is_known_as_one(tmp_path, names):
-    folder = folder_with(tmp_path, names)
-    with pytest.raises(WootzError, match="already holds a run: --resume"):
-        check_run_directory(folder, resume=False, overwrite=False)
-    check_run_directory(folder, resume=True, overwrite=False)
-    check_run_directory(folder, resume=False, overwrite=True)
-
-
-@pytest.mark.parametrize("names", [["thesis.txt"], ["teacher.onnx", "thesis.txt"], [".hidden"], ["plot.png"]])
 def test_other_files_are_not_touched(tmp_path, names):
     folder = folder_with(tmp_path, names)
-    for resume, overwrite in ((False, False), (True, False), (False, True)):
+    before = files(folder)
+    for fresh in (False, True):
         with pytest.raises(WootzError, match="files that are not a run's"):
-            check_run_directory(folder, resume, overwrite)
+            begun(folder, fresh=fresh)
+    assert files(folder) == before
 
 
-def test_a_new_or_an_empty_folder_will_do(tmp_path):
-    check_run_directory(tmp_path, False, False)
-    check_run_directory(tmp_path / "new" / "er", False, False)
-    prepare_run_directory(tmp_path / "new" / "er", keep_store=False)
-    with pytest.raises(WootzError, match="already holds a run"):
-        check_run_directory(tmp_path / "new" / "er", False, False)
+def test_a_new_or_an_empty_folder_will_do_and_the_same_job_goes_on(tmp_path):
+    for folder in (tmp_path / "empty", tmp_path / "new" / "er"):
+        if folder.name == "empty":
+            folder.mkdir()
+        first = begun(folder)
+        assert begun(folder) == first
+        assert run_inputs(folder) == INPUTS
+        assert begun(folder, fresh=True) != first
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_what_was_trained_is_kept_or_not_and_results_never(tmp_path, keep):
-    trained = ["store/abc.npz", "snapshots/full_iter_10.npz", "events.jsonl"]
-    written = [
-        "best.onnx",
-        "teacher.onnx",
-        "result.json",
-        "report.html",
-        "sizes.png",
-        ".best.onnx.12",
-        "store/.a.npz.7",
-    ]
-    folder_with(tmp_path, [*trained, *written, "notes.txt"])
-    prepare_run_directory(tmp_path, keep_store=keep)
-    assert (tmp_path / "store").is_dir()
-    assert [(tmp_path / name).exists() for name in trained] == [keep] * 3
-    assert not [name for name in written if (tmp_path / name).exists()]
-    assert (tmp_path / "notes.txt").exists()
+def test_a_folder_that_nothing_came_of_is_gone_again(tmp_path):
+    with pytest.raises(WootzError, match="no such network"), open_run_directory(tmp_path / "new"):
+        raise WootzError("no such network")
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_run_is_either_continued_or_replaced(tmp_path):
-    with pytest.raises(WootzError, match="give one of them"):
-        check_run_directory(folder_with(tmp_path, ["store/"]), resume=True, overwrite=True)
+def test_a_run_that_was_killed_early_goes_on_without_a_word(tmp_path):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    for place in ("pass", f"directory.claim({INPUTS!r})"):
+        program = (
+            "from pathlib import Path; from wootz.runtime.run_directory import open_run_directory\n"
+            f"with open_run_directory(Path({str(tmp_path / 'run')!r})) as directory:\n    {place}; {kill}"
+        )
+        assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+        begun(tmp_path / "run")
+
+
+def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_path):
+    begun(tmp_path)
+    folder_with(tmp_path, ["best.onnx", "result.json", "logs/worker-0.log", "sizes.png", ".best.onnx.12"])
+    other = {**INPUTS, "objective": "max Accuracy", "subspace": "1" * 64}
+    with pytest.raises(
+        WootzError, match="objective 'min ModelSize' instead of 'max Accuracy', another subspace: --fresh"
+    ):
+        begun(tmp_path, other)
+    assert (tmp_path / "best.onnx").exists()
+    assert run_inputs(tmp_path) == INPUTS
+    begun(tmp_path, other, fresh=True)
+    assert files(tmp_path) == ["run.json"]
+    assert run_inputs(tmp_path) == other
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path):
+    with (
+        open_run_directory(tmp_path / "run"),
+        pytest.raises(WootzError, match=f"a run goes on there .process {os.getpid()}"),
+    ):
+        begun(tmp_path / "run", fresh=True)
+
+
+def test_a_run_without_a_mark_is_of_an_older_version(tmp_path):
+    folder = folder_with(tmp_path, ["best.onnx", "result.json", "sizes.png"])
+    with pytest.raises(WootzError, match="an older version of wootz: --fresh"):
+        begun(folder)
+    begun(folder, fresh=True)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 2}', '{"schema": "x", "id": 3}'])
+def test_a_damaged_mark_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(WootzError, match=r"run\.json: "):
+        begun(tmp_path)
+
+
+def test_the_mark_of_a_newer_version_is_not_overwritten(tmp_path):
+    content = json.dumps({"schema": 99, "id": "a"})
+    (tmp_path / "run.json").write_text(content)
+    for fresh in (False, True):
+        with pytest.raises(WootzError, match="a newer version of wootz"):
+            begun(tmp_path, fresh=fresh)
+    assert (tmp_path / "run.json").read_text() == content
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_noticed_at_once(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(WootzError, match="can't be written"):
+        begun(tmp_path / "run")
+    tmp_path.chmod(0o700)
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(WootzError, match="is a file: --out names a folder"):
+        begun(tmp_path / "run")
+    with pytest.raises(WootzError, match="can't be written"):
+        begun(tmp_path / "run" / "inside")

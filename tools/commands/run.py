@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,19 @@ import click
 from rich.console import Console
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.cluster import Cluster, abort, connect
+from wootz.runtime.events import EventLog
+from wootz.runtime.executors.retrying import Retrying
+from wootz.runtime.executors.team import Team, gathered
+from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
-from wootz.runtime.run import Job, check
 from wootz.runtime.run import run as run_job
-from wootz.runtime.run_directory import check_run_directory, prepare_run_directory
+from wootz.runtime.run_directory import EVENTS_FILE, LOG_FOLDER, open_run_directory
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.perform import Site, perform, provide
+from wootz.runtime.tasks.recipe import Digests
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
 from wootz.tools.models import size_option
@@ -39,8 +48,19 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
-@click.option("--resume", is_flag=True, help="Continue a run in --out: what is finished, or failed, is reused.")
-@click.option("--overwrite", is_flag=True, help="Replace a run in --out.")
+@click.option("--fresh", is_flag=True, help="Replace a run in --out instead of continuing it.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, metavar="N",
+              help="Processes that train side by side, cores and GPUs divided (default: this one).")  # fmt: skip
+@click.option("--executor", metavar="URL", help="dask://HOST:PORT: the workers of a Dask cluster.")
+@click.option("--static", is_flag=True,
+              help="Assign networks to workers beforehand and in rounds, as the paper does.")  # fmt: skip
+@click.option("--store", "store_folder", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keeps what is trained, for all runs (default: $WOOTZ_STORE, else one a user).")  # fmt: skip
+@click.option("--store-limit", type=Memory(), metavar="BYTES|20G",
+              help="From which size on the store forgets what was not used for longest (default: 20G).")  # fmt: skip
+@click.option("--early-end/--no-early-end", default=True, show_default=True,
+              help="A network is done at a test that meets the objective's bounds on accuracy.")  # fmt: skip
+@click.option("--give-up", is_flag=True, help="A training ends when its accuracy won't meet the bounds any more.")
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
@@ -80,67 +100,76 @@ from wootz.tools.summary import nothing_found, print_summary
     show_default=True,
     help="For fillers, the validation split, and the test split of the digits.",
 )
-def run(model: str | None, out: str | None, resume: bool, overwrite: bool, **options: Any) -> None:
+def run(
+    model: str | None,
+    out: str | None,
+    fresh: bool,
+    workers: int,
+    executor: str | None,
+    store_folder: Path | None,
+    store_limit: int | None,
+    **options: Any,
+) -> None:
     """Find the best pruned version of MODEL.
 
     MODEL is a .prototxt, .onnx or .onnxtxt file, or a folder with net.prototxt, solver.prototxt,
     pretrain.prototxt, subspace.json and objective.txt (and perhaps teacher.prototxt), which options override.
     Without MODEL, the digits example is run.
 
-    The full network is trained first if its weights are not given; layers that the weights file lacks start anew.
+    The full network is trained first if its weights are not given; layers that the weights file lacks start anew. What
+    was interrupted goes on when the same command is given again.
     """
-    cluster = connect()
+    folder = (Path(out) if out else Path("runs") / run_name(model)).absolute()
+    with gathered(workers, executor or "", options["threads"]) as team:
+        if team is not None:  # else a process that mpiexec started, which has served the first one
+            _run(model, folder, fresh, team, lambda note: Store.open(store_folder, store_limit, note), options)
+
+
+def _run(
+    model: str | None,
+    folder: Path,
+    fresh: bool,
+    team: Team,
+    open_store: Callable[[Callable[[str], None]], Store],
+    options: Mapping[str, Any],
+) -> None:
     console = Console()
-    progress = ConsoleProgress(console) if cluster.rank == 0 else Progress()
-    folder = Path(out) if out else Path("runs") / run_name(model)
-
-    def prepare() -> Job:
-        check_run_directory(folder, resume, overwrite)
-        job = make_job(model, folder, options, cluster.size)
+    with open_run_directory(folder, fresh) as directory, _writing_into(folder):
+        job = make_job(model, folder, options, team)
         check(job)
-        return job
-
-    job = _on_all_processes(cluster, prepare)
-    with _ending_all(cluster), _writing_into(folder):
-        if cluster.rank == 0:
-            prepare_run_directory(folder, keep_store=resume)
-        for note in job.notes:
-            progress.message(note)
-        result = run_job(job, cluster, progress)
-        report = write_report(folder) if cluster.rank == 0 else None
-    if report is not None:
-        print_summary(console, result, folder, report)
-        if result.best is None:
-            raise WootzError(nothing_found(result))
-
-
-def _on_all_processes(cluster: Cluster, prepare: Callable[[], Job]) -> Job:
-    """`prepare()` on every process; when one fails, process 0 tells why and all end."""
-    job, fault = None, None
-    with _ending_all(cluster):
-        try:
-            job = prepare()
-        except WootzError as error:
-            fault = str(error)
-        faults = [f for f in cluster.gather(fault) if f]
-    if faults and cluster.rank == 0:
-        raise WootzError(faults[0])
-    if faults or job is None:
-        raise SystemExit(1)
-    return job
+        directory.claim(inputs_of(job, Digests()))
+        job = replace(job, run=directory.id)
+        with EventLog(folder / EVENTS_FILE) as log, _watching(log, ConsoleProgress(console), job, team) as watch:
+            for note in job.notes:
+                watch.message(note)
+            store = open_store(watch.message)
+            site = Site(folder, store.folder)
+            workshop = Workshop(job, store, watch.progress)
+            site.put(job)
+            provide(site, workshop)
+            engine = Retrying(team.engine(partial(perform, site), folder / LOG_FOLDER), watch.tried_again)
+            with store.using(job.title), engine:
+                result = run_job(workshop, engine, team.description, watch)
+            report = write_report(folder)
+    print_summary(console, result, folder, report)
+    if result.best is None:
+        raise WootzError(nothing_found(result))
 
 
 @contextmanager
-def _ending_all(cluster: Cluster) -> Iterator[None]:
-    """With several processes, an error or an interrupt in this one ends the others, which would wait for it forever."""
+def _watching(log: EventLog, progress: Progress, job: Job, team: Team) -> Iterator[Watch]:
+    """The watch of a run, which is told how it ends."""
+    watch = Watch(log, job, progress)
+    watch.begin(team.description, team.workers)
     try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        if cluster.size > 1:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            click.echo("interrupted" if interrupted else f"error: process {cluster.rank}: {error}", err=True)
-            abort(130 if interrupted else 1)
+        yield watch
+    except KeyboardInterrupt:
+        watch.end("interrupted")
         raise
+    except BaseException as error:
+        watch.end("failed", str(error))
+        raise
+    watch.end("found")
 
 
 @contextmanager
@@ -151,5 +180,5 @@ def _writing_into(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.filename is not None or error.strerror is None:
             raise
-        said = f"{folder}: {error.strerror}: what was trained is kept; once that is mended, --resume continues"
+        said = f"{folder}: {error.strerror}: what was trained is kept; once that is mended, the same command continues"
         raise WootzError(said) from error

@@ -8,7 +8,7 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.subspace import Configuration
+from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.dataset import Split
@@ -26,15 +26,14 @@ def representatives(configurations: Sequence[Configuration], most: int = MOST_RE
 
     Greedily, the one with the most rates of modules not seen so far is next; with `most`, the rarest may be left out.
     """
-    unseen = [set(enumerate(configuration)) for configuration in configurations]
+    numbers: dict[tuple[int, Rate], int] = {}
+    networks = np.array([[numbers.setdefault(rate, len(numbers)) for rate in enumerate(c)] for c in configurations])
+    unseen = np.ones(len(numbers), bool)
     chosen: list[int] = []
-    while len(chosen) < most:
-        best = max(range(len(unseen)), key=lambda i: (len(unseen[i]), -i))
-        seen = set(unseen[best])
-        if not seen:
-            break
+    while len(chosen) < most and unseen.any():
+        best = int(np.argmax(unseen[networks].sum(axis=1)))
+        unseen[networks[best]] = False
         chosen.append(best)
-        unseen = [rates - seen for rates in unseen]
     return chosen
 
 

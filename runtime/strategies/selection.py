@@ -1,14 +1,13 @@
-"""In which order the networks are tried, and when to stop (paper, section 6.2, "Exploration Scripts")."""
+"""What an objective says of networks: in which order they are tried, which may be chosen, and which is the best."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeGuard, TypeVar
+from typing import TypeGuard, TypeVar
 
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.objective import Measurements, Metric, Objective
-from wootz.runtime.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -19,24 +18,6 @@ class Candidate:
     measured: Measurements
 
 
-class Evaluated(Protocol):
-    """What a tried network has: all measurements, accuracy included, or None where its training failed."""
-
-    @property
-    def measured(self) -> Measurements | None: ...
-
-
-E = TypeVar("E", bound=Evaluated)
-
-
-@dataclass(frozen=True)
-class Exploration(Generic[E]):
-    """The networks that were evaluated, in order, and the best of those that meet the constraints."""
-
-    evaluated: tuple[E, ...]
-    best: E | None
-
-
 def feasible_in_order(candidates: Sequence[Candidate], objective: Objective, full: Measurements) -> list[Candidate]:
     """The candidates that constraints known before training leave, in the order to try them.
 
@@ -44,8 +25,7 @@ def feasible_in_order(candidates: Sequence[Candidate], objective: Objective, ful
     goes from the largest down (`min Accuracy` up). Equal ones keep their order in the subspace. Raises WootzError
     when no candidate is left.
     """
-    known = [c for c in objective.constraints if not c.metric.needs_training]
-    left = [c for c in candidates if all(constraint.holds(c.measured, full) for constraint in known)]
+    left = [c for c in candidates if not violated(c, objective, full)]
     if not left:
         raise WootzError(_nothing_feasible(candidates, objective, full))
     metric = Metric.MODEL_SIZE if objective.metric.needs_training else objective.metric
@@ -67,6 +47,12 @@ def _nothing_feasible(candidates: Sequence[Candidate], objective: Objective, ful
     return f"no configuration meets all constraints of '{objective}' together: relax one or add configurations"
 
 
+def violated(candidate: Candidate, objective: Objective, full: Measurements) -> str:
+    """The first constraint known before training that a candidate misses, as text; empty where there is none."""
+    known = (c for c in objective.constraints if not c.metric.needs_training)
+    return next((str(c) for c in known if not c.holds(candidate.measured, full)), "")
+
+
 def check_accuracy_bounds(objective: Objective, full: Measurements | None = None) -> None:
     """Raises WootzError for a bound that no accuracy can meet; bounds relative to `full` once that is known."""
     for constraint in objective.constraints:
@@ -76,40 +62,19 @@ def check_accuracy_bounds(objective: Objective, full: Measurements | None = None
             raise WootzError(f"no network can meet '{constraint}': an accuracy lies between 0 and 1")
 
 
-def explore(
-    order: Sequence[Candidate],
-    objective: Objective,
-    full: Measurements,
-    evaluate: Callable[[Candidate], E],
-    cluster: Cluster,
-) -> Exploration[E]:
-    """Evaluates candidates in rounds, one a process: process i takes the networks i, i + p, i + 2p, … of `order`.
-
-    Where the metric is known before training, the first network that meets the constraints is the best, and the
-    rounds end with the one in which it is found; otherwise all are evaluated. A network whose training failed meets
-    none, not even no constraint at all. Every process gets the same result, and the best network is the one that a
-    single process finds.
-    """
-    evaluated: list[E] = []
-    stops_early = not objective.metric.needs_training
-    for start in range(0, len(order), cluster.size):
-        mine = order[start + cluster.rank : start + cluster.rank + 1]
-        for results in cluster.gather([evaluate(candidate) for candidate in mine]):
-            evaluated.extend(results)
-        if stops_early and any(_meets(e.measured, objective, full) for e in evaluated):
-            break
-    return Exploration(tuple(evaluated), _best(evaluated, objective, full))
+N = TypeVar("N")
 
 
-def _meets(measured: Measurements | None, objective: Objective, full: Measurements) -> TypeGuard[Measurements]:
+def meets(measured: Measurements | None, objective: Objective, full: Measurements) -> TypeGuard[Measurements]:
+    """Whether a network may be chosen. One whose training failed, None, may not, whatever the constraints are."""
     return measured is not None and all(constraint.holds(measured, full) for constraint in objective.constraints)
 
 
-def _best(evaluated: Sequence[E], objective: Objective, full: Measurements) -> E | None:
-    best: E | None = None
+def best_of(networks: Mapping[N, Measurements | None], objective: Objective, full: Measurements) -> N | None:
+    """The best of those that meet the constraints, the first one of equals; None where none does."""
+    best: N | None = None
     best_measured: Measurements | None = None
-    for network in evaluated:
-        measured = network.measured
-        if _meets(measured, objective, full) and (best_measured is None or objective.better(measured, best_measured)):
+    for network, measured in networks.items():
+        if meets(measured, objective, full) and (best_measured is None or objective.better(measured, best_measured)):
             best, best_measured = network, measured
     return best

@@ -10,10 +10,10 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.dataset import Dataset
-from wootz.runtime.rehearsal import check_batches, representatives
 from wootz.runtime.session import Device
-from wootz.runtime.store import ResultStore
-from wootz.runtime.trainer import Trainer
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.rehearsal import check_batches, representatives
+from wootz.runtime.tasks.trainer import Trainer
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")
 ONE_THREAD = Device(threads=1)
@@ -68,7 +68,7 @@ def test_a_network_of_scores_that_are_no_numbers_is_no_matter_of_batches(split):
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_a_rehearsal_keeps_nothing_and_changes_nothing(split, network, tmp_path, on_device):
-    store = ResultStore(tmp_path / "store")
+    store = Store.open(tmp_path / "store")
     trainer = Trainer(
         Dataset(("dark", "bright"), split, split, None), AS_THEY_ARE, AS_THEY_ARE, "onnx", ONE_THREAD, store,
         data_on_device=on_device,
@@ -76,6 +76,7 @@ def test_a_rehearsal_keeps_nothing_and_changes_nothing(split, network, tmp_path,
     solver = Solver(base_lr=0.1, max_iter=10, batch_size=16, snapshot=1)
     before = {name: t.values.copy() for name, t in network.graph.tensors().items() if hasattr(t, "values")}
     trainer.rehearse(network, solver)
+    assert not list((tmp_path / "store").rglob("*.entry"))
     assert not list(tmp_path.rglob("*.npz"))
     after = network.graph.tensors()
     assert all(np.array_equal(after[name].values, values) for name, values in before.items())
@@ -88,7 +89,7 @@ def test_a_rehearsal_finds_what_has_no_gradient(split, tmp_path):
     )
     trainer = Trainer(
         Dataset(("dark", "bright"), split, split, None), AS_THEY_ARE, AS_THEY_ARE, "onnx", ONE_THREAD,
-        ResultStore(tmp_path),
+        Store.open(tmp_path),
     )  # fmt: skip
     with pytest.raises(WootzError, match=r"build-gradients: .*Sinh"):
         trainer.rehearse(model, Solver(batch_size=16))

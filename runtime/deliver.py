@@ -1,0 +1,265 @@
+"""What a run leaves behind: the networks as ONNX files, and its result."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+import onnx
+
+from wootz.passes.ir.files import save
+from wootz.passes.ir.model import Model
+from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.subspace import format_configuration
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY
+from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.runtime.job import Job
+from wootz.runtime.outcome import Failed
+from wootz.runtime.plan import RunPlan
+from wootz.runtime.result import (
+    BestNetwork,
+    BlockResult,
+    Environment,
+    Exploration,
+    FailedBlockResult,
+    FailedNetworkResult,
+    InfeasibleNetworkResult,
+    NetworkResult,
+    Reuse,
+    RunResult,
+    TrainedBlockResult,
+    TrainedNetworkResult,
+    UntriedNetworkResult,
+    block_symbols,
+    objective_result,
+)
+from wootz.runtime.run_directory import BEST_FILE, TEACHER_FILE
+from wootz.runtime.session import runtime_version
+from wootz.runtime.strategies.selection import Candidate, violated
+from wootz.runtime.tasks.task import Finished, Order, Start, curve_of
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.teacher import Teacher
+from wootz.runtime.watch import Watch
+
+
+@dataclass(frozen=True)
+class Explored:
+    """What an exploration found: how the training of each block ended, and of each network that the choice rests on.
+
+    `orders` are those of the networks, by their position in the subspace; `best` is such a position.
+    """
+
+    start: Start
+    blocks: Mapping[TuningBlock, Finished]
+    networks: Mapping[int, Finished]
+    orders: Mapping[int, Order]
+    best: int | None
+
+
+def deliver(
+    workshop: Workshop,
+    plan: RunPlan,
+    teacher: Teacher,
+    team: str,
+    workers: int,
+    watch: Watch,
+    block_trained: Explored | None = None,
+    default: Explored | None = None,
+) -> RunResult:
+    """Writes the full network, the best one and the result into the run directory, and gives the result."""
+    job = workshop.job
+    best: BestNetwork | None = None
+    if block_trained is not None:
+        write_model(job, teacher.model, TEACHER_FILE)
+        for text in _failures(job, block_trained, default):
+            watch.note(text)
+        if block_trained.best is not None:
+            model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
+            write_model(job, model, BEST_FILE)
+    blocks = block_trained.blocks if block_trained else {}
+    networks = _network_results(job, plan, block_trained, blocks)
+    result = RunResult(
+        best=best,
+        full=teacher.full,
+        networks_evaluated=len(block_trained.networks) if block_trained else 0,
+        networks_feasible=len(plan.order),
+        networks_total=len(plan.candidates),
+        baseline=None if default is None else _baseline(workshop, plan, default, watch),
+        seconds=watch.seconds(),
+        reuse=_reuse(teacher, block_trained, default),
+        seed=job.seed,
+        network=job.title,
+        data=job.data_title,
+        objective=objective_result(job.objective, getattr(teacher.full, "measured", plan.full)),
+        classes=job.dataset.classes,
+        modules=job.subspace.modules,
+        modules_source=job.modules_source,
+        networks=networks,
+        blocks=tuple(_block_result(plan, job.subspace.modules, block, f) for block, f in blocks.items()),
+        groups=tuple(tuple(list(blocks).index(block) for block in group) for group in plan.groups if blocks),
+        notes=watch.all_notes(),
+        environment=_environment(job, team, workers),
+    )
+    result.save(job.out)
+    return result
+
+
+def write_model(job: Job, model: Model, name: str) -> None:
+    """Writes a finished network with its input transform and class names, after it has been verified."""
+    described = {TRANSFORM_KEY: job.test_transform.to_json(), CLASSES_KEY: json.dumps(job.dataset.classes)}
+    model = replace(model, metadata={**model.metadata, **described})
+    if job.embed_normalization:
+        model = EmbedNormalization().apply(model).model
+    verify(model)
+    onnx.checker.check_model(model.to_proto(), full_check=True)
+    save(model, job.out / name)
+
+
+def _best_network(workshop: Workshop, plan: RunPlan, explored: Explored, file: str | None) -> tuple[Model, BestNetwork]:
+    """The chosen network, and what is known of it; it alone is tested on the test images."""
+    assert explored.best is not None
+    job, found = workshop.job, explored.networks[explored.best]
+    assert not isinstance(found.outcome, Failed)
+    model = workshop.trained_network(explored.orders[explored.best], found.key)
+    test = job.dataset.test
+    return model, BestNetwork(
+        model=file,
+        accuracy=plan.accuracy(found.outcome),
+        test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+        **_known_before(job, plan.candidates[explored.best]),
+    )
+
+
+def _baseline(workshop: Workshop, plan: RunPlan, default: Explored, watch: Watch) -> Exploration:
+    best = None if default.best is None else _best_network(workshop, plan, default, None)[1]
+    return Exploration(
+        best=best,
+        networks=_network_results(workshop.job, plan, default, {}),
+        networks_evaluated=len(default.networks),
+        seconds=watch.seconds().baseline,
+    )
+
+
+def _network_results(
+    job: Job, plan: RunPlan, explored: Explored | None, blocks: Mapping[TuningBlock, Finished]
+) -> tuple[NetworkResult, ...]:
+    """Those to be tried, in their order, then those that miss a constraint which is known before training."""
+    found = explored.networks if explored else {}
+    feasible = {candidate.index for candidate in plan.order}
+    positions = {block: position for position, block in enumerate(blocks)}
+    return (
+        *(_network_result(job, plan, c, found.get(c.index), explored, positions) for c in plan.order),
+        *(
+            InfeasibleNetworkResult(violates=violated(c, job.objective, plan.full), **_known_before(job, c))
+            for c in plan.candidates
+            if c.index not in feasible
+        ),
+    )
+
+
+def _network_result(
+    job: Job,
+    plan: RunPlan,
+    candidate: Candidate,
+    found: Finished | None,
+    explored: Explored | None,
+    positions: Mapping[TuningBlock, int],
+) -> NetworkResult:
+    known = _known_before(job, candidate)
+    if found is None or explored is None:
+        return UntriedNetworkResult(**known)
+    started_from = _blocks_of_modules(len(job.subspace.modules), explored.orders[candidate.index], positions)
+    if isinstance(found.outcome, Failed):
+        return FailedNetworkResult(reason=found.outcome.reason, blocks=started_from, reused=found.reused, **known)
+    record = found.outcome
+    return TrainedNetworkResult(
+        accuracy=plan.accuracy(record),
+        initial_accuracy=record["curve"][0][1],
+        blocks=started_from,
+        curve=curve_of(record),
+        steps=record["steps"],
+        steps_saved=job.solver.max_iter - record["steps"],
+        ended=record["ended"],
+        seconds=record["seconds"],
+        reused=found.reused,
+        **known,
+    )
+
+
+def _blocks_of_modules(modules: int, order: Order, positions: Mapping[TuningBlock, int]) -> tuple[int | None, ...]:
+    """For each module the block that its weights come from."""
+    block_of = {module: positions[block] for block, _ in order.blocks for module in block.modules}
+    return tuple(block_of.get(module) for module in range(modules))
+
+
+def _known_before(job: Job, candidate: Candidate) -> dict[str, Any]:
+    """The fields of a network's result that its architecture decides."""
+    return {
+        "index": candidate.index,
+        "configuration": job.subspace.configurations[candidate.index],
+        "model_size": int(candidate.measured[Metric.MODEL_SIZE]),
+        "flops": int(candidate.measured[Metric.FLOPS]),
+        "latency_ms": candidate.measured.get(Metric.LATENCY),
+    }
+
+
+def _block_result(plan: RunPlan, modules: Sequence[str], block: TuningBlock, found: Finished) -> BlockResult:
+    known: dict[str, Any] = {
+        "symbols": block_symbols(block, modules),
+        "networks": plan.networks_with[block],
+        "reused": found.reused,
+    }
+    if isinstance(found.outcome, Failed):
+        return FailedBlockResult(reason=found.outcome.reason, **known)
+    return TrainedBlockResult(
+        **{name: found.outcome[name] for name in ("initial_error", "final_error", "steps")}, **known
+    )
+
+
+def _failures(job: Job, block_trained: Explored, default: Explored | None) -> list[str]:
+    texts = [
+        f"Block {block}: {f.outcome.reason}. Its modules start from the teacher's remaining weights."
+        for block, f in block_trained.blocks.items()
+        if isinstance(f.outcome, Failed)
+    ]
+    for explored in filter(None, (block_trained, default)):
+        texts += [
+            f"{explored.start} network {format_configuration(job.subspace.configurations[index])}: {f.outcome.reason}"
+            for index, f in explored.networks.items()
+            if isinstance(f.outcome, Failed)
+        ]
+    return texts
+
+
+def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored | None) -> Reuse:
+    blocks = list(block_trained.blocks.values()) if block_trained else []
+    networks = list(block_trained.networks.values()) if block_trained else []
+    of_baseline = list(default.networks.values()) if default else []
+    return Reuse(
+        teacher=teacher.full.reused,
+        blocks=sum(f.reused for f in blocks),
+        networks=sum(f.reused for f in networks),
+        baseline_networks=sum(f.reused for f in of_baseline),
+        seconds_saved=sum(f.seconds for f in (*blocks, *networks, *of_baseline) if f.reused)
+        + (getattr(teacher.full, "seconds", 0.0) if teacher.full.reused else 0.0),
+    )
+
+
+def _environment(job: Job, team: str, workers: int) -> Environment:
+    return Environment(
+        wootz=metadata.version("wootz"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        runtime=runtime_version(),
+        executor=team,
+        workers=workers,
+        device=job.device.kind,
+        precision=job.precision,
+        target=job.target,
+    )

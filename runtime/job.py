@@ -1,0 +1,129 @@
+"""All inputs of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.plan.objective import Metric, Objective
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.legalize import Target
+from wootz.passes.training.mixed_precision import Precision
+from wootz.runtime.dataset import Dataset
+from wootz.runtime.session import CPU, Device
+from wootz.runtime.strategies.selection import check_accuracy_bounds
+from wootz.runtime.tasks.recipe import Digests, digest
+
+
+@dataclass(frozen=True)
+class Job:
+    """All inputs of a run.
+
+    `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
+    `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
+    `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
+    one process; None sets no bound. With `checks_pruned` each pruned network is executed beside the masked original
+    before it is trained. With `ends_early` a network is done when it meets the objective's bounds on accuracy, with
+    `gives_up` also when it won't meet them (`tasks.early_end`). `static` assigns networks to processes as the paper
+    does, in rounds. `run` is the number of the run, the same whenever it is continued.
+    """
+
+    title: str
+    network: Model
+    modules_source: str
+    untrained: tuple[str, ...]
+    all_untrained: bool
+    train_transform: InputTransform
+    test_transform: InputTransform
+    image_shape: tuple[int, int, int]
+    data_title: str
+    dataset: Dataset
+    subspace: Subspace
+    objective: Objective
+    teacher_solver: Solver
+    solver: Solver
+    pretrain_solver: Solver
+    out: Path
+    baseline: bool = False
+    identifier: Literal["paper", "maximal"] = "maximal"
+    groups: Literal["joint", "paper"] = "joint"
+    memory_budget: int | None = None
+    criterion: str = "l1"
+    target: Target = "onnx"
+    device: Device = CPU
+    embed_normalization: bool = False
+    data_on_device: bool = False
+    precision: Precision = "float32"
+    checks_pruned: bool = True
+    ends_early: bool = True
+    gives_up: bool = False
+    static: bool = False
+    seed: int = 0
+    run: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def wants_latency(self) -> bool:
+        """Whether the objective speaks of it: it is measured only then."""
+        named = (self.objective.metric, *(c.metric for c in self.objective.constraints))
+        return any(metric is Metric.LATENCY for metric in named)
+
+
+def check(job: Job) -> None:
+    """Raises WootzError where the inputs of a job don't fit each other."""
+    check_accuracy_bounds(job.objective)
+    channels = job.dataset.train.images.shape[1]
+    for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
+        if len(values) not in (1, channels):
+            wanted = "1" if channels == 1 else f"1 or {channels}"
+            raise WootzError(
+                f"the {name} of the input has {len(values)} values, for images of {channels} channels: give {wanted}"
+            )
+    classes = len(job.dataset.classes)
+    output = job.network.graph.outputs[0]
+    shape = tensor_shape(output)
+    if shape is not None and shape[1] != classes:
+        raise WootzError(
+            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: in a prototxt "
+            f"change num_output of the last layer, and its name, so that it starts anew; an ONNX file has to be "
+            f"exported with {classes} classes, trained on them"
+        )
+    for name, solver in (
+        ("teacher's solver", job.teacher_solver),
+        ("solver", job.solver),
+        ("pre-training solver", job.pretrain_solver),
+    ):
+        if solver.batch_size > len(job.dataset.train):
+            raise WootzError(
+                f"batch_size {solver.batch_size} of the {name} exceeds the {len(job.dataset.train)} training images"
+            )
+
+
+def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
+    """All that the result of a job depends on, by the names that users know: short texts, or digests."""
+    solvers = {"solver": job.solver, "teacher's solver": job.teacher_solver, "pre-training solver": job.pretrain_solver}
+    return {
+        "network": digests.program(job.network),
+        "data": job.dataset.digest,
+        "subspace": digest(repr(job.subspace).encode()),
+        "objective": str(job.objective),
+        **{name: digest(repr(solver).encode()) for name, solver in solvers.items()},
+        "input transform": digest(repr((job.train_transform, job.test_transform)).encode()),
+        "--baseline": str(job.baseline),
+        "--identifier": job.identifier,
+        "--groups": job.groups,
+        "--criterion": job.criterion,
+        "--target": job.target,
+        "--precision": job.precision,
+        "--device": job.device.numerics,
+        "--embed-normalization": str(job.embed_normalization),
+        "--check": str(job.checks_pruned),
+        "--early-end": str(job.ends_early),
+        "--give-up": str(job.gives_up),
+        "--seed": str(job.seed),
+    }

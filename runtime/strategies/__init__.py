@@ -1,0 +1,1 @@
+"""In which order tasks are done, and when a run is over."""

@@ -1,0 +1,58 @@
+"""What the workers of a run do: a process opens network and data for its first task, and keeps them."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import write_atomically
+from wootz.runtime.executors.control import Control, Place
+from wootz.runtime.job import Job
+from wootz.runtime.run_directory import JOB_FILE
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.task import Order, Results
+from wootz.runtime.tasks.workshop import Workshop
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a worker finds the job of a run, and the store: paths that hold on all machines that take part."""
+
+    run: Path
+    store: Path
+
+    def put(self, job: Job) -> None:
+        """Writes the job for the workers: the network, and where the data are."""
+        write_atomically(self.run / JOB_FILE, pickle.dumps(job))
+
+
+def perform(site: Site, order: Order, control: Control) -> Results:
+    """Does what `order` says. Raises WootzError where the job's folder isn't there, or the data have changed."""
+    if site not in _WORKSHOPS:
+        provide(site, _opened(site, control.place))
+    return _WORKSHOPS[site].perform(order, control)
+
+
+def provide(site: Site, workshop: Workshop) -> None:
+    """Has this process perform the tasks of a run in `workshop`, and forget about other runs."""
+    _WORKSHOPS.clear()
+    _WORKSHOPS[site] = workshop
+
+
+_WORKSHOPS: dict[Site, Workshop] = {}
+"""What this process has open: one at most."""
+
+
+def _opened(site: Site, place: Place) -> Workshop:
+    file = site.run / JOB_FILE
+    try:
+        job: Job = pickle.loads(file.read_bytes())
+    except OSError as error:
+        raise WootzError(
+            f"{file}: the worker on {place.host} can't read it ({error.strerror}): the run's folder, the store and the "
+            f"data have to have the same paths on all machines"
+        ) from error
+    device = replace(job.device, threads=place.threads)
+    return Workshop(replace(job, device=device), Store.open(site.store))

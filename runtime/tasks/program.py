@@ -1,0 +1,69 @@
+"""Training graphs that are built only if they have to be run: their digests are remembered."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+
+from wootz.passes.ir.model import Model
+from wootz.runtime.outcome import Trained
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.recipe import Digests, digest
+
+COMPILES_WITH = ("onnx", "onnx-graphsurgeon", "numpy")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training graph, and its digest, which is a part of keys.
+
+    Building a graph of thousands of nodes takes seconds. It follows from its `sources` (digests, texts) and from the
+    code that builds it. Under these the store remembers its digest, so that who looks for a result needn't build it.
+    Where the code has changed the graph is built, and is found to be the same as before, or not.
+    """
+
+    build: Callable[[], Model]
+    sources: tuple[str, ...]
+    what: str
+    store: Store
+    digests: Digests
+
+    @cached_property
+    def graph(self) -> Model:
+        return self.build()
+
+    @cached_property
+    def digest(self) -> str:
+        key = digest(*(part.encode() for part in (*self.sources, compiler_digest())))
+        known = self.store.get_record(key)
+        if known is not None and isinstance(known.get("program"), str):
+            return str(known["program"])
+        found = self.digests.program(self.graph)
+        self.store.put(key, Trained({}, {"program": found}), what=f"digest of {self.what}", seconds=0.0)
+        return found
+
+
+@cache
+def compiler_digest() -> str:
+    """Of the code that makes training graphs."""
+    sha = hashlib.sha256()
+    for file in _files(resources.files("wootz.passes")):
+        sha.update(file.read_bytes())
+    for package in COMPILES_WITH:
+        sha.update(f"{package} {metadata.version(package)}".encode())
+    return sha.hexdigest()
+
+
+def _files(folder: Traversable) -> list[Traversable]:
+    """The source files below `folder`, in the order of their names."""
+    found: list[Traversable] = []
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.is_dir():
+            found += _files(entry)
+        elif entry.name.endswith((".py", ".onnxtxt")):
+            found.append(entry)
+    return found

@@ -1,0 +1,95 @@
+"""Tasks: what a run computes, in the words of the run.
+
+A task is a small frozen value that can be sent to another machine and compared. It says nothing of files, processes or
+weights: these come with an `Order`, as keys of the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.runtime.outcome import Failed
+
+Start = Literal["block-trained", "default"]
+"""What a pruned network starts from: tuning blocks, or the teacher's remaining weights alone (the baseline)."""
+
+
+@dataclass(frozen=True)
+class TrainTeacher:
+    """Train the full network."""
+
+    def __str__(self) -> str:
+        return "the full network"
+
+
+@dataclass(frozen=True)
+class PretrainBlocks:
+    """Pre-train blocks in one graph."""
+
+    blocks: tuple[TuningBlock, ...]
+
+    def __str__(self) -> str:
+        if len(self.blocks) == 1:
+            return f"block {self.blocks[0]}"
+        return f"{len(self.blocks)} blocks, {self.blocks[0]} to {self.blocks[-1]}"
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Fine-tune a network of the subspace; `network` is its position there."""
+
+    network: int
+    start: Start = "block-trained"
+
+    def __str__(self) -> str:
+        return f"{self.start} network {self.network + 1}"
+
+
+Task = TrainTeacher | PretrainBlocks | FineTune
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task with what it needs of the tasks before it.
+
+    `teacher` is the key of the full network's training, empty where its weights are given. `blocks` are the keys of the
+    blocks that a group consists of, or that a network is assembled from. `full_accuracy` is what bounds relative to the
+    full network refer to; None before that is known.
+    """
+
+    task: Task
+    teacher: str = ""
+    blocks: tuple[tuple[TuningBlock, str], ...] = ()
+    full_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.task)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a training ended: what was recorded of it, or why it failed. Its weights lie in the store under `key`.
+
+    `reused` says that it was not computed for this run.
+    """
+
+    key: str
+    outcome: Mapping[str, Any] | Failed
+    reused: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """What the training took, whenever it was."""
+        return 0.0 if isinstance(self.outcome, Failed) else float(self.outcome.get("seconds", 0.0))
+
+
+def curve_of(record: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
+    """The (steps done, accuracy) pairs of a network's record."""
+    return tuple((int(step), float(accuracy)) for step, accuracy in record["curve"])
+
+
+Results = tuple[Finished, ...]
+"""Of a task: one, or one for each block of a group in its order."""

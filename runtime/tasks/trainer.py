@@ -1,0 +1,532 @@
+"""Trains networks and blocks on one data set, or finds them in the store where that was done before."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from wootz.passes.ir.files import write_atomically
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.joint_graph import joint_training_graph
+from wootz.passes.training.legalize import Target
+from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.teacher_student import student_loss, student_prefix
+from wootz.runtime.batches import training_batches
+from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, latency
+from wootz.runtime.executors.control import Stopped
+from wootz.runtime.outcome import Failed, Outcome, Trained
+from wootz.runtime.progress import Progress
+from wootz.runtime.resident import ResidentSteps, with_batches
+from wootz.runtime.schedule import training_schedule
+from wootz.runtime.session import (
+    DRAWS_RANDOM_NUMBERS,
+    Device,
+    InferenceSession,
+    TrainingSession,
+    WeightedSession,
+)
+from wootz.runtime.store import Checkpoint, Lease, Store
+from wootz.runtime.tasks.early_end import EarlyEnd
+from wootz.runtime.tasks.program import Program
+from wootz.runtime.tasks.recipe import (
+    Digests,
+    EvaluationRecipe,
+    TrainingRecipe,
+    combined,
+    rates_digest,
+    schedule_text,
+)
+from wootz.runtime.tasks.task import Finished
+from wootz.runtime.training import Curve, History, HostSteps, Steps, train
+
+BLOCK_ERROR_WINDOW = 20
+"""The first and the last so many losses are averaged for the error of a block before and after."""
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+LEAST_SHARE_OF_TRAINING = 50
+"""The time between two checkpoints, in times that it takes to write one."""
+SECONDS_BETWEEN_LOOKS_AT_A_LEASE = 10.0
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that training depends on beside the network and the solver.
+
+    `data_on_device` keeps the training images on the device. `run` is the run that trains: what another one has trained
+    counts as reused. `should_stop` is asked now and then: where it says so, a
+    training ends with `Stopped`, and goes on from there when it is asked for again.
+    """
+
+    dataset: Dataset
+    train_transform: InputTransform
+    test_transform: InputTransform
+    target: Target
+    device: Device
+    store: Store
+    progress: Progress = field(default_factory=Progress)
+    data_on_device: bool = False
+    precision: Precision = "float32"
+    run: str = ""
+    digests: Digests = field(default_factory=Digests, repr=False)
+    should_stop: Callable[[], bool] = lambda: False
+
+    # Networks
+
+    def fine_tune(
+        self,
+        model: Model,
+        solver: Solver,
+        title: str,
+        end: EarlyEnd | None = None,
+        check: Callable[[], None] = lambda: None,
+        snapshots: Path | None = None,
+    ) -> Finished:
+        """Trains all parameters of `model`, a classifier, on the training split; or finds what that gave before.
+
+        It fails, at a step that the reason names, where the loss or the weights are no longer finite. `check` is called
+        before anything is trained. The record has `curve`, (steps done, accuracy on the validation split) pairs from 0
+        to the last step, `seconds` of training, and why it `ended`.
+        """
+        program = self.network_program(model, solver, title)
+        recipe = self._network_recipe(program.digest, solver, end)
+        found = self._known_network(recipe, solver, end)
+        if found is not None:
+            self.progress.message(f"{title}: taken from the store")
+            return found
+        check()
+        training = _NetworkTraining(self, model, program, solver, title, end, recipe.key, snapshots)
+        with self.store.lease(recipe.key) or self._turn(recipe.key):
+            if (found := self._known_network(recipe, solver, end)) is not None:  # another process was quicker
+                return found
+            begin = time.perf_counter()
+            outcome = training.run()
+            self.store.put(recipe.key, outcome, what=title, seconds=time.perf_counter() - begin, by=self.run)
+            self.store.drop_checkpoint(recipe.key)
+        return _finished(recipe.key, outcome, reused=False)
+
+    def _known_network(self, recipe: TrainingRecipe, solver: Solver, end: EarlyEnd | None) -> Finished | None:
+        """What is stored of a training, or of the same one under another rule that would have ended it alike."""
+        own = self._known(recipe.key)
+        if own is not None or end is None:
+            return own
+        whole = self._known(recipe.to_the_end().key)
+        if whole is None or isinstance(whole.outcome, Failed):
+            return whole
+        curve = whole.outcome["curve"]
+        tests = curve[:-1] if solver.test_iter else curve  # of few images, that a bound is met has to be confirmed
+        if any(end.met(value) or end.hopeless(curve[: i + 1], solver.max_iter) for i, (_, value) in enumerate(tests)):
+            return None
+        return whole
+
+    def _network_recipe(self, program: str, solver: Solver, end: EarlyEnd | None) -> TrainingRecipe:
+        images, labels = self.digests.split(self.dataset.train)
+        validation = self.digests.split(self.dataset.validation)
+        tests = f"{validation} {self.test_transform} every {solver.test_interval}, {_tested_images(solver)} images"
+        return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
+
+    # Blocks
+
+    def block_keys(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
+        """The key of each block: of its own training against the teacher, whichever blocks are trained beside it."""
+        images, _ = self.digests.split(self.dataset.train)
+        keys = {}
+        for block in blocks:
+            program = self._block_program(pruner, block, solver)
+            keys[block] = self._recipe(program.digest, solver, images, labels="", tests="", end="").key
+        return keys
+
+    def network_program(self, model: Model, solver: Solver, title: str) -> Program:
+        def build() -> Model:
+            return build_training_graph(model, solver, target=self.target, precision=self.precision)
+
+        sources = ("network", self.digests.program(model), *self._options(solver))
+        return Program(build, sources, title, self.store, self.digests)
+
+    def _block_program(self, pruner: BlockPruner, block: TuningBlock, solver: Solver) -> Program:
+        def build() -> Model:
+            return joint_training_graph(pruner, [block], solver, self.target, self.precision)
+
+        planner = pruner.planner
+        chosen_by = (self.digests.array(planner.scores), f"{planner.round_to} {planner.min_channels}")
+        modules = repr(pruner.modules)
+        sources = (
+            "block",
+            self.digests.program(pruner.model),
+            modules,
+            repr(block),
+            *chosen_by,
+            *self._options(solver),
+        )
+        return Program(build, sources, f"block {block}", self.store, self.digests)
+
+    def _options(self, solver: Solver) -> tuple[str, ...]:
+        """Of what else training graphs are made."""
+        return repr(solver), self.target, self.precision
+
+    def pretrain(
+        self, pruner: BlockPruner, keys: Mapping[TuningBlock, str], solver: Solver, title: str
+    ) -> dict[TuningBlock, Finished]:
+        """Trains blocks together against the pruner's model, the unpruned network; or finds what that gave before.
+
+        The record of each has `initial_error` and `final_error`, the loss of the student averaged over the first and
+        the last steps, and `steps`. Blocks that another process is training are waited for.
+        """
+        found: dict[TuningBlock, Finished] = {}
+        while missing := {block: key for block, key in keys.items() if block not in found}:
+            found |= {b: f for b, key in missing.items() if (f := self._known(key)) is not None}
+            missing = {block: key for block, key in missing.items() if block not in found}
+            with ExitStack() as leases:
+                leased = {b: lease for b, key in missing.items() if (lease := self.store.lease(key)) is not None}
+                for lease in leased.values():
+                    leases.enter_context(lease)
+                known = {b: f for b in leased if (f := self._known(keys[b])) is not None}
+                found |= known
+                own = [block for block in leased if block not in known]
+                if own:
+                    found |= self._pretrain(pruner, keys, own, solver, title)
+            elsewhere = [key for block, key in missing.items() if block not in leased]
+            if elsewhere:
+                self._wait(elsewhere[0])
+        return {block: found[block] for block in keys}
+
+    def _pretrain(
+        self,
+        pruner: BlockPruner,
+        group: Mapping[TuningBlock, str],
+        missing: Collection[TuningBlock],
+        solver: Solver,
+        title: str,
+    ) -> dict[TuningBlock, Finished]:
+        """Trains the `missing` blocks of a group, with all that their training began with if it was interrupted."""
+        begin = time.perf_counter()
+        checkpoint = combined(group.values())
+        begun = self.store.get_checkpoint(checkpoint)
+        begun_with = [] if begun is None else [block for block, key in group.items() if key in begun.record["blocks"]]
+        blocks = begun_with if set(begun_with) >= set(missing) else list(missing)
+        graph = joint_training_graph(pruner, blocks, solver, self.target, self.precision)
+        run = _TrainingRun(self, graph, solver, title, checkpoint, blocks=[group[block] for block in blocks])
+        history = run.train()
+        run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
+        weights = run.session.weights()
+        seconds = (time.perf_counter() - begin) / len(blocks)
+        finished = {}
+        for block in missing:
+            losses = run.session.interface.losses
+            outcome = self._block_outcome(history, losses, weights, blocks.index(block), solver, seconds)
+            self.store.put(group[block], outcome, what=f"block {block}", seconds=seconds, by=self.run)
+            finished[block] = _finished(group[block], outcome, reused=False)
+        self.store.drop_checkpoint(checkpoint)
+        return finished
+
+    def _block_outcome(
+        self,
+        history: History,
+        losses: Sequence[str],
+        weights: Mapping[str, np.ndarray],
+        index: int,
+        solver: Solver,
+        seconds: float,
+    ) -> Outcome:
+        loss, prefix = student_loss(index), student_prefix(index)
+        errors = history.losses[:, losses.index(loss)]
+        if loss in history.diverged:
+            return _divergence(errors, history.diverged[loss], solver)
+        record = {
+            "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW], dtype=np.float64)),
+            "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:], dtype=np.float64)),
+            "steps": len(errors),
+            "seconds": seconds,
+        }
+        own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+        return Trained(own, record)
+
+    # Both
+
+    def rehearse(self, model: Model, solver: Solver) -> None:
+        """Builds the training graph of `model`, opens it, takes one step and evaluates it: what can fail fails here.
+
+        Nothing is kept. Raises WootzError, or PassError for what has no gradient.
+        """
+        graph = build_training_graph(model, solver, target=self.target, precision=self.precision)
+        session, steps = self.open(graph, solver)
+        steps.advance(0, 1)
+        evaluator = WeightedSession(model, session.weights(), self.device)
+        evaluator.set_weights(session.device_weights())
+        accuracy(evaluator.run, self.dataset.validation, self.test_transform, limit=EVALUATION_BATCH + 1)
+
+    def accuracy(self, model: Model, split: Split) -> float:
+        """The accuracy of a finished network on `split`, measured once and stored."""
+        data = f"{self.digests.split(split)} {self.test_transform}"
+        recipe = EvaluationRecipe(self.digests.program(model), "accuracy", data, self.machine)
+        return self._measured(
+            recipe, lambda: accuracy(InferenceSession(model, self.device).run, split, self.test_transform)
+        )
+
+    def latency(self, model: Model, image_shape: tuple[int, int, int]) -> float:
+        """Milliseconds an image through the network, measured once and stored: a second time would give another."""
+        measure = f"latency of {image_shape} on {self.device.threads} threads"
+        recipe = EvaluationRecipe(self.digests.program(model), measure, "", self.machine)
+        return self._measured(recipe, lambda: latency(model, image_shape, self.device))
+
+    def _measured(self, recipe: EvaluationRecipe, measure: Callable[[], float]) -> float:
+        record = self.store.get_record(recipe.key)
+        if record is not None and "value" in record:
+            return float(record["value"])
+        begin = time.perf_counter()
+        value = measure()
+        what = recipe.measure
+        self.store.put(recipe.key, Trained({}, {"value": value}), what=what, seconds=time.perf_counter() - begin)
+        return value
+
+    def stored_weights(self, key: str) -> Mapping[str, np.ndarray] | None:
+        """What a training left under its key; None where there is nothing, or it failed."""
+        outcome = self.store.get(key)
+        return outcome.weights if isinstance(outcome, Trained) else None
+
+    def open(self, graph: Model, solver: Solver, first_step: int = 0) -> tuple[TrainingSession, Steps]:
+        """A session for `graph`, and its steps on the training split from number `first_step` on."""
+        split, transform = self.dataset.train, self.train_transform
+        count, first = solver.max_iter * solver.iter_size, first_step * solver.iter_size
+        if self.data_on_device:
+            graph = with_batches(graph, split, transform, solver)
+            session = TrainingSession(graph, self.device)
+            extents = split.images.shape[2:]
+            schedule = training_schedule(len(split), extents, transform, solver.batch_size, count, solver.random_seed)
+            for _ in range(first):
+                next(schedule)
+            return session, ResidentSteps(graph, session, split, schedule, solver)
+        session = TrainingSession(graph, self.device, solver.batch_size)
+        batches = training_batches(split, transform, solver.batch_size, count, solver.random_seed, first)
+        return session, HostSteps(session, batches, solver)
+
+    @cached_property
+    def machine(self) -> str:
+        """What of the machine, and of how it is used, changes numbers."""
+        return f"{self.device.numerics}{', data on the device' if self.data_on_device else ''}"
+
+    def _recipe(self, program: str, solver: Solver, images: str, labels: str, tests: str, end: str) -> TrainingRecipe:
+        return TrainingRecipe(
+            program=program,
+            images=images,
+            labels=labels,
+            schedule=schedule_text(len(self.dataset.train), self.train_transform, solver),
+            rates=rates_digest(solver),
+            tests=tests,
+            end=end,
+            machine=self.machine,
+        )
+
+    def _known(self, key: str) -> Finished | None:
+        outcome, entry = self.store.get(key), self.store.entry(key)
+        if outcome is None or entry is None:
+            return None
+        return _finished(key, outcome, reused=entry.by != self.run)
+
+    def _turn(self, key: str) -> Lease:
+        """The lease of `key`, once its owner has given it back or has died."""
+        while (lease := self.store.lease(key)) is None:
+            self._wait(key)
+        return lease
+
+    def _wait(self, key: str) -> None:
+        """A while, or until what another process computes is there. Raises Stopped where that is of no use."""
+        if self.should_stop():
+            raise Stopped
+        self.store.wait(key, SECONDS_BETWEEN_LOOKS_AT_A_LEASE)
+
+
+class _TrainingRun:
+    """A training under way, with its checkpoints under `key`: all of its state is in the slots and in the history."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        graph: Model,
+        solver: Solver,
+        title: str,
+        key: str,
+        snapshots: Path | None = None,
+        blocks: Sequence[str] = (),
+    ):
+        """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use."""
+        self.trainer, self.solver, self.title, self.key, self.snapshots = trainer, solver, title, key, snapshots
+        self._blocks = list(blocks)
+        self._can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
+        stored = trainer.store.get_checkpoint(key) if self._can_continue else None
+        if stored is not None and stored.record["blocks"] != self._blocks:
+            stored = None
+        self.begun = None if stored is None else _history(stored)
+        self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
+        if stored is not None:
+            for slot in self._slots():
+                self.session.write_slot(slot, stored.arrays[slot])
+        self._last_checkpoint = time.monotonic()
+        self._pause = SECONDS_BETWEEN_CHECKPOINTS
+
+    def train(
+        self,
+        measure_accuracy: Callable[[], float] | None = None,
+        ends: Callable[[Curve], str] | None = None,
+        begun: History | None = None,
+    ) -> History:
+        """Raises Stopped when it is to stop, after a checkpoint."""
+        recent: deque[float] = deque(maxlen=max(1, self.solver.average_loss))
+        progress = self.trainer.progress
+
+        def on_step(done: int, losses: np.ndarray) -> None:
+            recent.append(float(np.nanmean(losses)))
+            progress.advance(done, f"loss {np.mean(recent):.4f}")
+            if self.snapshots is not None and self.solver.snapshot and done % self.solver.snapshot == 0:
+                self._save_snapshot(self.snapshots, done)
+
+        progress.begin(self.title, self.solver.max_iter, self.solver.display)
+        history = train(
+            self.steps,
+            self.solver,
+            on_step=on_step,
+            measure_accuracy=measure_accuracy,
+            ends=ends,
+            on_look=self._look,
+            begun=begun or self.begun,
+        )
+        progress.end(f"{history.steps / max(history.seconds, 1e-9):.1f} steps/s")
+        return history
+
+    def _look(self, history: History) -> None:
+        stop = self.trainer.should_stop()
+        now = time.monotonic()
+        if stop or now - self._last_checkpoint > self._pause:
+            self.checkpoint(history)
+            self._last_checkpoint = time.monotonic()
+            self._pause = max(SECONDS_BETWEEN_CHECKPOINTS, LEAST_SHARE_OF_TRAINING * (self._last_checkpoint - now))
+        if stop:
+            raise Stopped
+
+    def checkpoint(self, history: History) -> None:
+        if not self._can_continue:
+            return
+        arrays = {slot: self.session.read_slot(slot) for slot in self._slots()}
+        record = {
+            "accuracies": history.accuracies,
+            "seconds": history.seconds,
+            "diverged": history.diverged,
+            "ended": history.ended,
+            "blocks": self._blocks,
+        }
+        self.trainer.store.put_checkpoint(self.key, {**arrays, _LOSSES: history.losses}, record)
+
+    def _slots(self) -> Iterator[str]:
+        """The slots that are state: those of the schedule are set anew before each window."""
+        return (slot.input for slot in self.session.interface.slots if slot.kind != "schedule")
+
+    def _save_snapshot(self, folder: Path, done: int) -> None:
+        """Weights and running statistics, by name, as `PREFIX_TITLE_iter_N.npz`."""
+        prefix = self.solver.snapshot_prefix or str(folder / "snapshot")
+        words = re.sub(r"[^A-Za-z0-9.]+", "-", self.title).strip("-")
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **self.session.weights())
+        write_atomically(Path(f"{prefix}_{words}_iter_{done}.npz"), content.getvalue())
+
+
+class _NetworkTraining:
+    """The fine-tuning of one network, and the tests of its accuracy on the way."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: Model,
+        program: Program,
+        solver: Solver,
+        title: str,
+        end: EarlyEnd | None,
+        key: str,
+        snapshots: Path | None,
+    ):
+        self.trainer, self.model, self.solver, self.end = trainer, model, solver, end
+        self._make_run = lambda: _TrainingRun(trainer, program.graph, solver, title, key, snapshots)
+
+    def run(self) -> Outcome:
+        run = self._make_run()
+        self._session = run.session
+        self._evaluator = WeightedSession(self.model, run.session.weights(), self.trainer.device)
+        begun = run.begun
+        if begun is None:
+            first = self._validate()
+            ended = "bound met" if self.end is not None and self.end.met(first) else ""
+            begun = History(np.empty((0, 1), np.float32), ((0, first),), ended=ended)
+        history = run.train(lambda: self._validate(_tested_images(self.solver)), self._ends, begun)
+        (losses,) = history.losses.T
+        if history.diverged:
+            return _divergence(losses, history.steps, self.solver)
+        between = [(step, value) for step, value in history.accuracies if step < history.steps]
+        last = history.accuracies[-1]
+        is_whole = last[0] == history.steps and (not last[0] or not _tested_images(self.solver))
+        curve = [*between, last if is_whole else (history.steps, self._validate())]
+        record = {
+            "curve": [[step, value] for step, value in curve],
+            "seconds": history.seconds,
+            "steps": history.steps,
+            "ended": history.ended or "all steps",
+        }
+        return Trained(run.session.weights(), record)
+
+    def _validate(self, limit: int = 0) -> float:
+        self._evaluator.set_weights(self._session.device_weights())
+        return accuracy(self._evaluator.run, self.trainer.dataset.validation, self.trainer.test_transform, limit)
+
+    def _ends(self, curve: Curve) -> str:
+        """Why the training is over after a test: a bound that some of the images meet has to be met by all."""
+        if self.end is None:
+            return ""
+        if self.end.met(curve[-1][1]) and (not _tested_images(self.solver) or self.end.met(self._validate())):
+            return "bound met"
+        return "given up" if self.end.hopeless(curve, self.solver.max_iter) else ""
+
+
+_LOSSES = "wootz.losses"
+
+
+def _history(checkpoint: Checkpoint) -> History:
+    record = checkpoint.record
+    return History(
+        losses=checkpoint.arrays[_LOSSES],
+        accuracies=tuple((int(step), float(value)) for step, value in record["accuracies"]),
+        seconds=record["seconds"],
+        diverged=record["diverged"],
+        ended=record["ended"],
+    )
+
+
+def _tested_images(solver: Solver) -> int:
+    """How many images a test on the way looks at; 0: all."""
+    return solver.test_iter * solver.batch_size
+
+
+def _finished(key: str, outcome: Outcome, reused: bool) -> Finished:
+    return Finished(key, outcome if isinstance(outcome, Failed) else outcome.record, reused)
+
+
+def _divergence(losses: np.ndarray, step: int, solver: Solver) -> Failed:
+    """Why a training is of no use whose loss, one of `losses` a step, or whose weights were not finite at `step`."""
+    what = "the weights are not finite after" if np.isfinite(losses[step - 1]) else "the loss is not finite at"
+    return Failed(
+        f"the training diverged, {what} step {step} (learning rate {solver.learning_rate(step - 1):g}): lower base_lr, "
+        f"or set clip_gradients"
+    )

@@ -1,0 +1,158 @@
+"""Where the tasks of a job are performed: one in each process, which opens network and data once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+
+from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model, with_weights
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.subspace import Configuration, Rate
+from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.check import check_pruned
+from wootz.passes.training.merged_parameters import separate_merged_parameters
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.dataset import Split
+from wootz.runtime.executors.control import Control
+from wootz.runtime.job import Job
+from wootz.runtime.progress import Progress
+from wootz.runtime.run_directory import SNAPSHOT_FOLDER
+from wootz.runtime.session import evaluate
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.early_end import EarlyEnd, early_end
+from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, TrainTeacher
+from wootz.runtime.tasks.trainer import Trainer
+
+CRITERION_IMAGES = 128
+"""Training images that a criterion looks at."""
+
+
+class Workshop:
+    """Performs the tasks of one job. What it trains goes into the store, and what tasks need comes from there."""
+
+    def __init__(self, job: Job, store: Store, progress: Progress | None = None):
+        self.job = job
+        self.network = Model.from_proto(job.network.to_proto())  # the same in all processes
+        separate_merged_parameters(self.network.graph)
+        self.trainer = Trainer(
+            dataset=job.dataset,
+            train_transform=job.train_transform,
+            test_transform=job.test_transform,
+            target=job.target,
+            device=job.device,
+            store=store,
+            progress=progress or Progress(),
+            data_on_device=job.data_on_device,
+            precision=job.precision,
+            run=job.run,
+        )
+        self._pruners: dict[str, BlockPruner] = {}
+        self._block_weights: dict[str, Mapping[str, np.ndarray]] = {}
+
+    def perform(self, order: Order, control: Control) -> Results:
+        """Does what the order's task says, or finds it in the store. Raises WootzError for what can't be done, and
+        Stopped when `control` says so."""
+        job, task = self.job, order.task
+        trainer = replace(self.trainer, should_stop=control.should_stop)
+        match task:
+            case TrainTeacher():
+                return (trainer.fine_tune(self.network, job.teacher_solver, str(task), snapshots=self._snapshots),)
+            case PretrainBlocks():
+                keys = dict(order.blocks)
+                found = trainer.pretrain(self.pruner(order.teacher), keys, job.pretrain_solver, str(task))
+                return tuple(found[block] for block in task.blocks)
+            case FineTune():
+                configuration = job.subspace.configurations[task.network]
+                check = partial(self.check_pruned, self.pruner(order.teacher), configuration)
+                network = self.initial_network(order)
+                return (
+                    trainer.fine_tune(
+                        network, job.solver, str(task), self.early_end(order), check, snapshots=self._snapshots
+                    ),
+                )
+
+    def teacher(self, key: str) -> Model:
+        """The full network with the weights that its training left under `key`; as given where that is empty."""
+        return self.pruner(key).model
+
+    @cached_property
+    def architecture(self) -> BlockPruner:
+        """Prunes the full network as it was given: whoever asks for sizes and structure needs no trained weights."""
+        job = self.job
+        return BlockPruner.of(self.network, "l1" if job.criterion in DATA_CRITERIA else job.criterion)
+
+    def pruner(self, teacher: str) -> BlockPruner:
+        """Prunes the teacher whose key that is, empty where its weights were given."""
+        if teacher not in self._pruners:
+            weights = self._weights(teacher, "the full network") if teacher else {}
+            sample = self._sample(with_weights(self.network, weights))
+            self._pruners[teacher] = self.architecture.with_weights(weights, self.job.criterion, sample)
+        return self._pruners[teacher]
+
+    def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
+        return pruner.materialize(pruner.plan(self.rates(configuration)))
+
+    def initial_network(self, order: Order) -> Model:
+        """The network that an order's fine-tuning begins with: pruned, with the weights of its blocks."""
+        assert isinstance(order.task, FineTune)
+        model = self.pruned(self.pruner(order.teacher), self.job.subspace.configurations[order.task.network])
+        for block, key in order.blocks:
+            if key not in self._block_weights:
+                self._block_weights[key] = self._weights(key, f"block {block}")
+            model = with_weights(model, self._block_weights[key])
+        return model
+
+    def trained_network(self, order: Order, key: str) -> Model:
+        """The network of an order after its fine-tuning, which is stored under `key`."""
+        return with_weights(self.initial_network(order), self._weights(key, str(order.task)))
+
+    def early_end(self, order: Order) -> EarlyEnd | None:
+        job = self.job
+        if not job.ends_early or order.full_accuracy is None:
+            return None
+        return early_end(job.objective, order.full_accuracy, job.gives_up)
+
+    def block_keys(self, teacher: str, blocks: Iterable[TuningBlock]) -> dict[TuningBlock, str]:
+        return self.trainer.block_keys(self.pruner(teacher), tuple(blocks), self.job.pretrain_solver)
+
+    def check_pruned(self, pruner: BlockPruner, configuration: Configuration) -> None:
+        """Raises WootzError where the pruned network is not the original without its filters."""
+        if self.job.checks_pruned:
+            plan = pruner.plan(self.rates(configuration))
+            check_pruned(
+                pruner.model,
+                pruner.materialize(plan),
+                plan,
+                partial(evaluate, device=self.job.device),
+                pruner.analysis,
+            )
+
+    def rates(self, configuration: Configuration) -> dict[str, Rate]:
+        return dict(zip(self.job.subspace.modules, configuration, strict=True))
+
+    def _weights(self, key: str, what: str) -> Mapping[str, np.ndarray]:
+        weights = self.trainer.stored_weights(key)
+        if weights is None:
+            raise WootzError(f"{self.trainer.store.folder}: the weights of {what} are no longer there ({key[:12]}…)")
+        return weights
+
+    def _sample(self, model: Model) -> Sample | None:
+        """Training images for criteria that look at data; from all classes, where images are sorted by class."""
+        if self.job.criterion not in DATA_CRITERIA:
+            return None
+        split = self.job.dataset.train
+        chosen = np.unique(np.linspace(0, len(split) - 1, CRITERION_IMAGES).astype(np.int64))
+        images = Split(split.images[chosen], split.labels[chosen])
+        (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
+        feeds = {model.graph.inputs[0].name: batch.data, LABELS: batch.labels}
+        return Sample(feeds, partial(evaluate, device=self.job.device))
+
+    @property
+    def _snapshots(self) -> Path:
+        return self.job.out / SNAPSHOT_FOLDER

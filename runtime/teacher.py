@@ -1,0 +1,86 @@
+"""The full network: what is measured of it before it serves as teacher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.objective import Metric
+from wootz.runtime.dataset import Split
+from wootz.runtime.guessing import guessing_note
+from wootz.runtime.job import Job
+from wootz.runtime.outcome import Failed
+from wootz.runtime.plan import RunPlan
+from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult
+from wootz.runtime.run_directory import TEACHER_FILE
+from wootz.runtime.seen_validation import COMPARED_IMAGES, Share, seen_validation_note
+from wootz.runtime.tasks.task import Finished, curve_of
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The full network, the key of its training (empty where its weights were given), and what was measured of it."""
+
+    key: str
+    model: Model
+    full: FullNetworkResult | FailedFullNetworkResult
+
+
+def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None, watch: Watch) -> Teacher:
+    """The teacher after its training, None where its weights are given. What is odd about it is noted."""
+    job, trainer = workshop.job, workshop.trainer
+    known: dict[str, Any] = {
+        "configuration": (0.0,) * len(job.subspace.modules),
+        "model_size": int(plan.full[Metric.MODEL_SIZE]),
+        "flops": int(plan.full[Metric.FLOPS]),
+        "latency_ms": plan.full.get(Metric.LATENCY),
+        "origin": _origin(job),
+    }
+    if trained is not None:
+        known |= {"new_layers": () if job.all_untrained else job.untrained, "reused": trained.reused}
+        if isinstance(trained.outcome, Failed):
+            watch.note(f"full network: {trained.outcome.reason}")
+            return Teacher("", workshop.network, FailedFullNetworkResult(reason=trained.outcome.reason, **known))
+        known |= {name: trained.outcome[name] for name in ("steps", "seconds")}
+        known["curve"] = curve_of(trained.outcome)
+    key = "" if trained is None else trained.key
+    model = workshop.teacher(key)
+    test = job.dataset.test
+    full = FullNetworkResult(
+        model=TEACHER_FILE,
+        accuracy=trainer.accuracy(model, job.dataset.validation),
+        test_accuracy=None if test is None else trainer.accuracy(model, test),
+        **known,
+    )
+    if trained is None:
+        _note_what_is_odd(workshop, model, full, watch)
+    watch.message(f"Full network: accuracy {full.accuracy:.4f}, {full.model_size:,} parameters.")
+    return Teacher(key, model, full)
+
+
+def _origin(job: Job) -> str:
+    if not job.untrained:
+        return "given"
+    return "trained from scratch" if job.all_untrained else "fine-tuned"
+
+
+def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult, watch: Watch) -> None:
+    """A network that came with its weights may guess, or have been trained on the validation images."""
+    data = workshop.job.dataset
+    images = min(len(data.train), COMPARED_IMAGES)
+    compared = Split(data.train.images[:images], data.train.labels[:images])
+    validation = Share(full.accuracy, len(data.validation))
+    notes = (
+        seen_validation_note(
+            training=Share(workshop.trainer.accuracy(model, compared), images),
+            validation=validation,
+            test=None if data.test is None or full.test_accuracy is None else Share(full.test_accuracy, len(data.test)),
+            splits_training=data.splits_training,
+        ),
+        guessing_note(validation, data.validation.labels, data.classes),
+    )
+    for note in filter(None, notes):
+        watch.note(note)

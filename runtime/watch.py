@@ -1,0 +1,215 @@
+"""What is told of a run while it goes on: to the event log, and through it to whoever shows it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Literal
+
+from wootz.passes.plan.objective import Measurements, Metric
+from wootz.passes.plan.solver import Solver
+from wootz.runtime.events import (
+    BestFound,
+    EventLog,
+    Note,
+    Phase,
+    PhaseStarted,
+    Planned,
+    RunEnded,
+    RunStarted,
+    TaskCancelled,
+    TaskEnded,
+    TaskId,
+    TaskRaised,
+    TaskStarted,
+)
+from wootz.runtime.events import WorkerLost as LostWorker
+from wootz.runtime.executors.engine import Ended, Raised, WorkerLost
+from wootz.runtime.job import Job
+from wootz.runtime.outcome import Failed
+from wootz.runtime.plan import RunPlan
+from wootz.runtime.progress import Progress
+from wootz.runtime.result import PhaseSeconds
+from wootz.runtime.run_directory import LOG_FOLDER
+from wootz.runtime.store.process import Process
+from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, Task, TrainTeacher, curve_of
+
+Outcome = Literal["found", "nothing found", "failed", "interrupted"]
+
+
+class Watch:
+    """Listens to a run: what happens goes into the event log, what the result needs of it is kept.
+
+    `progress` shows what this process trains.
+    """
+
+    def __init__(self, log: EventLog, job: Job, progress: Progress):
+        self.progress = progress
+        self._job = job
+        self._log = log
+        self._notes: list[str] = []
+        self._begin = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._last_block_ended: float | None = None
+        self._groups: list[PretrainBlocks] = []
+
+    def begin(self, executor: str, workers: int) -> None:
+        job, process = self._job, Process.current()
+        self._log.emit(
+            RunStarted(
+                wootz=metadata.version("wootz"),
+                host=socket.gethostname(),
+                machine=process.machine,
+                pid=process.pid,
+                started=process.started,
+                network=job.title,
+                data=job.data_title,
+                objective=str(job.objective),
+                executor=executor,
+                workers=workers,
+            )
+        )
+
+    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+        self._log.emit(RunEnded(outcome=outcome, reason=reason))
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Measures a phase; the exploration's begins with the last block."""
+        begin = time.monotonic()
+        self._last_block_ended = None
+        self._log.emit(PhaseStarted(phase="pretraining" if name == "exploration" and self._groups else name))
+        yield
+        end = time.monotonic()
+        if name == "exploration" and self._last_block_ended is not None:
+            self._seconds["pretraining"] = self._last_block_ended - begin
+            begin = self._last_block_ended
+        self._seconds[name] = end - begin
+
+    def seconds(self) -> PhaseSeconds:
+        """What each phase took: blocks until the last one was finished, networks from then on."""
+        return PhaseSeconds(**self._seconds, total=time.monotonic() - self._begin)
+
+    def note(self, text: str) -> None:
+        """Something that belongs into the result, too."""
+        self._notes.append(text)
+        self.message(text)
+
+    def message(self, text: str) -> None:
+        self._log.emit(Note(text=text))
+        self.progress.message(text)
+
+    def all_notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    def planned(self, plan: RunPlan, seconds: float) -> None:
+        """`seconds` is what the rehearsal took, 0 where all was known."""
+        job = self._job
+        self._groups = [PretrainBlocks(group) for group in plan.groups]
+        self._log.emit(
+            Planned(
+                networks_total=len(plan.candidates),
+                networks_feasible=len(plan.order),
+                blocks=len(plan.pruned_blocks),
+                groups=len(plan.groups),
+                teacher=bool(job.untrained),
+                baseline=job.baseline,
+                stops_at_first=not job.objective.metric.needs_training,
+            )
+        )
+        if seconds:
+            self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
+
+    def known_blocks(self, known: int, wanted: int) -> None:
+        if known:
+            self.message(f"{known} of {wanted} tuning blocks are in the store.")
+
+    def best(self, network: int, measured: Measurements) -> None:
+        self._log.emit(
+            BestFound(
+                index=network,
+                configuration=self._job.subspace.configurations[network],
+                model_size=int(measured[Metric.MODEL_SIZE]),
+                accuracy=measured[Metric.ACCURACY],
+            )
+        )
+
+    # What `drive` tells
+
+    def started(self, task: Task) -> None:
+        solver = self._solver(task)
+        title, steps, display = str(task), solver.max_iter, solver.display
+        self._log.emit(TaskStarted(task=self._id(task), title=title, steps=steps, display=display))
+
+    def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:
+        if isinstance(task, PretrainBlocks):
+            self._last_block_ended = time.monotonic()
+            if len(self._groups) == 1 + self._groups.index(task):
+                self._log.emit(PhaseStarted(phase="exploration"))
+        failures = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
+        record = None if failures or isinstance(task, PretrainBlocks) else results[0].outcome
+        assert not isinstance(record, Failed)
+        self._log.emit(
+            TaskEnded(
+                task=self._id(task),
+                worker=ended.worker,
+                outcome="failed" if len(failures) == len(results) else "trained",
+                key=results[0].key,
+                seconds=sum(result.seconds for result in results),
+                reused=all(result.reused for result in results),
+                blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
+                accuracy=None if record is None else curve_of(record)[-1][1],
+                ended="all steps" if record is None else record["ended"],
+                reason=failures[0] if failures else None,
+            )
+        )
+
+    def cancelled(self, task: Task) -> None:
+        self._log.emit(TaskCancelled(task=self._id(task)))
+
+    def failed(self, task: Task, ended: Ended[Order, Results]) -> None:
+        """An attempt that was the last one."""
+        self._log.emit(_failure(self._id(task), ended, again=False))
+        self._log.emit(TaskEnded(task=self._id(task), worker=ended.worker, outcome="failed", reason=_reason(ended)))
+        self.message(f"{task}: {_reason(ended)} ({LOG_FOLDER}/worker-{ended.worker}.log has more)")
+
+    def tried_again(self, ended: Ended[Order, Results]) -> None:
+        """An attempt that is followed by another one."""
+        self._log.emit(_failure(self._id(ended.task.task), ended, again=True))
+        self.message(f"{ended.task}: {_reason(ended)}; it is tried once more")
+
+    def _solver(self, task: Task) -> Solver:
+        match task:
+            case TrainTeacher():
+                return self._job.teacher_solver
+            case PretrainBlocks():
+                return self._job.pretrain_solver
+            case FineTune():
+                return self._job.solver
+
+    def _id(self, task: Task) -> TaskId:
+        match task:
+            case TrainTeacher():
+                return TaskId("teacher")
+            case PretrainBlocks():
+                return TaskId("blocks", self._groups.index(task))
+            case FineTune(network, start):
+                return TaskId("network" if start == "block-trained" else "default network", network)
+
+
+def _failure(task: TaskId, ended: Ended[Order, Results], again: bool) -> TaskRaised | LostWorker:
+    kind = LostWorker if isinstance(ended.how, WorkerLost) else TaskRaised
+    return kind(task=task, worker=ended.worker, reason=_reason(ended), again=again)
+
+
+def _reason(ended: Ended[Order, Results]) -> str:
+    match ended.how:
+        case Raised(error):
+            return error
+        case WorkerLost(reason):
+            return f"its worker was lost: {reason}"
+        case _:
+            return ""

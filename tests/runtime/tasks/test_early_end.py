@@ -1,0 +1,56 @@
+"""When a training ends before its last step."""
+
+import pytest
+
+from wootz.frontend.objective import parse_objective
+from wootz.runtime.tasks.early_end import early_end
+
+
+def rule(text, full=0.9, gives_up=False):
+    return early_end(parse_objective(text, "test"), full, gives_up)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max Accuracy constraint ModelSize < 100",
+        "min ModelSize",
+        "min ModelSize constraint FLOPs < 100",
+        "min ModelSize constraint Accuracy < 0.5",
+        "min ModelSize constraint Accuracy > 0.5 constraint Accuracy < 0.6",
+    ],
+)
+def test_no_rule_where_more_accuracy_is_of_use_or_too_much_of_it(text):
+    assert rule(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "met", "missed"),
+    [
+        ("min ModelSize constraint Accuracy > 0.5", 0.51, 0.5),
+        ("min Latency constraint Accuracy >= 0.5", 0.5, 0.499),
+        ("min ModelSize constraint Accuracy >= full - 0.1", 0.8, 0.79),
+        ("min FLOPs constraint Accuracy > 0.5 constraint Accuracy >= 0.5 * full constraint ModelSize < 9", 0.51, 0.46),
+    ],
+)
+def test_bounds_are_those_of_the_objective(text, met, missed):
+    assert rule(text).met(met)
+    assert not rule(text).met(missed)
+
+
+def test_a_training_is_given_up_when_its_rise_does_not_reach():
+    given_up = rule("min ModelSize constraint Accuracy > 0.5", gives_up=True)
+    flat = [(0, 0.1), (20, 0.2), (40, 0.21), (60, 0.22)]
+    assert given_up.hopeless(flat, 100)
+    assert not given_up.hopeless(flat, 200), "before half of the steps"
+    assert not given_up.hopeless(flat[:3], 40), "too few tests"
+    assert not given_up.hopeless([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.37)], 100)
+    assert given_up.hopeless([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.36)], 100)
+    assert not rule("min ModelSize constraint Accuracy > 0.5").hopeless(flat, 100)
+
+
+def test_the_rule_is_told_apart_by_its_text():
+    texts = {
+        str(rule(f"min ModelSize constraint Accuracy > {bound}", gives_up=g)) for bound in (0.5, 0.6) for g in (0, 1)
+    }
+    assert len(texts) == 4

@@ -1,0 +1,434 @@
+"""What is kept of trainings, those that diverge too, under which keys, and how they go on after an interruption."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import wootz.runtime.tasks.trainer as trainer_module
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.frontend.objective import parse_objective
+from wootz.passes.ir.model import constants, with_weights
+from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.transforms.teacher_student import student_prefix
+from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.executors.control import Stopped
+from wootz.runtime.outcome import Failed, Trained
+from wootz.runtime.progress import Progress
+from wootz.runtime.session import Device
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.early_end import early_end
+from wootz.runtime.tasks.trainer import Trainer
+
+MODULE = """
+layer { name: "conv2" type: "Convolution" bottom: "conv" top: "conv2" module: "m"
+        convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3" module: "m"
+        convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+"""
+TRANSFORM = InputTransform(channel_order="RGB")
+CLASSES = ("dark", "bright")
+
+
+class Trainings(Progress):
+    """Counts the trainings that are begun, and their steps."""
+
+    def __init__(self):
+        self.titles = []
+        self.steps = 0
+
+    def begin(self, title, total, display=0):
+        self.titles.append(title)
+
+    def advance(self, done, note=""):
+        self.steps += 1
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(tmp_path / "store")
+
+
+def a_trainer(split, store, **changes):
+    fields = {
+        "dataset": Dataset(CLASSES, split, split, None),
+        "train_transform": TRANSFORM,
+        "test_transform": TRANSFORM,
+        "target": "onnx",
+        "device": Device(threads=1),
+        "store": store,
+        "progress": Trainings(),
+        "run": "this",
+    }
+    return Trainer(**{**fields, **changes})
+
+
+@pytest.fixture(params=[False, True], ids=["host", "device"])
+def trainer(request, split, store):
+    return a_trainer(split, store, data_on_device=request.param)
+
+
+@pytest.mark.parametrize(
+    ("steps", "reason"),
+    [
+        (2, "the training diverged, the weights are not finite after step 2 (learning rate 1e+30): lower base_lr"),
+        (5, "the training diverged, the loss is not finite at step 3 (learning rate 1e+30): lower base_lr"),
+    ],
+)
+def test_a_network_that_diverges_has_failed_and_is_not_trained_again(trainer, network, steps, reason):
+    solver = Solver(base_lr=1e30, max_iter=steps, batch_size=16)
+    found = trainer.fine_tune(network, solver, "net")
+    assert isinstance(found.outcome, Failed)
+    assert found.outcome.reason.startswith(reason)
+    assert not found.reused
+    assert trainer.stored_weights(found.key) is None
+    assert trainer.fine_tune(network, solver, "another title") == found
+    assert replace(trainer, run="another").fine_tune(network, solver, "title") == replace(found, reused=True)
+    assert trainer.progress.titles == ["net"]
+
+
+def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(trainer, pruner, monkeypatch):
+    solver = Solver(base_lr=0.01, max_iter=4, batch_size=16)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
+    open_steps = Trainer.open
+
+    def open_spoiled(self, graph, solver, first_step=0):
+        session, steps = open_steps(self, graph, solver, first_step)
+        advance = steps.advance
+
+        def spoil_the_last(first, stop):
+            losses = advance(first, stop)
+            if first + len(losses) == solver.max_iter:
+                name = student_prefix(1) + "conv2.weight"
+                session.write_slot(name, np.full_like(session.read_slot(name), np.nan))
+            return losses
+
+        monkeypatch.setattr(steps, "advance", spoil_the_last)
+        return session, steps
+
+    monkeypatch.setattr(Trainer, "open", open_spoiled)
+    keys = trainer.block_keys(pruner, blocks, solver)
+    trained = trainer.pretrain(pruner, keys, solver, "blocks")
+    assert [isinstance(trained[block].outcome, Failed) for block in blocks] == [False, True, False]
+    assert trained[blocks[1]].outcome.reason.startswith(
+        "the training diverged, the weights are not finite after step 4 "
+    )
+    assert trainer.store.get(keys[blocks[1]]) == trained[blocks[1]].outcome
+    stored = trainer.store.get(keys[blocks[0]])
+    assert (stored.record["steps"], stored.record["final_error"]) == (4, trained[blocks[0]].outcome["final_error"])
+
+
+@pytest.fixture
+def pruner(tmp_path, prototxt):
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "net.prototxt").write_text(
+        head + MODULE + 'layer { name: "fc"' + classifier.replace('"conv"', '"conv3"')
+    )
+    return BlockPruner.of(import_caffe(tmp_path / "net.prototxt").model, "l1")
+
+
+def keys(trainer, pruner, solver=None):
+    """Of a network, and of a block."""
+    solver = solver or Solver(batch_size=16)
+    block = TuningBlock((Symbol(0, 0.5),))
+    return network_key(trainer, pruner.model, solver), trainer.block_keys(pruner, [block], solver)[block]
+
+
+def network_key(trainer, model, solver, end=None):
+    return trainer._network_recipe(trainer.network_program(model, solver, "net").digest, solver, end).key
+
+
+def other_pixels(split):
+    return Split(split.images + np.float32(0.01), split.labels)
+
+
+def other_labels(split):
+    return Split(split.images, 1 - split.labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "of_blocks"),
+    [
+        (lambda split: {"dataset": Dataset(CLASSES, other_pixels(split), split, None)}, True),
+        (lambda split: {"dataset": Dataset(CLASSES, other_labels(split), split, None)}, False),
+        (lambda split: {"dataset": Dataset(CLASSES, split, other_pixels(split), None)}, False),
+        (lambda split: {"train_transform": replace(TRANSFORM, mirror=True)}, True),
+        (lambda split: {"test_transform": replace(TRANSFORM, mean=(1.0,))}, False),
+        (lambda split: {"target": "ort-training"}, True),
+        (lambda split: {"precision": "float16"}, True),
+        (lambda split: {"device": Device("cuda")}, True),
+    ],
+)
+def test_what_a_result_depends_on_is_in_its_key(split, store, pruner, change, of_blocks):
+    """Blocks read neither labels nor validation images."""
+    before, after = keys(a_trainer(split, store), pruner), keys(a_trainer(split, store, **change(split)), pruner)
+    assert before[0] != after[0]
+    assert (before[1] != after[1]) == of_blocks
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda split: {"dataset": Dataset(("black", "white"), split, split, other_pixels(split))},
+        lambda split: {"progress": Progress()},
+    ],
+)
+def test_what_changes_no_result_changes_no_key(split, store, pruner, change):
+    """Names of classes, and test images, are read by no training."""
+    assert keys(a_trainer(split, store), pruner) == keys(a_trainer(split, store, **change(split)), pruner)
+
+
+@pytest.mark.parametrize("change", [{"display": 5}, {"snapshot": 9}, {"average_loss": 3}, {"snapshot_prefix": "s"}])
+def test_what_a_solver_says_of_the_display_changes_no_key(split, store, pruner, change):
+    solver = Solver(batch_size=16)
+    assert keys(a_trainer(split, store), pruner, solver) == keys(
+        a_trainer(split, store), pruner, replace(solver, **change)
+    )
+
+
+def test_the_key_of_a_network_has_its_weights_and_the_solver(split, store, pruner):
+    trainer, solver = a_trainer(split, store), Solver(batch_size=16)
+    before = network_key(trainer, pruner.model, solver)
+    for changes in (
+        {"momentum": 0.5},
+        {"random_seed": 1},
+        {"max_iter": 7},
+        {"lr_policy": "cosine"},
+        {"base_lr": 0.5},
+        {"iter_size": 2},
+        {"test_interval": 5},
+        {"weight_decay": 0.1},
+        {"batch_size": 8},
+    ):
+        assert network_key(trainer, pruner.model, replace(solver, **changes)) != before, changes
+    for name in constants(pruner.model.graph):
+        weight = constants(pruner.model.graph)[name]
+        other = with_weights(pruner.model, {name: np.asarray(weight + 1, weight.dtype)})
+        assert network_key(trainer, other, solver) != before, name
+    bound = early_end(parse_objective("min ModelSize constraint Accuracy > 0.5", "test"), 1.0)
+    assert network_key(trainer, pruner.model, solver, bound) != before
+
+
+def test_the_key_of_a_block_has_what_it_computes_with_and_nothing_behind_it(split, store, pruner):
+    trainer = a_trainer(split, store)
+    _, before = keys(trainer, pruner)
+    for name, is_read in (("conv.weight", True), ("bn.mean", True), ("conv3.weight", True), ("fc.weight", False)):
+        weight = constants(pruner.model.graph)[name]
+        teacher = BlockPruner.of(with_weights(pruner.model, {name: weight + np.float32(1)}), "l1")
+        assert (keys(trainer, teacher)[1] != before) == is_read, name
+    assert keys(trainer, pruner, Solver(batch_size=16, base_lr=0.5))[1] != before
+    rates = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
+    together = trainer.block_keys(pruner, rates, Solver(batch_size=16))
+    assert len(set(together.values())) == 3
+    assert together[rates[1]] == before, "blocks that are trained beside it have no part in it"
+
+
+LEARNS = Solver(base_lr=0.1, momentum=0.9, max_iter=30, batch_size=16, test_interval=10, random_seed=3)
+
+
+def fine_tuned(tmp_path, network, dataset, test_transform=TRANSFORM, solver=LEARNS, end=None):
+    """The outcome of a training in a store of its own."""
+    store = Store.open(tmp_path / "store")
+    trainer = a_trainer(None, store, dataset=dataset, test_transform=test_transform)
+    found = trainer.fine_tune(network, solver, "net", end, snapshots=tmp_path / "snapshots")
+    return store.get(found.key)
+
+
+def curve_of(outcome):
+    return dict(outcome.record["curve"])
+
+
+def test_accuracies_are_those_of_the_validation_images_prepared_for_testing(split, network, tmp_path):
+    """Validation images with the other labels are as wrong as the network is right; without contrast all are equal."""
+    validation = Split(split.images, 1 - split.labels)
+    learned = fine_tuned(tmp_path, network, Dataset(CLASSES, split, validation, split))
+    assert curve_of(learned)[30] < 0.1
+    assert list(curve_of(learned)) == [0, 10, 20, 30]
+    grey = replace(TRANSFORM, scale=(0.0,))
+    assert curve_of(fine_tuned(tmp_path, network, Dataset(CLASSES, split, split, None), grey))[30] == 0.5
+
+
+def test_test_iter_bounds_the_accuracies_on_the_way_alone(split, network, tmp_path):
+    """Two batches of 16 are tested: the first 16 images are right in the end, the other 48 wrong."""
+    validation = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
+    dataset = Dataset(CLASSES, split, validation, None)
+    curve = curve_of(fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, test_iter=2)))
+    assert 0.4 < curve[20] < 0.6
+    assert curve[30] < 0.35
+
+
+def test_the_random_seed_of_the_solver_draws_the_batches(split, network, tmp_path):
+    dataset = Dataset(CLASSES, split, split, None)
+    one, same, other = (
+        fine_tuned(tmp_path / str(i), network, dataset, solver=replace(LEARNS, random_seed=seed)).weights
+        for i, seed in enumerate((3, 3, 4))
+    )
+    np.testing.assert_array_equal(one["conv.weight"], same["conv.weight"])
+    assert not np.array_equal(one["conv.weight"], other["conv.weight"])
+
+
+def test_snapshots_are_taken_at_their_interval(split, network, tmp_path):
+    dataset = Dataset(CLASSES, split, split, None)
+    trained = fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, snapshot=12))
+    files = sorted((tmp_path / "snapshots").iterdir())
+    assert [f.name for f in files] == ["snapshot_net_iter_12.npz", "snapshot_net_iter_24.npz"]
+    with np.load(files[0]) as early, np.load(files[1]) as late:
+        assert set(early.files) == set(trained.weights)
+        assert not np.array_equal(early["conv.weight"], late["conv.weight"])
+
+
+def test_the_errors_of_a_block_are_those_of_its_first_and_last_steps(split, pruner, store):
+    trainer = a_trainer(split, store)
+    solver = Solver(base_lr=0.02, momentum=0.9, max_iter=100, batch_size=16)
+    block = TuningBlock((Symbol(0, 0.5),))
+    trained = trainer.pretrain(pruner, trainer.block_keys(pruner, [block], solver), solver, "block")[block].outcome
+    assert trained["steps"] == 100
+    assert trained["final_error"] < 0.5 * trained["initial_error"]
+
+
+# Early ends
+
+
+def rule(bound, gives_up=False):
+    return early_end(parse_objective(f"min ModelSize constraint Accuracy >= {bound}", "test"), 1.0, gives_up)
+
+
+def test_a_network_is_done_when_it_meets_the_bound_with_the_weights_of_that_step(split, network, tmp_path):
+    dataset = Dataset(CLASSES, split, split, None)
+    whole = fine_tuned(tmp_path / "whole", network, dataset)
+    curve = curve_of(whole)
+    assert curve[0] < curve[10], "it learns"
+    ended = fine_tuned(tmp_path / "ended", network, dataset, end=rule(curve[10]))
+    assert (ended.record["ended"], ended.record["steps"]) == ("bound met", 10)
+    assert curve_of(ended) == {0: curve[0], 10: curve[10]}
+    ten = fine_tuned(tmp_path / "ten", network, dataset, solver=replace(LEARNS, max_iter=10))
+    for name, values in ten.weights.items():
+        np.testing.assert_array_equal(ended.weights[name], values)
+    at_once = fine_tuned(tmp_path / "at once", network, dataset, end=rule(0.0))
+    assert (at_once.record["ended"], at_once.record["steps"]) == ("bound met", 0)
+    np.testing.assert_array_equal(at_once.weights["conv.weight"], constants(network.graph)["conv.weight"])
+
+
+def test_a_bound_that_some_images_meet_has_to_be_met_by_all(split, network, tmp_path):
+    """The first 32 images, which tests on the way look at, are right in the end, the others wrong."""
+    validation = Split(split.images, np.where(np.arange(64) < 32, split.labels, 1 - split.labels))
+    dataset = Dataset(CLASSES, split, validation, None)
+    ended = fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, test_iter=2), end=rule(0.9))
+    assert curve_of(ended)[20] > 0.9
+    assert (ended.record["ended"], ended.record["steps"]) == ("all steps", 30)
+
+
+def test_a_hopeless_network_is_given_up_if_that_is_asked_for(split, network, tmp_path):
+    dataset = Dataset(CLASSES, split, Split(split.images, 1 - split.labels), None)
+    solver = replace(LEARNS, test_interval=5)
+    ended = fine_tuned(tmp_path, network, dataset, solver=solver, end=rule(0.99, gives_up=True))
+    assert (ended.record["ended"], ended.record["steps"]) == ("given up", 15)
+
+
+def test_a_training_serves_another_bound_where_that_would_have_ended_it_alike(split, network, store):
+    validation = Split(split.images, np.where(np.arange(64) < 8, 1 - split.labels, split.labels))
+    trainer = a_trainer(split, store, dataset=Dataset(CLASSES, split, validation, None))
+    whole = trainer.fine_tune(network, LEARNS, "whole")
+    highest = max(accuracy for _, accuracy in whole.outcome["curve"])
+    missed = trainer.fine_tune(network, LEARNS, "missed", rule(highest + 0.01))
+    assert missed == whole
+    met = trainer.fine_tune(network, LEARNS, "met", rule(whole.outcome["curve"][1][1]))
+    assert met.key != whole.key
+    assert trainer.progress.titles == ["whole", "met"]
+
+
+# Interruptions
+
+
+class StopAfter:
+    """Says stop when a training has made so many steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+        self.asked = 0
+
+    def __call__(self):
+        self.asked += 1
+        return self.asked > self.steps
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"iter_size": 2}, {"type": SolverType.ADAM, "momentum": 0.9}])
+def test_a_network_goes_on_where_it_was_stopped_and_is_the_same(split, network, tmp_path, on_device, changes):
+    solver = replace(LEARNS, **changes)
+    dataset = Dataset(CLASSES, split, split, None)
+    whole = a_trainer(split, Store.open(tmp_path / "whole"), data_on_device=on_device)
+    expected = whole.store.get(whole.fine_tune(network, solver, "net").key)
+    store = Store.open(tmp_path / "interrupted")
+    attempts = 0
+    while True:
+        attempts += 1
+        trainer = a_trainer(split, store, dataset=dataset, data_on_device=on_device, should_stop=StopAfter(1))
+        try:
+            found = trainer.fine_tune(network, solver, "net")
+            break
+        except Stopped:
+            continue
+    assert attempts > 2
+    got = store.get(found.key)
+    assert {k: v for k, v in got.record.items() if k != "seconds"} == {
+        k: v for k, v in expected.record.items() if k != "seconds"
+    }
+    for name, values in expected.weights.items():
+        np.testing.assert_array_equal(got.weights[name], values, err_msg=name)
+    assert store.get_checkpoint(found.key) is None
+
+
+def test_blocks_go_on_where_they_were_stopped_and_are_the_same(split, pruner, tmp_path):
+    solver = Solver(base_lr=0.02, momentum=0.9, max_iter=20, batch_size=16)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5)]
+    whole = a_trainer(split, Store.open(tmp_path / "whole"))
+    keys = whole.block_keys(pruner, blocks, solver)
+    whole.pretrain(pruner, keys, solver, "blocks")
+    store = Store.open(tmp_path / "interrupted")
+    with pytest.raises(Stopped):
+        a_trainer(split, store, should_stop=StopAfter(7)).pretrain(pruner, keys, solver, "blocks")
+    again = a_trainer(split, store)
+    again.pretrain(pruner, keys, solver, "blocks")
+    assert again.progress.steps == 20 - 8
+    for key in keys.values():
+        expected, got = whole.store.get(key), store.get(key)
+        assert isinstance(got, Trained)
+        assert got.record["final_error"] == expected.record["final_error"]
+        for name, values in expected.weights.items():
+            np.testing.assert_array_equal(got.weights[name], values, err_msg=name)
+
+
+def test_a_kill_between_two_blocks_that_are_stored_loses_no_step(split, pruner, store, monkeypatch):
+    solver = Solver(base_lr=0.02, momentum=0.9, max_iter=20, batch_size=16)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
+    trainer = a_trainer(split, store)
+    keys = trainer.block_keys(pruner, blocks, solver)
+    put = Store.put
+
+    def killed_at_the_second(self, key, outcome, **options):
+        if key == keys[blocks[1]]:
+            raise KeyboardInterrupt
+        put(self, key, outcome, **options)
+
+    monkeypatch.setattr(Store, "put", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.pretrain(pruner, keys, solver, "blocks")
+    monkeypatch.setattr(Store, "put", put)
+    again = a_trainer(split, store)
+    found = again.pretrain(pruner, keys, solver, "blocks")
+    assert again.progress.steps == 0
+    assert not any(isinstance(f.outcome, Failed) or f.reused for f in found.values())
+
+
+def test_measurements_are_made_once(split, network, store, monkeypatch):
+    trainer = a_trainer(split, store)
+    accuracy, milliseconds = trainer.accuracy(network, split), trainer.latency(network, (2, 4, 4))
+    monkeypatch.setattr(trainer_module, "InferenceSession", lambda *_: pytest.fail("it is run again"))
+    monkeypatch.setattr(trainer_module, "latency", lambda *_: pytest.fail("it is measured again"))
+    assert (trainer.accuracy(network, split), trainer.latency(network, (2, 4, 4))) == (accuracy, milliseconds)
