@@ -24,16 +24,29 @@ def default_memory_budget(processes: int) -> int | None:
     return int(SHARE_FOR_TRAINING * min(known) / processes)
 
 
-def gpu_memory() -> int | None:
-    """The memory of the first GPU that CUDA shows to this process, in bytes; None where there is no GPU or driver."""
+def gpu_count() -> int:
+    """How many GPUs CUDA shows to this process; 0 where there is no driver."""
+    driver = _cuda_driver()
+    count = ctypes.c_int()
+    return count.value if driver is not None and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
+
+
+def gpu_memory(index: int = 0) -> int | None:
+    """The memory of one of the GPUs that CUDA shows to this process, in bytes; None where there is no such GPU."""
+    driver = _cuda_driver()
+    if driver is None:
+        return None
+    device, size = ctypes.c_int(), ctypes.c_size_t()
+    calls = (
+        lambda: driver.cuDeviceGet(ctypes.byref(device), index),
+        lambda: driver.cuDeviceTotalMem_v2(ctypes.byref(size), device),
+    )
+    return size.value if all(call() == 0 for call in calls) else None
+
+
+def _cuda_driver() -> ctypes.CDLL | None:
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
         return None
-    device, size = ctypes.c_int(), ctypes.c_size_t()
-    calls = (
-        lambda: driver.cuInit(0),
-        lambda: driver.cuDeviceGet(ctypes.byref(device), 0),
-        lambda: driver.cuDeviceTotalMem_v2(ctypes.byref(size), device),
-    )
-    return size.value if all(call() == 0 for call in calls) else None
+    return driver if driver.cuInit(0) == 0 else None

@@ -47,7 +47,7 @@ def keeps_on_device(device: Device, split: Split, asked: bool | None = None) -> 
         return asked
     if device.kind == "cpu" or too_many:
         return False
-    memory = gpu_memory()
+    memory = gpu_memory(device.index)
     return memory is not None and split.images.nbytes <= SHARE_FOR_DATA * memory
 
 

@@ -59,13 +59,15 @@ class Device:
 
     On CUDA `tf32` lets convolutions and matrix products round their float32 operands to 10 bits of mantissa, which a
     convolution that cuDNN has no other kernel for does without it, too. `cuda_graphs` captures a training step once and
-    starts it as a whole afterwards. On the CPU both have no meaning.
+    starts it as a whole afterwards. `index` is the GPU's number among those that CUDA shows. On the CPU none of the
+    three has a meaning.
     """
 
     kind: Literal["cpu", "cuda"] = "cpu"
     threads: int = 0
     tf32: bool = False
     cuda_graphs: bool = False
+    index: int = 0
 
     def providers(self, capture: bool = False, half: bool = False) -> list[str | tuple[str, dict[str, str]]]:
         """ONNX Runtime's names, with options. Raises WootzError when this build has no CUDA.
@@ -78,7 +80,11 @@ class Device:
             return ["CPUExecutionProvider"]
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise WootzError("this ONNX Runtime has no CUDA provider: install wootz[cuda], or run on the CPU")
-        options = {"use_tf32": str(int(self.tf32 or half)), "cudnn_conv_algo_search": "HEURISTIC"}
+        options = {
+            "device_id": str(self.index),
+            "use_tf32": str(int(self.tf32 or half)),
+            "cudnn_conv_algo_search": "HEURISTIC",
+        }
         if capture:
             options["enable_cuda_graph"] = "1"
         return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
@@ -241,7 +247,7 @@ class TrainingSession:
     def put_whole(self, name: str, values: np.ndarray) -> None:
         """`put` for a large array that doesn't change: on the CPU it is used where it is."""
         held = np.ascontiguousarray(values)
-        self._inputs[name] = onnxruntime.OrtValue.ortvalue_from_numpy(held, self._device.kind, 0)
+        self._inputs[name] = _value_on(self._device, held)
         for binding in self._bindings:
             binding.bind_ortvalue_input(name, self._inputs[name])
 
@@ -321,7 +327,11 @@ def _with_inputs(model: Model, names: set[str]) -> Model:
 
 def _on_device(values: np.ndarray, device: Device) -> Any:
     # ONNX Runtime may borrow the memory of an array on the CPU: every buffer gets a copy of its own.
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.array(values, order="C"), device.kind, 0)
+    return _value_on(device, np.array(values, order="C"))
+
+
+def _value_on(device: Device, values: np.ndarray) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(values, device.kind, device.index if device.kind == "cuda" else 0)
 
 
 def _batch_dimension(graph: Model, size: int) -> dict[str, int]:

@@ -51,6 +51,9 @@ class Ticket:
     def open(self) -> None:
         self._pulse.touch()
 
+    def is_open(self) -> bool:
+        return self._pulse.exists()
+
     def close(self) -> None:
         for file in (self._pulse, self._stop, self._kill):
             file.unlink(missing_ok=True)
@@ -77,8 +80,11 @@ class Ticket:
         return self._kill.exists() or not self.folder.exists()
 
     def last_pulse(self) -> int:
-        """The file's time, by the clock of whatever machine set it: only a change means something."""
-        return self._pulse.stat().st_mtime_ns
+        """The file's time, by the clock of whatever machine set it: only a change means something. 0 without a file."""
+        try:
+            return self._pulse.stat().st_mtime_ns
+        except OSError:
+            return 0
 
 
 class Control:

@@ -207,4 +207,6 @@ class FutureEngine(Generic[T, R]):
             under_way.ticket.close()
         if under_way.cancelled and not isinstance(how, Returned):
             how = Cancelled()
+        elif isinstance(how, Cancelled) and not under_way.cancelled:
+            how = WorkerLost(f"it stopped, for {self._control} is not to be seen any more")
         return Ended(under_way.task, worker, under_way.started, end, how)

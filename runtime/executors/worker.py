@@ -44,6 +44,9 @@ def log_file(folder: Path, worker: int) -> Path:
 
 def fulfil(order: bytes, place: Place, ticket: Ticket | None, logs: Path, whole_output: bool) -> Answer:
     """Performs a pickled `Order`. With `whole_output` all that the process writes meanwhile goes to the log, too."""
+    if ticket is not None and not ticket.is_open():
+        unseen = WootzError(f"{logs} is not seen by a worker on {place.host}: all workers share the run's file system")
+        return Answer(place.worker, as_raised(unseen))
     with _logging_to(log_file(logs, place.worker), whole_output):
         return Answer(place.worker, _performed(order, Control(place, ticket)))
 

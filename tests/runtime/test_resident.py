@@ -201,15 +201,15 @@ def test_the_host_looks_in_every_second(network, split, monkeypatch):
 
 
 def test_what_keeps_on_device_a_gpu(split, monkeypatch):
-    monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes)
+    monkeypatch.setattr(resident, "gpu_memory", lambda index: 4 * split.images.nbytes)
     assert keeps_on_device(Device("cuda"), split)
     assert not keeps_on_device(Device("cpu"), split)
-    monkeypatch.setattr(resident, "gpu_memory", lambda: 4 * split.images.nbytes - 1)
+    monkeypatch.setattr(resident, "gpu_memory", lambda index: 4 * split.images.nbytes - 1)
     assert not keeps_on_device(Device("cuda"), split)
-    monkeypatch.setattr(resident, "gpu_memory", lambda: None)
+    monkeypatch.setattr(resident, "gpu_memory", lambda index: None)
     assert not keeps_on_device(Device("cuda"), split)
     many = Split(np.broadcast_to(np.uint8(0), (2**16, 1, 2**8, 2**7)), np.zeros(2**16, np.int64))
-    monkeypatch.setattr(resident, "gpu_memory", lambda: 2**40)
+    monkeypatch.setattr(resident, "gpu_memory", lambda index: 2**40)
     assert not keeps_on_device(Device("cuda"), many)
     with pytest.raises(WootzError, match="2,147,483,648 values, ONNX Runtime addresses 2,147,483,648 on a GPU"):
         keeps_on_device(Device("cuda"), many, asked=True)

@@ -55,6 +55,11 @@ def test_tf32_is_used_on_request_alone():
 
 
 @pytest.mark.usefixtures("with_cuda")
+def test_sessions_run_on_the_gpu_of_the_device():
+    assert dict([Device("cuda", index=2).providers()[0]])["CUDAExecutionProvider"]["device_id"] == "2"
+
+
+@pytest.mark.usefixtures("with_cuda")
 def test_half_precision_has_tensor_cores():
     """ONNX Runtime takes them from float16 convolutions where TF32 is off."""
     assert dict([Device("cuda").providers(half=True)[0]])["CUDAExecutionProvider"]["use_tf32"] == "1"
@@ -95,6 +100,7 @@ def test_cuda_graphs_are_for_training_alone():
 def test_what_changes_results_belongs_into_their_keys():
     assert Device("cpu", threads=3, tf32=True).numerics == Device("cpu").numerics
     assert Device("cuda", cuda_graphs=True).numerics == Device("cuda").numerics
+    assert Device("cuda", index=1).numerics == Device("cuda").numerics
     assert len({d.numerics for d in (Device("cpu"), Device("cuda"), Device("cuda", tf32=True))}) == 3
 
 

@@ -1,5 +1,6 @@
 """Engines of this machine, in this process."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -8,10 +9,11 @@ from pathlib import Path
 import pytest
 from toys import Toy, play
 
+from wootz.runtime.executors.control import Place, Ticket
 from wootz.runtime.executors.engine import Cancelled, Ended, Engine, Raised, Returned, WorkerLost
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import gathered
-from wootz.runtime.executors.worker import log_file
+from wootz.runtime.executors.worker import fulfil, log_file
 
 Open = Callable[..., AbstractContextManager[Engine]]
 
@@ -134,6 +136,27 @@ def test_what_a_worker_writes_is_in_its_log(open_processes, tmp_path, capfd) -> 
     assert "written by native code" in log
     assert "a warning" in log
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path) -> None:
+    ticket = Ticket(tmp_path / "elsewhere", 1)
+    answer = fulfil(b"", Place(3, "node7", 1), ticket, tmp_path / "logs", whole_output=False)
+    assert answer.worker == 3
+    assert isinstance(answer.how, Raised)
+    assert answer.how.is_user_error
+    assert f"{tmp_path / 'logs'} is not seen by a worker on node7" in answer.how.error
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_worker_that_loses_sight_of_its_driver_stops(open_processes, tmp_path) -> None:
+    with open_processes(workers=1) as engine:
+        engine.start(Toy("until-stopped"))
+        wait_for(engine, tmp_path / "began-0")
+        (control,) = (tmp_path / "logs").glob("control-*")
+        shutil.rmtree(control)
+        (ended,) = ended_of(engine, Toy("until-stopped"))
+    assert isinstance(ended.how, WorkerLost)
+    assert str(control) in ended.how.reason
 
 
 def test_cores_and_gpus_are_divided(open_processes) -> None:
