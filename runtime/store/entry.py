@@ -44,6 +44,7 @@ TRIES = 3
 """A file may be replaced while it is read."""
 ARRAY_KINDS = "biufc"
 """numpy's letters for booleans, integers, floating-point and complex numbers."""
+DTYPE = re.compile(rf"[<|][{ARRAY_KINDS}]\d+")
 
 
 class Damaged(Exception):
@@ -205,7 +206,7 @@ def _read_header(stream: BinaryIO, key: str) -> Entry:
     size = os.fstat(stream.fileno()).st_size
     try:
         entry = _entry(json.loads(line), size)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise Damaged(f"its header is not what belongs there ({error})") from error
     if entry.key != key:
         raise Damaged(f"it is the entry of another key, {entry.key[:80]}")
@@ -227,10 +228,9 @@ def _entry(header: dict[str, Any], size: int) -> Entry:
 
 
 def _array_type(name: str, dtype: str, shape: list[int]) -> ArrayType:
-    array = ArrayType(str(name), np.dtype(str(dtype)), tuple(shape))
-    if array.dtype.kind not in ARRAY_KINDS or not all(type(extent) is int and extent >= 0 for extent in array.shape):
-        raise ValueError(f"array {array.name[:80]!r}")
-    return array
+    if not DTYPE.fullmatch(dtype) or not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise ValueError(f"array {name[:80]!r}")
+    return ArrayType(str(name), np.dtype(dtype), tuple(shape))
 
 
 def skip_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
@@ -250,7 +250,10 @@ def load_arrays(stream: BinaryIO, entry: Entry) -> Arrays:
     checksum = hashlib.sha256()
     arrays = {}
     for described in entry.arrays:
-        array = np.empty(described.shape, described.dtype)
+        try:
+            array = np.empty(described.shape, described.dtype)
+        except (ValueError, OverflowError) as error:
+            raise Damaged(f"its header is not what belongs there ({error})") from error
         view = _bytes_of(array)
         if stream.readinto(view) != len(view):  # type: ignore[attr-defined]
             raise Damaged("its arrays are truncated")

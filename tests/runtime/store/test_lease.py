@@ -91,6 +91,7 @@ def test_another_process_gets_it_at_once_when_the_holder_is_killed(store, start,
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     os.waitid(os.P_PID, holder.pid, os.WEXITED | (0 if is_reaped else os.WNOWAIT))
+    assert read_mark(store.folder / "leases" / KEY).process.has_ended()
     assert store.wait(KEY, timeout=1e6) is None
     with store.lease(KEY) as lease:
         assert lease.is_held
