@@ -31,11 +31,10 @@ def print_status(console: Console, status: RunStatus, state: State, seconds: flo
     say(console, f"{run.network} on {run.data}: {headline(status, state, seconds)}")
     say(console, run.objective)
     table = Table.grid(padding=(0, 2))
-    for name, text in facts(status):
+    for name, text in (*facts(status), *([("time left", time_left(status, left))] if left is not None else [])):
         table.add_row(name, escape(text))
-    if left is not None:
-        table.add_row("time left", escape(time_left(status, left)))
-    console.print(table)
+    if table.rows:
+        console.print(table)
     if status.under_way:
         console.print(work_table(status, seconds))
     hidden = len(status.notes) - SHOWN_NOTES
