@@ -29,7 +29,7 @@ FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, JOB_FIL
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
 FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
-PLOT_SUFFIX = ".png"
+PLOT_SUFFIX = ".svg"
 SCHEMA = 1
 LONGEST_SHOWN = 60
 """Characters of an input that a message shows; longer ones are named only."""

@@ -36,7 +36,7 @@ def run_onnx(file, data):
 
 
 def test_every_file_is_there(finished_run):
-    assert {"best.onnx", "teacher.onnx", "result.json", "report.html", "sizes.png"} <= {
+    assert {"best.onnx", "teacher.onnx", "result.json", "report.html", "sizes.svg"} <= {
         f.name for f in finished_run.iterdir()
     }
 

@@ -76,7 +76,7 @@ def test_a_run_that_was_killed_early_goes_on_without_a_word(tmp_path):
 
 def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_path):
     begun(tmp_path)
-    folder_with(tmp_path, ["best.onnx", "result.json", "logs/worker-0.log", "sizes.png", ".best.onnx.12"])
+    folder_with(tmp_path, ["best.onnx", "result.json", "logs/worker-0.log", "sizes.svg", ".best.onnx.12"])
     other = {**INPUTS, "objective": "max Accuracy", "subspace": "1" * 64}
     with pytest.raises(
         WootzError, match="objective 'min ModelSize' instead of 'max Accuracy', another subspace: --fresh"
@@ -98,7 +98,7 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path):
 
 
 def test_a_run_without_a_mark_is_of_an_older_version(tmp_path):
-    folder = folder_with(tmp_path, ["best.onnx", "result.json", "sizes.png"])
+    folder = folder_with(tmp_path, ["best.onnx", "result.json", "sizes.svg"])
     with pytest.raises(WootzError, match="an older version of wootz: --fresh"):
         begun(folder)
     begun(folder, fresh=True)
