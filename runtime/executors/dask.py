@@ -33,7 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class DaskWorkers(Crew):
-    """One task at a time on each worker of a scheduler, those that join later included.
+    """One task at a time on each worker of a scheduler, those that join later included. Waits for the first.
 
     A task is bound to its worker: that of a worker that leaves is lost, and not moved by Dask. A worker with other
     versions than this process is refused: at first with a WootzError, later with a warning.
@@ -51,6 +51,11 @@ class DaskWorkers(Crew):
         wait(self._greeted.values(), _GREETING)
         for refusal in self._admit():
             raise WootzError(refusal)
+        if not self._seats:
+            _LOGGER.warning(f"{address} has no workers yet: waiting for the first one")
+        while not self._seats:
+            time.sleep(LOOK)
+            self._look()
 
     def seats(self) -> Sequence[int]:
         self._look()

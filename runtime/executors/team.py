@@ -17,6 +17,7 @@ from wootz.runtime.executors.local_processes import LocalProcesses
 from wootz.runtime.executors.mpi import Ranks, ranks, started_by_mpi
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
+from wootz.runtime.machine import gpu_count
 
 
 class Team(Protocol):
@@ -42,12 +43,12 @@ class Team(Protocol):
 
 
 @contextmanager
-def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int = 0) -> Iterator[Team | None]:
+def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int | None = None) -> Iterator[Team | None]:
     """The team of a run, until the run is over.
 
     `workers` processes of this machine, or none but this one; the workers of a scheduler, `dask://HOST:PORT`; or the
     processes that mpiexec started. Of these all but the first get None, when the run is over: until then they serve it.
-    `threads` are those of each worker (0: the cores are divided), `gpus` what this machine has, if they are used.
+    `threads` are those of each worker (0: the cores are divided), `gpus` those of this machine (None: what CUDA shows).
 
     Raises WootzError for what excludes each other, and for a scheduler that can't be reached.
     """
@@ -55,6 +56,7 @@ def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int =
         raise WootzError(
             f"--executor {executor} has workers of its own: leave {'--workers' if workers else 'mpiexec'} out"
         )
+    gpus = gpu_count() if gpus is None else gpus
     if executor:
         with dask_workers(executor, threads) as crew:
             yield _DaskTeam(crew)

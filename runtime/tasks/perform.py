@@ -54,5 +54,5 @@ def _opened(site: Site, place: Place) -> Workshop:
             f"{file}: the worker on {place.host} can't read it ({error.strerror}): the run's folder, the store and the "
             f"data have to have the same paths on all machines"
         ) from error
-    device = replace(job.device, threads=place.threads)
+    device = replace(job.device, threads=place.threads, index=place.gpu or 0)
     return Workshop(replace(job, device=device), Store.open(site.store))

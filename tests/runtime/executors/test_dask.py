@@ -9,11 +9,14 @@ def test_a_scheduler_that_does_not_answer(drive) -> None:
     assert said.splitlines()[-1].startswith("error: dask://127.0.0.1:9: no Dask scheduler answers there within 10 s (")
 
 
-def test_workers_that_join_later_get_tasks(drive, dask_cluster) -> None:
-    driver = drive(*(f"sleep:{n}" for n in range(500, 520)), executor=dask_cluster.address)
-    with dask_cluster.worker(), dask_cluster.worker():
-        ended = driver.ended()
-    assert {e.task.number: e.how for e in ended} == {n: Returned(n) for n in range(500, 520)}
+def test_the_first_worker_is_waited_for_and_those_that_join_later_get_tasks(drive, dask_cluster, tmp_path) -> None:
+    driver = drive(*(f"slow:{n}" for n in range(1, 9)), executor=dask_cluster.address)
+    assert driver.process.stderr.readline() == f"{dask_cluster.address} has no workers yet: waiting for the first one\n"
+    with dask_cluster.worker():
+        wait_until((tmp_path / "began-1").exists)
+        with dask_cluster.worker():
+            ended = driver.ended()
+    assert sorted(e.task.number for e in ended if isinstance(e.how, Returned)) == list(range(1, 9))
     assert {e.worker for e in ended} == {0, 1}
 
 
