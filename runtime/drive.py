@@ -38,8 +38,9 @@ def drive(
     finished: dict[Task, Results] = {}
     under_way: dict[Task, Order] = {}
     while proposed := strategy.propose(finished):
+        wanted = set(proposed)
         for task, order in under_way.items():
-            if task not in proposed:
+            if task not in wanted:
                 engine.cancel(order)
         for task in proposed:
             if task not in under_way and len(under_way) < engine.workers:

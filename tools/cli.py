@@ -22,6 +22,7 @@ COMMANDS = {
     "blocks": "wootz.tools.commands.blocks:blocks",
     "run": "wootz.tools.commands.run:run",
     "status": "wootz.tools.commands.status:status",
+    "simulate": "wootz.tools.commands.simulate:simulate_command",
     "report": "wootz.tools.commands.report:report",
     "store": "wootz.tools.commands.store:store",
 }
