@@ -23,9 +23,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from errno import EACCES, EIO, EISDIR, ELOOP, ENXIO, EPERM, ESTALE
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
+
+from wootz.passes.errors import one_line
 
 Kind = Literal["trained", "failed", "checkpoint"]
 OUTCOMES: tuple[Kind, ...] = ("trained", "failed")
@@ -48,7 +50,10 @@ DTYPE = re.compile(rf"[<|][{ARRAY_KINDS}]\d+")
 
 
 class Damaged(Exception):
-    """A file that is no entry, or no longer one; the message says why."""
+    """A file that is no entry, or no longer one; the message says why, in one line."""
+
+    def __init__(self, why: str):
+        super().__init__(one_line(why))
 
 
 @dataclass(frozen=True)
@@ -176,13 +181,17 @@ def _read(stream: BinaryIO, key: str, kinds: tuple[Kind, ...], read_rest: ReadRe
 
 def _open(file: Path) -> BinaryIO:
     """Opens `file`; if it isn't there, a second time with a look at its folder, which network file systems remember."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # of a pipe, opening would block
     try:
-        return os.fdopen(os.open(file, flags), "rb")
+        return open(file, "rb", opener=_without_blocking)
     except FileNotFoundError:
         with suppress(OSError):
             os.close(os.open(file.parent, os.O_RDONLY))
-        return os.fdopen(os.open(file, flags), "rb")
+        return open(file, "rb", opener=_without_blocking)
+
+
+def _without_blocking(file: str, flags: int) -> int:
+    """Opens a pipe, too, that nobody writes into."""
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _is_replaced(file: Path, stream: BinaryIO) -> bool:
@@ -217,14 +226,21 @@ def _read_header(stream: BinaryIO, key: str) -> Entry:
 
 
 def _entry(header: dict[str, Any], size: int) -> Entry:
-    if header["kind"] not in get_args(Kind) or not isinstance(header["record"], dict):
+    if header["kind"] not in (*OUTCOMES, *CHECKPOINT) or not isinstance(header["record"], dict):
         raise ValueError("kind or record")
     if header["kind"] == "failed" and not isinstance(header["record"]["reason"], str):
         raise ValueError("reason")
-    arrays = tuple(_array_type(*array) for array in header["arrays"])
-    key, kind, what, by, checksum = (str(header[name]) for name in ("key", "kind", "what", "by", "sha256"))
-    seconds, record = float(header["seconds"]), header["record"]
-    return Entry(key, kind, what, seconds, record, arrays, checksum, size, by)  # type: ignore[arg-type]
+    return Entry(
+        key=str(header["key"]),
+        kind=header["kind"],
+        what=str(header["what"]),
+        seconds=float(header["seconds"]),
+        record=header["record"],
+        arrays=tuple(_array_type(*array) for array in header["arrays"]),
+        checksum=str(header["sha256"]),
+        size=size,
+        by=str(header["by"]),
+    )
 
 
 def _array_type(name: str, dtype: str, shape: list[int]) -> ArrayType:

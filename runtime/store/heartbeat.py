@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,15 +107,17 @@ class Mark:
         if self._thread is not None:
             self._thread.join()
         if self.is_held:
-            self.file.unlink(missing_ok=True)
+            with suppress(OSError):  # one that stays says no more that it is alive
+                self.file.unlink()
 
     def _beat(self, seconds: float) -> None:
         number = 0
         while not self._stop.wait(seconds):
             number += 1
+            content = read_mark(self.file)
+            if content is None or (content.process is not None and content.id != self._id):
+                return
             try:
-                if not self.is_held:
-                    return
                 with self.file.open("r+b", buffering=0) as stream:  # closing it tells the other machines
                     stream.write(_counter(number))
             except OSError:  # a file system that stumbles: the next beat may get through

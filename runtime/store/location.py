@@ -41,17 +41,16 @@ def default_limit() -> int:
 
 def create_store(folder: Path) -> None:
     """Makes `folder` a store that can be written, unless it is one. Raises WootzError."""
-    if folder.exists() and not folder.is_dir():
-        raise WootzError(f"{folder} is a file: a store is a folder (--store, {STORE_VARIABLE})")
     with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise WootzError(f"{folder} is a file: a store is a folder (--store, {STORE_VARIABLE})")
         folder.mkdir(parents=True, exist_ok=True)
-    if check_format(folder):
-        with writing(folder):
-            file_system_time(folder)
-        return
-    if any(not TEMPORARY.fullmatch(file.name) for file in folder.iterdir()) and not check_format(folder):
-        raise WootzError(f"{folder} holds files that are not a store's: choose another --store, or an empty folder")
-    with writing(folder):
+        if check_format(folder):
+            file_system_time(folder)  # can it be written?
+            return
+        is_foreign = any(not TEMPORARY.fullmatch(file.name) for file in folder.iterdir())
+        if is_foreign and not check_format(folder):
+            raise WootzError(f"{folder} holds files that are not a store's: choose another --store, or an empty folder")
         write_durably(folder / FORMAT_FILE, [f"wootz store {FORMAT}\n".encode()])
 
 

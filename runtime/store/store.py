@@ -79,7 +79,7 @@ class Store:
         self._clock = clock
         self._watch = Watch(clock)
         self._user: User | None = None
-        self._put = 0
+        self._bytes_put = 0
         self._lock = threading.Lock()
 
     @staticmethod
@@ -198,7 +198,7 @@ class Store:
     def make_room(self) -> None:
         """Makes room if the store has passed its limit; what can't be removed is no reason to end a run."""
         with self._lock:
-            self._put = 0
+            self._bytes_put = 0
         try:
             collected = collect(self.layout, self._watch, self.limit, int(EMPTIED_TO * self.limit))
         except OSError as error:
@@ -271,13 +271,14 @@ class Store:
             self._make_folder(file.parent)
             write_durably(file, pieces)
         with self._lock:
-            self._put += sum(len(piece) for piece in pieces)
-            is_time = self._put > self.limit / BETWEEN_COLLECTIONS
+            self._bytes_put += sum(len(piece) for piece in pieces)
+            is_time = self._bytes_put > self.limit / BETWEEN_COLLECTIONS
         if is_time:
             self.make_room()
 
     def _make_folder(self, folder: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.folder.is_dir():  # someone removed it since it was opened
+            create_store(self.folder)
         make_folder(folder)
 
 

@@ -230,6 +230,21 @@ def test_a_mark_beats_until_it_is_removed(tmp_path, clock):
     assert Mark.create(tmp_path / "mark", "") is not None
 
 
+def test_a_mark_beats_on_after_its_file_could_not_be_read(tmp_path):
+    """A file system that stumbles is no reason to lose a lease."""
+    mark = Mark.create(tmp_path / "mark", "")
+    content = mark.file.read_bytes()
+    mark.file.write_bytes(b"")
+    mark.start_beating(0.001)
+    while mark.file.read_bytes()[:16] in (b"", b"0" * 16):
+        pass
+    mark.file.write_bytes(content)
+    while not (read_mark(mark.file).id and int(read_mark(mark.file).beat) > 0):
+        pass
+    assert mark.is_held
+    mark.remove()
+
+
 def test_a_process_with_the_number_of_one_that_ended_is_another():
     here = Process.current()
     assert not here.has_ended()

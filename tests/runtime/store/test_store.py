@@ -1,7 +1,10 @@
 """What is put comes back; what is damaged is set aside and counts as missing."""
 
+import hashlib
+import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -255,6 +258,24 @@ def test_the_environment_names_the_store_and_its_limit(tmp_path, monkeypatch):
     monkeypatch.delenv("WOOTZ_STORE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert Store.open(limit=5).folder == tmp_path / "cache" / "wootz" / "store"
+
+
+def test_a_store_that_is_removed_while_it_is_open_is_made_again(store):
+    put(store)
+    shutil.rmtree(store.folder)
+    assert store.get(KEY) is None
+    assert store.lease(OTHER).is_held
+    put(store)
+    assert Store.open(store.folder).get(KEY).record == trained().record
+
+
+def test_what_is_said_of_an_entry_is_one_line(store, notes):
+    file = put(store)
+    line = json.dumps({"key": "a\nb\u2028", "kind": "trained", "what": "", "seconds": 0, "record": {}, "arrays": [],
+                       "sha256": ""}).encode() + b"\n"  # fmt: skip
+    file.write_bytes(b"wootz entry 1\n" + hashlib.sha256(line).hexdigest().encode() + b"\n" + line)
+    assert store.get(KEY) is None
+    assert notes[0].isprintable()
 
 
 def test_existing_makes_none(tmp_path):
