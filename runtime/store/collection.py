@@ -83,7 +83,8 @@ def _remove_temporaries(layout: Layout, now: float) -> int:
     """Removes what processes were writing when they ended."""
     spread = (folder for kind in (ENTRIES, CHECKPOINTS) for folder in listed(layout.folder / kind))
     removed = 0
-    for file in (f for folder in (layout.folder, layout.damaged, *spread) for f in listed(folder)):
+    folders = (layout.folder, layout.damaged, layout.leases, layout.users, *spread)
+    for file in (file for folder in folders for file in listed(folder)):
         owner = owner_of_temporary(file.name)
         if owner is not None and (owner.has_ended() or _age(file, now) > FORGOTTEN_SECONDS):
             file.unlink(missing_ok=True)
@@ -93,7 +94,8 @@ def _remove_temporaries(layout: Layout, now: float) -> int:
 
 def _living(folder: Path, watch: Watch, now: float) -> tuple[list[Path], int]:
     """The marks of the living in `folder`, and how many of the dead were removed."""
-    found = [(file, read_mark(file)) for file in listed(folder) if file.suffix != KEYS_SUFFIX]
+    files = [f for f in listed(folder) if f.suffix != KEYS_SUFFIX and owner_of_temporary(f.name) is None]
+    found = [(file, read_mark(file)) for file in files]
     marks = [(file, content) for file, content in found if content is not None]
     dead = {file for file, content in marks if watch.is_dead(file, content)}
     silent = [(file, content) for file, content in marks if file not in dead and _age(file, now) > FORGOTTEN_SECONDS]

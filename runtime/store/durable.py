@@ -30,7 +30,7 @@ def replacing(file: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
     After an error it is gone.
     """
-    temporary = _temporary_name(file.parent)
+    temporary = temporary_name(file.parent)
     try:
         with temporary.open("xb") as content:
             yield content, temporary
@@ -48,7 +48,7 @@ def file_system_time(folder: Path) -> float:
 
     It is really written, and raises OSError where no file can be: also on a full disk.
     """
-    probe = _temporary_name(folder)
+    probe = temporary_name(folder)
     try:
         with probe.open("xb") as content:
             content.write(b"\0" * PROBE_BYTES)
@@ -59,7 +59,8 @@ def file_system_time(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _temporary_name(folder: Path) -> Path:
+def temporary_name(folder: Path) -> Path:
+    """A new name in `folder` that says who writes the file."""
     process = Process.current()
     return folder / f".tmp-{process.machine}-{process.pid}-{process.started}-{uuid.uuid4().hex}"
 

@@ -16,9 +16,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from errno import ENOSYS, ENOTSUP, EOPNOTSUPP, EPERM
 from pathlib import Path
 
-from wootz.runtime.store.durable import share_like_folder
+from wootz.runtime.store.durable import share_like_folder, temporary_name
 from wootz.runtime.store.process import Process
 
 BEAT_SECONDS = 5.0
@@ -29,6 +30,8 @@ FEWEST_LOOKS = 4
 COUNTER_DIGITS = 16
 LONGEST_MARK = 4096
 LONGEST_PURPOSE = 200
+WITHOUT_LINKS = (EPERM, ENOTSUP, EOPNOTSUPP, ENOSYS)
+"""What a file system says that knows no hard links."""
 REMOVAL = ".removal"
 """The suffix of the mark of who removes a dead one."""
 
@@ -79,17 +82,16 @@ class Mark:
         identity, process = uuid.uuid4().hex, Process.current()
         owner = f"process {process.pid} on {platform.node()}{f' ({what[:LONGEST_PURPOSE]})' if what else ''}"
         said = {"id": identity, "owner": owner, **asdict(process)}
+        written = temporary_name(file.parent)
         try:
-            stream = file.open("xb", buffering=0)
+            with written.open("xb") as stream:
+                stream.write(_counter(0) + json.dumps(said).encode())
+            share_like_folder(written)
+            _place(written, file)
         except FileExistsError:
             return None
-        try:
-            with stream:
-                stream.write(_counter(0) + json.dumps(said).encode())
-            share_like_folder(file)
-        except OSError:
-            file.unlink(missing_ok=True)
-            raise
+        finally:
+            written.unlink(missing_ok=True)
         return cls(file, identity)
 
     @property
@@ -122,6 +124,20 @@ class Mark:
                     stream.write(_counter(number))
             except OSError:  # a file system that stumbles: the next beat may get through
                 continue
+
+
+def _place(written: Path, file: Path) -> None:
+    """Gives `written` the name `file`, too: a mark without its content, of who was killed meanwhile, would be nobody's.
+
+    Raises FileExistsError where there is a `file`. Where files can't have two names, it is filled after it is made.
+    """
+    try:
+        os.link(written, file)
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        with file.open("xb") as stream:
+            stream.write(written.read_bytes())
 
 
 def _counter(number: int) -> bytes:

@@ -31,7 +31,7 @@ import signal
 from wootz.runtime.store.inventory import verify
 
 KEY, OTHER = "00" * 16, "01" * 16
-STEPS = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod", "os.utime", "os.listdir", "os.scandir", "os.rmdir")
+STEPS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime", "os.listdir")
 reading, writing = os.pipe()
 
 def work():

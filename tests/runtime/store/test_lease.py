@@ -1,5 +1,6 @@
 """Who has the right to compute, and when it passes to another."""
 
+import errno
 import json
 import os
 import subprocess
@@ -216,6 +217,38 @@ def test_who_dies_while_it_removes_a_dead_lease_is_no_obstacle(store, clock):
         assert looks < 20
     lease.release()
     assert not guard.exists()
+
+
+def test_a_mark_is_never_seen_without_its_content(tmp_path):
+    """Whose process is killed while it makes a mark, leaves none or one that says that it has ended."""
+    file, seen, is_over = tmp_path / "mark", set(), threading.Event()
+
+    def look():
+        while not is_over.is_set():
+            content = read_mark(file)
+            seen.add(content is not None and (content.process == Process.current(), len(content.beat)))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    while len(seen) < 2:
+        for _ in range(100):
+            Mark.create(file, "").remove()
+    is_over.set()
+    watcher.join()
+    assert seen == {False, (True, 16)}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_systems_without_hard_links_do(store, monkeypatch):
+    def link(source, target):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with store.lease(KEY) as lease:
+        assert lease.is_held
+        assert store.lease(KEY) is None
+        assert store.holder(KEY).startswith(f"process {os.getpid()}")
+    assert list((store.folder / "leases").iterdir()) == []
 
 
 def test_a_mark_beats_until_it_is_removed(tmp_path, clock):
