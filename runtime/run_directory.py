@@ -13,7 +13,7 @@ import msgspec
 
 from wootz.passes.errors import WootzError, reading
 from wootz.passes.ir.files import write_atomically
-from wootz.runtime.store.durable import make_folder
+from wootz.runtime.store.durable import owner_of_temporary
 from wootz.runtime.store.heartbeat import Watch, read_mark
 from wootz.runtime.store.lease import take_lease
 
@@ -93,7 +93,7 @@ def open_run_directory(folder: Path, fresh: bool = False) -> Iterator[RunDirecto
     _check(folder)
     is_new = not folder.exists()
     try:
-        make_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         lock = take_lease(folder / LOCK_FILE, "a run", watch := Watch())
     except OSError as error:
         raise WootzError(f"{folder}: it can't be written ({error.strerror}): choose another --out") from error
@@ -148,7 +148,8 @@ def _is_written_by_runs(name: str) -> bool:
 
 
 def _is_lock(name: str) -> bool:
-    return name.startswith(LOCK_FILE)
+    """A lock, or what becomes one: its process may have been killed in between."""
+    return name.startswith(LOCK_FILE) or owner_of_temporary(name) is not None
 
 
 def _read_mark(folder: Path) -> _Mark | None:

@@ -9,6 +9,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime.run_directory import open_run_directory, run_inputs
+from wootz.runtime.store.durable import temporary_name
 
 INPUTS = {"objective": "min ModelSize", "subspace": "0" * 64, "--seed": "0"}
 
@@ -72,6 +73,20 @@ def test_a_run_that_was_killed_early_goes_on_without_a_word(tmp_path):
         )
         assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
         begun(tmp_path / "run")
+
+
+def test_a_run_that_was_killed_while_it_took_the_lock_goes_on(tmp_path):
+    temporary_name(tmp_path).write_bytes(b"half")
+    begun(tmp_path)
+
+
+def test_a_run_in_a_folder_that_all_may_write_is_its_users_alone(tmp_path):
+    """Its job is a pickle."""
+    tmp_path.chmod(0o1777)
+    before = os.umask(0o022)
+    begun(tmp_path / "run")
+    os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o755
 
 
 def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_path):
