@@ -72,7 +72,7 @@ class Ranks(Crew):
             ticket.ask_to_kill()
 
     def close(self) -> None:
-        self._own.close()
+        self._own.kill()
         if wait(set(self._submitted), _PATIENCE).not_done:  # they don't see the files
             self._world.Abort(1)
 

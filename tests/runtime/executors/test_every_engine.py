@@ -78,6 +78,13 @@ def test_a_silent_worker_costs_its_task_only(perform) -> None:
     assert all(ended[toy].how == Returned(toy.number**2) for toy in squares)
 
 
+def test_a_team_says_what_it_is() -> None:
+    with gathered(workers=2, threads=3) as team:
+        assert (team.description, team.workers, team.per_machine) == ("2 processes of 3 threads", 2, 2)
+    with gathered(threads=1) as team:
+        assert (team.description, team.workers, team.per_machine) == ("this process, 1 thread", 1, 1)
+
+
 @pytest.mark.parametrize(
     ("options", "started_by_mpi", "message"),
     [
