@@ -8,12 +8,12 @@ from functools import partial
 
 from wootz.passes.analysis.channels import analyse_channels
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Graph, Model, Variable, copy_graph, is_constant, replace_uses
+from wootz.passes.ir.model import Graph, Model, Variable, copy_graph, is_constant
+from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Planner
-from wootz.passes.transforms.eliminate_dead import remove_dead_nodes
 
 ALMOST_ALL = 0.9999
 """A pruning rate at which one filter is left."""
@@ -68,7 +68,7 @@ def _edited(model: Model, edit: Edit) -> Model:
     """A copy, changed, without what is dead then, and with the modules that are still there."""
     graph = copy_graph(model.graph)
     edit(graph)
-    remove_dead_nodes(graph)
+    erase_dead_nodes(graph)
     read = {t.name for node in graph.nodes for t in node.inputs} | {t.name for t in graph.outputs}
     graph.inputs = [t for t in graph.inputs if t.name in read]
     tensors = graph.tensors()
@@ -106,7 +106,7 @@ def _cut_before(model: Model) -> Iterator[Model]:
 def _make_input(graph: Graph, name: str) -> None:
     tensor = graph.tensors()[name]
     given = Variable(name, tensor.dtype, tensor.shape)
-    replace_uses(graph, tensor, given)
+    replace_all_uses(graph, tensor, given)
     tensor.name = f"{name}_before"
     graph.inputs = [*graph.inputs, given]
 
@@ -124,7 +124,7 @@ def _bypass(model: Model) -> Iterator[Model]:
 
 def _bypass_node(graph: Graph, position: int, operand: int) -> None:
     node = graph.nodes[position]
-    replace_uses(graph, node.outputs[0], node.inputs[operand])
+    replace_all_uses(graph, node.outputs[0], node.inputs[operand])
 
 
 def _prune(model: Model) -> Iterator[Model]:

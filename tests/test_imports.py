@@ -34,7 +34,7 @@ ROOMS_OF_PASSES = {
     "transforms": {"errors", "metadata", "ir", "plan", "base", "analysis", "pruning"},
     "training": {"errors", "metadata", "ir", "plan", "base", "analysis", "blocks", "pruning", "transforms"},
     "multiplex": {"errors", "ir", "plan", "pruning", "transforms"},
-    "reduction": {"errors", "ir", "analysis", "pruning", "transforms"},
+    "reduction": {"errors", "ir", "analysis", "pruning"},
 }
 """Which folders and modules of `passes/` import which: exactly these, and only from above."""
 ONLY_IN = {

@@ -16,7 +16,8 @@ from wootz.frontend.caffe.weights import LARGEST_BLOB
 from wootz.frontend.caffe.wiring import WiredLayer, Wiring
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Tensor, Variable, producer, subgraph_nodes
+from wootz.passes.ir.model import Tensor, Variable, producer
+from wootz.passes.ir.rewrite import erase_dead_nodes
 
 
 def assemble(
@@ -159,10 +160,5 @@ def _outputs(wiring: Wiring, values: dict[int, Value], builder: Builder) -> None
         tensor.dtype, tensor.shape = np.dtype(np.float32), annotation(value.shape)
         taken.append(tensor)
         graph.outputs.append(tensor)
-    needed = subgraph_nodes(graph.outputs)
-    for node in graph.nodes:
-        if id(node) not in needed:
-            node.inputs.clear()
-            node.outputs.clear()
-    graph.nodes = [n for n in graph.nodes if id(n) in needed]
+    erase_dead_nodes(graph)
     graph.inputs = [t for t in graph.inputs if t.outputs]

@@ -427,29 +427,6 @@ def tensor_shape(tensor: Tensor) -> tuple[int | str, ...] | None:
     return None if tensor.shape is None else tuple(tensor.shape)
 
 
-def replace_uses(graph: Graph, old: Tensor, new: Tensor) -> None:
-    """Makes every consumer of `old`, graph outputs included, use `new` instead."""
-    for node in list(old.outputs):
-        node.inputs = [new if t is old else t for t in node.inputs]
-    graph.outputs = [new if t is old else t for t in graph.outputs]
-
-
-def separate_merged_constants(graph: Graph) -> int:
-    """Replaces every Identity of a constant by that constant under the Identity's name; gives their number.
-
-    Exporters merge parameters of equal values, which training makes different again.
-    """
-    merged = [n for n in graph.nodes if n.op == "Identity" and isinstance(n.inputs[0], Constant)]
-    for node in merged:
-        (source,), (copy,) = node.inputs, node.outputs
-        node.inputs.clear()
-        node.outputs.clear()
-        replace_uses(graph, copy, Constant(copy.name, source.values))
-    dropped = {id(n) for n in merged}
-    graph.nodes = [n for n in graph.nodes if id(n) not in dropped]
-    return len(merged)
-
-
 def subgraph_nodes(outputs: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> set[int]:
     """The `id`s of all nodes that `outputs` depend on, not looking behind the tensors in `stop`."""
     stops = {id(t) for t in stop}

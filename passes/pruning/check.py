@@ -30,6 +30,7 @@ from wootz.passes.equivalence import first_difference, random_inputs, rounding_n
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Model, Node, Tensor, constants
+from wootz.passes.ir.rewrite import erase_nodes, rewriting
 from wootz.passes.plan.pruning import PruningPlan
 
 SUMS = {
@@ -170,19 +171,13 @@ class _Comparison:
         """
         masked = self.original.copy()
         builder = Builder(masked.graph, "mask/")
-        nodes: list[Node] = []
         zeroed: dict[str, Tensor] = {}
-        for node in list(masked.graph.nodes):
-            if node.op in SUMS:
-                for i, tensor in enumerate(node.inputs):
-                    if tensor.name in self.masks:
-                        if tensor.name not in zeroed:
-                            start = len(masked.graph.nodes)
-                            zeroed[tensor.name] = _zeroed(builder, node, tensor, self.masks[tensor.name])
-                            nodes += masked.graph.nodes[start:]
-                        node.inputs[i] = zeroed[tensor.name]
-            nodes.append(node)
-        masked.graph.nodes = nodes
+        for node in rewriting(masked.graph):
+            for i, tensor in enumerate(node.inputs if node.op in SUMS else ()):
+                if tensor.name in self.masks:
+                    if tensor.name not in zeroed:
+                        zeroed[tensor.name] = _zeroed(builder, node, tensor, self.masks[tensor.name])
+                    node.inputs[i] = zeroed[tensor.name]
         decided = tuple(t.name for node in self._decisions for t in node.outputs if t.outputs and not t.is_empty())
         return _with_outputs(masked, dict.fromkeys([*self._compared, *decided])), decided
 
@@ -247,12 +242,7 @@ def _with_inputs(model: Model, given: Mapping[str, np.ndarray]) -> Model:
     """A copy in which the `given` tensors are inputs, and the nodes that computed them gone."""
     result = model.copy()
     tensors = result.graph.tensors()
-    computing = {id(node) for name in given for node in tensors[name].inputs}
-    for node in result.graph.nodes:
-        if id(node) in computing:
-            node.inputs.clear()
-            node.outputs.clear()
-    result.graph.nodes = [node for node in result.graph.nodes if id(node) not in computing]
+    erase_nodes(result.graph, [node for name in given for node in tensors[name].inputs])
     for name, values in given.items():
         tensors[name].dtype, tensors[name].shape = values.dtype, list(values.shape)
         result.graph.inputs.append(tensors[name])

@@ -27,6 +27,7 @@ from wootz.passes.ir.model import (
     is_constant,
     producer,
 )
+from wootz.passes.ir.rewrite import compute_as, erase_nodes, erase_unread, insert_nodes, replace_node
 from wootz.passes.plan.pruning import PruningPlan, stored_keep_sets, with_keep_sets
 from wootz.passes.pruning.map_table import MapTable
 
@@ -317,7 +318,7 @@ class _Surgery:
         else:
             for node, operand, values in uses:
                 node.inputs[operand] = Constant(self._fresh(tensor.name), values)
-        self._remove_if_unused(tensor)
+        erase_unread(self.graph, tensor)
 
     def cut_uniform_operands(self, kept: np.ndarray) -> None:
         """What is the same all along the channels is cut to as many as are left."""
@@ -329,7 +330,7 @@ class _Surgery:
             counts = [len(_kept_along(mask, axis)) for axis in use.axes]
             if 0 in counts:  # a part of a Concat
                 node.inputs.pop(use.operand)
-                self._remove_if_unused(tensor)
+                erase_unread(self.graph, tensor)
                 continue
             bounds = {"starts": [0] * len(counts), "ends": counts, "axes": use.axes}
             constants = [
@@ -337,13 +338,13 @@ class _Surgery:
             ]
             node.inputs[use.operand] = self._insert(node, "Slice", [tensor, *constants], f"{tensor.name}_cut")
 
-    def _insert(self, before: Node | None, op: str, operands: Sequence[Tensor], hint: str) -> Variable:
+    def _insert(
+        self, before: Node | None, op: str, operands: Sequence[Tensor], hint: str, **attributes: int
+    ) -> Variable:
         """A new node just before another, or at the end; gives its result."""
         name = self._fresh(hint)
         result = Variable(name, operands[-1].dtype if op == "Where" else operands[0].dtype)
-        nodes = self.graph.nodes
-        place = next((i for i, node in enumerate(nodes) if node is before), len(nodes))
-        self.graph.nodes.insert(place, Node(op, name, {}, list(operands), [result]))
+        insert_nodes(self.graph, [Node(op, name, attributes, list(operands), [result])], before)
         return result
 
     @cached_property
@@ -378,28 +379,12 @@ class _Surgery:
         indices = (np.cumsum(mask) - 1)[taken].astype(np.int64)
         last = producer(exit_)
         assert last is not None, "the exit of a permutation is computed"
-        place = next(i for i, node in enumerate(self.graph.nodes) if node is last)
-        last.outputs.clear()
-        builder = self._builder
-        operands = [entry, builder.constant(indices, f"{exit_.name}_channels")]
-        gather = Node("Gather", builder.fresh(f"{exit_.name}_gather"), {"axis": permutation.axis}, operands, [exit_])
-        self.graph.nodes.insert(place, gather)
-        self._remove(last)
-
-    def _remove(self, node: Node) -> None:
-        """Removes a node whose results aren't used, and those that computed for it alone."""
-        self.graph.nodes = [n for n in self.graph.nodes if n is not node]
-        operands = list(node.inputs)
-        node.inputs.clear()
-        node.outputs.clear()
-        for operand in operands:
-            self._remove_if_unused(operand)
-
-    def _remove_if_unused(self, tensor: Tensor) -> None:
-        node = producer(tensor)
-        is_output = any(tensor is t for t in self.graph.outputs)
-        if node is not None and not is_output and not any(t.outputs for t in node.outputs):
-            self._remove(node)
+        operands = [entry, self._builder.constant(indices, f"{exit_.name}_channels")]
+        gathered = self._insert(last, "Gather", operands, f"{exit_.name}_gather", axis=permutation.axis)
+        computed_for_it = list(last.inputs)
+        replace_node(last, [gathered])
+        erase_nodes(self.graph, [last])
+        erase_unread(self.graph, *computed_for_it)
 
     def restate_shapes(self) -> None:
         """Writes shape operands and attributes with the new numbers of channels."""
@@ -422,7 +407,7 @@ class _Surgery:
             tensor.values = values
         else:
             node.inputs[operand] = Constant(self._fresh(hint), values)
-            self._remove_if_unused(tensor)
+            erase_unread(self.graph, tensor)
 
     @cached_property
     def _position(self) -> Mapping[int, int]:
@@ -487,9 +472,7 @@ class _Surgery:
             else:
                 part = slice(node.attrs.get("start", 0), node.attrs.get("end"))
                 restored = self._with_elements(behind, raw, (old != new)[part], old[part])
-            last = producer(restored)
-            assert last is not None, "what restores an extent is a node"
-            last.outputs = [result]
+            compute_as(restored, result)
         self.extents_are_restored = True
 
     def correct(self, wrong: _WrongValue, symbolic: np.ndarray) -> None:
@@ -507,7 +490,7 @@ class _Surgery:
             if fixed.any():
                 corrected = self._with_elements(node, corrected, fixed, wrong.required)
             node.inputs[wrong.operand] = corrected
-        self._remove_if_unused(tensor)
+        erase_unread(self.graph, tensor)
 
     def _with_elements(self, before: Node | None, tensor: Tensor, chosen: np.ndarray, values: np.ndarray) -> Variable:
         """The tensor with `values` at the elements that are `chosen`."""
@@ -628,8 +611,7 @@ def _slice_as_gather(surgery: _Surgery, node: Node, axis: int, part: slice) -> N
     bounds = list(node.inputs[1:])
     node.op, node.attrs = "Gather", {"axis": axis}
     node.inputs = [node.inputs[0], Constant(surgery._fresh(f"{node.outputs[0].name}_channels"), indices)]
-    for tensor in bounds:
-        surgery._remove_if_unused(tensor)
+    erase_unread(surgery.graph, *bounds)
 
 
 def _restate_gather(surgery: _Surgery, node: Node, use: ShapeUse) -> None:

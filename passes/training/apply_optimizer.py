@@ -13,6 +13,7 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import TRAINING_KEY, Constant, Graph, Model, Tensor, Variable, subgraph_nodes
+from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.training.attach_loss import TARGET
@@ -20,7 +21,6 @@ from wootz.passes.training.expression import Expression
 from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.loss_scaling import LossScale, all_finite
 from wootz.passes.training.optimizers import OPTIMIZERS, Optimizer, Step
-from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, loss_outputs, multipliers
 
 ITERATION = "optimizer.iteration"
@@ -102,7 +102,7 @@ class ApplyOptimizer(Pass):
         step = _GraphStep(graph, self, multipliers(model))
         slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
         graph.outputs = [*losses, *step.outputs]
-        drop_unused_nodes(graph)
+        erase_dead_nodes(graph)
         data, targets = self._data_and_targets(model)
         interface = TrainingInterface(
             data=data,

@@ -12,9 +12,9 @@ from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
+from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS
-from wootz.passes.training.simplify import drop_unused_nodes
 
 LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
 
@@ -72,7 +72,7 @@ class AttachLoss(Pass):
         tensor = (loss * self.scale if self.scale != 1.0 else loss).tensor
         tensor.name, tensor.dtype, tensor.shape = self.loss_name, output.dtype, ()
         graph.outputs = [tensor if t is output else t for t in graph.outputs]
-        drop_unused_nodes(graph)
+        erase_dead_nodes(graph)
         return PassResult(result, True)
 
     def _check_options(self) -> None:

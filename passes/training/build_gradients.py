@@ -14,13 +14,13 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, captured_tensors
+from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.training.expression import Expression, UnknownShape
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.passes.training.parameters import find_parameters
 from wootz.passes.training.rules.rule import Backward, NoRule, Rule
-from wootz.passes.training.simplify import drop_unused_nodes
 from wootz.passes.training.state import GRADIENT_SUFFIX, SEED_PREFIX, loss_outputs
 from wootz.passes.transforms.fold_constants import FoldConstants
 
@@ -73,7 +73,7 @@ class BuildGradients(Pass):
             graph.outputs.append(_name_gradient(gradient, parameter, walk.builder))
         if self.parameters_as_inputs:
             graph.inputs.extend(parameters)
-        drop_unused_nodes(graph)
+        erase_dead_nodes(graph)
         import_used_functions(graph)
         counts = {"parameters": len(parameters), "nodes": len(graph.nodes) - forward_nodes}
         return PassResult(result, True, counts, notes=found.notes())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from wootz.passes.ir.model import Graph, Node, Tensor, producer
+from wootz.passes.ir.rewrite import redirect_readers
 from wootz.passes.training.expression import np_to_onnx_type
 
 HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
@@ -26,9 +27,7 @@ def cancel_casts(graph: Graph) -> int:
         source = behind_widening(node.inputs[0])
         if source is node.inputs[0]:
             continue
-        result = node.outputs[0]
-        for consumer in list(result.outputs):
-            consumer.inputs = [source if t is result else t for t in consumer.inputs]
+        redirect_readers(node.outputs[0], source)
         cancelled += 1
     return cancelled
 

@@ -10,6 +10,7 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import TRAINING_KEY, Constant, Graph, Model, Node, Tensor, Variable, producer
+from wootz.passes.ir.rewrite import compute_as
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.expression import Expression, np_to_onnx_type
 from wootz.passes.training.interface import BATCHES_KEY, EmbeddedBatches, Slot, TrainingInterface
@@ -262,5 +263,4 @@ class _Embedding:
         """Lets the graph compute its input `name`: `value` gets the name."""
         old = self.given[name]
         self.graph.inputs = [t for t in self.graph.inputs if t is not old]
-        (node,) = value.tensor.inputs
-        node.outputs = [old]
+        compute_as(value.tensor, old)

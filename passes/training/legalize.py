@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Function, Graph, Model, Node, Tensor, Variable, constant_value
+from wootz.passes.ir.rewrite import erase_dead_nodes, replace_node, rewriting
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.casts import cancel_casts
 from wootz.passes.training.functions import DOMAIN
@@ -18,7 +19,6 @@ from wootz.passes.training.lowerings.cuda import CUDA
 from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
 from wootz.passes.training.simplify import (
     drop_unused_indices,
-    drop_unused_nodes,
     share_equal_computations,
     widen_scalars,
 )
@@ -53,7 +53,7 @@ class Legalize(Pass):
         lowered = _replace_calls(graph, TARGETS[self.target])
         cancelled = cancel_casts(graph)
         shared = share_equal_computations(graph)
-        drop_unused_nodes(graph)
+        erase_dead_nodes(graph)
         drop_unused_indices(graph)
         counts = {"calls": lowered, "shared": shared, "widened scalars": widened, "cancelled casts": cancelled}
         return PassResult(result, any(counts.values()), counts)
@@ -62,19 +62,16 @@ class Legalize(Pass):
 def _replace_calls(graph: Graph, lowerings: Mapping[str, Lowering]) -> int:
     functions = {f.name: f for f in graph.functions if f.domain == DOMAIN}
     builder = Builder(graph)
-    nodes, graph.nodes = list(graph.nodes), []
     calls = 0
-    for node in nodes:
+    for node in rewriting(graph):
         builder.prefix = f"{node.name}/"
         lowering = lowerings.get(node.op)
         outputs = lowering(node, builder) if lowering else None
         if outputs is None and node.domain == DOMAIN:
             outputs = inline(functions[node.op], node, builder)
-        if outputs is None:
-            graph.nodes.append(node)
-            continue
-        calls += 1
-        _take_over(node, outputs)
+        if outputs is not None:
+            calls += 1
+            replace_node(node, outputs)
     graph.functions = [f for f in graph.functions if f.domain != DOMAIN]
     used = {"", "ai.onnx", *(node.domain or "" for node in graph.nodes)}
     graph.import_domains = [d for d in graph.import_domains if d.domain in used]
@@ -112,17 +109,3 @@ def _bound_attributes(node: Node, values: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a node of a function, with the values that the call gives to those that refer to it."""
     bound = {k: values.get(v.name) if isinstance(v, Node.AttributeRef) else v for k, v in node.attrs.items()}
     return {k: v for k, v in bound.items() if v is not None}
-
-
-def _take_over(call: Node, results: list[Tensor]) -> None:
-    """Lets `results` be computed under the names of the outputs of `call`."""
-    outputs = list(call.outputs)
-    call.outputs.clear()
-    call.inputs.clear()
-    for old, new in zip(outputs, results, strict=False):
-        if old.is_empty():
-            continue
-        for consumer in list(new.outputs):
-            consumer.inputs = [old if t is new else t for t in consumer.inputs]
-        node = new.inputs[0]
-        node.outputs = [old if t is new else t for t in node.outputs]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wootz.passes.ir.model import Graph
+from wootz.passes.ir.rewrite import replace_all_uses
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.state import gradient_seed
 
@@ -38,9 +39,7 @@ class LossScale:
         seed = gradient_seed(graph, loss)
         if seed is None:
             return False
-        for node in list(seed.outputs):
-            node.inputs = [self.scale.tensor if t is seed else t for t in node.inputs]
-        graph.outputs = [self.scale.tensor if t is seed else t for t in graph.outputs]
+        replace_all_uses(graph, seed, self.scale.tensor)
         return True
 
     def divide(self, gradient: Expression) -> Expression:

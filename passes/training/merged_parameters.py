@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wootz.passes.ir.model import Constant, Graph, Node, producer, separate_merged_constants
+from wootz.passes.ir.model import Constant, Graph, Node, producer
+from wootz.passes.ir.rewrite import erase_nodes, replace_all_uses
 from wootz.passes.training.gradient_rules import ALSO_NUMBERS, PASSING_OPERATORS, WEIGHT_OPERANDS
 
 NEWER_EXPORTER = "node_"
@@ -44,7 +45,7 @@ def separate_merged_parameters(graph: Graph) -> int:
     What was an Identity keeps its name. Of a constant of equal elements that several layers of the newer exporter read,
     the first keeps it, and the others have `<node>/<name>`, unless the weights before them are the same.
     """
-    separated = separate_merged_constants(graph)
+    separated = _separate_identities(graph)
     names = set(graph.tensors())
     readings: dict[int, list[_Reading]] = {}
     twins = 0
@@ -68,6 +69,15 @@ def separate_merged_parameters(graph: Graph) -> int:
                 reader.inputs[place] = mine.constant
                 readings[id(mine.constant)] = [mine]
     return separated + twins
+
+
+def _separate_identities(graph: Graph) -> int:
+    """Replaces every Identity of a constant by that constant under the Identity's name; gives their number."""
+    merged = [n for n in graph.nodes if n.op == "Identity" and isinstance(n.inputs[0], Constant)]
+    for node in merged:
+        replace_all_uses(graph, node.outputs[0], Constant(node.outputs[0].name, node.inputs[0].values))
+    erase_nodes(graph, merged)
+    return len(merged)
 
 
 def _fresh_name(node: Node, index: int, constant: Constant, names: set[str]) -> str:

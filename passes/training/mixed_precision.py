@@ -12,6 +12,7 @@ import onnx
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.rewrite import compute_as
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.expression import np_to_onnx_type
 from wootz.passes.training.parameters import HALF_SUFFIX, find_parameters
@@ -171,9 +172,7 @@ class _Rewrite:
         result = node.outputs[0]
         wide = self.builder.variable(f"{result.name}.float32", SINGLE, result.shape)
         node.outputs = [wide, *list(node.outputs)[1:]]
-        narrow = self._cast(wide, HALF, f"{result.name}.float16")
-        cast = narrow.inputs[0]
-        cast.outputs = [result]
+        compute_as(self._cast(wide, HALF, f"{result.name}.float16"), result)
         result.dtype = HALF
         self._single[id(result)] = wide
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor, subgraph_nodes
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor
+from wootz.passes.ir.rewrite import erase_nodes, redirect_readers, rewriting
 from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, SEED_PREFIX
 
 LARGEST_SHARED_CONSTANT = 64
@@ -18,16 +19,6 @@ NOT_SHARED = frozenset(
     {"Dropout", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli"}
 )
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"})
-
-
-def drop_unused_nodes(graph: Graph) -> None:
-    """Drops the nodes that no graph output depends on. Linear, where graphsurgeon's cleanup is quadratic in inputs."""
-    used = subgraph_nodes(graph.outputs)
-    for node in graph.nodes:
-        if id(node) not in used:
-            node.inputs.clear()
-            node.outputs.clear()
-    graph.nodes = [node for node in graph.nodes if id(node) in used]
 
 
 def drop_unused_indices(graph: Graph) -> None:
@@ -49,22 +40,17 @@ def share_equal_computations(graph: Graph) -> int:
     changing = _changing(graph)
     constants: dict[Hashable, Tensor] = {}
     known: dict[Hashable, Node] = {}
-    kept: list[Node] = []
+    equal: list[Node] = []
     for node in graph.nodes:
         node.inputs = [_shared_constant(t, constants) if id(t) not in changing else t for t in node.inputs]
         key = _computation(node)
         first = known.setdefault(key, node) if key is not None else node
-        if first is node or any(id(t) in outputs for t in node.outputs):
-            kept.append(node)
-            continue
-        for old, new in zip(list(node.outputs), list(first.outputs), strict=True):
-            for consumer in list(old.outputs):
-                consumer.inputs = [new if t is old else t for t in consumer.inputs]
-        node.inputs.clear()
-        node.outputs.clear()
-    dropped = len(graph.nodes) - len(kept)
-    graph.nodes = kept
-    return dropped
+        if first is not node and not any(id(t) in outputs for t in node.outputs):
+            equal.append(node)
+            for old, new in zip(node.outputs, first.outputs, strict=True):
+                redirect_readers(old, new)
+    erase_nodes(graph, equal)
+    return len(equal)
 
 
 def _changing(graph: Graph) -> set[int]:
@@ -108,13 +94,11 @@ def widen_scalars(graph: Graph) -> int:
     """
     builder = Builder(graph, prefix="widened/")
     changing = _changing(graph)
-    nodes, graph.nodes = list(graph.nodes), []
     widened: dict[tuple[int, int], Tensor] = {}
-    for node in nodes:
+    for node in rewriting(graph):
         rank = _rank_to_widen(node)
         if rank:
             node.inputs = [_widen(t, rank, builder, changing, widened) if _is_scalar(t) else t for t in node.inputs]
-        graph.nodes.append(node)
     return len(widened)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wootz.passes.base import Pass, PassResult
-from wootz.passes.ir.model import Graph, Model, Node, captured_tensors, replace_uses, subgraph_nodes
+from wootz.passes.ir.model import Graph, Model, Node, captured_tensors
+from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class EliminateDead(Pass):
         graph = model.copy().graph
         before = len(graph.nodes)
         bypassed = _bypass_identities(graph, {name for m in model.modules for name in (m.entry, m.exit)})
-        remove_dead_nodes(graph)
+        erase_dead_nodes(graph)
         tensors = graph.tensors()
         modules = tuple(m for m in model.modules if m.entry in tensors and m.exit in tensors)
         removed = before - len(graph.nodes)
@@ -39,19 +40,9 @@ class EliminateDead(Pass):
         return PassResult(replace(model, graph=graph, modules=modules), removed > 0, statistics)
 
 
-def remove_dead_nodes(graph: Graph) -> None:
-    """Removes, in place, the nodes that no graph output depends on."""
-    live = subgraph_nodes(graph.outputs)
-    dead = [node for node in graph.nodes if id(node) not in live]
-    graph.nodes = [node for node in graph.nodes if id(node) in live]
-    for node in dead:
-        node.inputs.clear()
-        node.outputs.clear()
-
-
 def _bypass_identities(graph: Graph, boundaries: set[str]) -> int:
     kept = boundaries | {t.name for t in graph.outputs} | {t.name for n in graph.nodes for t in captured_tensors(n)}
     identities: list[Node] = [n for n in graph.nodes if n.op == "Identity" and n.outputs[0].name not in kept]
     for node in identities:
-        replace_uses(graph, node.outputs[0], node.inputs[0])
+        replace_all_uses(graph, node.outputs[0], node.inputs[0])
     return len(identities)

@@ -9,6 +9,7 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Tensor, Variable
+from wootz.passes.ir.rewrite import redirect_readers
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 
 
@@ -55,8 +56,7 @@ def _prepend(graph: Graph, transform: InputTransform) -> int:
             value = build.op(op, value, operand, hint="centred" if op == "Sub" else "scaled")
     count = len(graph.nodes)
     if count:
-        for node in list(old.outputs):
-            node.inputs = [value if t is old else t for t in node.inputs]
+        redirect_readers(old, value)
         graph.inputs = [new]
     else:
         old.name = new.name

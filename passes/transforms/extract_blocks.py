@@ -10,6 +10,7 @@ from wootz.passes.analysis.module_boundaries import region_fault
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
+from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.pruning import stored_keep_sets, with_keep_sets
 
@@ -58,14 +59,9 @@ class ExtractBlocks(Pass):
             annotate_shapes(graph)
         names = node_names(graph)
         layers = {names[i] for i, node in enumerate(graph.nodes) if id(node) in inside}
-        for node in graph.nodes:
-            if id(node) not in inside:
-                node.inputs.clear()
-                node.outputs.clear()
-        graph.nodes = [n for n in graph.nodes if id(n) in inside]
+        erase_nodes(graph, [node for node in graph.nodes if id(node) not in inside])
         source = Variable(entry.name, entry.dtype, entry.shape)
-        for node in graph.nodes:
-            node.inputs = [source if t is entry else t for t in node.inputs]
+        redirect_readers(entry, source)
         graph.inputs, graph.outputs = [source], [exit_]
         graph.name = modules[0].name if len(modules) == 1 else f"{modules[0].name}-{modules[-1].name}"
         if analysis is not None:

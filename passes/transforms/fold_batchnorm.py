@@ -9,6 +9,7 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind, producer
+from wootz.passes.ir.rewrite import erase_nodes, replace_node
 
 FOLDABLE = {"Conv": 0, "ConvTranspose": 1}
 """The axis of the weight along which the filters (of a group) lie."""
@@ -33,14 +34,12 @@ class FoldBatchNorm(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         boundaries = {name for m in model.modules for name in (m.entry, m.exit)}
-        folded = [
-            n for n in result.graph.nodes if n.op == "BatchNormalization" and _can_fold(n, result.graph, boundaries)
-        ]
+        graph = result.graph
+        folded = [n for n in graph.nodes if n.op == "BatchNormalization" and _can_fold(n, graph, boundaries)]
         for node in folded:
-            _fold(result.graph, node)
-        gone = {id(n) for n in folded}
-        result.graph.nodes = [n for n in result.graph.nodes if id(n) not in gone]
-        left = sum(n.op == "BatchNormalization" for n in result.graph.nodes)
+            _fold(graph, node)
+        erase_nodes(graph, folded)
+        left = sum(n.op == "BatchNormalization" for n in graph.nodes)
         return PassResult(result, bool(folded), {"folded": len(folded), "left": left})
 
 
@@ -70,11 +69,7 @@ def _fold(graph: Graph, node: Node) -> None:
     new_bias = ((bias - mean) * factor + shift).astype(new_weight.dtype)
     _set_constant(graph, convolution, 1, new_weight, weight.name)
     _set_constant(graph, convolution, 2, new_bias, f"{weight.name.removesuffix('.weight')}.bias")
-    output = node.outputs[0]
-    node.inputs.clear()
-    node.outputs.clear()
-    convolution.outputs.clear()
-    convolution.outputs.append(output)
+    replace_node(node, convolution.outputs)
 
 
 def _values(tensor: Tensor) -> np.ndarray:

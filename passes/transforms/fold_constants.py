@@ -12,7 +12,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.evaluate import can_evaluate, evaluate_node
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
-from wootz.passes.transforms.eliminate_dead import remove_dead_nodes
+from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, erase_nodes, insert_nodes
 
 KEPT = {"DequantizeLinear", "QuantizeLinear"}
 """Folding these would undo a quantization."""
@@ -47,7 +47,7 @@ class FoldConstants(Pass):
         while folded > before:
             before = folded
             folded += self._sweep(graph)
-        remove_dead_nodes(graph)
+        erase_dead_nodes(graph)
         return PassResult(result, folded > 0, {"folded": folded})
 
     def _sweep(self, graph: Graph) -> int:
@@ -164,9 +164,7 @@ def _operand(tensor: Tensor) -> np.ndarray | None:
 
 def _replace_by_constant(graph: Graph, node: Node, value: np.ndarray) -> None:
     output = node.outputs[0]
-    node.inputs.clear()
-    node.outputs.clear()
-    graph.nodes = [n for n in graph.nodes if n is not node]
+    erase_nodes(graph, [node])
     output.to_constant(value)
 
 
@@ -195,7 +193,6 @@ def _replace_by_branch(graph: Graph, node: Node) -> None:
         return inner[tensor.name] if tensor.name in inner else around[tensor.name]
 
     results = list(zip(branch.outputs, list(node.outputs), strict=True))
-    place = next(i for i, n in enumerate(graph.nodes) if n is node)
     nodes = [
         Node(
             n.op,
@@ -207,7 +204,7 @@ def _replace_by_branch(graph: Graph, node: Node) -> None:
         )
         for n in branch.nodes
     ]
-    node.inputs.clear()
-    node.outputs.clear()
+    disconnect(node)
     nodes += [Node("Identity", builder.fresh(y.name), {}, [twin(x)], [y]) for x, y in results]
-    graph.nodes = [*graph.nodes[:place], *nodes, *graph.nodes[place + 1 :]]
+    insert_nodes(graph, nodes, before=node)
+    erase_nodes(graph, [node])

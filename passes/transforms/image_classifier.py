@@ -10,7 +10,8 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, subgraph_nodes, tensor_shape
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, tensor_shape
+from wootz.passes.ir.rewrite import erase_dead_nodes, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.transforms.to_float32 import widen
 
@@ -98,8 +99,7 @@ def _keep_output(graph: Graph, name: str) -> Iterator[str]:
         )
     dropped = [t.name for t in graph.outputs if t is not chosen[0]]
     graph.outputs = chosen
-    needed = subgraph_nodes(chosen)
-    graph.nodes = [n for n in graph.nodes if id(n) in needed]
+    erase_dead_nodes(graph)
     read = {t.name for n in graph.nodes for t in n.inputs}
     unread = [t.name for t in graph.inputs if t.name not in read and _is_unread(graph, t)]
     graph.inputs = [t for t in graph.inputs if t.name not in unread]
@@ -212,10 +212,8 @@ def _without_transpose(graph: Graph) -> str | None:
         return None
     (source,), (transposed,) = graph.inputs, node.outputs
     name = str(transposed.name)
-    node.inputs.clear()
-    for reader in list(transposed.outputs):
-        reader.inputs = [source if t is transposed else t for t in reader.inputs]
-    graph.nodes = [n for n in graph.nodes if n is not node]
+    redirect_readers(transposed, source)
+    erase_nodes(graph, [node])
     shape = tensor_shape(source)
     if shape is not None and len(shape) == 4:
         source.shape = [shape[axis] for axis in CHANNELS_FIRST]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wootz.passes.base import Pass, PassResult
-from wootz.passes.ir.model import Model, Node, replace_uses
+from wootz.passes.ir.model import Model, Node
+from wootz.passes.ir.rewrite import erase_nodes, replace_all_uses
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,14 @@ class StripTraining(Pass):
             if any(node.outputs[0] is t for t in graph.outputs):
                 node.op, node.attrs, node.inputs, node.outputs = "Identity", {}, node.inputs[:1], node.outputs[:1]
             else:
-                replace_uses(graph, node.outputs[0], node.inputs[0])
-                node.inputs.clear()
-                node.outputs.clear()
+                replace_all_uses(graph, node.outputs[0], node.inputs[0])
+                erase_nodes(graph, [node])
         for node in normalizations:
             self._require_unread(node, "new statistics")
             statistics = {id(t) for t in node.outputs[1:]}
             graph.outputs = [t for t in graph.outputs if id(t) not in statistics]
             node.outputs = node.outputs[:1]
             node.attrs.pop("training_mode", None)
-        graph.nodes = [n for n in graph.nodes if n.outputs]
         counts = {"dropouts removed": len(dropouts), "normalizations changed": len(normalizations)}
         return PassResult(result, bool(dropouts or normalizations), counts)
 

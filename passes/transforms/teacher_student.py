@@ -14,6 +14,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind
+from wootz.passes.ir.rewrite import redirect_readers, replace_node, rewriting
 from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.pruning import PruningPlan
@@ -92,7 +93,8 @@ class TeacherStudent(Pass):
             graph, prefix = student.model.graph, student_prefix(index)
             output = graph.outputs[0]
             source, target = (taps.channels(t.name, student.kept(t.name)) for t in (graph.inputs[0], output))
-            _feed_from(graph, source)
+            redirect_readers(graph.inputs[0], source)
+            graph.inputs = []
             add_prefix(graph, prefix, keep={source.name})
             teacher.nodes.extend(graph.nodes)
             losses.append(_reconstruction_loss(teacher, target, output, prefix))
@@ -201,23 +203,18 @@ class _Taps:
 
 def _fix_inference_mode(teacher: Graph, shapes: Mapping[str, Sequence[int] | None]) -> None:
     """Leaves nothing in the graph that `training-mode` would change."""
-    for node in list(teacher.nodes):
+    build = Builder(teacher)
+    for node in rewriting(teacher):
+        build.prefix = f"{node.outputs[0].name}/"
         if node.op == "BatchNormalization":
             scale, bias, mean, variance = (_constant_values(t, node).astype(np.float64) for t in node.inputs[1:5])
             factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
             per_channel = (-1, *(1,) * (len(shapes[node.inputs[0].name] or ()) - 2))
-            output = node.outputs[0]
-            build = Builder(teacher, f"{output.name}/")
-            operands = [
-                build.constant(v.reshape(per_channel).astype(np.float32), hint)
-                for v, hint in ((factor, "factor"), (bias - mean * factor, "shift"))
-            ]
-            scaled = build.op("Mul", node.inputs[0], operands[0], hint="scaled")
-            node.op, node.attrs, node.inputs = "Add", {}, [scaled, operands[1]]
-            node.outputs = [output]
+            factor, shift = (v.reshape(per_channel).astype(np.float32) for v in (factor, bias - mean * factor))
+            scaled = build.op("Mul", node.inputs[0], build.constant(factor, "factor"), hint="scaled")
+            replace_node(node, [build.op("Add", scaled, build.constant(shift, "shift"), hint="shifted")])
         elif node.op == "Dropout":
-            node.op, node.attrs, node.inputs = "Identity", {}, node.inputs[:1]
-            node.outputs = node.outputs[:1]
+            replace_node(node, [build.op("Identity", node.inputs[0])])
 
 
 def _constant_values(tensor: Tensor, node: Node) -> np.ndarray:
@@ -236,14 +233,6 @@ def add_prefix(graph: Graph, prefix: str, keep: set[str]) -> None:
             tensor.name = prefix + name
     for node in graph.nodes:
         node.name = prefix + node.name if node.name else ""
-
-
-def _feed_from(student: Graph, tap: Tensor) -> None:
-    """Makes the student read `tap` instead of its graph input."""
-    source = student.inputs[0]
-    for node in list(source.outputs):
-        node.inputs = [tap if t is source else t for t in node.inputs]
-    student.inputs = []
 
 
 def _reconstruction_loss(graph: Graph, target: Tensor, output: Tensor, prefix: str) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from wootz.passes.ir.model import Constant, Model, Node, Tensor, Variable, constants, replace_uses
+from wootz.passes.ir.model import Constant, Model, Node, Tensor, Variable, constants
+from wootz.passes.ir.rewrite import replace_all_uses
 from wootz.passes.ir.text import parse_text, print_text
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 18, "custom" : 1]>
@@ -72,7 +73,7 @@ def test_a_copy_can_be_changed_and_the_original_stays() -> None:
     before = print_text(model)
     graph = model.copy().graph
     tensors = graph.tensors()
-    replace_uses(graph, tensors["c"], tensors["x"])
+    replace_all_uses(graph, tensors["c"], tensors["x"])
     graph.nodes[0].attrs["kernel_shape"] = [2, 2]
     graph.nodes[1].inputs[0] = Constant("other", constants(graph)["b"])
     graph.nodes[2].outputs.clear()

@@ -15,11 +15,11 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Model, Node, Variable, constants, replace_uses
+from wootz.passes.ir.model import Constant, Model, Node, Variable, constants
+from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.interface import TrainingInterface
-from wootz.passes.training.simplify import drop_unused_nodes
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 Arrays = dict[str, np.ndarray]
@@ -178,7 +178,7 @@ def _in_double_precision(model: Model) -> Model:
     double = model.copy()
     for tensor in double.graph.tensors().values():
         if isinstance(tensor, Constant) and tensor.dtype == np.float32 and not is_scales(tensor):
-            replace_uses(double.graph, tensor, Constant(tensor.name, tensor.values.astype(np.float64)))
+            replace_all_uses(double.graph, tensor, Constant(tensor.name, tensor.values.astype(np.float64)))
         elif isinstance(tensor, Variable) and tensor.dtype == np.float32:
             tensor.dtype = np.dtype(np.float64)
     for node in double.graph.nodes:
@@ -239,7 +239,7 @@ def _prepare_for_the_builder(model: Model) -> None:
     and names the gradients of an operand that a node has twice alike."""
     graph = model.graph
     graph.outputs = [t for t in graph.outputs if t.name == "loss"]
-    drop_unused_nodes(graph)
+    erase_dead_nodes(graph)
     for place, node in reversed(list(enumerate(graph.nodes))):
         if node.op == "BatchNormalization" and node.attrs.get("training_mode", 0):
             node.op, node.domain = "BatchNormInternal", "com.microsoft"
