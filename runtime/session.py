@@ -19,10 +19,10 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.initial_values import without_initial_values
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model
 from wootz.passes.ir.text import parse_text
+from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
 from wootz.passes.training.interface import TrainingInterface
-from wootz.runtime.blocked_convolutions import with_blocked_convolutions
+from wootz.passes.training.symmetric_pads import SymmetricPads, pads_may_differ
 from wootz.runtime.machine import gpu_memory
-from wootz.runtime.symmetric_pads import pads_may_differ, with_symmetric_pads
 
 
 @contextlib.contextmanager
@@ -401,8 +401,9 @@ def _for_kernels(model: Model, device: Device) -> Model:
     """The same in a form for which the device has kernels, or faster ones."""
     if device.kind == "cuda":
         _check_average_pools(model.graph)
-        return with_symmetric_pads(model)
-    return with_blocked_convolutions(model, channel_block())
+        return SymmetricPads().apply(model).model
+    block = channel_block()
+    return BlockConvolutions(channels=block).apply(model).model if block in BLOCKS else model
 
 
 def _check_average_pools(graph: Graph) -> None:

@@ -18,6 +18,8 @@ from wootz.passes.ir.stream import LARGE
 from wootz.passes.ir.text import parse_text, print_text
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.registry import PASSES
+from wootz.passes.training.block_convolutions import BLOCKS
+from wootz.runtime.session import channel_block
 
 MODULES = [{"name": "a", "entry": "s", "exit": "ta"}, {"name": "b", "entry": "ta", "exit": "tb"}]
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
@@ -41,6 +43,7 @@ network (float[N,3,6,6] x) => (float[N,2] y) {
 TRAINING = ("training-mode", "attach-loss", "build-gradients", "apply-optimizer{momentum=0.9}", "legalize")
 PIPELINES = {name: name for name in PASSES} | {
     "apply-optimizer": ",".join(TRAINING[:4]),
+    "block-convolutions": ",".join([*TRAINING, f"block-convolutions{{channels={channel_block() or BLOCKS[0]}}}"]),
     "apply-plan": "apply-plan{plan=plan.json}",
     "assemble": "prune-blocks{rate=0.5},assemble{blocks=block.onnx}",
     "attach-loss": ",".join(TRAINING[:2]),

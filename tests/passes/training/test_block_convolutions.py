@@ -8,16 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.base import PassResult
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
+from wootz.passes.training.block_convolutions import BLOCKS, DOMAIN, LEAST_PRODUCTS, BlockConvolutions
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime import session as session_module
-from wootz.runtime.blocked_convolutions import DOMAIN, LEAST_PRODUCTS, with_blocked_convolutions
 from wootz.runtime.session import TrainingSession, WeightedSession, channel_block, evaluate
 
 BLOCK = channel_block()
-needs_blocks = pytest.mark.skipif(BLOCK < 2, reason="ONNX Runtime has no blocked convolutions for this processor")
+needs_blocks = pytest.mark.skipif(
+    BLOCK not in BLOCKS, reason="ONNX Runtime has no blocked convolutions for this processor"
+)
 
 
 def convolution(x: list[int], w: list[int], attributes: str = "", bias: bool = False) -> Model:
@@ -33,11 +36,18 @@ def blocked_operators(model: Model) -> list[str]:
     return [node.op for node in model.graph.nodes if node.domain == DOMAIN]
 
 
+def in_blocks(model: Model, channels: int = 16) -> Model:
+    result = BlockConvolutions(channels=channels).apply(model)
+    assert result.modified == (result.model is not model)
+    assert BlockConvolutions(channels=channels).apply(result.model).model is result.model, "it is a fixed point"
+    return result.model
+
+
 def run_twice(model: Model) -> tuple[np.ndarray, np.ndarray]:
     """The result with the usual layout and with blocks."""
     random = np.random.default_rng(0)
     feeds = {t.name: random.normal(size=t.shape).astype(np.float32) for t in model.graph.inputs}
-    return evaluate(model, feeds)["y"], evaluate(with_blocked_convolutions(model, BLOCK), feeds)["y"]
+    return evaluate(model, feeds)["y"], evaluate(in_blocks(model, BLOCK), feeds)["y"]
 
 
 @needs_blocks
@@ -79,9 +89,8 @@ def test_depthwise_convolution(channels):
     ],
 )
 def test_what_is_faster_in_blocks(x, w, attributes):
-    blocked = with_blocked_convolutions(convolution(x, w, attributes), 16)
+    blocked = in_blocks(convolution(x, w, attributes))
     assert "Conv" in blocked_operators(blocked)
-    assert blocked.graph.nodes[-1].name == "conv"
     assert [t.name for t in blocked.graph.outputs] == ["y"]
 
 
@@ -99,22 +108,19 @@ def test_what_is_faster_in_blocks(x, w, attributes):
 )
 def test_what_stays(x, w, attributes):
     model = convolution(x, w, attributes)
-    assert with_blocked_convolutions(model, 16) is model
+    assert in_blocks(model) is model
 
 
 def test_few_products_stay():
     channels = (LEAST_PRODUCTS - 1) // 9
     stays = convolution([1, channels, 4, 4], [16, channels, 3, 3])
     pays = convolution([1, channels + 1, 4, 4], [16, channels + 1, 3, 3])
-    assert with_blocked_convolutions(stays, 16) is stays
-    assert blocked_operators(with_blocked_convolutions(pays, 16)) == ["Conv", "ReorderOutput"]
+    assert in_blocks(stays) is stays
+    assert blocked_operators(in_blocks(pays)) == ["Conv", "ReorderOutput"]
 
 
-def test_machines_without_blocks_and_constant_weights_stay():
-    """ONNX Runtime itself takes blocks for constant weights."""
-    model = convolution([1, 32, 4, 4], [32, 32, 3, 3])
-    assert with_blocked_convolutions(model, 0) is model
-    assert with_blocked_convolutions(model, 1) is model
+def test_constant_weights_stay():
+    """ONNX Runtime itself takes blocks for them."""
     constant = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
     g (float[1,32,4,4] x) => (float[N,M,P,Q] y) {
       size = Constant<value_ints=[32,32,3,3]>()
@@ -122,13 +128,13 @@ def test_machines_without_blocks_and_constant_weights_stay():
       y = Conv(x, w)
     }""")
     constant.graph.fold_constants()
-    assert with_blocked_convolutions(constant, 16) is constant
+    assert in_blocks(constant) is constant
 
 
 def test_double_precision_stays():
     model = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
     g (double[1,32,4,4] x, double[32,32,3,3] w) => (double[N,M,P,Q] y) { y = Conv(x, w) }""")
-    assert with_blocked_convolutions(model, 16) is model
+    assert in_blocks(model) is model
 
 
 def test_data_is_reordered_once_for_all_that_read_it():
@@ -137,7 +143,7 @@ def test_data_is_reordered_once_for_all_that_read_it():
       y = Conv(x, v)
       z = Conv(x, w)
     }""")
-    operators = blocked_operators(with_blocked_convolutions(model, 16))
+    operators = blocked_operators(in_blocks(model))
     assert operators == ["ReorderInput", "Conv", "ReorderOutput", "Conv", "ReorderOutput"]
 
 
@@ -170,10 +176,13 @@ def test_training_and_evaluation_agree_with_the_usual_layout(monkeypatch, tmp_pa
         return losses, weights, evaluation.run(images)
 
     opened = []
-    blocked_of = session_module.with_blocked_convolutions
-    monkeypatch.setattr(
-        session_module, "with_blocked_convolutions", lambda *a: opened.append(blocked_of(*a)) or opened[-1]
-    )
+
+    def watched(self: BlockConvolutions, model: Model) -> PassResult:
+        opened.append(apply(self, model).model)
+        return PassResult(opened[-1], modified=True)
+
+    apply = BlockConvolutions.apply
+    monkeypatch.setattr(BlockConvolutions, "apply", watched)
     losses, weights, answers = train()
     assert [blocked_operators(m).count("Conv") for m in opened] == [3, 2]  # both forward, one input gradient
     monkeypatch.setattr(session_module, "channel_block", lambda: 0)
@@ -182,6 +191,13 @@ def test_training_and_evaluation_agree_with_the_usual_layout(monkeypatch, tmp_pa
     np.testing.assert_allclose(answers, expected_answers, rtol=1e-4, atol=1e-5)
     for name, values in expected_weights.items():
         np.testing.assert_allclose(weights[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_the_state_of_a_training_graph_is_no_constant(tmp_path):
+    """Its inputs have initializers."""
+    (tmp_path / "net.prototxt").write_text(NETWORK)
+    graph = build_training_graph(import_caffe(tmp_path / "net.prototxt").model, Solver(base_lr=0.01))
+    assert blocked_operators(in_blocks(graph)).count("Conv") == 3  # both forward, one input gradient
 
 
 def test_a_build_without_the_layout_is_known_by_its_refusal(monkeypatch):

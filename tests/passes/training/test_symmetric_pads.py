@@ -7,8 +7,8 @@ import pytest
 
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text
+from wootz.passes.training.symmetric_pads import SymmetricPads
 from wootz.runtime.session import evaluate
-from wootz.runtime.symmetric_pads import with_symmetric_pads
 
 
 def convolution(attributes: str, x: str = "2,3,8,7", w: str = "4,3,3,3") -> Model:
@@ -17,6 +17,13 @@ def convolution(attributes: str, x: str = "2,3,8,7", w: str = "4,3,3,3") -> Mode
     g (float[{x}] x, float[{w}] w) => (float[{y}] y) {{
       [conv] y = Conv<{attributes}>(x, w)
     }}""")
+
+
+def padded(model: Model) -> Model:
+    result = SymmetricPads().apply(model)
+    assert result.modified == (result.model is not model)
+    assert SymmetricPads().apply(result.model).model is result.model, "it is a fixed point"
+    return result.model
 
 
 @pytest.mark.parametrize(
@@ -31,7 +38,7 @@ def convolution(attributes: str, x: str = "2,3,8,7", w: str = "4,3,3,3") -> Mode
 )
 def test_pads_that_differ(attributes, sizes):
     model = convolution(attributes, **sizes)
-    result = with_symmetric_pads(model)
+    result = padded(model)
     assert [n.op for n in result.graph.nodes] == ["Pad", "Conv"]
     assert not any(result.graph.nodes[1].attrs["pads"])
     random = np.random.default_rng(0)
@@ -39,13 +46,16 @@ def test_pads_that_differ(attributes, sizes):
     np.testing.assert_allclose(evaluate(result, feeds)["y"], evaluate(model, feeds)["y"], rtol=1e-6, atol=1e-6)
 
 
-def test_pads_that_do_not_differ_stay():
-    model = convolution("pads=[1,2,1,2]")
-    assert with_symmetric_pads(model) is model
-    same = with_symmetric_pads(convolution('auto_pad="SAME_UPPER"'))
-    assert [n.op for n in same.graph.nodes] == ["Conv"]
-
-
-def test_automatic_pads_of_symbolic_sizes_stay():
-    result = with_symmetric_pads(convolution('auto_pad="SAME_UPPER", strides=[2,2]', x="2,3,H,W"))
-    assert [n.op for n in result.graph.nodes] == ["Conv"]
+@pytest.mark.parametrize(
+    ("attributes", "x"),
+    [
+        ("pads=[1,2,1,2]", "2,3,8,7"),
+        ('auto_pad="SAME_UPPER"', "2,3,8,7"),
+        ('auto_pad="SAME_UPPER", strides=[2,2]', "2,3,H,W"),
+        ('auto_pad="SAME_UPPER", strides=[6,6]', "2,3,12,12"),
+    ],
+    ids=["they don't differ", "they come to equal ones", "sizes are symbolic", "elements are left out"],
+)
+def test_what_stays(attributes, x):
+    model = convolution(attributes, x=x)
+    assert padded(model) is model

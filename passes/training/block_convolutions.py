@@ -1,23 +1,18 @@
-"""Convolutions for the CPU provider of ONNX Runtime in its own memory layout, NCHWc.
-
-The layout keeps `block` channels of a pixel side by side: [N, C / block, H, W, block]. A convolution in it writes no
-columns. ONNX Runtime takes it by itself where the weights are constant. In training they are not: here their order is
-changed in every step, which costs little beside the convolution. docs/benchmarks.md has what it brings.
-
-The operators (domain com.microsoft.nchwc) are in every build of ONNX Runtime, but the size of a block follows from the
-processor. So a program takes them just before it runs on a machine, and is never stored with them.
-"""
+"""block-convolutions: convolutions for the CPU provider of ONNX Runtime in its own memory layout, NCHWc."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import onnx
 
+from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Model, Node, Tensor
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor
+from wootz.passes.ir.rewrite import replace_node, rewriting
 from wootz.passes.training.expression import Expression
 
 DOMAIN = "com.microsoft.nchwc"
@@ -32,6 +27,51 @@ REORDERED_TOGETHER = 4
 """ONNX Runtime reorders channels by so many."""
 
 
+BLOCKS = (8, 16)
+"""Channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8."""
+
+
+@dataclass(frozen=True)
+class BlockConvolutions(Pass):
+    """Computes convolutions with trained weights in ONNX Runtime's own layout for CPUs, where that is faster.
+
+    The layout keeps `channels` of a pixel side by side: [N, C / channels, H, W, channels]. A convolution in it writes
+    no columns. ONNX Runtime takes it by itself where the weights are constant. In training they are not: here their
+    order is changed in every step, which costs little beside the convolution. docs/benchmarks.md has what it brings.
+
+    1. A Conv in float32 over two axes, depthwise or of one group, whose weights are an input of the graph or computed,
+       becomes ReorderInput, Conv and ReorderOutput of domain `com.microsoft.nchwc`. Data that several read is reordered
+       once; few channels are read as they are.
+    2. It stays where its weights are constant, with `auto_pad`, of one tap, of few products, or where blocks would be
+       mostly padding.
+
+    Refuses another size of blocks than 8 and 16. The outputs are the same on processors with blocks of that size:
+    sessions on CPUs know it, and run this pass by themselves; a model with it is for this machine alone.
+    """
+
+    name: ClassVar[str] = "block-convolutions"
+    preserves_outputs = True
+    channels: int = option(16, "channels side by side in the layout of the processor: 16 with AVX-512, else 8")
+
+    def apply(self, model: Model) -> PassResult:
+        if self.channels not in BLOCKS:
+            raise self.refuse(f"channels={self.channels}: ONNX Runtime's blocks are of 8 or 16 channels")
+        if not any(_weights_to_block(node, model.graph, self.channels) for node in model.graph.nodes):
+            return PassResult(model, False, {"convolutions": 0})
+        result = model.copy()
+        graph = result.graph
+        graph.import_domains = [*graph.import_domains, onnx.helper.make_opsetid(DOMAIN, 1)]
+        builder = Builder(graph)
+        reordered: dict[int, Tensor] = {}
+        blocked = 0
+        for node in rewriting(graph):
+            if weights := _weights_to_block(node, graph, self.channels):
+                builder.prefix = f"{node.name}/"
+                replace_node(node, [_blocked(node, weights, builder, reordered)])
+                blocked += 1
+        return PassResult(result, True, {"convolutions": blocked})
+
+
 @dataclass(frozen=True)
 class _Weights:
     """The weights of a convolution, [filters, channels, *kernel]; one channel where it is depthwise."""
@@ -43,12 +83,13 @@ class _Weights:
     block: int
 
     @staticmethod
-    def of(node: Node, block: int) -> _Weights | None:
+    def of(node: Node, graph: Graph, block: int) -> _Weights | None:
         """None where the convolution can't run in blocks of channels, or where its weights are constant."""
         if node.op != "Conv" or node.domain or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
             return None
         tensor = node.inputs[1]
-        if isinstance(tensor, Constant) or tensor.dtype != np.float32 or tensor.shape is None:
+        is_constant = isinstance(tensor, Constant) and not any(tensor is t for t in graph.inputs)
+        if is_constant or tensor.dtype != np.float32 or tensor.shape is None:
             return None
         shape, group = tuple(tensor.shape), node.attrs.get("group", 1)
         if len(shape) != 4 or not all(isinstance(n, int) for n in shape):
@@ -85,35 +126,13 @@ class _Weights:
         return not self.reads_blocks or math.prod(self.padded) <= MOST_PADDING * self.filters * self.channels
 
 
-def with_blocked_convolutions(model: Model, block: int) -> Model:
-    """`model` with those convolutions in blocks of `block` channels that are faster so and have no constant weights.
-
-    With fewer than two channels to a block nothing changes: this machine has no such convolutions then.
-    """
-    if block < 2 or not any(_weights_to_block(node, block) for node in model.graph.nodes):
-        return model
-    result = model.copy()
-    graph = result.graph
-    graph.import_domains = [*graph.import_domains, onnx.helper.make_opsetid(DOMAIN, 1)]
-    builder = Builder(graph)
-    reordered: dict[int, Tensor] = {}
-    nodes, graph.nodes = list(graph.nodes), []
-    for node in nodes:
-        builder.prefix = f"{node.name}/"
-        if weights := _weights_to_block(node, block):
-            _append_blocked(node, weights, builder, reordered)
-        else:
-            graph.nodes.append(node)
-    return result
-
-
-def _weights_to_block(node: Node, block: int) -> _Weights | None:
-    weights = _Weights.of(node, block)
+def _weights_to_block(node: Node, graph: Graph, block: int) -> _Weights | None:
+    weights = _Weights.of(node, graph, block)
     return weights if weights and weights.pays else None
 
 
-def _append_blocked(node: Node, weights: _Weights, builder: Builder, reordered: dict[int, Tensor]) -> None:
-    """Appends what computes the result of `node`. Data that several convolutions read is reordered once."""
+def _blocked(node: Node, weights: _Weights, builder: Builder, reordered: dict[int, Tensor]) -> Tensor:
+    """What `node` gives, computed in blocks. Data that several convolutions read is reordered once."""
     data, w = (Expression.of(t, builder) for t in node.inputs[:2])
     filters = weights.padded[0]
     if weights.reads_blocks:
@@ -124,12 +143,7 @@ def _append_blocked(node: Node, weights: _Weights, builder: Builder, reordered: 
     operands = [data, _order(w, weights), *(_pad(b, [filters - weights.filters]) for b in biases)]
     attributes = {**node.attrs, "kernel_shape": list(weights.kernel), "group": filters if weights.is_depthwise else 1}
     result = builder.op("Conv", *(o.tensor for o in operands), domain=DOMAIN, **attributes)
-    outputs = list(node.outputs)
-    node.inputs.clear()
-    node.outputs.clear()
-    builder.graph.nodes.append(
-        Node("ReorderOutput", node.name, {"channels": weights.filters}, [result], outputs, domain=DOMAIN)
-    )
+    return builder.op("ReorderOutput", result, domain=DOMAIN, channels=weights.filters)
 
 
 def _reorder(data: Expression, weights: _Weights) -> Expression:
