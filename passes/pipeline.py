@@ -2,7 +2,8 @@
 
 A pipeline is passes with options, `prune-blocks{rates=0.3,0.5 criterion=l2},fold-batchnorm`. Options are parsed by the
 types of the pass's fields: numbers, `true` and `false`, text (in double quotes where it has blanks or braces), one of
-several words, lists `a,b`, lists of lists `a/b,c`, tables `key:value,key:value`.
+several words, lists `a,b`, lists of lists `a/b,c`, tables `key:value,key:value`. Some pipelines have names, which stand
+for them in others.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import re
 import time
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union
@@ -23,8 +24,9 @@ from typing import Any, Literal, Union
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.errors import PassError, VerificationError, WootzError
 from wootz.passes.ir.model import Model
+from wootz.passes.ir.text import print_text
 from wootz.passes.ir.verifier import verify
-from wootz.passes.registry import PassClasses, pass_class
+from wootz.passes.registry import PIPELINES, PassClasses, pass_class
 
 # Text
 
@@ -32,35 +34,62 @@ from wootz.passes.registry import PassClasses, pass_class
 def parse_pipeline(text: str, loaded: PassClasses | None = None) -> tuple[Pass, ...]:
     """The passes of `a,b{x=1}`. `loaded` are passes beside the registered ones.
 
+    Where there is the name of a pipeline, `training{attach-loss.loss=mse}`, there are its passes.
     Raises WootzError for an unknown pass or option, naming the closest one, and for a value of the wrong type.
     """
-    return tuple(parse_pass(part, loaded) for part in _split_passes(text))
+    return tuple(pass_ for part in _split_passes(text) for pass_ in _parse_part(part, loaded))
+
+
+def _parse_part(text: str, loaded: PassClasses | None) -> tuple[Pass, ...]:
+    """A pass, or the passes of a pipeline that has a name."""
+    name, options = _name_and_options(text)
+    if name not in PIPELINES or (loaded and name in loaded):
+        return (parse_pass(text, loaded),)
+    passes = parse_pipeline(PIPELINES[name])
+    of_passes: dict[str, list[tuple[str, str]]] = {pass_.name: [] for pass_ in passes}
+    for key, value in options:
+        pass_name, _, option = key.rpartition(".")
+        if pass_name not in of_passes:
+            raise WootzError(
+                f"pipeline {name}: {key!r} is no option of a pass in it, PASS.OPTION (passes: {', '.join(of_passes)})"
+            )
+        of_passes[pass_name].append((option, value))
+    return tuple(replace(pass_, **_values(type(pass_), of_passes[pass_.name])) for pass_ in passes)
 
 
 def parse_pass(text: str, loaded: PassClasses | None = None) -> Pass:
     """The pass of `name` or `name{option=value option=value}`."""
+    name, options = _name_and_options(text)
+    cls = pass_class(name, loaded)
+    return cls(**_values(cls, options))
+
+
+def _name_and_options(text: str) -> tuple[str, list[tuple[str, str]]]:
     match = re.fullmatch(r"\s*([\w-]+)\s*(?:\{(.*)\})?\s*", text, re.DOTALL)
     if match is None:
         raise WootzError(f"{text.strip()!r} is no pass: NAME or NAME{{option=value …}}")
-    name, options = match[1], match[2] or ""
-    cls = pass_class(name, loaded)
+    return match[1], _split_options(match[2] or "", match[1])
+
+
+def _values(cls: type[Pass], options: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The fields of a pass that options set."""
     types_of = typing.get_type_hints(cls)
     known = {f.name.replace("_", "-"): f for f in cls.options()}
-    values = {}
-    for key, value in _split_options(options, name):
+    values: dict[str, Any] = {}
+    for key, value in options:
         option = key.replace("_", "-")
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known) or 'none'}"
-            raise WootzError(f"pass {name} has no option {key!r}: {hint}")
+            raise WootzError(f"pass {cls.name} has no option {key!r}: {hint}")
         attribute = known[option].name
         if attribute in values:
-            raise WootzError(f"pass {name}: option {option} is given twice")
+            raise WootzError(f"pass {cls.name}: option {option} is given twice")
         try:
             values[attribute] = parse_value(value, types_of[attribute])
         except ValueError as error:
-            raise WootzError(f"pass {name}, option {option}: {error}") from error
-    return cls(**values)
+            raise WootzError(f"pass {cls.name}, option {option}: {error}") from error
+    return values
 
 
 def print_pass(pass_: Pass) -> str:
@@ -168,7 +197,7 @@ def _split_passes(text: str) -> list[str]:
     return [part for part in [*parts, text[start:]] if part.strip()]
 
 
-_OPTION = re.compile(r"""[\s,]*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^\s,"]|,(?!\s*[\w-]+\s*=|\s))*)[\s,]*""")
+_OPTION = re.compile(r"""[\s,]*([\w.-]+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^\s,"]|,(?!\s*[\w.-]+\s*=|\s))*)[\s,]*""")
 
 
 def _split_options(text: str, name: str) -> list[tuple[str, str]]:
@@ -218,6 +247,25 @@ class Observers:
 
     before: Sequence[Callable[[Pass, Model], None]] = field(default=())
     after: Sequence[Callable[[Step, Model], None]] = field(default=())
+
+
+def ir_printer(
+    write: Callable[[str], None],
+    before: Collection[str] = (),
+    after: Collection[str] | None = (),
+    text: Callable[[Model], str] = print_text,
+) -> Observers:
+    """Writes the model, as `text` prints it, around the passes that are named; `after` None: behind each."""
+
+    def write_before(pass_: Pass, model: Model) -> None:
+        if pass_.name in before:
+            write(f"# ----- IR before {pass_.name} -----\n{text(model)}")
+
+    def write_after(step: Step, model: Model) -> None:
+        if after is None or step.pass_.name in after:
+            write(f"# ----- IR after {step.pass_.name} -----\n{text(step.result.model)}")
+
+    return Observers(before=[write_before], after=[write_after])
 
 
 def run_pipeline(

@@ -44,6 +44,16 @@ PASSES: dict[str, str] = {
     "training-mode": "wootz.passes.training.training_mode:TrainingMode",
     "verify": "wootz.passes.transforms.verify:Verify",
 }
+PIPELINES: dict[str, str] = {
+    "training": "training-mode,attach-loss,build-gradients,apply-optimizer,legalize",
+    "training-float16": "training-mode,attach-loss,mixed-precision,build-gradients,apply-optimizer{loss-scale=65536.0},"
+    "legalize{target=onnx-cuda}",
+    "block-training": "teacher-student,training-mode,build-gradients{frozen=teacher/},apply-optimizer,legalize",
+    "block-training-float16": "teacher-student,training-mode,mixed-precision{frozen=teacher/},"
+    "build-gradients{frozen=teacher/},apply-optimizer{loss-scale=65536.0},legalize{target=onnx-cuda}",
+}
+"""Pipelines that have names. A name stands for its passes in the text of a pipeline, with options of any of them as
+`training{apply-optimizer.momentum=0.9}`; what a run trains is made by these, too."""
 ENTRY_POINT_GROUP = "wootz.passes"
 
 PassClasses = Mapping[str, type[Pass]]
@@ -66,6 +76,8 @@ def pass_class(name: str, loaded: PassClasses | None = None) -> type[Pass]:
     if name not in installed:
         close = difflib.get_close_matches(name, pass_names(loaded), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "--list-passes shows them all"
+        if name in PIPELINES:
+            hint = f"it is a pipeline, --pass-pipeline={name}"
         raise WootzError(f"no pass named {name!r}: {hint}")
     point = installed[name]
     try:

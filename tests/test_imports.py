@@ -32,7 +32,7 @@ ROOMS_OF_PASSES = {
     "blocks": {"errors", "ir", "plan", "analysis"},
     "pruning": {"errors", "ir", "plan", "base", "equivalence", "analysis"},
     "transforms": {"errors", "metadata", "ir", "plan", "base", "analysis", "pruning"},
-    "training": {"errors", "metadata", "ir", "plan", "base", "analysis", "blocks", "pruning", "transforms"},
+    "training": {"errors", "metadata", "ir", "plan", "base", "pipeline", "analysis", "blocks", "pruning", "transforms"},
     "multiplex": {"errors", "ir", "plan", "pruning", "transforms"},
     "reduction": {"errors", "ir", "analysis", "pruning"},
 }

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -38,6 +39,7 @@ ELIDE_OVER = 100
 @click.option("--pass-pipeline", "pipeline", metavar="A,B{x=1}", help="Run several passes, before those of --pass.")
 @click.option("--load-pass", multiple=True, type=click.Path(path_type=Path), help="Take passes from a Python file.")
 @click.option("--list-passes", is_flag=True, help="List all passes.")
+@click.option("--list-pipelines", is_flag=True, help="List the pipelines that have names, and their passes.")
 @click.option("--help-pass", metavar="NAME", help="Explain a pass and its options.")
 @click.option("--verify-each/--no-verify-each", default=True, help="Verify the model after each pass (default).")
 @click.option("--check-equivalence", is_flag=True, help="Run the model around each pass that promises equal outputs.")
@@ -57,18 +59,22 @@ ELIDE_OVER = 100
     "--split-input-file", is_flag=True, help="Treat the parts between lines '# -----' as models of their own."
 )
 @click.option("--verify-diagnostics", is_flag=True, help="Expect the errors that '# expected-error: TEXT' lines state.")
-def opt(model: str | None, list_passes: bool, help_pass: str | None, **options: Any) -> int:
+def opt(model: str | None, **options: Any) -> int:
     """Runs passes on MODEL (.onnx, .onnxtxt, .prototxt, - for standard input) and prints or writes the result."""
     with _own_standard_output() as out:
-        return _opt(out, model, list_passes, help_pass, options)
+        return _opt(out, model, options)
 
 
-def _opt(out: TextIO, model: str | None, list_passes: bool, help_pass: str | None, options: dict[str, Any]) -> int:
-    from wootz.passes.registry import load_passes
+def _opt(out: TextIO, model: str | None, options: dict[str, Any]) -> int:
+    from wootz.passes.registry import PIPELINES, load_passes
 
     loaded = {name: cls for file in options.pop("load_pass") for name, cls in load_passes(file).items()}
+    list_passes, list_pipelines, help_pass = (options.pop(o) for o in ("list_passes", "list_pipelines", "help_pass"))
     if list_passes:
         _list_passes(loaded, out)
+        return 0
+    if list_pipelines:
+        _list(PIPELINES, out)
         return 0
     if help_pass:
         _help_pass(help_pass, loaded, out)
@@ -105,10 +111,13 @@ def _own_standard_output() -> Iterator[TextIO]:
 def _list_passes(loaded: PassClasses, out: TextIO) -> None:
     from wootz.passes.registry import pass_class, pass_names
 
-    names = pass_names(loaded)
-    width = max(map(len, names))
-    for name in names:
-        click.echo(f"{name:{width}}  {pass_class(name, loaded).summary()}", out)
+    _list({name: pass_class(name, loaded).summary() for name in pass_names(loaded)}, out)
+
+
+def _list(lines: Mapping[str, str], out: TextIO) -> None:
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        click.echo(f"{name:{width}}  {text}", out)
 
 
 def _help_pass(name: str, loaded: PassClasses, out: TextIO) -> None:
@@ -220,14 +229,18 @@ class _Run:
         ]
 
     def _process(self, load_model: Callable[[], Model]) -> None:
-        from wootz.passes.pipeline import Observers, run_pipeline
+        from wootz.passes.pipeline import Observers, ir_printer, run_pipeline
 
         model = load_model()
         self.locations = self._locations(model)
-        after = [self._print_after]
-        if self.options["check_equivalence"]:
-            after.insert(0, _check_equivalence)
-        observers = Observers(before=[self._print_before], after=after)
+        printer = ir_printer(
+            partial(click.echo, err=True),
+            self.options["print_ir_before"],
+            None if self.options["print_ir_after_all"] else self.options["print_ir_after"],
+            self._text,
+        )
+        checks = [_check_equivalence] if self.options["check_equivalence"] else []
+        observers = Observers(before=printer.before, after=[*checks, *printer.after])
         result = run_pipeline(model, self.passes, self.options["verify_each"], observers)
         self._write(replace(result.model, source_opset=model.source_opset))
         self._write_plan(result.steps)
@@ -244,14 +257,6 @@ class _Run:
             elsewhere = stored_locations(file.read_text())
         weights = constants(model.graph).items() if file.is_file() else ()
         return {id(values): elsewhere.get(name, self.source) for name, values in weights}
-
-    def _print_before(self, pass_: Pass, model: Model) -> None:
-        if pass_.name in self.options["print_ir_before"]:
-            click.echo(f"# ----- IR before {pass_.name} -----\n{self._text(model)}", err=True)
-
-    def _print_after(self, step: Step, before: Model) -> None:
-        if self.options["print_ir_after_all"] or step.pass_.name in self.options["print_ir_after"]:
-            click.echo(f"# ----- IR after {step.pass_.name} -----\n{self._text(step.result.model)}", err=True)
 
     def _text(self, model: Model) -> str:
         from wootz.passes.ir.text import print_text

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -71,16 +71,10 @@ class ApplyOptimizer(Pass):
     )
 
     @staticmethod
-    def of(
-        solver: Solver,
-        losses: tuple[str, ...] = (),
-        labels: tuple[str, ...] = ("labels", TARGET),
-        loss_scale: float = 0.0,
-    ) -> ApplyOptimizer:
-        """The pass with the settings of `solver`."""
+    def settings(solver: Solver) -> dict[str, Any]:
+        """The options that are settings of a solver."""
         shared = {f.name for f in ApplyOptimizer.options()} & {f.name for f in dataclasses.fields(Solver)}
-        settings = {name: getattr(solver, name) for name in shared - {"type"}}
-        return ApplyOptimizer(type=solver.type.value, losses=losses, labels=labels, loss_scale=loss_scale, **settings)
+        return {name: getattr(solver, name) for name in shared} | {"type": solver.type.value}
 
     def solver(self) -> Solver:
         """The settings as a Solver."""

@@ -1,19 +1,22 @@
-"""The training graph of a teacher and its students, and how much memory that takes."""
+"""The training graph of a teacher and its students, by the pipelines `block-training` and `block-training-float16`, and
+how much memory it takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wootz.passes.base import Pass
 from wootz.passes.blocks.groups import Group, partition_blocks
 from wootz.passes.ir.model import Model
+from wootz.passes.pipeline import Observers, run_pipeline
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
-from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.teacher_student import TEACHER, TeacherStudent, student_loss
+from wootz.passes.training.training_graph import training_settings, with_settings
+from wootz.passes.transforms.teacher_student import TEACHER, format_blocks, student_loss
 
 
 def joint_training_graph(
@@ -22,13 +25,30 @@ def joint_training_graph(
     solver: Solver,
     target: Target = "onnx",
     precision: Precision = "float32",
+    verify_each: bool = False,
+    observers: Observers | None = None,
 ) -> Model:
-    """The graph that pre-trains `blocks` together, the pruner's model being the teacher, which is not trained."""
-    joint = TeacherStudent().join(pruner, blocks)
+    """The graph that pre-trains `blocks` together, the pruner's model being the teacher, which is not trained.
+
+    `verify_each` and `observers` are those of `run_pipeline`. Raises PassError for what a pass refuses.
+    """
+    passes = joint_training_pipeline(pruner, blocks, solver, target, precision)
+    return run_pipeline(pruner.model, passes, verify_each, observers).model
+
+
+def joint_training_pipeline(
+    pruner: BlockPruner,
+    blocks: Sequence[TuningBlock],
+    solver: Solver,
+    target: Target = "onnx",
+    precision: Precision = "float32",
+) -> tuple[Pass, ...]:
+    """The passes of the pipeline `block-training`, or with precision="float16" of `block-training-float16`."""
     losses = tuple(student_loss(i) for i in range(len(blocks)))
-    return build_training_graph(
-        joint, solver, loss=None, losses=losses, frozen=TEACHER, target=target, precision=precision
-    )
+    settings = training_settings(solver, losses, "labels", TEACHER, target)
+    criterion = pruner.planner.criterion
+    settings["teacher-student"] = {"blocks": format_blocks(blocks, pruner), "criterion": criterion, "pruner": pruner}
+    return with_settings("block-training" if precision == "float32" else "block-training-float16", settings)
 
 
 def group_memory(

@@ -63,9 +63,11 @@ class TeacherStudent(Pass):
         "", "the students, by commas: MODULE@RATE, several joined by +, behind others as A@RATE>B@RATE"
     )
     criterion: str = option("l1", "importance of a filter, for the channels that students keep")
+    pruner: BlockPruner | None = None
+    """That of the model, where it has been analysed already."""
 
     def apply(self, model: Model) -> PassResult:
-        pruner = BlockPruner.of(model, self.criterion)
+        pruner = self.pruner or BlockPruner.of(model, self.criterion)
         try:
             blocks = parse_blocks(self.blocks, pruner)
             if not blocks:
@@ -145,14 +147,36 @@ def network_rates(pruner: BlockPruner, block: TuningBlock, sources: Mapping[int,
 
 
 def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
-    """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7`, in chains `conv1@0.3>conv2@0.5`.
+    """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7/0.5`, in chains `conv1@0.3>conv2@0.5`.
 
-    What stands before `>` is no part of the block: it says at which rates the modules are pruned that the input comes
-    from, 0 where nothing is said. Raises WootzError for what can't be read.
+    Several rates are one for each convolution; #2 is the second module, whose name may have one of `,+>` in it. What
+    stands before `>` is no part of the block: it says at which rates the modules are pruned that the input comes from,
+    0 where nothing is said. Raises WootzError for what can't be read.
     """
     sources = input_sources(pruner).of_modules
     positions = {module.name: i for i, module in enumerate(pruner.modules)}
+    positions |= {f"#{i + 1}": i for i in range(len(pruner.modules))}
     return tuple(_parse_block(part, positions, sources) for part in text.split(",") if part.strip())
+
+
+def format_blocks(blocks: Iterable[TuningBlock], pruner: BlockPruner) -> str:
+    """The text that `parse_blocks` reads back."""
+    sources = input_sources(pruner).of_modules
+    return ",".join(_format_block(block, pruner, sources) for block in blocks)
+
+
+def _format_block(block: TuningBlock, pruner: BlockPruner, sources: Mapping[int, Sequence[int]]) -> str:
+    def formatted(module: int, rate: Rate) -> str:
+        name = pruner.modules[module].name
+        rates = rate if isinstance(rate, tuple) else (rate,)
+        is_plain = not name.startswith("#") and not set(name) & set(",+>")
+        return f"{name if is_plain else f'#{module + 1}'}@{'/'.join(repr(float(r)) for r in rates)}"
+
+    before: dict[int, Rate] = {}
+    for symbol in block.symbols:
+        before.update(zip(sources.get(symbol.module, ()), symbol.input_rates, strict=False))
+    outside = "+".join(formatted(m, rate) for m, rate in before.items() if m not in block.modules)
+    return f"{outside}>" * bool(outside) + "+".join(formatted(s.module, s.rate) for s in block.symbols)
 
 
 def _parse_block(text: str, positions: Mapping[str, int], sources: Mapping[int, Sequence[int]]) -> TuningBlock:
@@ -168,14 +192,16 @@ def _parse_block(text: str, positions: Mapping[str, int], sources: Mapping[int, 
     )
 
 
-def _parse_rate(text: str, positions: Mapping[str, int]) -> tuple[int, float]:
+def _parse_rate(text: str, positions: Mapping[str, int]) -> tuple[int, Rate]:
     module, _, rate = text.rpartition("@")
     if module not in positions:
-        raise WootzError(f"{text!r} is not MODULE@RATE with one of the modules {', '.join(positions) or '(none)'}")
+        names = ", ".join(p for p in positions if not p.startswith("#")) or "(none)"
+        raise WootzError(f"{text!r} is not MODULE@RATE with one of the modules {names}")
     try:
-        return positions[module], float(rate)
+        rates = tuple(float(r) for r in rate.split("/"))
     except ValueError as error:
         raise WootzError(f"{text!r}: {rate!r} is not a rate") from error
+    return positions[module], rates if len(rates) > 1 else rates[0]
 
 
 class _Taps:

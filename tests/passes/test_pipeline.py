@@ -15,9 +15,17 @@ from hypothesis import strategies as st
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import InputError, PassError, VerificationError, WootzError
 from wootz.passes.ir.model import Model, Variable
-from wootz.passes.ir.text import parse_text
-from wootz.passes.pipeline import Observers, parse_pass, parse_pipeline, print_pass, print_pipeline, run_pipeline
-from wootz.passes.registry import load_passes, pass_class
+from wootz.passes.ir.text import parse_text, print_text
+from wootz.passes.pipeline import (
+    Observers,
+    ir_printer,
+    parse_pass,
+    parse_pipeline,
+    print_pass,
+    print_pipeline,
+    run_pipeline,
+)
+from wootz.passes.registry import PASSES, PIPELINES, load_passes, pass_class
 
 CHAIN = '<ir_version: 8, opset_import: ["" : 18]> g (float[1] x) => (float[1] y) { [a] z = Relu(x) [b] y = Tanh(z) }'
 
@@ -96,6 +104,25 @@ def test_a_pipeline_is_split_outside_of_braces() -> None:
     assert [p.name for p in passes] == ["everything", "verify", "everything"]
 
 
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_a_name_stands_for_the_passes_of_its_pipeline(name: str) -> None:
+    assert print_pipeline(parse_pipeline(name)) == PIPELINES[name]
+    assert name not in PASSES
+    around = print_pipeline(parse_pipeline(f"fold-constants,{name},verify"))
+    assert around == f"fold-constants,{PIPELINES[name]},verify"
+
+
+def test_options_of_a_named_pipeline_are_those_of_its_passes() -> None:
+    text = 'training{attach-loss.loss=mse build-gradients.frozen="a.weight,b/" apply-optimizer.momentum=0.9}'
+    assert print_pipeline(parse_pipeline(text)) == (
+        'training-mode,attach-loss{loss=mse},build-gradients{frozen=a.weight,b/},apply-optimizer{momentum=0.9},legalize'
+    )
+
+
+def test_a_loaded_pass_may_have_the_name_of_a_pipeline() -> None:
+    assert parse_pipeline("training", {"training": Everything}) == (Everything(),)
+
+
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C",)))
 
@@ -132,6 +159,12 @@ def test_printing_and_parsing_give_the_pass_back(pass_: Everything) -> None:
         ("everything{count=1 count=2}", "pass everything: option count is given twice"),
         ("everything{count}", "pass everything: 'count' is no option (option=value)"),
         ("everything{count=1", "pipeline 'everything{count=1': the braces don't match"),
+        (
+            "training{momentum=0.9}",
+            "pipeline training: 'momentum' is no option of a pass in it, PASS.OPTION (passes: "
+            "training-mode, attach-loss, build-gradients, apply-optimizer, legalize)",
+        ),
+        ("training{legalize.tagret=onnx}", "pass legalize has no option 'tagret': did you mean 'target'?"),
         ("two words", "'two words' is no pass: NAME or NAME{option=value …}"),
     ],
 )
@@ -167,6 +200,24 @@ def test_observers_see_every_pass() -> None:
     result = run_pipeline(parse_text(CHAIN), parse_pipeline("verify,infer-shapes"), observers=observers)
     assert seen == ["before verify", "after verify", "before infer-shapes", "after infer-shapes"]
     assert [print_pass(step.pass_) for step in result.steps] == ["verify", "infer-shapes"]
+
+
+def test_models_are_printed_around_passes_that_are_named() -> None:
+    written: list[str] = []
+    model, passes = parse_text(CHAIN), parse_pipeline("verify,infer-shapes")
+    run_pipeline(model, passes, observers=ir_printer(written.append, before=["infer-shapes"], after=["verify"]))
+    assert written == [
+        f"# ----- IR after verify -----\n{print_text(model)}",
+        f"# ----- IR before infer-shapes -----\n{print_text(model)}",
+    ]
+    written.clear()
+    run_pipeline(model, passes, observers=ir_printer(written.append, after=None, text=lambda m: m.graph.name))
+    assert written == ["# ----- IR after verify -----\ng", "# ----- IR after infer-shapes -----\ng"]
+
+
+def test_a_pipeline_is_no_pass() -> None:
+    with pytest.raises(WootzError, match="no pass named 'training': it is a pipeline, --pass-pipeline=training"):
+        parse_pass("training")
 
 
 def test_passes_are_loaded_from_a_file(tmp_path: Path) -> None:

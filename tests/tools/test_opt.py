@@ -15,6 +15,7 @@ from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import constants
 from wootz.passes.ir.text import parse_text
 from wootz.passes.pruning import materializer
+from wootz.passes.registry import PIPELINES
 from wootz.tools.cli import run_command
 from wootz.tools.opt import opt
 
@@ -158,6 +159,12 @@ def test_passes_are_listed_and_explained(capsys: pytest.CaptureFixture[str]) -> 
     explained = capsys.readouterr().out
     assert "its top layer left whole" in explained
     assert "criterion" in explained
+
+
+def test_pipelines_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--list-pipelines") == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed == PIPELINES
 
 
 @pytest.mark.parametrize(

@@ -257,5 +257,5 @@ def test_distillation_and_mse(temperature, make_model, run):
 
 def test_pass_and_solver_hold_the_same_settings():
     solver = Solver(type=SolverType.ADAM, momentum=0.9, delta=1e-6, iter_size=4, clip_gradients=2.0)
-    options = ApplyOptimizer.of(solver)
+    options = ApplyOptimizer(**ApplyOptimizer.settings(solver))
     assert options.solver() == solver

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import PassError
 from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
@@ -13,12 +14,14 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
+    format_blocks,
     make_students,
     parse_blocks,
     student_loss,
@@ -145,6 +148,33 @@ def test_blocks_are_parsed_into_symbols(pruner):
         TuningBlock((Symbol(1, 0.5), Symbol(2, 0.75))),
         TuningBlock((Symbol(3, 0.0),)),
     )
+
+
+def test_the_text_of_blocks_gives_them_back(pruner):
+    blocks = (
+        TuningBlock((Symbol(1, 1 / 3), Symbol(2, (0.75, 0.125)))),
+        TuningBlock((Symbol(3, 0.0),)),
+    )
+    text = format_blocks(blocks, pruner)
+    assert text == "res2b@0.3333333333333333+res3a@0.75/0.125,res3b@0.0"
+    assert parse_blocks(text, pruner) == blocks
+    names = ("a>b", "a+b", "#1", "a@b")
+    renamed = replace(pruner, modules=tuple(replace(m, name=n) for m, n in zip(pruner.modules, names, strict=True)))
+    text = format_blocks(blocks, renamed)
+    assert text == "#2@0.3333333333333333+#3@0.75/0.125,a@b@0.0"
+    assert parse_blocks(text, renamed) == blocks
+
+
+def test_the_text_of_blocks_in_a_chain_says_what_comes_in():
+    model = import_caffe(Path(__file__).parent / "networks" / "vgg.prototxt").model
+    pruner = BlockPruner.of(model)
+    rates = tuple(0.25 + module / 64 for module in range(len(pruner.modules)))
+    word = symbols(rates, input_sources(pruner).of_modules)
+    blocks = (TuningBlock(word[1:3]), TuningBlock(word[:1]), TuningBlock(word[3:4]))
+    assert blocks[0].symbols[0].input_rates == (0.25,)
+    text = format_blocks(blocks, pruner)
+    assert text.startswith(f"{pruner.modules[0].name}@0.25>")
+    assert parse_blocks(text, pruner) == blocks
 
 
 PRE_ACTIVATION = """<ir_version: 8, opset_import: ["" : 18]>
