@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
-
-from wootz.passes.blocks.costs import Cost, module_costs, network_cost, total
+from wootz.passes.blocks.costs import Cost, network_cost
 from wootz.passes.blocks.groups import Group, group_blocks
-from wootz.passes.blocks.identifier import Alphabet, identify_blocks
 from wootz.passes.errors import WootzError
-from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.subspace import Subspace, format_configuration
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import InputSources, input_sources
+from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import joint_training_graph, partition_by_memory
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
 from wootz.runtime.strategies.selection import Candidate, feasible_in_order
+from wootz.runtime.survey import Survey, subspace_costs, survey_subspace
 from wootz.runtime.tasks.recipe import digest
 from wootz.runtime.tasks.rehearsal import check_batches, representatives
 from wootz.runtime.tasks.workshop import Workshop
@@ -35,27 +32,33 @@ class RunPlan:
     """What a run is going to do.
 
     `full` and `candidates` have what is known before any training of the unpruned network and of each configuration of
-    the subspace. `order` are those to be tried, as the objective has it. `blocks` are the tuning blocks of the networks
-    to be tried, and their composite vectors, in the subspace's order; `groups` are those that are trained in one graph.
+    the subspace. `order` are those to be tried, as the objective has it; `survey` is of these, in the subspace's order.
     """
 
     full: Measurements
     candidates: tuple[Candidate, ...]
     order: tuple[Candidate, ...]
-    tried: Subspace
-    blocks: BlockPlan
-    groups: tuple[Group, ...]
+    survey: Survey
 
     @cached_property
     def composites(self) -> Mapping[int, tuple[TuningBlock | None, ...]]:
         """The composite vector of each network that is to be tried, by its position in the subspace."""
-        positions = sorted(candidate.index for candidate in self.order)
-        return dict(zip(positions, self.blocks.composites, strict=True))
+        return dict(zip(_positions(self.order), self.survey.plan.composites, strict=True))
+
+    @property
+    def tried(self) -> Subspace:
+        """The configurations to be tried."""
+        return self.survey.subspace
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The blocks that need training, by the graphs that they are trained in."""
+        return self.survey.groups
 
     @cached_property
     def networks_with(self) -> Mapping[TuningBlock, int]:
         """How many of the networks to be tried share each block."""
-        return Counter(block for composite in self.blocks.composites for block in composite if block is not None)
+        return {use.block: len(use.networks) for use in self.survey.uses}
 
     def measured(self, network: int, record: Mapping[str, Any]) -> Measurements:
         """What is known of a network after its training, of which that was recorded."""
@@ -66,74 +69,37 @@ class RunPlan:
         """The accuracy at the end of a training."""
         return float(record["curve"][-1][1])
 
-    @property
-    def pruned_blocks(self) -> tuple[TuningBlock, ...]:
-        """The blocks that need training: the others equal the teacher."""
-        return tuple(block for block in self.blocks.blocks if block.is_pruned)
-
 
 def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:
     """The plan of a job for so many workers. Raises WootzError where no configuration can meet the objective."""
     job, pruner = workshop.job, workshop.architecture
-    sources = input_sources(pruner)
-    full, candidates = _measured_candidates(workshop, sources)
+    costs = subspace_costs(pruner, job.subspace, input_sources(pruner))
+    full, candidates = _measured(workshop, costs.networks)
     order = feasible_in_order(candidates, job.objective, full)
-    chosen = sorted(candidate.index for candidate in order)
-    tried = replace(job.subspace, configurations=tuple(job.subspace.configurations[i] for i in chosen))
-    blocks = identify_blocks(tried, job.identifier, sources.of_modules)
-    trained = tuple(block for block in blocks.blocks if block.is_pruned)
-    return RunPlan(full, candidates, tuple(order), tried, blocks, _groups(job, pruner, trained, workers))
+    positions = _positions(order)
+    tried = replace(job.subspace, configurations=tuple(job.subspace.configurations[i] for i in positions))
+    costs_of_tried = replace(costs, networks=tuple(costs.networks[i] for i in positions))
+    survey = survey_subspace(pruner, tried, job.identifier, partial(_groups, job, pruner, workers), costs_of_tried)
+    return RunPlan(full, candidates, tuple(order), survey)
 
 
-def _measured_candidates(workshop: Workshop, sources: InputSources) -> tuple[Measurements, tuple[Candidate, ...]]:
+def _positions(candidates: Iterable[Candidate]) -> list[int]:
+    return sorted(candidate.index for candidate in candidates)
+
+
+def _measured(workshop: Workshop, costs: Sequence[Cost]) -> tuple[Measurements, tuple[Candidate, ...]]:
     """The full network and all configurations. Latency is measured only where the objective asks for it."""
     job, pruner = workshop.job, workshop.architecture
-    full = network_cost(pruner.model)
-    costs = subspace_costs(pruner, job.subspace, sources).networks
     latencies: list[float | None] = [None] * (len(costs) + 1)
     if job.wants_latency:
         models = (workshop.pruned(pruner, c) for c in job.subspace.configurations)
         latencies = [workshop.trainer.latency(model, job.image_shape) for model in (pruner.model, *models)]
-    measured = [
-        measurements(c.parameters, 2 * c.macs, None, ms) for c, ms in zip([full, *costs], latencies, strict=True)
-    ]
+    all_costs = (network_cost(pruner.model), *costs)
+    measured = [measurements(c.parameters, 2 * c.macs, None, ms) for c, ms in zip(all_costs, latencies, strict=True)]
     return measured[0], tuple(Candidate(i, m) for i, m in enumerate(measured[1:]))
 
 
-@dataclass(frozen=True)
-class SubspaceCosts:
-    """The cost of each configuration, and of each piece: a module at a rate, and what is outside of all modules."""
-
-    networks: tuple[Cost, ...]
-    pieces: Mapping[Symbol, Cost]
-
-
-def subspace_costs(pruner: BlockPruner, subspace: Subspace, sources: InputSources) -> SubspaceCosts:
-    """The costs of a subspace, exactly: what a configuration costs is the sum over its pieces.
-
-    Few networks are pruned, in which all pieces occur.
-    """
-    behind = len(subspace.modules)  # what is outside of modules is one more symbol, behind the last one
-    alphabet = Alphabet({**sources.of_modules, behind: sources.outside}, is_open=bool(sources.of_modules))
-    networks = np.array([alphabet.spell((*c, 0.0)) for c in subspace.configurations], np.int32)
-    known = np.zeros(len(alphabet.letters), bool)
-    costs = np.zeros((len(known), 2), np.int64)
-    for network, configuration in zip(networks, subspace.configurations, strict=True):
-        if not known[network].all():
-            rates = dict(zip(subspace.modules, configuration, strict=True))
-            pruned = pruner.materialize(pruner.plan(rates))
-            inside = module_costs(pruned)
-            of_pieces = (*inside, network_cost(pruned) - total(inside))
-            costs[network] = [(cost.parameters, cost.macs) for cost in of_pieces]
-            known[network] = True
-    sums = costs[networks].sum(axis=1).tolist()
-    return SubspaceCosts(
-        networks=tuple(Cost(parameters, macs) for parameters, macs in sums),
-        pieces={s: Cost(*cost) for s, cost in zip(alphabet.letters, costs.tolist(), strict=True)},
-    )
-
-
-def _groups(job: Job, pruner: BlockPruner, blocks: tuple[TuningBlock, ...], workers: int) -> tuple[Group, ...]:
+def _groups(job: Job, pruner: BlockPruner, workers: int, blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:
     """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
     if job.groups == "paper":
         return group_blocks(blocks)

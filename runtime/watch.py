@@ -113,7 +113,7 @@ class Watch:
             Planned(
                 networks_total=len(plan.candidates),
                 networks_feasible=len(plan.order),
-                blocks=len(plan.pruned_blocks),
+                blocks=sum(map(len, plan.groups)),
                 groups=len(plan.groups),
                 teacher=bool(job.untrained),
                 baseline=job.baseline,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wootz.passes.analysis.channels import node_names
@@ -77,24 +77,6 @@ def module_costs(model: Model) -> tuple[Cost, ...]:
     return tuple(
         total(layers.get(name_of[id(node)], Cost()) for node in module_nodes(model, module)) for module in model.modules
     )
-
-
-def symbol_costs(
-    networks: Sequence[Sequence[Symbol]], costs_of_symbols: Callable[[int], Sequence[Cost]]
-) -> dict[Symbol, Cost]:
-    """The cost of every symbol that occurs in `networks`.
-
-    `costs_of_symbols(n)` gives the costs of the symbols of network n; it is asked for few networks, such that every
-    symbol occurs in one of them.
-    """
-    costs: dict[Symbol, Cost] = {}
-    missing = {symbol for network in networks for symbol in network}
-    while missing:
-        best = max(range(len(networks)), key=lambda n: len(missing.intersection(networks[n])))
-        for symbol, cost in zip(networks[best], costs_of_symbols(best), strict=True):
-            costs[symbol] = cost
-        missing.difference_update(networks[best])
-    return costs
 
 
 def block_uses(plan: BlockPlan, costs: Mapping[Symbol, Cost]) -> tuple[BlockUse, ...]:

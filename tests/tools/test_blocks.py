@@ -15,8 +15,8 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.runtime.survey import one_group, survey_subspace
 from wootz.tools.cli import wootz
-from wootz.tools.commands.blocks import survey_blocks
 from wootz.tools.models import open_network, prunable_network
 
 RESIDUAL = Path(__file__).parents[2] / "examples" / "digits" / "net.prototxt"
@@ -60,7 +60,8 @@ def pruner_of(path):
 
 def survey_of(path, rows, method="maximal"):
     pruner = pruner_of(path)
-    return pruner, survey_blocks(pruner, Subspace(tuple(m.name for m in pruner.modules), tuple(rows)), method)
+    subspace = Subspace(tuple(m.name for m in pruner.modules), tuple(rows))
+    return pruner, survey_subspace(pruner, subspace, method, one_group)
 
 
 @pytest.mark.parametrize("method", ["paper", "maximal"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,59 +17,22 @@ from wootz.frontend.caffe.solver import read_solver
 from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.blocks.costs import (
-    BlockUse,
-    Cost,
-    WorkEstimate,
-    block_uses,
-    estimate_work,
-    module_costs,
-    network_cost,
-    symbol_costs,
-    total,
-)
 from wootz.passes.blocks.groups import Group, format_bytes, group_blocks
-from wootz.passes.blocks.identifier import Method, identify_blocks, symbols
+from wootz.passes.blocks.identifier import Method
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration, format_rate
+from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import group_memory, partition_by_memory
 from wootz.runtime.machine import default_memory_budget
+from wootz.runtime.survey import Grouping, Survey, one_group, survey_subspace
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory
 from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
 
 MOST_NETWORKS_SHOWN = 20
-Grouping = Callable[[Sequence[TuningBlock]], tuple[Group, ...]]
-
-
-@dataclass(frozen=True)
-class BlockSurvey:
-    """Everything that `wootz blocks` tells. `names` are short names of the blocks: B1, B2, …; `memory` is what each
-    group takes, in bytes, where that was estimated."""
-
-    subspace: Subspace
-    networks: tuple[tuple[Symbol, ...], ...]
-    plan: BlockPlan
-    uses: tuple[BlockUse, ...]
-    groups: tuple[Group, ...]
-    costs: tuple[Cost, ...]
-    full: Cost
-    work: WorkEstimate
-    names: Mapping[TuningBlock, str]
-    memory: tuple[int, ...] = ()
-
-    @property
-    def uncovered(self) -> tuple[tuple[int, Symbol], ...]:
-        """The symbols in no block, each with the one network (by position) that has it."""
-        covered = {symbol for block in self.plan.blocks for symbol in block.symbols}
-        return tuple(
-            (n, symbol) for n, network in enumerate(self.networks) for symbol in network if symbol not in covered
-        )
 
 
 @click.command()
@@ -123,12 +86,11 @@ def blocks(
         grouping: Grouping = group_blocks
     else:
         grouping = partial(_joint_groups, pruner, solver, memory or default_memory_budget(1))
-    survey = survey_blocks(pruner, subspace, cast(Method, identifier), grouping)
-    if solver is not None:
-        survey = replace(survey, memory=tuple(group_memory(pruner, group, solver) for group in survey.groups))
-    show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})")
+    survey = survey_subspace(pruner, subspace, cast(Method, identifier), grouping)
+    taken = () if solver is None else tuple(group_memory(pruner, group, solver) for group in survey.groups)
+    show(Console(), survey, f"{Path(model).name}: {len(modules)} modules (from its {source})", taken)
     if output is not None:
-        write_atomically(output, f"{json.dumps(as_json(survey, identifier), indent=1)}\n".encode())
+        write_atomically(output, f"{json.dumps(as_json(survey, identifier, taken), indent=1)}\n".encode())
     if picture is not None:
         draw_blocks(picture, survey.subspace, survey.plan, survey.names)
 
@@ -142,65 +104,22 @@ def _joint_groups(
     return partition_by_memory(pruner, blocks, solver, budget)
 
 
-def one_group(blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:
-    return (tuple(blocks),) if blocks else ()
-
-
-def survey_blocks(
-    pruner: BlockPruner, subspace: Subspace, method: Method, grouping: Grouping = one_group
-) -> BlockSurvey:
-    """Identifies the blocks of `subspace`, groups those to be trained, and measures them on pruned networks."""
-    sources = input_sources(pruner)
-    plan = identify_blocks(subspace, method, sources.of_modules)
-    networks = tuple(symbols(configuration, sources.of_modules) for configuration in subspace.configurations)
-    outside = [_outside(configuration, sources.outside) for configuration in subspace.configurations]
-
-    def costs_of_symbols(n: int) -> Sequence[Cost]:
-        rates = dict(zip(subspace.modules, subspace.configurations[n], strict=True))
-        pruned = pruner.materialize(pruner.plan(rates))
-        inside = module_costs(pruned)
-        return *inside, network_cost(pruned) - total(inside)
-
-    whole_networks = [(*network, rest) for network, rest in zip(networks, outside, strict=True)]
-    cost_of = symbol_costs(whole_networks, costs_of_symbols)
-    uses = block_uses(plan, cost_of)
-    groups = grouping([block for block in plan.blocks if block.is_pruned])
-    full = network_cost(pruner.model)
-    costs = tuple(total(cost_of[symbol] for symbol in network) for network in whole_networks)
-    return BlockSurvey(
-        subspace=subspace,
-        networks=networks,
-        plan=plan,
-        uses=uses,
-        groups=groups,
-        costs=costs,
-        full=full,
-        work=estimate_work(uses, len(groups), full, costs),
-        names={block: f"B{i}" for i, block in enumerate(plan.blocks, start=1)},
-    )
-
-
-def _outside(configuration: Configuration, sources: Sequence[int]) -> Symbol:
-    """Everything outside of modules, as one more symbol behind the last module."""
-    return Symbol(len(configuration), 0.0, tuple(configuration[source] for source in sources))
-
-
-def show(console: Console, survey: BlockSurvey, title: str) -> None:
-    """Prints the tables and the estimate."""
+def show(console: Console, survey: Survey, title: str, memory: Sequence[int] = ()) -> None:
+    """Prints the tables and the estimate; `memory` is what each group takes, in bytes, where that is known."""
     console.print(_block_table(survey, title))
     for number, group in enumerate(survey.groups, start=1):
         members = " ".join(survey.names[block] for block in group)
-        memory = f" (about {format_bytes(survey.memory[number - 1])})" if survey.memory else ""
-        console.print(f"group {number}{memory}: {members}", highlight=False, soft_wrap=True)
+        about = f" (about {format_bytes(memory[number - 1])})" if memory else ""
+        console.print(f"group {number}{about}: {members}", highlight=False, soft_wrap=True)
     console.print(_network_table(survey))
-    left_out = len(survey.networks) - MOST_NETWORKS_SHOWN
+    left_out = len(survey.costs) - MOST_NETWORKS_SHOWN
     if left_out > 0:
         console.print(f"and {left_out} more networks: -o FILE.json has all", highlight=False)
     for line in (*_uncovered_lines(survey), *_work_lines(survey)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _block_table(survey: BlockSurvey, title: str) -> Table:
+def _block_table(survey: Survey, title: str) -> Table:
     table = Table(title=title)
     for column in ("block", "modules", "rates"):
         table.add_column(column)
@@ -226,7 +145,7 @@ def _rates_text(run: Sequence[Symbol]) -> str:
     return ", ".join(format_rate(symbol.rate) for symbol in run) + of_input
 
 
-def _network_table(survey: BlockSurvey) -> Table:
+def _network_table(survey: Survey) -> Table:
     table = Table(title="composite vectors (a dash: from the teacher's remaining weights)")
     table.add_column("network", justify="right")
     table.add_column("configuration")
@@ -244,8 +163,8 @@ def _network_table(survey: BlockSurvey) -> Table:
     return table
 
 
-def _uncovered_lines(survey: BlockSurvey) -> list[str]:
-    count = sum(len(network) for network in survey.networks)
+def _uncovered_lines(survey: Survey) -> list[str]:
+    count = len(survey.costs) * len(survey.subspace.modules)
     texts = [f"{_symbol_text(survey, symbol)} in network {n + 1}" for n, symbol in survey.uncovered]
     more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
     if not texts:
@@ -253,11 +172,11 @@ def _uncovered_lines(survey: BlockSurvey) -> list[str]:
     return [f"in no block: {len(texts)} of {count} modules of networks ({', '.join(texts[:10])}{more})"]
 
 
-def _symbol_text(survey: BlockSurvey, symbol: Symbol) -> str:
+def _symbol_text(survey: Survey, symbol: Symbol) -> str:
     return f"{survey.subspace.modules[symbol.module]}({_rates_text([symbol])})"
 
 
-def _work_lines(survey: BlockSurvey) -> list[str]:
+def _work_lines(survey: Survey) -> list[str]:
     work = survey.work
     pruned = sum(use.block.is_pruned for use in survey.uses)
     if not pruned:
@@ -268,7 +187,7 @@ def _work_lines(survey: BlockSurvey) -> list[str]:
         f"teacher {_work(work.teacher)})",
         f"the same pieces trained in each network for itself: {_work(work.separate)}, "
         f"{work.separate / work.students:.1f} times as much as the students take",
-        f"fine-tuning all {len(survey.networks)} networks: {_work(work.fine_tuning)} an image and step; with as many "
+        f"fine-tuning all {len(survey.costs)} networks: {_work(work.fine_tuning)} an image and step; with as many "
         f"steps, pre-training pays when it saves more than {100 * work.break_even:.1f} % of them",
     ]
 
@@ -284,7 +203,7 @@ def _work(macs: int) -> str:
     return f"{macs} MACs"
 
 
-def as_json(survey: BlockSurvey, identifier: str) -> dict[str, Any]:
+def as_json(survey: Survey, identifier: str, memory: Sequence[int] = ()) -> dict[str, Any]:
     """The survey as plain data. Networks are positions in the subspace, from 0; work is in MACs an image and step."""
     modules = survey.subspace.modules
     return {
@@ -304,7 +223,7 @@ def as_json(survey: BlockSurvey, identifier: str) -> dict[str, Any]:
             for use in survey.uses
         ],
         "groups": [[survey.names[block] for block in group] for group in survey.groups],
-        "memory": list(survey.memory),
+        "memory": list(memory),
         "networks": [
             {
                 "configuration": configuration,

@@ -13,10 +13,12 @@ import click
 from rich.console import Console
 
 from wootz.passes.errors import WootzError
+from wootz.passes.training.joint_graph import group_memory
 from wootz.runtime.events import EventLog
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.job import Job, check, inputs_of
+from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
 from wootz.runtime.run import run as run_job
@@ -26,6 +28,7 @@ from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
+from wootz.tools.commands.blocks import show as show_survey
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
 from wootz.tools.models import size_option
@@ -49,6 +52,7 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
 @click.option("--fresh", is_flag=True, help="Replace a run in --out instead of continuing it.")
+@click.option("--dry-run", is_flag=True, help="Show what would be trained, and train nothing.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, metavar="N",
               help="Processes that train side by side, cores and GPUs divided (default: this one).")  # fmt: skip
 @click.option("--executor", metavar="URL", help="dask://HOST:PORT: the workers of a Dask cluster.")
@@ -104,6 +108,7 @@ def run(
     model: str | None,
     out: str | None,
     fresh: bool,
+    dry_run: bool,
     workers: int,
     executor: str | None,
     store_folder: Path | None,
@@ -121,8 +126,13 @@ def run(
     """
     folder = (Path(out) if out else Path("runs") / run_name(model)).absolute()
     with gathered(workers, executor or "", options["threads"]) as team:
-        if team is not None:  # else a process that mpiexec started, which has served the first one
-            _run(model, folder, fresh, team, lambda note: Store.open(store_folder, store_limit, note), options)
+        if team is None:  # a process that mpiexec started, which has served the first one
+            return
+        open_store = partial(Store.open, store_folder, store_limit)
+        if dry_run:
+            _show_plan(make_job(model, folder, options, team), team, open_store)
+        else:
+            _run(model, folder, fresh, team, open_store, options)
 
 
 def _run(
@@ -154,6 +164,29 @@ def _run(
     print_summary(console, result, folder, report)
     if result.best is None:
         raise WootzError(nothing_found(result))
+
+
+def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]], Store]) -> None:
+    """What a run would do, after all has been tried that can be without training."""
+    check(job)
+    for note in job.notes:
+        click.echo(note)
+    workshop = Workshop(job, open_store(click.echo))
+    plan = plan_run(workshop, team.workers)
+    rehearse(workshop, plan)
+    memory = [
+        group_memory(workshop.architecture, group, job.pretrain_solver, job.target, job.precision)
+        for group in plan.groups
+    ]
+    title = f"{len(plan.order)} of {len(plan.candidates)} configurations to try for '{job.objective}'"
+    show_survey(Console(), plan.survey, title, memory)
+    if job.untrained:
+        click.echo(f"the full network is trained first ({job.teacher_solver.max_iter} steps)")
+    else:
+        keys = workshop.block_keys("", [block for group in plan.groups for block in group])
+        known = sum(workshop.trainer.store.entry(key) is not None for key in keys.values())
+        click.echo(f"in the store: {known} of {len(keys)} blocks")
+    click.echo(f"All networks and trainings can be built. They would be trained by {team.description}.")
 
 
 @contextmanager

@@ -1,23 +1,5 @@
-from wootz.passes.blocks.costs import BlockUse, Cost, block_uses, estimate_work, symbol_costs, total
+from wootz.passes.blocks.costs import BlockUse, Cost, block_uses, estimate_work, total
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
-
-NETWORKS = [[Symbol(module, rate) for module, rate in enumerate(row)] for row in [(1, 1, 1), (2, 2, 1), (3, 1, 2)]]
-
-
-def cost_of(symbol):
-    return Cost(parameters=10 * symbol.module + int(symbol.rate), macs=100 * int(symbol.rate))
-
-
-def test_symbols_are_measured_on_few_networks():
-    asked = []
-
-    def costs_of_symbols(n):
-        asked.append(n)
-        return [cost_of(symbol) for symbol in NETWORKS[n]]
-
-    networks = NETWORKS * 10
-    assert symbol_costs(networks, costs_of_symbols) == {s: cost_of(s) for network in NETWORKS for s in network}
-    assert asked == [0, 1, 2]
 
 
 def test_block_uses():
