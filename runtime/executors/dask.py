@@ -55,11 +55,21 @@ class DaskWorkers(Crew):
             _LOGGER.warning(f"{address} has no workers yet: waiting for the first one")
         while not self._seats:
             time.sleep(LOOK)
-            self._look()
+            self.look()
 
     def seats(self) -> Sequence[int]:
-        self._look()
         return [seat for seat, worker in enumerate(self._seats) if worker in self._cores]
+
+    def look(self) -> None:
+        """Once a second."""
+        if time.monotonic() - self._looked >= LOOK:
+            self._looked = time.monotonic()
+            had_workers = bool(self._cores)
+            self._meet()
+            if had_workers and not self._cores:
+                _LOGGER.warning(f"{self._address} has no workers any more: waiting for one")
+            for refusal in self._admit():
+                _LOGGER.warning(refusal)
 
     def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
         worker = self._seats[seat]
@@ -95,14 +105,6 @@ class DaskWorkers(Crew):
     def close(self) -> None:
         for future in self._futures.values():
             future.cancel()
-
-    def _look(self) -> None:
-        """Once a second."""
-        if time.monotonic() - self._looked >= LOOK:
-            self._looked = time.monotonic()
-            self._meet()
-            for refusal in self._admit():
-                _LOGGER.warning(refusal)
 
     def _meet(self) -> None:
         """Asks the scheduler who is there, and those who are new for their versions."""

@@ -39,7 +39,11 @@ class Crew(ABC):
 
     @abstractmethod
     def seats(self) -> Sequence[int]:
-        """Those with a worker, idle or not."""
+        """Those with a worker, idle or not, as of the last `look`."""
+
+    @abstractmethod
+    def look(self) -> None:
+        """Finds out who came and went. Called while the engine waits, so that in between no worker disappears."""
 
     @abstractmethod
     def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> concurrent.futures.Future[Answer]:
@@ -151,7 +155,9 @@ class FutureEngine(Generic[T, R]):
         deadline = None if timeout is None else self.now() + timeout
         workers, pause = self.workers, 0.0
         while True:
-            ended = [*self._arrived(pause), *self._lost()]
+            ended = list(self._arrived(pause))
+            self._crew.look()
+            ended += self._lost()
             pause = LOOK if deadline is None else min(LOOK, deadline - self.now())
             if ended or pause <= 0 or self.workers > workers or not (self._under_way or self.workers == 0):
                 return sorted(ended, key=lambda e: e.end)

@@ -77,6 +77,9 @@ class LocalProcesses(Crew):
     def seats(self) -> Sequence[int]:
         return range(len(self._processes))
 
+    def look(self) -> None:
+        """Each stays, or is replaced."""
+
     def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
         return self._processes[seat].submit(order, ticket, logs)
 

@@ -54,6 +54,9 @@ class Ranks(Crew):
     def seats(self) -> Sequence[int]:
         return range(self.size)
 
+    def look(self) -> None:
+        """Ranks stay."""
+
     def submit(self, seat: int, order: bytes, ticket: Ticket, logs: Path) -> Future[Answer]:
         if seat == 0:
             return self._own.submit(order, ticket, logs)

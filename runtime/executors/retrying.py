@@ -36,6 +36,7 @@ class Retrying(Generic[T, R]):
     def cancel(self, task: T) -> None:
         if task in self._waiting:
             failed = self._waiting.pop(task)
+            self._failed.discard(task)
             self._cancelled.append(Ended(task, failed.worker, failed.start, self.now(), Cancelled()))
         else:
             self._engine.cancel(task)

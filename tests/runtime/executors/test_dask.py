@@ -30,6 +30,19 @@ def test_a_worker_that_is_killed_costs_its_task_only(drive, dask_cluster, tmp_pa
     assert len({e.worker for e in ended}) == 1
 
 
+def test_when_the_last_worker_is_killed_another_one_is_waited_for(drive, dask_cluster, tmp_path) -> None:
+    with dask_cluster.worker() as first:
+        driver = drive("slow:1", executor=dask_cluster.address, retry=True)
+        wait_until((tmp_path / "began-1").exists)
+        first.kill()
+        expected = f"{dask_cluster.address} has no workers any more: waiting for one\n"
+        assert driver.process.stderr.readline() == expected
+    with dask_cluster.worker():
+        (ended,) = driver.ended()
+    assert isinstance(ended.how, Returned)
+    assert ended.worker == 1
+
+
 def test_a_worker_with_other_versions_is_refused(drive, dask_cluster, tmp_path) -> None:
     other = tmp_path / "other" / "numpy-0.0.1.dist-info"
     other.mkdir(parents=True)
