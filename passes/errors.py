@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
 LONGEST_MESSAGE = 1000
 """Characters of a message; of longer ones the middle is left out."""
+NO_SPACE = (ENOSPC, EDQUOT, EFBIG)
+"""What the system says when a disk, or what a user may have of it, is full."""
 
 
 class WootzError(Exception):
@@ -32,6 +35,11 @@ class PassError(WootzError):
     def __init__(self, pass_name: str, reason: str, where: str | None = None):
         super().__init__(f"{pass_name}: {f'{where}: ' if where else ''}{reason}")
         self.pass_name, self.reason, self.where = pass_name, reason, where
+
+
+class StorageError(WootzError):
+    """A folder that a run works with can't be read or written: no fault of what is computed, whose next piece would
+    fare no better."""
 
 
 class VerificationError(WootzError):

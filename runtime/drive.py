@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from wootz.passes.errors import StorageError
 from wootz.runtime.executors.engine import Cancelled, Ended, Engine, Raised, Returned, WorkerLost
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.strategy import Strategy
@@ -33,7 +34,8 @@ def drive(
     """Does what `strategy` proposes until it proposes nothing more. `order_of` adds to a task what it
     needs of those before.
 
-    A task that raises, or whose worker is lost, counts as failed, and the rest goes on.
+    A task that raises, or whose worker is lost, counts as failed, and the rest goes on. Raises StorageError where it is
+    the disk that a task failed for.
     """
     finished: dict[Task, Results] = {}
     under_way: dict[Task, Order] = {}
@@ -56,6 +58,8 @@ def drive(
                     watcher.finished(task, value, ended)
                 case Cancelled():
                     watcher.cancelled(task)
+                case Raised(reason, is_of_storage=True):
+                    raise StorageError(reason)
                 case Raised(reason) | WorkerLost(reason):
                     finished[task] = _failed(task, reason)
                     watcher.failed(task, ended)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -270,4 +271,24 @@ def read_events(file: Path) -> Iterator[Event]:
                 raise InputError("not the events of a run: no 'run started' comes first", file, number)
             yield event
         if not started:
-            raise InputError("not the events of a run: there is none in it", file)
+            raise _NoEvents("not the events of a run: there is none in it", file)
+
+
+class _NoEvents(InputError):
+    """Of a file without a whole line: what is appended to it can be read."""
+
+
+def set_aside_if_damaged(file: Path, aside: Path) -> str:
+    """Renames a file of events that can't be read to `aside`, since what is appended to it couldn't be read either.
+
+    Returns a note for the user; empty where nothing had to be done.
+    """
+    try:
+        if file.exists():
+            deque(read_events(file), maxlen=0)
+    except _NoEvents:
+        return ""
+    except InputError as error:
+        file.replace(aside)
+        return f"{error}: set aside as {aside.name}, what was trained is in the store."
+    return ""

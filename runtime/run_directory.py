@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from wootz.passes.errors import WootzError, reading
-from wootz.passes.ir.files import write_atomically
-from wootz.runtime.store.durable import owner_of_temporary
+from wootz.passes.errors import InputError, WootzError, reading
+from wootz.runtime.store.durable import owner_of_temporary, write_durably
 from wootz.runtime.store.heartbeat import Watch, read_mark
-from wootz.runtime.store.lease import take_lease
+from wootz.runtime.store.lease import Lease, take_lease
 
 BEST_FILE = "best.onnx"
 TEACHER_FILE = "teacher.onnx"
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
 EVENTS_FILE = "events.jsonl"
+DAMAGED_EVENTS_FILE = "events.damaged.jsonl"
 MARK_FILE = "run.json"
 JOB_FILE = "job.pickle"
 LOCK_FILE = ".lock"
-FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, JOB_FILE)
+FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, DAMAGED_EVENTS_FILE, JOB_FILE)
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
 FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
 PLOT_SUFFIX = ".svg"
+PARTIAL = re.compile(r"\.(.+)\.\d+")
+"""Beside a file that `passes.ir.files` writes."""
 SCHEMA = 1
 LONGEST_SHOWN = 60
 """Characters of an input that a message shows; longer ones are named only."""
+LOOK_SECONDS = 1.0
+"""Between two looks at the lock of a process of which this machine can't tell whether it is alive."""
 
 
 class _Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +47,10 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     id: str
     inputs: dict[str, str] | None = None
+
+
+class _Head(msgspec.Struct):
+    schema: int
 
 
 @dataclass
@@ -78,27 +88,26 @@ class RunDirectory:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in FILES:
             (self.folder / name).unlink(missing_ok=True)
-            for partial in self.folder.glob(f".{name}.*"):
-                partial.unlink()
         for plot in self.folder.glob(f"*{PLOT_SUFFIX}"):
             plot.unlink()
 
 
 @contextmanager
-def open_run_directory(folder: Path, fresh: bool = False) -> Iterator[RunDirectory]:
+def open_run_directory(
+    folder: Path, fresh: bool = False, note: Callable[[str], None] = lambda text: None
+) -> Iterator[RunDirectory]:
     """Makes `folder` a run's, which no other process writes into meanwhile.
 
     Raises WootzError for a folder that can't be written, holds other files than a run's, or in which a run goes on.
+    Where that can't be told at once, `note` hears that it waits.
     """
     _check(folder)
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = take_lease(folder / LOCK_FILE, "a run", watch := Watch())
+        lock = _take_lock(folder, Watch(), note)
     except OSError as error:
         raise WootzError(f"{folder}: it can't be written ({error.strerror}): choose another --out") from error
-    if lock is None:
-        raise WootzError(f"{folder}: a run goes on there{_holder(folder, watch)}: wait for it, or choose another --out")
     try:
         with lock:
             yield from _held(folder, fresh)
@@ -107,8 +116,32 @@ def open_run_directory(folder: Path, fresh: bool = False) -> Iterator[RunDirecto
             folder.rmdir()
 
 
+def _take_lock(folder: Path, watch: Watch, note: Callable[[str], None]) -> Lease:
+    """Waits for a sign of life of a holder on another machine, or on this one before it was started anew."""
+    file = folder / LOCK_FILE
+    seen = None
+    while (lock := take_lease(file, "a run", watch)) is None:
+        holder = read_mark(file)
+        if holder is None:
+            continue
+        is_of_this_machine = holder.process is not None and holder.process.is_seen
+        if is_of_this_machine or (seen is not None and holder.beat != seen.beat):
+            raise WootzError(f"{folder}: a run goes on there ({holder.owner}): wait for it, or choose another --out")
+        if seen is None:
+            note(f"{folder}: waiting for a sign of life of {holder.owner}; without one in a minute this goes on.")
+        seen = holder
+        time.sleep(LOOK_SECONDS)
+    return lock
+
+
 def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
-    mark = _read_mark(folder)
+    _remove_partial_files(folder)
+    try:
+        mark = _read_mark(folder)
+    except InputError as error:
+        if not fresh:
+            raise WootzError(f"{error}: --fresh begins anew, with what the store has of the run") from error
+        mark = None
     if mark is None and not fresh and any((folder / name).exists() for name in (BEST_FILE, RESULT_FILE)):
         raise WootzError(f"{folder} holds a run of an older version of wootz: --fresh replaces it")
     if mark is None:
@@ -143,13 +176,29 @@ def _is_a_runs(folder: Path) -> bool:
 
 
 def _is_written_by_runs(name: str) -> bool:
-    known = (*FILES, MARK_FILE)
-    return name in (*known, *FOLDERS) or any(name.startswith(f".{file}.") for file in known) or _is_lock(name)
+    return name in (*FILES, MARK_FILE, *FOLDERS) or _is_partial(name) or _is_lock(name)
+
+
+def _is_partial(name: str) -> bool:
+    """Whether it is a file that was being written, or a lock: its process may have been killed meanwhile."""
+    return _is_replacement(name) or owner_of_temporary(name) is not None
+
+
+def _is_replacement(name: str) -> bool:
+    partial = PARTIAL.fullmatch(name)
+    return partial is not None and (partial[1] in (*FILES, MARK_FILE) or partial[1].endswith(PLOT_SUFFIX))
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Of processes that were killed: only one that holds the lock writes these, but for the lock itself."""
+    for file in folder.iterdir():
+        owner = owner_of_temporary(file.name)
+        if _is_replacement(file.name) or (owner is not None and owner.has_ended()):
+            file.unlink(missing_ok=True)
 
 
 def _is_lock(name: str) -> bool:
-    """A lock, or what becomes one: its process may have been killed in between."""
-    return name.startswith(LOCK_FILE) or owner_of_temporary(name) is not None
+    return name.startswith(LOCK_FILE)
 
 
 def _read_mark(folder: Path) -> _Mark | None:
@@ -157,14 +206,15 @@ def _read_mark(folder: Path) -> _Mark | None:
     if not file.is_file():
         return None
     with reading(file, "the mark of a run"):
-        mark = msgspec.json.decode(file.read_bytes(), type=_Mark)
-    if mark.schema > SCHEMA:
-        raise WootzError(f"{file}: the run of a newer version of wootz (schema {mark.schema}): choose another --out")
-    return mark
+        content = file.read_bytes()
+        schema = msgspec.json.decode(content, type=_Head).schema
+        if schema > SCHEMA:
+            raise WootzError(f"{file}: the run of a newer version of wootz (schema {schema}): choose another --out")
+        return msgspec.json.decode(content, type=_Mark)
 
 
 def _write_mark(folder: Path, mark: _Mark) -> None:
-    write_atomically(folder / MARK_FILE, msgspec.json.format(msgspec.json.encode(mark), indent=1) + b"\n")
+    write_durably(folder / MARK_FILE, [msgspec.json.format(msgspec.json.encode(mark), indent=1), b"\n"])
 
 
 def _new_id() -> str:
@@ -180,8 +230,3 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
             is_short = max(len(old), len(new)) <= LONGEST_SHOWN
             texts.append(f"{name} {old!r} instead of {new!r}" if is_short else f"another {name}")
     return ", ".join(texts)
-
-
-def _holder(folder: Path, watch: Watch) -> str:
-    content = read_mark(folder / LOCK_FILE)
-    return "" if content is None or content.process is None else f" (process {content.process.pid})"

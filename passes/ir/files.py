@@ -104,13 +104,20 @@ def write_atomically(file: Path, *pieces: bytes | memoryview) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[BinaryIO]:
-    """A neighbouring file to write; it is renamed at the end: readers see the old content or the new one."""
+    """A neighbouring file to write; it is renamed at the end: readers see the old content or the new one.
+
+    OSErrors have the name of `file`, also where the system names none, as on a full disk.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with partial.open("wb") as content:
             yield content
         partial.replace(file)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -25,11 +25,15 @@ class Returned(Generic[R]):
 
 @dataclass(frozen=True)
 class Raised:
-    """The task raised: `error` in one line, and where. `is_user_error` tells a WootzError from a fault of ours."""
+    """The task raised: `error` in one line, and where. `is_user_error` tells a WootzError from a fault of ours.
+
+    With `is_of_storage` no other task would fare better: a disk is full, or a folder can't be written any more.
+    """
 
     error: str
     traceback: str
     is_user_error: bool
+    is_of_storage: bool = False
 
 
 @dataclass(frozen=True)

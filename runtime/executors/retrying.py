@@ -12,7 +12,7 @@ from wootz.runtime.executors.engine import Cancelled, Ended, Engine, R, Raised, 
 class Retrying(Generic[T, R]):
     """An engine that starts a task once more, on another worker if one is idle, when it raised or lost its worker.
 
-    `note` is told of the first failure, the caller of `wait` of the second.
+    `note` is told of the first failure, the caller of `wait` of the second, and of errors of storage at once.
     """
 
     def __init__(self, engine: Engine[T, R], note: Callable[[Ended[T, R]], None]):
@@ -55,6 +55,8 @@ class Retrying(Generic[T, R]):
 
     def _is_final(self, ended: Ended[T, R]) -> bool:
         self._under_way.remove(ended.task)
+        if isinstance(ended.how, Raised) and ended.how.is_of_storage:
+            return True
         if isinstance(ended.how, Raised | WorkerLost) and ended.task not in self._failed:
             self._failed.add(ended.task)
             self._waiting[ended.task] = ended

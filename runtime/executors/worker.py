@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from wootz.passes.errors import WootzError, one_line
+from wootz.passes.errors import NO_SPACE, StorageError, WootzError, one_line
 from wootz.runtime.executors.control import Control, Place, Stopped, Ticket
 from wootz.runtime.executors.engine import Cancelled, R, Raised, Returned, T, Work, WorkerLost
 
@@ -73,23 +73,40 @@ def as_raised(error: BaseException) -> Raised:
     """An exception as it is told: a WootzError's own line, or the kind of another and what it says."""
     user_error = isinstance(error, WootzError)
     said = str(error) if user_error else one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
-    return Raised(said, "".join(traceback.format_exception(error)), user_error)
+    return Raised(said, "".join(traceback.format_exception(error)), user_error, _is_of_storage(error))
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    return isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in NO_SPACE)
+
+
+class _Log(logging.FileHandler):
+    """A log that a full disk cuts short: whoever writes what matters tells of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager
 def _logging_to(file: Path, whole_output: bool) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _Log(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    level = LOGGER.level
+    level, propagates = LOGGER.level, LOGGER.propagate
     LOGGER.addHandler(handler)
     LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False  # libraries make the root logger write to the terminal
     try:
         with _output_to(file) if whole_output else contextlib.nullcontext():
             yield
     finally:
         LOGGER.removeHandler(handler)
         LOGGER.setLevel(level)
+        LOGGER.propagate = propagates
         handler.close()
 
 
@@ -105,7 +122,8 @@ def _output_to(file: Path) -> Iterator[None]:
     finally:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                with contextlib.suppress(OSError):
+                    stream.flush()
         for descriptor, original in zip((1, 2), kept, strict=True):
             os.dup2(original, descriptor)
         for descriptor in (opened, *kept):

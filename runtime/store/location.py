@@ -6,12 +6,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
 import platformdirs
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import NO_SPACE, StorageError, WootzError
 from wootz.runtime.store.amounts import parse_bytes
 from wootz.runtime.store.durable import TEMPORARY, file_system_time, write_durably
 
@@ -21,7 +20,6 @@ DEFAULT_LIMIT = 20 * 10**9
 FORMAT = 1
 FORMAT_FILE = "format"
 ANOTHER_STORE = f"choose another store (--store, {STORE_VARIABLE})"
-NO_SPACE = (ENOSPC, EDQUOT, EFBIG)
 
 
 def default_folder() -> Path:
@@ -81,4 +79,4 @@ def writing(file: Path, instead: str = ANOTHER_STORE) -> Iterator[None]:
         yield
     except OSError as error:
         room = "make room there, or " if error.errno in NO_SPACE else ""
-        raise WootzError(f"{file}: can't be written ({error.strerror or error}): {room}{instead}") from error
+        raise StorageError(f"{file}: can't be written ({error.strerror or error}): {room}{instead}") from error

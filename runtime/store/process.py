@@ -31,9 +31,14 @@ class Process:
         found = _state_and_start(pid)
         return cls(_machine(), pid, found[1]) if found else cls("", pid, 0)
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether it is one of those whose numbers this process sees."""
+        return self.machine != "" and self.machine == _machine()
+
     def has_ended(self) -> bool:
         """True where that is certain; a process of another machine may be alive for all that is known here."""
-        if not self.machine or self.machine != _machine():
+        if not self.is_seen:
             return False
         try:
             os.kill(self.pid, 0)

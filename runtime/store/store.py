@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import StorageError, WootzError
 from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.store.amounts import show_bytes
 from wootz.runtime.store.collection import Collected, collect
@@ -61,7 +61,7 @@ class Store:
 
     A key is 32 or 64 hexadecimal digits, other texts raise ValueError. Entries appear whole or not at all and are
     verified whenever they are read; one that is damaged is set aside, with a note for the user, and counts as missing.
-    Where the store can't be written, WootzErrors name the file.
+    Where the store can't be written, StorageErrors name the file.
     """
 
     def __init__(
@@ -225,7 +225,7 @@ class Store:
             self._set_aside(file, key, str(damage))
             return None
         except OSError as error:
-            raise WootzError(f"{file}: can't be read ({error.strerror}): choose another store (--store)") from error
+            raise StorageError(f"{file}: can't be read ({error.strerror}): choose another store (--store)") from error
 
     def _read(self, file: Path, key: str, kinds: tuple[Kind, ...], read_rest: ReadRest) -> tuple[Entry, Arrays] | None:
         """What is in `file`, which counts as a use. What isn't whole is set aside."""

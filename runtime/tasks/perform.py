@@ -6,7 +6,7 @@ import pickle
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import StorageError
 from wootz.passes.ir.files import write_atomically
 from wootz.runtime.executors.control import Control, Place
 from wootz.runtime.job import Job
@@ -50,7 +50,7 @@ def _opened(site: Site, place: Place) -> Workshop:
     try:
         job: Job = pickle.loads(file.read_bytes())
     except OSError as error:
-        raise WootzError(
+        raise StorageError(
             f"{file}: the worker on {place.host} can't read it ({error.strerror}): the run's folder, the store and the "
             f"data have to have the same paths on all machines"
         ) from error

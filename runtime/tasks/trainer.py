@@ -204,6 +204,7 @@ class Trainer:
             elsewhere = [key for block, key in missing.items() if block not in leased]
             if elsewhere:
                 self._wait(elsewhere[0])
+        self.store.drop_checkpoint(combined(keys.values()))  # also that of who was killed after the last block
         return {block: found[block] for block in keys}
 
     def _pretrain(
@@ -232,7 +233,6 @@ class Trainer:
             outcome = self._block_outcome(history, losses, weights, blocks.index(block), solver, seconds)
             self.store.put(group[block], outcome, what=f"block {block}", seconds=seconds, by=self.run)
             finished[block] = _finished(group[block], outcome, reused=False)
-        self.store.drop_checkpoint(checkpoint)
         return finished
 
     def _block_outcome(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import StorageError
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Configuration, Rate
@@ -139,7 +139,10 @@ class Workshop:
     def _weights(self, key: str, what: str) -> Mapping[str, np.ndarray]:
         weights = self.trainer.stored_weights(key)
         if weights is None:
-            raise WootzError(f"{self.trainer.store.folder}: the weights of {what} are no longer there ({key[:12]}…)")
+            raise StorageError(
+                f"{self.trainer.store.folder}: the weights of {what} are no longer there ({key[:12]}…): the same "
+                f"command trains it again"
+            )
         return weights
 
     def _sample(self, model: Model) -> Sample | None:

@@ -2,10 +2,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import tiny  # noqa: E402
+from tiny import Finished  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = REPOSITORY / "examples" / "digits"
@@ -16,13 +20,6 @@ SHORT_PRETRAINING = (
     'type: "Adam" base_lr: 0.002 lr_policy: "fixed" momentum: 0.9 max_iter: 30 batch_size: 32 random_seed: 1'
 )
 FOUR_CONFIGURATIONS = "[[0.5, 0.5, 0.5, 0.5], [0.7, 0.5, 0.5, 0.5], [0.5, 0.5, 0.7, 0.7], [0.7, 0.5, 0.7, 0.7]]"
-
-
-@dataclass(frozen=True)
-class Finished:
-    code: int
-    out: str
-    err: str
 
 
 def run_wootz(
@@ -62,3 +59,9 @@ def finished_run(job_files, tmp_path_factory) -> Path:
         done = run_wootz("run", job_files, "--data", "digits", "--baseline", "--threads", 1, "--out", out)
     assert done.code == 0, done.err
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_job(tmp_path_factory) -> Path:
+    """A job whose trainings take a second together: a teacher, two blocks, three networks."""
+    return tiny.make_job(tmp_path_factory.mktemp("tiny"))

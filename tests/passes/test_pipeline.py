@@ -115,7 +115,7 @@ def test_a_name_stands_for_the_passes_of_its_pipeline(name: str) -> None:
 def test_options_of_a_named_pipeline_are_those_of_its_passes() -> None:
     text = 'training{attach-loss.loss=mse build-gradients.frozen="a.weight,b/" apply-optimizer.momentum=0.9}'
     assert print_pipeline(parse_pipeline(text)) == (
-        'training-mode,attach-loss{loss=mse},build-gradients{frozen=a.weight,b/},apply-optimizer{momentum=0.9},legalize'
+        "training-mode,attach-loss{loss=mse},build-gradients{frozen=a.weight,b/},apply-optimizer{momentum=0.9},legalize"
     )
 
 

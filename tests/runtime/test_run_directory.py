@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
 from wootz.passes.errors import WootzError
+from wootz.runtime import run_directory
 from wootz.runtime.run_directory import open_run_directory, run_inputs
 from wootz.runtime.store.durable import temporary_name
+from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch
 
 INPUTS = {"objective": "min ModelSize", "subspace": "0" * 64, "--seed": "0"}
 
@@ -112,6 +115,50 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path):
         begun(tmp_path / "run", fresh=True)
 
 
+def test_what_a_killed_process_was_writing_goes(tmp_path):
+    begun(tmp_path)
+    folder_with(tmp_path, [".best.onnx.12", ".sizes.svg.12", ".mine", ".mine.12"])
+    code = "from pathlib import Path; from wootz.runtime.store.durable import temporary_name as name"
+    subprocess.run([sys.executable, "-c", f"{code}; name(Path({str(tmp_path)!r})).touch()"], check=True)
+    of_the_living = temporary_name(tmp_path)
+    of_the_living.touch()
+    begun(tmp_path)
+    assert files(tmp_path) == sorted([".mine", ".mine.12", "run.json", of_the_living.name])
+
+
+@pytest.fixture
+def lock_of_another_machine(tmp_path, monkeypatch):
+    """The lock of a process that may have ended or not; it is waited for a part of a second."""
+    monkeypatch.setattr(run_directory, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(run_directory, "Watch", partial(Watch, patience=0.2))
+    said = {"id": "0" * 32, "machine": "another", "pid": 7, "started": 1, "owner": "process 7 on node9 (a run)"}
+    lock = tmp_path / ".lock"
+    lock.write_bytes(b"0" * COUNTER_DIGITS + json.dumps(said).encode())
+    return lock
+
+
+def test_the_lock_of_a_machine_that_is_gone_is_waited_for_and_taken(tmp_path, lock_of_another_machine):
+    notes = []
+    with open_run_directory(tmp_path, note=notes.append) as directory:
+        assert b"node9" not in lock_of_another_machine.read_bytes()
+        directory.claim(INPUTS)
+    assert len(notes) == 1
+    assert "waiting for a sign of life of process 7 on node9" in notes[0]
+
+
+def test_the_lock_of_a_machine_that_is_alive_is_left_alone(tmp_path, lock_of_another_machine):
+    def beat(note):
+        with lock_of_another_machine.open("r+b") as stream:
+            stream.write(b"1")
+
+    with (
+        pytest.raises(WootzError, match=r"a run goes on there \(process 7 on node9 \(a run\)\)"),
+        open_run_directory(tmp_path, note=beat),
+    ):
+        pass
+    assert b"node9" in lock_of_another_machine.read_bytes()
+
+
 def test_a_run_without_a_mark_is_of_an_older_version(tmp_path):
     folder = folder_with(tmp_path, ["best.onnx", "result.json", "sizes.svg"])
     with pytest.raises(WootzError, match="an older version of wootz: --fresh"):
@@ -119,15 +166,18 @@ def test_a_run_without_a_mark_is_of_an_older_version(tmp_path):
     begun(folder, fresh=True)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 2}', '{"schema": "x", "id": 3}'])
-def test_a_damaged_mark_is_named(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": "x", "id": 3}'])
+def test_a_damaged_mark_is_named_and_replaced_where_that_is_asked_for(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(WootzError, match=r"run\.json: "):
+    with pytest.raises(WootzError, match=r"run\.json: .*: --fresh begins anew"):
         begun(tmp_path)
+    assert (tmp_path / "run.json").read_text() == content
+    begun(tmp_path, fresh=True)
+    assert run_inputs(tmp_path) == INPUTS
 
 
 def test_the_mark_of_a_newer_version_is_not_overwritten(tmp_path):
-    content = json.dumps({"schema": 99, "id": "a"})
+    content = json.dumps({"schema": 99, "number": "a"})
     (tmp_path / "run.json").write_text(content)
     for fresh in (False, True):
         with pytest.raises(WootzError, match="a newer version of wootz"):

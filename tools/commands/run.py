@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from wootz.passes.errors import WootzError
 from wootz.passes.training.joint_graph import group_memory
-from wootz.runtime.events import EventLog
+from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.job import Job, check, inputs_of
@@ -22,7 +23,7 @@ from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
 from wootz.runtime.run import run as run_job
-from wootz.runtime.run_directory import EVENTS_FILE, LOG_FOLDER, open_run_directory
+from wootz.runtime.run_directory import DAMAGED_EVENTS_FILE, EVENTS_FILE, LOG_FOLDER, open_run_directory
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
@@ -125,14 +126,17 @@ def run(
     was interrupted goes on when the same command is given again.
     """
     folder = (Path(out) if out else Path("runs") / run_name(model)).absolute()
-    with gathered(workers, executor or "", options["threads"]) as team:
-        if team is None:  # a process that mpiexec started, which has served the first one
-            return
-        open_store = partial(Store.open, store_folder, store_limit)
-        if dry_run:
-            _show_plan(make_job(model, folder, options, team), team, open_store)
-        else:
-            _run(model, folder, fresh, team, open_store, options)
+    try:
+        with gathered(workers, executor or "", options["threads"]) as team:
+            if team is None:  # a process that mpiexec started, which has served the first one
+                return
+            open_store = partial(Store.open, store_folder, store_limit)
+            if dry_run:
+                _show_plan(make_job(model, folder, options, team), team, open_store)
+            else:
+                _run(model, folder, fresh, team, open_store, options)
+    except KeyboardInterrupt as interrupt:
+        raise click.Abort("interrupted: the same command goes on from here") from interrupt
 
 
 def _run(
@@ -144,13 +148,14 @@ def _run(
     options: Mapping[str, Any],
 ) -> None:
     console = Console()
-    with open_run_directory(folder, fresh) as directory, _writing_into(folder):
+    with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
         job = make_job(model, folder, options, team)
         check(job)
         directory.claim(inputs_of(job, Digests()))
         job = replace(job, run=directory.id)
+        damage = set_aside_if_damaged(folder / EVENTS_FILE, folder / DAMAGED_EVENTS_FILE)
         with EventLog(folder / EVENTS_FILE) as log, _watching(log, ConsoleProgress(console), job, team) as watch:
-            for note in job.notes:
+            for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             store = open_store(watch.message)
             site = Site(folder, store.folder)
@@ -161,6 +166,10 @@ def _run(
             with store.using(job.title), engine:
                 result = run_job(workshop, engine, team.description, watch)
             report = write_report(folder)
+            if result.best is None:
+                watch.end("nothing found", nothing_found(result))
+            else:
+                watch.end("found")
     print_summary(console, result, folder, report)
     if result.best is None:
         raise WootzError(nothing_found(result))
@@ -191,27 +200,30 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]
 
 @contextmanager
 def _watching(log: EventLog, progress: Progress, job: Job, team: Team) -> Iterator[Watch]:
-    """The watch of a run, which is told how it ends."""
+    """The watch of a run, which is told of an early end; where the disk is full, what led to that matters more."""
     watch = Watch(log, job, progress)
     watch.begin(team.description, team.workers)
     try:
         yield watch
     except KeyboardInterrupt:
-        watch.end("interrupted")
+        with suppress(OSError):
+            watch.end("interrupted")
         raise
     except BaseException as error:
-        watch.end("failed", str(error))
+        with suppress(OSError):
+            watch.end("failed", str(error))
         raise
-    watch.end("found")
 
 
 @contextmanager
 def _writing_into(folder: Path) -> Iterator[None]:
-    """Names `folder` where the system's error names no file, as that of a full disk."""
+    """Says of a file in `folder` that can't be written what to do, and names `folder` where the system names no file,
+    as that of a full disk."""
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.strerror is None:
+        file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
+        if error.strerror is None or not file.is_relative_to(folder):
             raise
-        said = f"{folder}: {error.strerror}: what was trained is kept; once that is mended, the same command continues"
+        said = f"{file}: {error.strerror}: what was trained is kept; once that is mended, the same command continues"
         raise WootzError(said) from error

@@ -71,6 +71,21 @@ def test_a_task_is_started_again_once(open_engine) -> None:
     assert sorted(str(e.task) for e in noted) == ["fail 0", "fail-once 0", "refuse 0"]
 
 
+def test_where_a_disk_is_full_nothing_is_tried_again(open_engine) -> None:
+    with open_engine() as engine:
+        notes: list[Ended] = []
+        toys = [Toy("full disk", 3), Toy("full folder")]
+        ended = performed(Retrying(engine, notes.append), toys)
+    assert not notes
+    of_store, of_folder = (ended[toy].how for toy in toys)
+    assert isinstance(of_store, Raised)
+    assert isinstance(of_folder, Raised)
+    assert of_store.error == "/data/3: can't be written"
+    assert "No space left on device: '/run/snapshot'" in of_folder.error
+    assert of_store.is_of_storage
+    assert of_folder.is_of_storage
+
+
 def test_a_killed_worker_costs_its_task_only(open_processes) -> None:
     with open_processes(workers=2) as engine:
         toys = [Toy("die"), *(Toy("sleep", n) for n in (300, 301, 302))]

@@ -1,5 +1,6 @@
 """Tasks for workers of all kinds: what they do is in their name."""
 
+import errno
 import os
 import signal
 import sys
@@ -8,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import StorageError, WootzError
 from wootz.runtime.executors.control import Control, Stopped
 
 
@@ -37,6 +38,10 @@ def play(folder: Path, toy: Toy, control: Control) -> object:
             return None
         case "place":
             return control.place, os.getpid()
+        case "full disk":
+            raise StorageError(f"/data/{toy.number}: can't be written")
+        case "full folder":
+            raise OSError(errno.ENOSPC, "No space left on device", "/run/snapshot")
         case "write":
             sys.stdout.write("written by Python\n")
             os.write(2, b"written by native code\n")
