@@ -250,7 +250,7 @@ class Observers:
 
 
 def ir_printer(
-    write: Callable[[str], None],
+    write: Callable[[str], object],
     before: Collection[str] = (),
     after: Collection[str] | None = (),
     text: Callable[[Model], str] = print_text,

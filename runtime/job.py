@@ -30,7 +30,8 @@ class Job:
     one process; None sets no bound. With `checks_pruned` each pruned network is executed beside the masked original
     before it is trained. With `ends_early` a network is done when it meets the objective's bounds on accuracy, with
     `gives_up` also when it won't meet them (`tasks.early_end`). `static` assigns networks to processes as the paper
-    does, in rounds. `run` is the number of the run, the same whenever it is continued.
+    does, in rounds. `run` is the number of the run, the same whenever it is continued. Training graphs are printed to
+    standard error behind the passes in `print_ir_after`, and verified between passes with `verify_each`.
     """
 
     title: str
@@ -66,6 +67,8 @@ class Job:
     seed: int = 0
     run: str = ""
     notes: tuple[str, ...] = ()
+    print_ir_after: tuple[str, ...] = ()
+    verify_each: bool = False
 
     @property
     def wants_latency(self) -> bool:

@@ -16,7 +16,7 @@ from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.subspace import Subspace, format_configuration
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.training.joint_graph import joint_training_graph, partition_by_memory
+from wootz.passes.training.joint_graph import partition_by_memory
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
@@ -132,7 +132,7 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
             raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
     if job.groups == "paper" or job.memory_budget is None:  # else their graphs were built to know their memory
         for group in plan.groups:
-            joint_training_graph(pruner, group, job.pretrain_solver, job.target, job.precision)
+            trainer.joint_graph(pruner, group, job.pretrain_solver)
     seconds = time.perf_counter() - begin
     store.put(key, Trained({}, {}), what=f"rehearsal of {job.title}", seconds=seconds)
     return seconds

@@ -17,10 +17,12 @@ from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.model import tensor_shape
+from wootz.passes.pipeline import parse_pipeline
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.registry import PIPELINES
 from wootz.runtime.dataset import load_dataset
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job
@@ -104,7 +106,18 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], team: Tea
             *_machine_notes(solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
+        print_ir_after=_passes_of_training(options["print_ir_after"]),
+        verify_each=options["verify_each"],
     )
+
+
+def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, if they are those of passes that make training graphs."""
+    known = dict.fromkeys(pass_.name for pipeline in PIPELINES for pass_ in parse_pipeline(pipeline))
+    for name in names:
+        if name not in known:
+            raise WootzError(f"--print-ir-after {name}: no training graph is made by such a pass ({', '.join(known)})")
+    return names
 
 
 def _solver_notes(files: Iterable[Path]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
+from wootz.passes.pipeline import Observers
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
@@ -70,8 +71,8 @@ class Trainer:
     """Everything that training depends on beside the network and the solver.
 
     `data_on_device` keeps the training images on the device. `run` is the run that trains: what another one has trained
-    counts as reused. `should_stop` is asked now and then: where it says so, a
-    training ends with `Stopped`, and goes on from there when it is asked for again.
+    counts as reused. `should_stop` is asked now and then: where it says so, a training ends with `Stopped`, and goes on
+    from there when it is asked for again. `verify_each` and `observers` are for the passes that make training graphs.
     """
 
     dataset: Dataset
@@ -86,6 +87,8 @@ class Trainer:
     run: str = ""
     digests: Digests = field(default_factory=Digests, repr=False)
     should_stop: Callable[[], bool] = lambda: False
+    verify_each: bool = False
+    observers: Observers = field(default_factory=Observers, repr=False)
 
     # Networks
 
@@ -153,16 +156,21 @@ class Trainer:
         return keys
 
     def network_program(self, model: Model, solver: Solver, title: str) -> Program:
-        def build() -> Model:
-            return build_training_graph(model, solver, target=self.target, precision=self.precision)
-
         sources = ("network", self.digests.program(model), *self._options(solver))
-        return Program(build, sources, title, self.store, self.digests)
+        return Program(partial(self.training_graph, model, solver), sources, title, self.store, self.digests)
+
+    def training_graph(self, model: Model, solver: Solver) -> Model:
+        """What trains all parameters of a network. Raises PassError for what has no gradient."""
+        return build_training_graph(
+            model,
+            solver,
+            target=self.target,
+            precision=self.precision,
+            verify_each=self.verify_each,
+            observers=self.observers,
+        )
 
     def _block_program(self, pruner: BlockPruner, block: TuningBlock, solver: Solver) -> Program:
-        def build() -> Model:
-            return joint_training_graph(pruner, [block], solver, self.target, self.precision)
-
         planner = pruner.planner
         chosen_by = (self.digests.array(planner.scores), f"{planner.round_to} {planner.min_channels}")
         modules = repr(pruner.modules)
@@ -174,7 +182,14 @@ class Trainer:
             *chosen_by,
             *self._options(solver),
         )
+        build = partial(self.joint_graph, pruner, [block], solver)
         return Program(build, sources, f"block {block}", self.store, self.digests)
+
+    def joint_graph(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> Model:
+        """What trains blocks together against the pruner's model."""
+        return joint_training_graph(
+            pruner, blocks, solver, self.target, self.precision, self.verify_each, self.observers
+        )
 
     def _options(self, solver: Solver) -> tuple[str, ...]:
         """Of what else training graphs are made."""
@@ -221,7 +236,7 @@ class Trainer:
         begun = self.store.get_checkpoint(checkpoint)
         begun_with = [] if begun is None else [block for block, key in group.items() if key in begun.record["blocks"]]
         blocks = begun_with if set(begun_with) >= set(missing) else list(missing)
-        graph = joint_training_graph(pruner, blocks, solver, self.target, self.precision)
+        graph = self.joint_graph(pruner, blocks, solver)
         run = _TrainingRun(self, graph, solver, title, checkpoint, blocks=[group[block] for block in blocks])
         history = run.train()
         run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
@@ -264,7 +279,7 @@ class Trainer:
 
         Nothing is kept. Raises WootzError, or PassError for what has no gradient.
         """
-        graph = build_training_graph(model, solver, target=self.target, precision=self.precision)
+        graph = self.training_graph(model, solver)
         session, steps = self.open(graph, solver)
         steps.advance(0, 1)
         evaluator = WeightedSession(model, session.weights(), self.device)

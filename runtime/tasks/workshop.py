@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -12,6 +13,8 @@ import numpy as np
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
 from wootz.passes.errors import StorageError
 from wootz.passes.ir.model import Model, with_weights
+from wootz.passes.ir.text import print_text
+from wootz.passes.pipeline import ir_printer
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -29,6 +32,8 @@ from wootz.runtime.tasks.early_end import EarlyEnd, early_end
 from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, TrainTeacher
 from wootz.runtime.tasks.trainer import Trainer
 
+LONGEST_PRINTED = 100
+"""Weights of more elements are left out of training graphs that are printed."""
 CRITERION_IMAGES = 128
 """Training images that a criterion looks at."""
 
@@ -40,6 +45,7 @@ class Workshop:
         self.job = job
         self.network = Model.from_proto(job.network.to_proto())  # the same in all processes
         separate_merged_parameters(self.network.graph)
+        as_text = partial(print_text, elide_over=LONGEST_PRINTED)
         self.trainer = Trainer(
             dataset=job.dataset,
             train_transform=job.train_transform,
@@ -51,6 +57,8 @@ class Workshop:
             data_on_device=job.data_on_device,
             precision=job.precision,
             run=job.run,
+            verify_each=job.verify_each,
+            observers=ir_printer(sys.stderr.write, after=job.print_ir_after, text=as_text),
         )
         self._pruners: dict[str, BlockPruner] = {}
         self._block_weights: dict[str, Mapping[str, np.ndarray]] = {}

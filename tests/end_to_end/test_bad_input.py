@@ -60,6 +60,7 @@ def assert_refused(done, tmp_path, pattern):
         ("--weights", "missing.caffemodel", None, r"missing\.caffemodel: .*[Nn]o such file"),
         ("--data", None, "nowhere", r"nowhere: no such data set"),
         ("--criterion", None, "l7", r"l7"),
+        ("--print-ir-after", None, "fold", r"--print-ir-after fold: no training graph .*training-mode, attach-loss"),
     ],
 )
 def test_options(wootz, job_files, tmp_path, option, name, content, pattern):

@@ -10,6 +10,7 @@ import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
+from wootz.passes import pipeline
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants, with_weights
@@ -98,6 +99,21 @@ def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
         assert exploration.best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
         assert exploration.best.test_accuracy < 0.3
     assert RunResult.load(job.out) == found
+
+
+def test_training_graphs_are_printed_and_verified_where_that_is_asked_for(job, capfd, monkeypatch):
+    verified = []
+    monkeypatch.setattr(pipeline, "verify", verified.append)
+    finished(replace(job, subspace=replace(job.subspace, configurations=CONFIGURATIONS[:2])))
+    assert capfd.readouterr().err == ""
+    assert not verified
+    watched = replace(job, out=job.out / "again", print_ir_after=("teacher-student", "legalize"), verify_each=True)
+    finished(replace(watched, subspace=replace(job.subspace, configurations=CONFIGURATIONS[:2])))
+    printed = capfd.readouterr().err
+    graphs = printed.split("# ----- IR after ")[1:]
+    assert {graph.partition(" ")[0] for graph in graphs} == {"teacher-student", "legalize"}
+    assert all("wootz.training" in graph for graph in graphs if graph.startswith("legalize"))
+    assert len(verified) > len(graphs)
 
 
 def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, monkeypatch):

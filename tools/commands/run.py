@@ -97,6 +97,9 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--data-on-device/--no-data-on-device", default=None,
               help="Keep the training images on the device (default: on GPUs, if they fit a quarter).")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads a process (default: all cores).")
+@click.option("--print-ir-after", multiple=True, metavar="PASS",
+              help="Print training graphs behind that pass, to standard error (workers: to their logs).")  # fmt: skip
+@click.option("--verify-each", is_flag=True, help="Verify training graphs between the passes that make them.")
 @click.option("--embed-normalization", is_flag=True, help="best.onnx takes raw RGB pixels.")
 @click.option(
     "--seed",
