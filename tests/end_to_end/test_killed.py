@@ -199,9 +199,9 @@ def test_sigterm_while_modules_are_imported_ends_in_a_line(tiny_job, tmp_path, s
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_at_any_operation(wootz, tiny_job, undisturbed, tmp_path):
-    """Twenty times, before any operation on its files; WOOTZ_KILLS=N for more."""
+    """Ten times, before any operation on its files; WOOTZ_KILLS=N for more."""
     command, seeded = Command(tiny_job, tmp_path), random.Random(SEED)
-    for _ in range(int(os.environ.get("WOOTZ_KILLS", 20))):
+    for _ in range(int(os.environ.get("WOOTZ_KILLS", 10))):
         code, _, errors = command.start({"what": "operation", "count": int(10 ** seeded.uniform(0, 3))})
         assert code in (0, -9), errors
         if code:
