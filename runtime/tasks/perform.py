@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import pickle
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +20,14 @@ from wootz.runtime.tasks.workshop import Workshop
 
 @dataclass(frozen=True)
 class Site:
-    """Where a worker finds the job of a run, and the store: paths that hold on all machines that take part."""
+    """Where a worker finds the job of a run, and the store: paths that hold on all machines that take part.
+
+    `store_limit`: bytes to which the store keeps.
+    """
 
     run: Path
     store: Path
+    store_limit: int
 
     def put(self, job: Job) -> None:
         """Writes the job for the workers: the network, and where the data are."""
@@ -31,18 +37,26 @@ class Site:
 def perform(site: Site, order: Order, control: Control) -> Results:
     """Does what `order` says. Raises WootzError where the job's folder isn't there, or the data have changed."""
     if site not in _WORKSHOPS:
-        provide(site, _opened(site, control.place))
+        _forget()
+        _WORKSHOPS[site] = _opened(site, control.place)
     return _WORKSHOPS[site].perform(order, control)
 
 
 def provide(site: Site, workshop: Workshop) -> None:
     """Has this process perform the tasks of a run in `workshop`, and forget about other runs."""
-    _WORKSHOPS.clear()
+    _forget()
     _WORKSHOPS[site] = workshop
 
 
 _WORKSHOPS: dict[Site, Workshop] = {}
 """What this process has open: one at most."""
+_USES = ExitStack()
+"""Keeps what a worker puts in the store: until the run's driver has seen it, nobody else uses it."""
+
+
+def _forget() -> None:
+    _USES.close()
+    _WORKSHOPS.clear()
 
 
 def _opened(site: Site, place: Place) -> Workshop:
@@ -54,5 +68,8 @@ def _opened(site: Site, place: Place) -> Workshop:
             f"{file}: the worker on {place.host} can't read it ({error.strerror}): the run's folder, the store and the "
             f"data have to have the same paths on all machines"
         ) from error
+    store = Store.open(site.store, site.store_limit)
+    _USES.enter_context(store.using(f"{job.title}, a worker"))
+    atexit.register(_USES.close)
     device = replace(job.device, threads=place.threads, index=place.gpu or 0)
-    return Workshop(replace(job, device=device), Store.open(site.store))
+    return Workshop(replace(job, device=device), store)

@@ -29,6 +29,7 @@ from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockRes
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
+from wootz.runtime.store.inventory import holdings
 from wootz.runtime.tasks import workshop as workshop_module
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.trainer import Trainer
@@ -83,7 +84,7 @@ def finished(job: Job) -> RunResult:
     """The result of a run in this process, with a store of its own."""
     job.out.mkdir(parents=True, exist_ok=True)
     store = Store.open(job.out / "store")
-    site = Site(job.out, store.folder)
+    site = Site(job.out, store.folder, store.limit)
     workshop = Workshop(job, store)
     provide(site, workshop)
     this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
@@ -114,6 +115,25 @@ def test_training_graphs_are_printed_and_verified_where_that_is_asked_for(job, c
     assert {graph.partition(" ")[0] for graph in graphs} == {"teacher-student", "legalize"}
     assert all("wootz.training" in graph for graph in graphs if graph.startswith("legalize"))
     assert len(verified) > len(graphs)
+
+
+def test_a_store_that_is_too_small_forgets_nothing_that_the_run_needs(job):
+    """Neither what its driver uses, nor what a worker has put and its driver hasn't seen yet."""
+    notes = []
+    job.out.mkdir()
+    store = Store.open(job.out / "store", limit=1, note=notes.append)
+    site = Site(job.out, store.folder, store.limit)
+    site.put(job)
+    this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
+    with store.using("a run"), this_process as engine, EventLog(job.out / "events.jsonl") as log:
+        found = run(Workshop(job, store), engine, "this process", Watch(log, job, Progress()))
+        assert (found.reuse.teacher, found.reuse.blocks, found.reuse.networks) == (False, 0, 0)
+        kept = [holding.entry.what for holding in holdings(store)]
+        assert sum(what.startswith("block-trained network") for what in kept) == len(found.block_trained.trained) == 4
+    assert "are in use, more than the limit of 1 B" in notes[0]
+    provide(replace(site, run=job.out / "another"), Workshop(job, store))
+    store.collect()
+    assert holdings(store) == []
 
 
 def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, monkeypatch):

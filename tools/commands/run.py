@@ -161,7 +161,7 @@ def _run(
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             store = open_store(watch.message)
-            site = Site(folder, store.folder)
+            site = Site(folder, store.folder, store.limit)
             workshop = Workshop(job, store, watch.progress)
             site.put(job)
             provide(site, workshop)
