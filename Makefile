@@ -47,6 +47,7 @@ lint:
 # An editable install maps folders where mypy can't follow: it gets the installed layout as links instead.
 types: build/types/wootz
 	MYPYPATH=build/types:typings $(BIN)/python -m mypy -p wootz
+	MYPYPATH=build/types:typings $(BIN)/python -m mypy benchmarks/*.py
 
 build/types/wootz:
 	mkdir -p $@

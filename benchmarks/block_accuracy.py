@@ -155,10 +155,10 @@ def block_rows(trainer: Trainer, pruner: BlockPruner, students: Mapping[TuningBl
         (symbol,) = block.symbols
         module = pruner.modules[symbol.module]
         size = mean_square(targets[module.exit], student.kept(module.exit))
-        errors = (float(found[student_loss(i)]) / size for found in (before, after))
+        error_before, error_after = (float(found[student_loss(i)]) / size for found in (before, after))
         default, assembled = accuracies(trainer, pruner, network_rates(pruner, block, sources), [students[block]])
         rate = max(float(np.max(r)) for r in (symbol.rate, *symbol.input_rates))
-        rows.append(BlockRow(module.name, rate, *errors, default, assembled))
+        rows.append(BlockRow(module.name, rate, error_before, error_after, default, assembled))
     return tuple(rows)
 
 

@@ -338,7 +338,7 @@ def mask(original: Network, left: Network, plan: list[Any]) -> onnx.ModelProto:
 def keep_sets(graph: onnx.GraphProto, plan: list[Any]) -> dict[str, np.ndarray]:
     """The filters that the plan keeps, by the results of the layers, which it names as their nodes in the pruned file
     are named."""
-    layers = {}
+    layers: dict[str, str] = {}
     for node in graph.node:
         if weight_operand(node):
             layers |= {node.output[0]: node.output[0], node.name: node.output[0]}
@@ -361,6 +361,7 @@ def kept_inputs(node: onnx.NodeProto, before: np.ndarray, after: np.ndarray, kee
     """
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     groups = attributes.get("group", 1)
+    left: np.ndarray
     if node.op_type == "ConvTranspose":  # [inputs, filters of a group, ...]
         inputs, group_filters = before.shape[0] // groups, before.shape[1]
         rows = before.reshape(groups, inputs, group_filters, -1).swapaxes(1, 2).reshape(-1, inputs, before[0, 0].size)

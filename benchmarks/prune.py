@@ -127,6 +127,8 @@ def randomized(network: torch.nn.Module) -> torch.nn.Module:
     torch.manual_seed(0)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             for tensor in (layer.weight.data, layer.running_var):
                 tensor.uniform_(0.5, 1.5)
             for tensor in (layer.bias.data, layer.running_mean):

@@ -132,6 +132,10 @@ def test_another_job_is_refused_and_the_same_one_trains_nothing_again(wootz, fin
     assert len(refused.err.splitlines()) == 1
     assert (finished_run / "result.json").read_bytes() == result
     monkeypatch.setenv("WOOTZ_STORE", str(finished_run.parent / "store"))
+    finished = wootz(*arguments)
+    assert (finished.code, "this run is finished" in finished.out) == (0, True), finished.err
+    assert (finished_run / "result.json").read_bytes() == result
+    (finished_run / "best.onnx").unlink()
     again = wootz(*arguments)
     assert again.code == 0, again.err
     assert "steps/s" not in again.out

@@ -18,12 +18,14 @@ from wootz.passes.training.joint_graph import group_memory
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
+from wootz.runtime.finished import finished_result
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
+from wootz.runtime.result import RunResult
 from wootz.runtime.run import run as run_job
-from wootz.runtime.run_directory import DAMAGED_EVENTS_FILE, EVENTS_FILE, LOG_FOLDER, open_run_directory
+from wootz.runtime.run_directory import DAMAGED_EVENTS_FILE, EVENTS_FILE, LOG_FOLDER, REPORT_FILE, open_run_directory
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
@@ -155,6 +157,10 @@ def _run(
         job = make_job(model, folder, options, team)
         check(job)
         directory.claim(inputs_of(job, Digests()))
+        if (known := finished_result(folder)) is not None:
+            console.print(f"{folder}: this run is finished; --fresh replaces it", highlight=False, soft_wrap=True)
+            _show(console, known, folder)
+            return
         job = replace(job, run=directory.id)
         damage = set_aside_if_damaged(folder / EVENTS_FILE, folder / DAMAGED_EVENTS_FILE)
         with EventLog(folder / EVENTS_FILE) as log, _watching(log, ConsoleProgress(console), job, team) as watch:
@@ -168,12 +174,17 @@ def _run(
             engine = Retrying(team.engine(partial(perform, site), folder / LOG_FOLDER), watch.tried_again)
             with store.using(job.title), engine:
                 result = run_job(workshop, engine, team.description, watch)
-            report = write_report(folder)
+            write_report(folder)
             if result.best is None:
                 watch.end("nothing found", nothing_found(result))
             else:
                 watch.end("found")
-    print_summary(console, result, folder, report)
+    _show(console, result, folder)
+
+
+def _show(console: Console, result: RunResult, folder: Path) -> None:
+    """Raises WootzError where a run found nothing."""
+    print_summary(console, result, folder, folder / REPORT_FILE)
     if result.best is None:
         raise WootzError(nothing_found(result))
 

@@ -1,0 +1,57 @@
+"""Which runs are finished, and which have to go on."""
+
+import pytest
+from msgspec.structs import replace
+
+from wootz.runtime.finished import finished_result
+from wootz.runtime.session import runtime_version
+
+
+@pytest.fixture
+def finished(tmp_path, run_result, whole_run, write_events):
+    result = run_result()
+    result = replace(result, environment=replace(result.environment, runtime=runtime_version()))
+    result.save(write_events(tmp_path, whole_run))
+    for name in ("report.html", "teacher.onnx", "best.onnx"):
+        (tmp_path / name).touch()
+    return result
+
+
+def test_a_run_that_came_to_its_end(tmp_path, finished):
+    assert finished_result(tmp_path) == finished
+
+
+@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "report.html", "teacher.onnx", "best.onnx"])
+def test_one_without_a_file_goes_on(tmp_path, finished, name):
+    (tmp_path / name).unlink()
+    assert finished_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["result.json", "events.jsonl"])
+def test_one_with_a_damaged_file_goes_on(tmp_path, finished, name):
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    assert finished_result(tmp_path) is None
+
+
+def test_one_that_was_begun_again_goes_on(tmp_path, finished, whole_run, started, write_events):
+    write_events(tmp_path, [*whole_run, started])
+    assert finished_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("outcome", ["failed", "interrupted"])
+def test_one_that_was_ended_in_between_goes_on(tmp_path, finished, whole_run, write_events, outcome):
+    write_events(tmp_path, [*whole_run[:-1], replace(whole_run[-1], outcome=outcome)])
+    assert finished_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("part", ["wootz", "runtime"])
+def test_one_of_another_version_is_looked_at_again(tmp_path, finished, part):
+    replace(finished, environment=replace(finished.environment, **{part: "0"})).save(tmp_path)
+    assert finished_result(tmp_path) is None
+
+
+def test_a_run_that_found_nothing_has_no_best_network(tmp_path, finished):
+    (tmp_path / "best.onnx").unlink()
+    nothing = replace(finished, best=None)
+    nothing.save(tmp_path)
+    assert finished_result(tmp_path) == nothing
