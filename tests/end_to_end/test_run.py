@@ -152,7 +152,8 @@ def test_another_objective_reuses_what_fits(wootz, finished_run, result, job_fil
     smallest = RunResult.load(tmp_path / "smallest")
     assert smallest.best.model_size == min(n.model_size for n in result.networks)
     assert (smallest.reuse.blocks, smallest.reuse.networks) == (len(result.blocks), 1)
-    assert "5 of 5 blocks, 1 of 1 networks known" in done.out
+    assert "5 of 5 blocks, 1 of 1 networks" in done.out
+    assert "[INFO]" not in done.out
 
 
 def without_times(folder):
