@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.caffe.solver import read_solver
@@ -52,7 +51,6 @@ from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.task import Finished
 from wootz.runtime.tasks.trainer import Trainer
-from wootz.tools.progress import ConsoleProgress
 
 VALIDATION_IMAGES = 200
 BEFORE, AFTER, FULL = "#D55E00", "#0072B2", "#444444"
@@ -102,7 +100,6 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
         target="onnx",
         device=Device(threads=threads),
         store=Store.open(out / "store"),
-        progress=ConsoleProgress(Console()),
     )
     teacher_solver = next(f for n in ("teacher", "solver") if (f := example / f"{n}.prototxt").is_file())
     trained = usable(trainer, trainer.fine_tune(model, read_solver(teacher_solver), "full network"))

@@ -30,12 +30,13 @@ def drive(
     engine: Engine[Order, Results],
     order_of: Callable[[Task, Mapping[Task, Results]], Order],
     watcher: Watcher,
+    on_results: Callable[[Mapping[Task, Results]], None] = lambda finished: None,
 ) -> dict[Task, Results]:
     """Does what `strategy` proposes until it proposes nothing more. `order_of` adds to a task what it
-    needs of those before.
+        needs of those before.
 
-    A task that raises, or whose worker is lost, counts as failed, and the rest goes on. Raises StorageError where it is
-    the disk that a task failed for.
+    `on_results` is told all results whenever there are new ones. A task that raises, or whose worker is lost, counts as
+    failed, and the rest goes on. Raises StorageError where it is the disk that a task failed for.
     """
     finished: dict[Task, Results] = {}
     under_way: dict[Task, Order] = {}
@@ -63,6 +64,7 @@ def drive(
                 case Raised(reason) | WorkerLost(reason):
                     finished[task] = _failed(task, reason)
                     watcher.failed(task, ended)
+        on_results(finished)
     for order in under_way.values():
         engine.cancel(order)
     while under_way:

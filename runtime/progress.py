@@ -1,4 +1,4 @@
-"""What a run tells while it works. The runtime calls it; `tools` shows it."""
+"""What a training tells while it goes on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from __future__ import annotations
 class Progress:
     """Says nothing; the base of those that do."""
 
-    def message(self, text: str) -> None:
-        """A line worth reading later."""
-
     def begin(self, title: str, total: int, display: int = 0) -> None:
-        """A stage of `total` steps starts; where lines are shown, one every `display` steps (0: none)."""
+        """A training of `total` steps starts; of each `display` steps one should be told, if that is not 0."""
 
-    def advance(self, done: int, note: str = "") -> None:
-        """`done` steps of the stage are done."""
+    def advance(self, done: int, loss: float) -> None:
+        """`done` steps are done; `loss` is the mean of the last ones."""
 
-    def end(self, note: str = "") -> None:
-        """The stage is over."""
+    def tested(self, done: int, accuracy: float) -> None:
+        """The accuracy on the validation split after `done` steps."""

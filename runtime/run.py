@@ -96,9 +96,18 @@ def _explore(
         (result,) = results
         return None if isinstance(result.outcome, Failed) else plan.measured(task.network, result.outcome)
 
+    def may_be_chosen(task: FineTune, results: Results) -> bool:
+        return meets(measured(task, results), job.objective, full.measured)
+
+    def tell_of_best(finished: Mapping[Task, Results]) -> None:
+        tried = {task: measured(task, finished[task]) for task in networks.values() if task in finished}
+        best = best_of(tried, job.objective, full.measured)
+        if best is not None and start == "block-trained":
+            watch.best(best.network, tried[best] or {})
+
     strategy = Enumeration(
         networks=tuple(networks.values()),
-        meets=lambda task, results: meets(measured(task, results), job.objective, full.measured),
+        meets=may_be_chosen,
         stops_at_first=not job.objective.metric.needs_training,
         blocks=tuple(dict.fromkeys(groups.values())),
         needs={
@@ -108,7 +117,7 @@ def _explore(
         rounds=engine.workers if job.static else 0,
     )
     with watch.phase("exploration" if start == "block-trained" else "baseline"):
-        finished = drive(strategy, engine, order_of, watch)
+        finished = drive(strategy, engine, order_of, watch, tell_of_best)
     decisive = strategy.decisive(finished)
     best = best_of({task: measured(task, finished[task]) for task in decisive}, job.objective, full.measured)
     return Explored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from wootz.runtime.events import (
     Phase,
     PhaseStarted,
     Planned,
+    Progress,
     RunEnded,
     RunStarted,
     TaskCancelled,
@@ -31,26 +33,23 @@ from wootz.runtime.executors.engine import Ended, Raised, WorkerLost
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
-from wootz.runtime.progress import Progress
 from wootz.runtime.result import PhaseSeconds
 from wootz.runtime.run_directory import LOG_FOLDER
 from wootz.runtime.store.process import Process
 from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, Task, TrainTeacher, curve_of
+from wootz.runtime.tasks.telling import read_step
 
 Outcome = Literal["found", "nothing found", "failed", "interrupted"]
 
 
 class Watch:
-    """Listens to a run: what happens goes into the event log, what the result needs of it is kept.
+    """Listens to a run: what happens goes into the event log, what the result needs of it is kept."""
 
-    `progress` shows what this process trains.
-    """
-
-    def __init__(self, log: EventLog, job: Job, progress: Progress):
-        self.progress = progress
+    def __init__(self, log: EventLog, job: Job):
         self._job = job
         self._log = log
         self._notes: list[str] = []
+        self._best: int | None = None
         self._begin = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._last_block_ended: float | None = None
@@ -100,7 +99,6 @@ class Watch:
 
     def message(self, text: str) -> None:
         self._log.emit(Note(text=text))
-        self.progress.message(text)
 
     def all_notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
@@ -128,6 +126,10 @@ class Watch:
             self.message(f"{known} of {wanted} tuning blocks are in the store.")
 
     def best(self, network: int, measured: Measurements) -> None:
+        """The best network so far."""
+        if self._best == network:
+            return
+        self._best = network
         self._log.emit(
             BestFound(
                 index=network,
@@ -136,6 +138,17 @@ class Watch:
                 accuracy=measured[Metric.ACCURACY],
             )
         )
+
+    def told(self, order: Order, text: str) -> None:
+        """By a worker, in the middle of a task."""
+        step = read_step(text)
+        if step is not None:
+            loss = step.loss if step.loss is not None and math.isfinite(step.loss) else None
+            self._log.emit(
+                Progress(
+                    task=self._id(order.task), worker=step.worker, step=step.step, loss=loss, accuracy=step.accuracy
+                )
+            )
 
     # What `drive` tells
 
@@ -163,6 +176,7 @@ class Watch:
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
                 accuracy=None if record is None else curve_of(record)[-1][1],
                 ended="all steps" if record is None else record["ended"],
+                steps_saved=0 if record is None else self._solver(task).max_iter - record["steps"],
                 reason=failures[0] if failures else None,
             )
         )
@@ -174,12 +188,11 @@ class Watch:
         """An attempt that was the last one."""
         self._log.emit(_failure(self._id(task), ended, again=False))
         self._log.emit(TaskEnded(task=self._id(task), worker=ended.worker, outcome="failed", reason=_reason(ended)))
-        self.message(f"{task}: {_reason(ended)} ({LOG_FOLDER}/worker-{ended.worker}.log has more)")
+        self.note(f"{task}: {_reason(ended)} (see {LOG_FOLDER}/worker-{ended.worker}.log)")
 
     def tried_again(self, ended: Ended[Order, Results]) -> None:
         """An attempt that is followed by another one."""
         self._log.emit(_failure(self._id(ended.task.task), ended, again=True))
-        self.message(f"{ended.task}: {_reason(ended)}; it is tried once more")
 
     def _solver(self, task: Task) -> Solver:
         match task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,19 @@ class Ticket:
     def to_be_killed(self) -> bool:
         return self._kill.exists() or not self.folder.exists()
 
+    def tell(self, text: str) -> None:
+        """What the worker says to whoever listens; it shows that it is alive, too."""
+        with contextlib.suppress(OSError), self._pulse.open("r+") as file:
+            file.write(text)
+            file.truncate()
+
+    def told(self) -> str:
+        """What the worker said last."""
+        try:
+            return self._pulse.read_text()
+        except (OSError, UnicodeDecodeError):
+            return ""
+
     def last_pulse(self) -> int:
         """The file's time, by the clock of whatever machine set it: only a change means something. 0 without a file."""
         try:
@@ -94,12 +108,14 @@ class Control:
     stop stores what it wants to keep, and raises `Stopped`.
     """
 
-    def __init__(self, place: Place, ticket: Ticket | None = None):
-        """Without a ticket nobody can stop the task: the process that would ask for it performs it."""
+    def __init__(self, place: Place, ticket: Ticket | None = None, listener: Callable[[str], None] | None = None):
+        """Without a ticket nobody can stop the task: the process that would ask for it performs it, and is told by the
+        `listener`."""
         self.place = place
         self._ticket = ticket
+        self._tell = listener if ticket is None else ticket.tell
         self._stops = False
-        self._looked = float("-inf")
+        self._looked = self._told = float("-inf")
 
     def should_stop(self) -> bool:
         now = time.monotonic()
@@ -111,3 +127,10 @@ class Control:
     def alive(self) -> None:
         """For work that can't be stopped halfway."""
         self.should_stop()
+
+    def tell(self, text: str, important: bool = False) -> None:
+        """A line for the process that drives, which hears one a second at most: the last one, as a rule."""
+        now = time.monotonic()
+        if self._tell is not None and (important or now - self._told >= INTERVAL):
+            self._told = now
+            self._tell(text)

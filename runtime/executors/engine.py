@@ -16,6 +16,14 @@ Work = Callable[[T, Control], R]
 """What workers do: picklable, so a function of a module, or a `functools.partial` of one."""
 
 
+Listener = Callable[[T, str], None]
+"""Is told, in the process that drives, what a task under way tells (`Control.tell`)."""
+
+
+def nobody(task: object, text: str) -> None:
+    """Listens to nothing."""
+
+
 @dataclass(frozen=True)
 class Returned(Generic[R]):
     """The task is done."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Generic, Self
 
 from wootz.runtime.executors.control import Ticket
-from wootz.runtime.executors.engine import Cancelled, Ended, R, Raised, Returned, T, Work, WorkerLost
+from wootz.runtime.executors.engine import Cancelled, Ended, Listener, R, Raised, Returned, T, Work, WorkerLost, nobody
 from wootz.runtime.executors.worker import Answer, Order, as_raised
 
 SILENCE_LIMIT = 1800.0
@@ -28,7 +28,7 @@ GRACE = 3.0
 LOOK = 1.0
 """Seconds between two looks at who is silent, gone or new."""
 
-LISTEN = 10.0
+LISTEN = 2.0
 """Seconds after a sign of life before the next one is looked for."""
 
 _CONTROL = "control-"
@@ -86,8 +86,16 @@ class FutureEngine(Generic[T, R]):
     """Performs `work` for tasks on the workers of `crew`; logs, and files for talking to workers, are in `folder`."""
 
     def __init__(
-        self, crew: Crew, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, grace: float = GRACE
+        self,
+        crew: Crew,
+        work: Work[T, R],
+        folder: Path,
+        silence_limit: float = SILENCE_LIMIT,
+        listener: Listener[T] = nobody,
+        grace: float = GRACE,
     ):
+        """`listener` is told what tasks tell, while `wait` waits."""
+        self._listener = listener
         self._crew, self._work, self._folder = crew, work, folder.absolute()
         self._silence_limit, self._grace = silence_limit, grace
         self._under_way: dict[int, _Underway[T]] = {}
@@ -201,6 +209,8 @@ class FutureEngine(Generic[T, R]):
         pulse = under_way.ticket.last_pulse()
         if pulse != under_way.pulse:
             under_way.pulse, under_way.heard = pulse, self.now()
+            if text := under_way.ticket.told():
+                self._listener(under_way.task, text)
             return ""
         return f"it was silent for {silent:.0f} s" if silent > self._silence_limit else ""
 

@@ -11,7 +11,7 @@ from typing import Protocol
 from wootz.passes.errors import WootzError
 from wootz.runtime.executors.control import Place
 from wootz.runtime.executors.dask import DaskWorkers, dask_workers
-from wootz.runtime.executors.engine import Engine, R, T, Work
+from wootz.runtime.executors.engine import Engine, Listener, R, T, Work, nobody
 from wootz.runtime.executors.future_engine import SILENCE_LIMIT, FutureEngine
 from wootz.runtime.executors.local_processes import LocalProcesses
 from wootz.runtime.executors.mpi import Ranks, ranks, started_by_mpi
@@ -35,10 +35,12 @@ class Team(Protocol):
     def description(self) -> str:
         """For the user: "4 processes of 2 threads"."""
 
-    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
+    def engine(
+        self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
+    ) -> Engine[T, R]:
         """An engine that performs `work`, to be entered. Logs are written into `folder`, which all workers see.
 
-        A worker without a sign of life for `silence_limit` seconds is given up.
+        A worker without a sign of life for `silence_limit` seconds is given up. `listener` is told what tasks tell.
         """
 
 
@@ -81,8 +83,10 @@ class _Alone:
     def description(self) -> str:
         return f"this process, {_threads(self.place.threads)}"
 
-    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
-        return ThisProcess(self.place, work, folder)
+    def engine(
+        self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
+    ) -> Engine[T, R]:
+        return ThisProcess(self.place, work, folder, listener)
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,10 @@ class _LocalTeam:
     def description(self) -> str:
         return f"{_counted(self.workers, 'process')} of {_threads(self.places[0].threads)}"
 
-    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
-        return FutureEngine(LocalProcesses(self.places), work, folder, silence_limit)
+    def engine(
+        self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
+    ) -> Engine[T, R]:
+        return FutureEngine(LocalProcesses(self.places), work, folder, silence_limit, listener)
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,10 @@ class _MpiTeam:
     def description(self) -> str:
         return f"{_counted(self.workers, 'process')} of MPI"
 
-    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
-        return FutureEngine(self.crew, work, folder, silence_limit)
+    def engine(
+        self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
+    ) -> Engine[T, R]:
+        return FutureEngine(self.crew, work, folder, silence_limit, listener)
 
 
 @dataclass(frozen=True)
@@ -141,8 +149,10 @@ class _DaskTeam:
     def description(self) -> str:
         return f"{_counted(self.workers, 'worker')} of Dask"
 
-    def engine(self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT) -> Engine[T, R]:
-        return FutureEngine(self.crew, work, folder, silence_limit)
+    def engine(
+        self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
+    ) -> Engine[T, R]:
+        return FutureEngine(self.crew, work, folder, silence_limit, listener)
 
 
 def _counted(count: int, thing: str) -> str:

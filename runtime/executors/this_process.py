@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import pickle
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self
 
 from wootz.runtime.executors.control import Place
-from wootz.runtime.executors.engine import Cancelled, Ended, R, T, Work
+from wootz.runtime.executors.engine import Cancelled, Ended, Listener, R, T, Work, nobody
 from wootz.runtime.executors.worker import Order, fulfil
 
 
 class ThisProcess(Generic[T, R]):
     """One task at a time, performed by `wait`, which therefore takes as long as that, whatever its timeout."""
 
-    def __init__(self, place: Place, work: Work[T, R], folder: Path):
-        self._place, self._work, self._folder = place, work, folder
+    def __init__(self, place: Place, work: Work[T, R], folder: Path, listener: Listener[T] = nobody):
+        """`listener` is told what tasks tell."""
+        self._place, self._work, self._folder, self._listener = place, work, folder, listener
         self._started: list[tuple[T, float]] = []
         self._cancelled: set[T] = set()
         self._opened = 0.0
@@ -52,5 +54,5 @@ class ThisProcess(Generic[T, R]):
             self._cancelled.remove(task)
             return [Ended(task, 0, start, self.now(), Cancelled())]
         order = pickle.dumps(Order(self._work, task))
-        answer = fulfil(order, self._place, None, self._folder, whole_output=False)
+        answer = fulfil(order, self._place, None, self._folder, False, partial(self._listener, task))
         return [Ended(task, 0, start, self.now(), answer.how)]

@@ -9,7 +9,7 @@ import pickle
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -42,13 +42,20 @@ def log_file(folder: Path, worker: int) -> Path:
     return folder / f"worker-{worker}.log"
 
 
-def fulfil(order: bytes, place: Place, ticket: Ticket | None, logs: Path, whole_output: bool) -> Answer:
+def fulfil(
+    order: bytes,
+    place: Place,
+    ticket: Ticket | None,
+    logs: Path,
+    whole_output: bool,
+    listener: Callable[[str], None] | None = None,
+) -> Answer:
     """Performs a pickled `Order`. With `whole_output` all that the process writes meanwhile goes to the log, too."""
     if ticket is not None and not ticket.is_open():
         unseen = WootzError(f"{logs} is not seen by a worker on {place.host}: all workers share the run's file system")
         return Answer(place.worker, as_raised(unseen))
     with _logging_to(log_file(logs, place.worker), whole_output):
-        return Answer(place.worker, _performed(order, Control(place, ticket)))
+        return Answer(place.worker, _performed(order, Control(place, ticket, listener)))
 
 
 def _performed(order: bytes, control: Control) -> Returned[Any] | Raised | Cancelled:

@@ -111,7 +111,6 @@ class Trainer:
         recipe = self._network_recipe(program.digest, solver, end)
         found = self._known_network(recipe, solver, end)
         if found is not None:
-            self.progress.message(f"{title}: taken from the store")
             return found
         check()
         training = _NetworkTraining(self, model, program, solver, title, end, recipe.key, snapshots)
@@ -407,12 +406,12 @@ class _TrainingRun:
 
         def on_step(done: int, losses: np.ndarray) -> None:
             recent.append(float(np.nanmean(losses)))
-            progress.advance(done, f"loss {np.mean(recent):.4f}")
+            progress.advance(done, float(np.mean(recent)))
             if self.snapshots is not None and self.solver.snapshot and done % self.solver.snapshot == 0:
                 self._save_snapshot(self.snapshots, done)
 
         progress.begin(self.title, self.solver.max_iter, self.solver.display)
-        history = train(
+        return train(
             self.steps,
             self.solver,
             on_step=on_step,
@@ -421,8 +420,6 @@ class _TrainingRun:
             on_look=self._look,
             begun=begun or self.begun,
         )
-        progress.end(f"{history.steps / max(history.seconds, 1e-9):.1f} steps/s")
-        return history
 
     def _look(self, history: History) -> None:
         stop = self.trainer.should_stop()
@@ -508,6 +505,7 @@ class _NetworkTraining:
 
     def _ends(self, curve: Curve) -> str:
         """Why the training is over after a test: a bound that some of the images meet has to be met by all."""
+        self.trainer.progress.tested(*curve[-1])
         if self.end is None:
             return ""
         if self.end.met(curve[-1][1]) and (not _tested_images(self.solver) or self.end.met(self._validate())):

@@ -24,12 +24,12 @@ from wootz.runtime.batches import ordered_batches
 from wootz.runtime.dataset import Split
 from wootz.runtime.executors.control import Control
 from wootz.runtime.job import Job
-from wootz.runtime.progress import Progress
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import EarlyEnd, early_end
 from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, TrainTeacher
+from wootz.runtime.tasks.telling import Telling
 from wootz.runtime.tasks.trainer import Trainer
 
 LONGEST_PRINTED = 100
@@ -41,7 +41,7 @@ CRITERION_IMAGES = 128
 class Workshop:
     """Performs the tasks of one job. What it trains goes into the store, and what tasks need comes from there."""
 
-    def __init__(self, job: Job, store: Store, progress: Progress | None = None):
+    def __init__(self, job: Job, store: Store):
         self.job = job
         self.network = Model.from_proto(job.network.to_proto())  # the same in all processes
         separate_merged_parameters(self.network.graph)
@@ -53,7 +53,6 @@ class Workshop:
             target=job.target,
             device=job.device,
             store=store,
-            progress=progress or Progress(),
             data_on_device=job.data_on_device,
             precision=job.precision,
             run=job.run,
@@ -67,7 +66,7 @@ class Workshop:
         """Does what the order's task says, or finds it in the store. Raises WootzError for what can't be done, and
         Stopped when `control` says so."""
         job, task = self.job, order.task
-        trainer = replace(self.trainer, should_stop=control.should_stop)
+        trainer = replace(self.trainer, should_stop=control.should_stop, progress=Telling(control))
         match task:
             case TrainTeacher():
                 return (trainer.fine_tune(self.network, job.teacher_solver, str(task), snapshots=self._snapshots),)

@@ -24,7 +24,6 @@ from wootz.runtime.events import EventLog
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.job import Job
-from wootz.runtime.progress import Progress
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
@@ -89,7 +88,7 @@ def finished(job: Job) -> RunResult:
     provide(site, workshop)
     this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
     with this_process as engine, EventLog(job.out / "events.jsonl") as log:
-        return run(workshop, engine, "this process", Watch(log, job, Progress()))
+        return run(workshop, engine, "this process", Watch(log, job))
 
 
 def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):

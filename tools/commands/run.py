@@ -21,7 +21,6 @@ from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.finished import finished_result
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.plan import plan_run, rehearse
-from wootz.runtime.progress import Progress
 from wootz.runtime.report import write_report
 from wootz.runtime.result import RunResult
 from wootz.runtime.run import run as run_job
@@ -35,7 +34,7 @@ from wootz.tools.commands.blocks import show as show_survey
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
 from wootz.tools.models import size_option
-from wootz.tools.progress import ConsoleProgress
+from wootz.tools.run_display import RunDisplay
 from wootz.tools.summary import nothing_found, print_summary
 
 
@@ -163,15 +162,18 @@ def _run(
             return
         job = replace(job, run=directory.id)
         damage = set_aside_if_damaged(folder / EVENTS_FILE, folder / DAMAGED_EVENTS_FILE)
-        with EventLog(folder / EVENTS_FILE) as log, _watching(log, ConsoleProgress(console), job, team) as watch:
+        display = RunDisplay(console)
+        log = EventLog(folder / EVENTS_FILE, [display])
+        with display, log, _watching(log, job, team) as watch:
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             store = open_store(watch.message)
             site = Site(folder, store.folder, store.limit)
-            workshop = Workshop(job, store, watch.progress)
+            workshop = Workshop(job, store)
             site.put(job)
             provide(site, workshop)
-            engine = Retrying(team.engine(partial(perform, site), folder / LOG_FOLDER), watch.tried_again)
+            workers = team.engine(partial(perform, site), folder / LOG_FOLDER, listener=watch.told)
+            engine = Retrying(workers, watch.tried_again)
             with store.using(job.title), engine:
                 result = run_job(workshop, engine, team.description, watch)
             write_report(folder)
@@ -213,9 +215,9 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]
 
 
 @contextmanager
-def _watching(log: EventLog, progress: Progress, job: Job, team: Team) -> Iterator[Watch]:
+def _watching(log: EventLog, job: Job, team: Team) -> Iterator[Watch]:
     """The watch of a run, which is told of an early end; where the disk is full, what led to that matters more."""
-    watch = Watch(log, job, progress)
+    watch = Watch(log, job)
     watch.begin(team.description, team.workers)
     try:
         yield watch
