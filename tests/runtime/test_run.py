@@ -125,7 +125,7 @@ def test_a_store_that_is_too_small_forgets_nothing_that_the_run_needs(job):
     site.put(job)
     this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
     with store.using("a run"), this_process as engine, EventLog(job.out / "events.jsonl") as log:
-        found = run(Workshop(job, store), engine, "this process", Watch(log, job, Progress()))
+        found = run(Workshop(job, store), engine, "this process", Watch(log, job))
         assert (found.reuse.teacher, found.reuse.blocks, found.reuse.networks) == (False, 0, 0)
         kept = [holding.entry.what for holding in holdings(store)]
         assert sum(what.startswith("block-trained network") for what in kept) == len(found.block_trained.trained) == 4
