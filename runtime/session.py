@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,10 @@ from wootz.passes.ir.model import OPSET, Constant, Graph, Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
 from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.training.legalize import with_lowerings
+from wootz.passes.training.lowerings.sums import PRODUCTS
 from wootz.passes.training.symmetric_pads import SymmetricPads, pads_may_differ
+from wootz.passes.training.thread_dependence import nodes_depending_on_threads
 from wootz.runtime.machine import gpu_memory
 
 
@@ -91,10 +95,22 @@ class Device:
 
     @property
     def numerics(self) -> str:
-        """What of it is in the keys of stored results: the kind of kernels. Captured graphs change nothing. Another
-        number of threads takes sums in another order, which after some steps shows: it is left out, so that a run can
-        be continued on another machine."""
-        return f"{self.kind}, tf32" if self.kind == "cuda" and self.tf32 else self.kind
+        """What of it, of the machine and of ONNX Runtime rounds results otherwise: the provider, TF32, the version and
+        build, and on the CPU how many channels lie side by side and whether products and sums are fused, which follow
+        from its vector instructions. Captured graphs change nothing, and threads what `order_of_sums` says.
+        """
+        if self.kind == "cuda":
+            return ", ".join(["cuda", *(["tf32"] if self.tf32 else []), runtime_version()])
+        rounding = "fused" if _fuses_products() else "rounded"
+        return f"cpu {platform.machine()}, blocks of {channel_block()}, products {rounding}, {runtime_version()}"
+
+    def order_of_sums(self, graph: Model, batch_size: int) -> str:
+        """The number of threads, where the training graph gives other bits on so many than on one; else empty."""
+        threads = self.threads or available_threads()
+        if self.kind != "cpu" or threads == 1:
+            return ""
+        depending = nodes_depending_on_threads(graph, threads, batch_size, channel_block())
+        return f"{threads} threads" if depending else ""
 
 
 CPU = Device()
@@ -131,8 +147,9 @@ def available_threads() -> int:
 
 
 def runtime_version() -> str:
-    """ONNX Runtime's version and build, as it belongs into the key of a stored result."""
-    return f"onnxruntime {onnxruntime.__version__}"
+    """ONNX Runtime's version and the commit that it was built from, as they belong into the key of a stored result."""
+    commit = re.search(r"git-commit-id=(\w+)", onnxruntime.get_build_info())
+    return f"onnxruntime {onnxruntime.__version__}{f' ({commit[1]})' if commit else ''}"
 
 
 def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU, opset: int = OPSET) -> Arrays:
@@ -292,6 +309,8 @@ class WeightedSession:
 
     def __init__(self, model: Model, names: Iterable[str], device: Device = CPU):
         program, initial = without_initial_values(_with_inputs(model, set(names)), list(names))
+        if device.kind == "cpu":
+            program = with_lowerings(program, PRODUCTS)
         self._session = _open(program, device)
         self._names = list(initial)
         self._device = device
@@ -310,6 +329,8 @@ class WeightedSession:
             self._binding.bind_ortvalue_input(name, value)
 
     def run(self, data: np.ndarray) -> np.ndarray:
+        if len(data) == 1 and self._device.kind == "cpu":  # the products of one image would be divided over the threads
+            return self.run(np.repeat(data, 2, axis=0))[:1]
         self._binding.bind_cpu_input(self._input, np.ascontiguousarray(data))
         self._binding.bind_output(self._output)
         with _reported():
@@ -418,6 +439,17 @@ def _check_average_pools(graph: Graph) -> None:
                 f"AveragePool node {node.name!r}: ONNX Runtime {onnxruntime.__version__} computes it wrong on CUDA; "
                 f"install onnxruntime-gpu 1.31 or newer, or run on the CPU"
             )
+
+
+@functools.cache
+def _fuses_products() -> bool:
+    """Whether this machine's kernel for products of matrices adds a product before it is rounded."""
+    product = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[2,2] a, float[2,2] b) => (float[2,2] y) { y = MatMul(a, b) }""")
+    factor = 1 + 2.0**-12
+    a = np.tile(np.array([-(1 + 2.0**-11), factor], np.float32), (2, 1))
+    b = np.tile(np.array([[1], [factor]], np.float32), 2)
+    return bool(evaluate(product, {"a": a, "b": b}, Device(threads=1))["y"].all())
 
 
 @functools.cache

@@ -59,6 +59,16 @@ class Legalize(Pass):
         return PassResult(result, any(counts.values()), counts)
 
 
+def with_lowerings(model: Model, lowerings: Mapping[str, Lowering]) -> Model:
+    """`model` with the nodes that have one in the place of what their lowering gives."""
+    if not any(node.op in lowerings for node in model.graph.nodes):
+        return model
+    result = model.copy()
+    annotate_shapes(result.graph)
+    _replace_calls(result.graph, lowerings)
+    return result
+
+
 def _replace_calls(graph: Graph, lowerings: Mapping[str, Lowering]) -> int:
     functions = {f.name: f for f in graph.functions if f.domain == DOMAIN}
     builder = Builder(graph)

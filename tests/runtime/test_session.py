@@ -104,6 +104,14 @@ def test_what_changes_results_belongs_into_their_keys():
     assert len({d.numerics for d in (Device("cpu"), Device("cuda"), Device("cuda", tf32=True))}) == 3
 
 
+@pytest.mark.parametrize("name", ["runtime_version", "channel_block", "_fuses_products"])
+def test_another_build_or_processor_has_other_numerics(monkeypatch, name):
+    before = Device("cpu").numerics
+    others = {"runtime_version": "?", "channel_block": 3, "_fuses_products": not session_module._fuses_products()}
+    monkeypatch.setattr(session_module, name, lambda: others[name])
+    assert Device("cpu").numerics != before
+
+
 def test_a_cuda_graph_would_repeat_random_numbers():
     graph = build_training_graph(parse_text(DROPOUT), Solver())
     with pytest.raises(WootzError, match=r"Dropout node 'drop' draws random numbers.*without --cuda-graphs"):

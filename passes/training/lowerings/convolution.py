@@ -16,6 +16,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings.convolution_shape import Convolution
+from wootz.passes.training.lowerings.sums import channel_sum, outer_product
 
 WIDEST_SHIFT = 32
 """Up to as many columns, a product with a constant shifts a row on all threads for less than Pad does on one."""
@@ -103,13 +104,12 @@ def _one_product(x: Expression, dy: Expression, conv: Convolution, fold: bool) -
 def _outer_products(left: Expression, right: Expression, rows: int, columns: int, fold: bool) -> Expression:
     """Σ over batch and positions of left[row] · right[column], [rows, columns].
 
-    Without `fold` the operands hold [N, rows, …], with it [rows, N, …]. A product packs its right operand, which
-    therefore is the smaller one.
+    Without `fold` the operands hold [N, rows, …], with it [rows, N, …].
     """
+    if fold:
+        return outer_product(left.reshape([rows, -1]), right.reshape([columns, -1]), rows, columns)
     if rows < columns:
         return _outer_products(right, left, columns, rows, fold).transpose(1, 0)
-    if fold:
-        return left.reshape([rows, -1]).op("Gemm", right.reshape([columns, -1]), transB=1)
     products = left.reshape([0, rows, -1]) @ right.reshape([0, columns, -1]).transpose(0, 2, 1)
     return products.sum([0], keepdims=False)
 
@@ -134,7 +134,7 @@ def _grouped(x: Expression, dy: Expression, conv: Convolution) -> Expression:
 
 def _depthwise(x: Expression, dy: Expression, conv: Convolution) -> Expression:
     """A product and a sum a tap."""
-    taps = [(d * s).sum([0, 2, 3], keepdims=False).reshape([-1, 1]) for d, s in _tap_operands(x, dy, conv)]
+    taps = [channel_sum(d * s, [0, 2, 3]).reshape([-1, 1]) for d, s in _tap_operands(x, dy, conv)]
     return concat(taps, axis=1).reshape([conv.filters, 1, *conv.kernel])
 
 

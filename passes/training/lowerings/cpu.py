@@ -24,6 +24,7 @@ from wootz.passes.training.lowerings.convolution import (
 )
 from wootz.passes.training.lowerings.convolution_shape import Convolution
 from wootz.passes.training.lowerings.scatter import max_pool_grad as scattered_max_pool_grad
+from wootz.passes.training.lowerings.sums import channel_sum, product, reduction, square_root
 
 LARGEST_FLOAT = float(np.finfo(np.float32).max)
 LONG_ROW = 784
@@ -48,7 +49,7 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
     dy, x, scale, mean, variance = (Expression.of(t, builder) for t in call.inputs)
     epsilon, axes = call.attrs["epsilon"], call.attrs["axes"]
     deviation = (variance + epsilon).op("Sqrt")
-    dbias = dy.sum(axes, keepdims=False)
+    dbias = channel_sum(dy, axes)
     dscale = (_channel_products(dy, x, axes) - mean * dbias) / deviation
     gain = scale / (deviation * _negative_count(dy, x, scale))
     pixels = _pixels(x)
@@ -71,9 +72,10 @@ def _channel_products(dy: Expression, x: Expression, axes: list[int]) -> Express
     what is to be summed; for short ones, their number costs more."""
     pixels = _pixels(x)
     if pixels is None or pixels < LONG_ROW:
-        return (dy * x).sum(axes, keepdims=False)
+        return channel_sum(dy * x, axes)
     row = [0, 0, 1, pixels]
-    return (dy.reshape(row) @ x.reshape(row).transpose(0, 1, 3, 2)).sum([0, 2, 3], keepdims=False)
+    products = dy.reshape(row) @ x.reshape(row).transpose(0, 1, 3, 2)
+    return channel_sum(products, [0, 2, 3])
 
 
 def _negative_count(dy: Expression, x: Expression, scale: Expression) -> Expression:
@@ -126,6 +128,11 @@ CPU: dict[str, Lowering] = {
     "Conv": convolution,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
+    "Gemm": product,
+    "MatMul": product,
     "MaxPoolGrad": max_pool_grad,
+    "ReduceMean": reduction,
+    "ReduceSum": reduction,
     "ReluGrad": relu_grad,
+    "Sqrt": square_root,
 }

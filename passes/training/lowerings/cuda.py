@@ -9,37 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Node, Tensor
+from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cuda_convolution import conv_input_grad, conv_weight_grad
 from wootz.passes.training.lowerings.cuda_normalization import batch_normalization, batch_normalization_grad
 from wootz.passes.training.lowerings.scatter import max_pool_grad
+from wootz.passes.training.lowerings.sums import reduction
 
 
 def relu_grad(call: Node, builder: Builder) -> list[Tensor]:
     """dy where y > 0: eight bytes an element in float16, where a product with a mask takes twelve."""
     dy, y = (Expression.of(t, builder) for t in call.inputs)
     return [dy.where(y.greater(0.0)).tensor]
-
-
-def reduction(node: Node, builder: Builder) -> list[Tensor] | None:
-    """A sum or mean over batch and space in two steps: first the last axes, then the first ones.
-
-    ONNX Runtime has kernels of its own for each; for both together it takes cuDNN's, which is far slower.
-    """
-    data = Expression.of(node.inputs[0], builder)
-    axes = node.inputs[1] if len(node.inputs) > 1 else None
-    if not isinstance(axes, Constant) or node.inputs[0].shape is None:
-        return None
-    reduced = sorted(int(a) % data.rank for a in axes.values)
-    first = [a for i, a in enumerate(reduced) if a == i]
-    last = reduced[len(first) :]
-    if not first or not last or last != list(range(last[0], data.rank)):
-        return None
-    keepdims = node.attrs.get("keepdims", 1)
-    inner = data.op(node.op, data.integers(last), keepdims=keepdims)
-    return [inner.op(node.op, data.integers(first), keepdims=keepdims).tensor]
 
 
 def softmax_cross_entropy(node: Node, builder: Builder) -> list[Tensor] | None:
