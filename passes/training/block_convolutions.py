@@ -48,7 +48,7 @@ class BlockConvolutions(Pass):
        becomes ReorderInput, Conv and ReorderOutput of domain `com.microsoft.nchwc`. Data that several read is reordered
        once; few channels are read as they are.
     2. It stays where its weights are constant, with `auto_pad`, of one tap, of few products, or where blocks would be
-       mostly padding.
+       mostly padding: more of it is taken where the usual layout's order of sums depends on the number of threads.
 
     Refuses another size of blocks than 8 and 16. The outputs are the same on processors with blocks of that size:
     sessions on CPUs know it, and run this pass by themselves; a model with it is for this machine alone.

@@ -32,7 +32,7 @@ TARGETS: Mapping[str, Mapping[str, Lowering]] = {"onnx": CPU, "onnx-cuda": CUDA,
 class Legalize(Pass):
     """Replaces each call of a gradient function by a formulation chosen for `target`, or by the function's body.
 
-    1. `onnx`: standard operators only, formulations for CPUs.
+    1. `onnx`: standard operators only, formulations for CPUs whose results don't depend on the number of threads.
     2. `onnx-cuda`: standard operators that the CUDA provider has kernels for; BatchNormalization in training mode and
        the cross-entropy decomposed, reductions over batch and space in two steps.
     3. `ort-training`: the fused gradient kernels of onnxruntime-training (domain com.microsoft).

@@ -9,7 +9,7 @@ What it divides over the threads (release 1.19: sgemm.cpp and convolve.cpp of ML
 - A sum over batch and space is taken channel by channel if there are as many channels as threads.
 - Square roots of float32 are taken by fours, and one by one, rounded otherwise, where a thread's part ends.
 
-`wootz.passes.analysis.thread_dependence` says which nodes are left.
+`wootz.passes.training.thread_dependence` says which nodes are left.
 """
 
 from __future__ import annotations
