@@ -74,6 +74,11 @@ def job_of(arguments: Sequence[str], out: Path) -> Job:
         return make_job(options["model"], out, options, team)
 
 
+def site_in(folder: Path, store_name: str = "store") -> Site:
+    store = Store.open(folder / store_name)
+    return Site(folder, store.folder, store.limit)
+
+
 # Two workers, and two independent processes
 
 
@@ -109,7 +114,7 @@ def fine_tune(engine: Engine[Order, Results], networks: Sequence[int], watch: Wa
 
 def two_workers(folder: Path) -> tuple[float, float]:
     """Seconds for all tasks, and those of a task beside its training."""
-    site, watch = Site(folder, folder / "store"), Watch()
+    site, watch = site_in(folder), Watch()
     with gathered(workers=2, threads=1) as team:
         assert team is not None
         with team.engine(partial(perform, site), folder / "logs") as engine:
@@ -153,7 +158,7 @@ def two_processes(folder: Path) -> float:
 
 def alone(folder: Path, half: int) -> None:
     """One of the two processes: is warm, waits for a line, and tells how long its tasks took."""
-    site = Site(folder, folder / f"store-{half}")
+    site = site_in(folder, f"store-{half}")
     with gathered(threads=1) as team:
         assert team is not None
         with team.engine(partial(perform, site), folder / "logs") as engine:
@@ -168,7 +173,7 @@ def measure_workers(rounds: int) -> dict[str, float]:
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            Site(folder, folder / "store").put(digits_job(folder))
+            site_in(folder).put(digits_job(folder))
             apart = two_processes(folder)
             digest = digest_seconds(folder)
             together, overhead = two_workers(folder)
