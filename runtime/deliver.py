@@ -7,11 +7,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import onnx
 
-from wootz.passes.ir.files import save
+from wootz.passes.ir.files import save, write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import TuningBlock
@@ -39,8 +41,9 @@ from wootz.runtime.result import (
     block_symbols,
     objective_result,
 )
-from wootz.runtime.run_directory import BEST_FILE, TEACHER_FILE
+from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, TEACHER_FILE
 from wootz.runtime.session import runtime_version
+from wootz.runtime.strategies.enumeration import assignment
 from wootz.runtime.strategies.selection import Candidate, violated
 from wootz.runtime.tasks.task import Finished, Order, Start, curve_of
 from wootz.runtime.tasks.workshop import Workshop
@@ -119,6 +122,12 @@ def write_model(job: Job, model: Model, name: str) -> None:
     verify(model)
     onnx.checker.check_model(model.to_proto(), full_check=True)
     save(model, job.out / name)
+
+
+def write_assignment(folder: Path, networks: Sequence[int], workers: int) -> None:
+    """The file that says which process gets which networks, by their positions in the subspace: a list a process."""
+    content = msgspec.json.encode(assignment(networks, workers))
+    write_atomically(folder / ASSIGNMENT_FILE, msgspec.json.format(content, indent=1) + b"\n")
 
 
 def _best_network(workshop: Workshop, plan: RunPlan, explored: Explored, file: str | None) -> tuple[Model, BestNetwork]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements
 from wootz.passes.training.parameters import placeholder_notes
-from wootz.runtime.deliver import Explored, deliver
+from wootz.runtime.deliver import Explored, deliver, write_assignment
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
 from wootz.runtime.job import check
@@ -36,6 +36,8 @@ def run(workshop: Workshop, engine: Engine[Order, Results], team: str, watch: Wa
             watch.note(f"{note[:1].upper()}{note[1:]}.")
         plan = plan_run(workshop, engine.workers)
         watch.planned(plan, rehearse(workshop, plan))
+        if job.static:
+            write_assignment(job.out, [candidate.index for candidate in plan.order], engine.workers)
     with watch.phase("teacher"):
         teacher = _prepare_teacher(workshop, plan, engine, watch)
     full = teacher.full

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from wootz.runtime.tasks.task import Results, Task
 
 T = TypeVar("T", bound=Task)
+N = TypeVar("N")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Enumeration(Generic[T]):
             return len(self.networks)
         met = (i + 1 for i, task in enumerate(self.networks) if task in finished and self.meets(task, finished[task]))
         return next(met, len(self.networks))
+
+
+def assignment(networks: Sequence[N], workers: int) -> tuple[tuple[N, ...], ...]:
+    """For each of so many processes its networks: process i has i, i + p, i + 2p, … (paper, section 6.2)."""
+    return tuple(tuple(networks[worker::workers]) for worker in range(workers))
 
 
 def _round_up(count: int, multiple: int) -> int:

@@ -116,6 +116,10 @@ def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_file
     assert done.code == 0, done.err
     two = RunResult.load(tmp_path / "two")
     assert two.environment.workers == 2
+    assigned = tmp_path / "two" / "assignment.json"
+    assert assigned.exists() == (kind == "static")
+    if kind == "static":
+        assert json.loads(assigned.read_text()) == [[n.index for n in two.networks[i::2]] for i in range(2)]
     for one, other in ((result.block_trained, two.block_trained), (result.baseline, two.baseline)):
         assert other.best == one.best
         assert [(n.index, n.curve) for n in other.trained] == [(n.index, n.curve) for n in one.trained]

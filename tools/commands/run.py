@@ -20,6 +20,7 @@ from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.finished import finished_result
 from wootz.runtime.job import Job, check, inputs_of
+from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.report import write_report
 from wootz.runtime.result import RunResult
@@ -131,7 +132,7 @@ def run(
     """
     folder = (Path(out) if out else Path("runs") / run_name(model)).absolute()
     try:
-        with gathered(workers, executor or "", options["threads"]) as team:
+        with gathered(workers, executor or "", options["threads"], gpu_count()) as team:
             if team is None:  # a process that mpiexec started, which has served the first one
                 return
             open_store = partial(Store.open, store_folder, store_limit)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.runtime.strategies.enumeration import Enumeration
+from wootz.runtime.strategies.enumeration import Enumeration, assignment
 from wootz.runtime.tasks.task import FineTune, Finished, PretrainBlocks, Results, Task
 
 DONE: Results = (Finished("", {}),)
@@ -107,3 +107,8 @@ def test_workers_and_durations_change_nothing_that_the_choice_rests_on(
 def test_networks_and_blocks_share_the_workers_unless_in_rounds(workers):
     strategy = enumeration(set(), 4, blocks=2, rounds=workers)
     assert strategy.propose({strategy.blocks[0]: DONE}) == (strategy.blocks[1],)
+
+
+def test_the_static_assignment_deals_networks_out():
+    assert assignment([7, 3, 5, 1, 0], 2) == ((7, 5, 0), (3, 1))
+    assert assignment([7], 3) == ((7,), (), ())
