@@ -104,10 +104,15 @@ class Device:
         rounding = "fused" if _fuses_products() else "rounded"
         return f"cpu {platform.machine()}, blocks of {channel_block()}, products {rounding}, {runtime_version()}"
 
+    @property
+    def numerics_threads(self) -> int:
+        """The number of threads that may divide sums: on a GPU 1."""
+        return (self.threads or available_threads()) if self.kind == "cpu" else 1
+
     def order_of_sums(self, graph: Model, batch_size: int) -> str:
         """The number of threads, where the training graph gives other bits on so many than on one; else empty."""
-        threads = self.threads or available_threads()
-        if self.kind != "cpu" or threads == 1:
+        threads = self.numerics_threads
+        if threads == 1:
             return ""
         depending = nodes_depending_on_threads(graph, threads, batch_size, channel_block())
         return f"{threads} threads" if depending else ""

@@ -11,6 +11,7 @@ from importlib.resources.abc import Traversable
 
 from wootz.passes.ir.model import Model
 from wootz.runtime.outcome import Trained
+from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.recipe import Digests, digest
 
@@ -38,12 +39,23 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        key = digest(*(part.encode() for part in (*self.sources, compiler_digest())))
+        return self._remembered("program", lambda: self.digests.program(self.graph))
+
+    def order_of_sums(self, device: Device, batch_size: int) -> str:
+        """What `Device.order_of_sums` says of the graph."""
+        threads = device.numerics_threads
+        if threads == 1:
+            return ""
+        place = f"order of sums on {device.numerics}, {threads} threads, batches of {batch_size}"
+        return self._remembered(place, lambda: device.order_of_sums(self.graph, batch_size))
+
+    def _remembered(self, name: str, find: Callable[[], str]) -> str:
+        key = digest(*(part.encode() for part in (name, *self.sources, compiler_digest())))
         known = self.store.get_record(key)
-        if known is not None and isinstance(known.get("program"), str):
-            return str(known["program"])
-        found = self.digests.program(self.graph)
-        self.store.put(key, Trained({}, {"program": found}), what=f"digest of {self.what}", seconds=0.0)
+        if known is not None and isinstance(known.get(name), str):
+            return str(known[name])
+        found = find()
+        self.store.put(key, Trained({}, {name: found}), what=f"{name} of {self.what}", seconds=0.0)
         return found
 
 

@@ -108,7 +108,7 @@ class Trainer:
         to the last step, `seconds` of training, and why it `ended`.
         """
         program = self.network_program(model, solver, title)
-        recipe = self._network_recipe(program.digest, solver, end)
+        recipe = self._network_recipe(program, solver, end)
         found = self._known_network(recipe, solver, end)
         if found is not None:
             return found
@@ -137,7 +137,7 @@ class Trainer:
             return None
         return whole
 
-    def _network_recipe(self, program: str, solver: Solver, end: EarlyEnd | None) -> TrainingRecipe:
+    def _network_recipe(self, program: Program, solver: Solver, end: EarlyEnd | None) -> TrainingRecipe:
         images, labels = self.digests.split(self.dataset.train)
         validation = self.digests.split(self.dataset.validation)
         tests = f"{validation} {self.test_transform} every {solver.test_interval}, {_tested_images(solver)} images"
@@ -151,7 +151,7 @@ class Trainer:
         keys = {}
         for block in blocks:
             program = self._block_program(pruner, block, solver)
-            keys[block] = self._recipe(program.digest, solver, images, labels="", tests="", end="").key
+            keys[block] = self._recipe(program, solver, images, labels="", tests="", end="").key
         return keys
 
     def network_program(self, model: Model, solver: Solver, title: str) -> Program:
@@ -335,16 +335,19 @@ class Trainer:
         """What of the machine, and of how it is used, changes numbers."""
         return f"{self.device.numerics}{', data on the device' if self.data_on_device else ''}"
 
-    def _recipe(self, program: str, solver: Solver, images: str, labels: str, tests: str, end: str) -> TrainingRecipe:
+    def _recipe(
+        self, program: Program, solver: Solver, images: str, labels: str, tests: str, end: str
+    ) -> TrainingRecipe:
+        order_of_sums = program.order_of_sums(self.device, solver.batch_size)
         return TrainingRecipe(
-            program=program,
+            program=program.digest,
             images=images,
             labels=labels,
             schedule=schedule_text(len(self.dataset.train), self.train_transform, solver),
             rates=rates_digest(solver),
             tests=tests,
             end=end,
-            machine=self.machine,
+            machine=", ".join(filter(None, (self.machine, order_of_sums))),
         )
 
     def _known(self, key: str) -> Finished | None:

@@ -140,7 +140,7 @@ def keys(trainer, pruner, solver=None):
 
 
 def network_key(trainer, model, solver, end=None):
-    return trainer._network_recipe(trainer.network_program(model, solver, "net").digest, solver, end).key
+    return trainer._network_recipe(trainer.network_program(model, solver, "net"), solver, end).key
 
 
 def other_pixels(split):
@@ -181,6 +181,23 @@ def test_what_a_result_depends_on_is_in_its_key(split, store, pruner, change, of
 def test_what_changes_no_result_changes_no_key(split, store, pruner, change):
     """Names of classes, and test images, are read by no training."""
     assert keys(a_trainer(split, store), pruner) == keys(a_trainer(split, store, **change(split)), pruner)
+
+
+def test_threads_are_in_the_key_exactly_where_they_change_numbers(split, store, pruner, monkeypatch):
+    """Of what the graph says is asked once, and never on one thread."""
+    asked = []
+
+    def order_of_sums(self, graph, batch_size):
+        asked.append(self.threads)
+        return f"{self.threads} threads" if self.threads == 3 else ""
+
+    monkeypatch.setattr(Device, "order_of_sums", order_of_sums)
+    found = [keys(a_trainer(split, store, device=Device(threads=n)), pruner) for n in (1, 2, 3, 3)]
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[0][0] != found[2][0]
+    assert found[0][1] != found[2][1]
+    assert asked == [2, 2, 3, 3], "a network and a block"
 
 
 @pytest.mark.parametrize("change", [{"display": 5}, {"snapshot": 9}, {"average_loss": 3}, {"snapshot_prefix": "s"}])
