@@ -118,8 +118,8 @@ class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
 class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
     """A task has its result, which lies in the store under `key`.
 
-    It may be `reused`, computed before this run, without having been started; `seconds` are those of the computation
-    all the same. `blocks` is the number of blocks that were trained.
+    It may be `reused`: found there, computed by another run or an earlier attempt; `seconds` are those of the training
+    all the same. `blocks` is the number of blocks in the task.
     """
 
     task: TaskId

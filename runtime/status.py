@@ -59,7 +59,7 @@ class Work(Struct, frozen=True, kw_only=True):
 
 
 class Done(Struct, frozen=True, kw_only=True):
-    """The tasks of a kind that have a result. `computed` of them took `seconds`; the others were known before."""
+    """The tasks of a kind that have a result: `computed` ones took `seconds` in all, `reused` were known before."""
 
     tasks: int = 0
     failed: int = 0
@@ -112,7 +112,7 @@ def fold(status: RunStatus, event: Event) -> RunStatus:
         case Progress():
             return replace(status, under_way=tuple(_advanced(work, event) for work in status.under_way))
         case TaskEnded():
-            return _ended(replace(status, under_way=_without(status, event.task)), event)
+            return _ended(status, event)
         case TaskCancelled() | TaskRaised():
             return replace(status, under_way=_without(status, event.task))
         case WorkerLost():
@@ -224,16 +224,19 @@ def _without(status: RunStatus, task: TaskId) -> tuple[Work, ...]:
 
 def _ended(status: RunStatus, event: TaskEnded) -> RunStatus:
     before = status.of(event.task.kind)
+    begun = next((work.since for work in status.under_way if work.task == event.task), None)
+    took = event.seconds if begun is None else event.elapsed - begun
     done = Done(
         tasks=before.tasks + 1,
         failed=before.failed + (event.outcome == "failed"),
         reused=before.reused + event.reused,
         computed=before.computed + (not event.reused),
-        seconds=before.seconds + (0.0 if event.reused else event.seconds),
+        seconds=before.seconds + (0.0 if event.reused else took),
         seconds_saved=before.seconds_saved + (event.seconds if event.reused else 0.0),
     )
     return replace(
         status,
+        under_way=_without(status, event.task),
         done={**status.done, event.task.kind: done},
         blocks=status.blocks + event.blocks,
         blocks_reused=status.blocks_reused + (event.blocks if event.reused else 0),

@@ -43,6 +43,7 @@ ONLY_IN = {
     "onnx.printer": {"passes/ir/text.py"},
     "onnxruntime": {"runtime/session.py"},
     "distributed": {"runtime/executors/dask.py"},
+    "tensorboardX": {"runtime/scalars.py"},
     "mpi4py": {"runtime/cluster.py", "runtime/executors/mpi.py"},
 }
 ONLY_IN_TOOLS = {"click", "rich"}

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from wootz.passes.errors import LONGEST_MESSAGE, WootzError
 
-MODULES = ("model_readers", "caffe_readers", "data_readers", "store_readers")
+MODULES = ("model_readers", "caffe_readers", "data_readers", "store_readers", "run_readers")
 """Beside this file; each has a tuple READERS."""
 KEPT = Path(__file__).parents[2] / "build" / "fuzz"
 LONGEST_S = 10.0

@@ -1,4 +1,4 @@
-"""`wootz report`: writes the report of a finished run anew."""
+"""`wootz report`: writes the report of a finished run anew, or what TensorBoard shows of any."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 import click
 
 from wootz.runtime.report import write_report
+from wootz.runtime.scalars import write_scalars
 
 
 @click.command()
 @click.argument("folder", metavar="RUN")
-def report(folder: str) -> None:
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR",
+              help="Write accuracies and losses for TensorBoard instead, of a run that goes on, too.")  # fmt: skip
+def report(folder: str, tensorboard: Path | None) -> None:
     """Write the HTML page and the plots of the run in RUN, from its result.json."""
     run = Path(folder)
-    click.echo(write_report(run.parent if run.is_file() else run))
+    run = run.parent if run.is_file() else run
+    if tensorboard is None:
+        click.echo(write_report(run))
+    else:
+        count = write_scalars(run, tensorboard)
+        click.echo(f"{tensorboard}: scalars of {count} trainings; tensorboard --logdir {tensorboard} shows them")

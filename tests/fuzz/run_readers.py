@@ -1,0 +1,69 @@
+"""What a run writes: its result, and its events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from driver import BYTE_MUTATIONS, TEXT_MUTATIONS, Reader
+
+from wootz.runtime.events import read_events
+from wootz.runtime.result import read_result
+from wootz.runtime.status import status_of
+from wootz.runtime.timeline import timeline
+
+ARCHITECTURE = {"configuration": [0.5, [0.3, 0.7]], "model_size": 10, "flops": 20, "latency_ms": 0.5}
+RESULT = {
+    "schema": 1,
+    "best": {**ARCHITECTURE, "index": 4, "model": "best.onnx", "accuracy": 0.9, "test_accuracy": None},
+    "full": {**ARCHITECTURE, "state": "failed", "reason": "it diverged", "origin": "fine-tuned", "new_layers": ["fc"]},
+    "networks_evaluated": 2, "networks_feasible": 3, "networks_total": 4, "baseline": None,
+    "seconds": {"total": 3.5, "plan": 1}, "reuse": {"blocks": 1}, "seed": 0, "network": "n", "data": "d",
+    "objective": {"text": "max Accuracy constraint FLOPs < 9", "direction": "max", "metric": "Accuracy",
+                  "constraints": [
+        {"metric": "FLOPs", "comparison": "<", "scale": 0, "offset": 9, "bound": 9}]},
+    "classes": ["cat", "dog"], "modules": ["a", "b"], "modules_source": "marks",
+    "networks": [
+        {**ARCHITECTURE, "index": 4, "state": "trained", "accuracy": 0.9, "initial_accuracy": 0.5, "blocks": [0, None],
+         "curve": [[0, 0.5], [10, 0.9]], "steps": 10, "ended": "bound met", "seconds": 1},
+        {**ARCHITECTURE, "index": 1, "state": "failed", "reason": "it diverged", "blocks": [None, None]},
+        {**ARCHITECTURE, "index": 0, "state": "not tried"},
+        {**ARCHITECTURE, "index": 2, "state": "infeasible", "violates": "FLOPs < 9"},
+    ],
+    "blocks": [
+        {"state": "trained", "symbols": [{"module": "a", "rate": 0.5, "input_rates": [0.5]}], "networks": 2,
+         "initial_error": 0.5, "final_error": 1e-3, "steps": 30, "reused": True},
+    ],
+    "groups": [[0]], "notes": ["a note"],
+    "environment": {"wootz": "0", "python": "3", "platform": "", "runtime": "", "executor": "", "workers": 1,
+                    "device": "cpu", "precision": "float32", "target": "onnx"},
+}  # fmt: skip
+TASK = {"kind": "network", "index": 3}
+EVENTS = (
+    {"event": "run started", "elapsed": 0, "time": 1.8e9, "schema": 1, "wootz": "0", "host": "h", "machine": "0123",
+     "pid": 1, "started": 2, "network": "n", "data": "d", "objective": "max Accuracy", "executor": "e", "workers": 2},
+    {"event": "planned", "elapsed": 1, "networks_total": 4, "networks_feasible": 3, "blocks": 1, "groups": 1,
+     "teacher": True, "baseline": False, "stops_at_first": True, "task_seconds": {"network": 3}},
+    {"event": "phase", "elapsed": 1, "phase": "exploration"},
+    {"event": "task started", "elapsed": 1, "task": TASK, "title": "network 3", "steps": 10, "display": 5},
+    {"event": "progress", "elapsed": 1.5, "task": TASK, "worker": 1, "step": 5, "loss": 0.5, "accuracy": 0.5},
+    {"event": "task ended", "elapsed": 2, "task": TASK, "worker": 1, "outcome": "trained", "seconds": 1, "blocks": 0},
+    {"event": "best", "elapsed": 2, "index": 3, "configuration": [0.5], "model_size": 10, "accuracy": 0.5},
+    {"event": "worker lost", "elapsed": 3, "task": TASK, "worker": 1, "reason": "it died", "again": True},
+    {"event": "run ended", "elapsed": 3, "outcome": "found"},
+)  # fmt: skip
+
+
+def _read_events(file: Path) -> None:
+    events = list(read_events(file))
+    status_of(events)
+    timeline(events)
+
+
+RESULTS = [json.dumps(RESULT).encode(), json.dumps(RESULT, indent=1).encode()]
+LINES = [b"".join(json.dumps(event).encode() + b"\n" for event in EVENTS)]
+
+READERS = (
+    Reader("result.json", read_result, "result.json", RESULTS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
+    Reader("events.jsonl", _read_events, "events.jsonl", LINES, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
+)
