@@ -35,6 +35,7 @@ class Span:
 @dataclass(frozen=True)
 class Timeline:
     """The tasks that were performed, and when each attempt began: the time between two attempts is left out.
+    `end` is that of the last task.
 
     `workers` is their number, in the last attempt at least.
     """
@@ -90,4 +91,5 @@ def timeline(events: Iterable[Event]) -> Timeline:
             case TaskRaised() | WorkerLost():
                 finish(event.task, event.worker, "lost")
     finish_all()
-    return Timeline(tuple(spans), tuple(attempts), now, max([workers, *(s.worker + 1 for s in spans)]))
+    end = max((span.end for span in spans), default=0.0)
+    return Timeline(tuple(spans), tuple(attempts), end, max([workers, *(s.worker + 1 for s in spans)]))
