@@ -12,6 +12,7 @@ from typing import Literal
 
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.events import (
     BestFound,
     EventLog,
@@ -153,9 +154,10 @@ class Watch:
     # What `drive` tells
 
     def started(self, task: Task) -> None:
-        solver = self._solver(task)
-        title, steps, display = str(task), solver.max_iter, solver.display
-        self._log.emit(TaskStarted(task=self._id(task), title=title, steps=steps, display=display))
+        solver, title = self._solver(task), str(task)
+        if isinstance(task, FineTune):
+            title = f"{title} {format_configuration(self._job.subspace.configurations[task.network])}"
+        self._log.emit(TaskStarted(task=self._id(task), title=title, steps=solver.max_iter, display=solver.display))
 
     def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:
         if isinstance(task, PretrainBlocks):
@@ -172,7 +174,7 @@ class Watch:
                 outcome="failed" if len(failures) == len(results) else "trained",
                 key=results[0].key,
                 seconds=sum(result.seconds for result in results),
-                reused=all(result.reused for result in results),
+                reused=not any(result.computed for result in results),
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
                 accuracy=None if record is None else curve_of(record)[-1][1],
                 ended="all steps" if record is None else record["ended"],

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
@@ -29,6 +28,8 @@ def check_picture_path(path: Path) -> None:
 
 def draw_blocks(path: Path, subspace: Subspace, plan: BlockPlan, names: Mapping[TuningBlock, str]) -> None:
     """Writes networks (rows) × modules (columns) coloured by block; what is in no block stays white."""
+    from matplotlib.figure import Figure  # here: it takes a second to import
+
     count, width = len(plan.composites), len(subspace.modules)
     labelled = count <= MOST_NETWORKS_LABELLED
     figure = Figure(figsize=(2 + 0.45 * width, 1.5 + (0.25 * count if labelled else 10)), layout="constrained")

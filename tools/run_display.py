@@ -116,10 +116,8 @@ def _line(event: Event, status: RunStatus) -> str | None:
             return f"  {_title(event.task, status)}: {_ending(event)}"
         case TaskCancelled():
             return f"  {_title(event.task, status)}: given up, it is not needed any more"
-        case TaskRaised() | WorkerLost():
-            lost = f"worker {event.worker} was lost: " if isinstance(event, WorkerLost) else ""
-            then = "it is tried again" if event.again else "it counts as failed"
-            return f"  {_title(event.task, status)}: {lost}{event.reason}; {then}"
+        case TaskRaised(again=True) | WorkerLost(again=True):
+            return f"  {_title(event.task, status)}: {event.reason}; it is tried again"
         case _:
             return None
 

@@ -7,7 +7,7 @@ weights: these come with an `Order`, as keys of the store.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wootz.passes.plan.blocks import TuningBlock
@@ -73,12 +73,14 @@ class Order:
 class Finished:
     """How a training ended: what was recorded of it, or why it failed. Its weights lie in the store under `key`.
 
-    `reused` says that it was not computed for this run.
+    `reused` says that it was not computed for this run, `computed` that it was just now: a run that is continued finds
+    what it has computed before.
     """
 
     key: str
     outcome: Mapping[str, Any] | Failed
     reused: bool = False
+    computed: bool = field(default=True, compare=False)
 
     @property
     def seconds(self) -> float:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -354,7 +354,7 @@ class Trainer:
         outcome, entry = self.store.get(key), self.store.entry(key)
         if outcome is None or entry is None:
             return None
-        return _finished(key, outcome, reused=entry.by != self.run)
+        return replace(_finished(key, outcome, reused=entry.by != self.run), computed=False)
 
     def _turn(self, key: str) -> Lease:
         """The lease of `key`, once its owner has given it back or has died."""

@@ -19,8 +19,6 @@ from wootz.runtime.store import Store, store
 from wootz.runtime.store.inventory import verify
 from wootz.tools.cli import run_command, wootz
 
-TRAINED = re.compile(r"^ *(.+): loss .* steps/s", re.MULTILINE)
-
 
 @pytest.fixture
 def run_here(capfd):
@@ -91,8 +89,8 @@ def test_a_full_disk_ends_the_run_at_once(run_here, tiny_job, tmp_path, expected
     check_line(
         done, r"error: .*/store/entries/.*\.entry: can't be written \(No space left on device\): make room there"
     )
-    assert [title.split()[0] for title in TRAINED.findall(done.out)] == ["the", "2"], "the teacher and the blocks"
-    assert "once more" not in done.out
+    assert done.trained == ["the full network"], "the blocks are trained, and can't be stored"
+    assert "tried again" not in done.out
     assert run_here(["status", str(tmp_path / "run")]).code == 5
     monkeypatch.setattr(store, "write_durably", write)
     again = run_here(arguments)
@@ -132,7 +130,7 @@ def test_a_store_that_cannot_be_used_is_told_before_anything_is_trained(run_here
     ):
         done = run_here(tiny.arguments(tiny_job, tmp_path / "run", folder))
         check_line(done, f"error: {folder}.*{said}")
-        assert not TRAINED.findall(done.out)
+        assert not done.trained
         assert "checked in" not in done.out
     done = run_here(tiny.arguments(tiny_job, small_disk / "run", tmp_path / "store"))
     check_line(done, rf"error: {small_disk}/run: it can't be written \(Read-only file system\): choose another --out")
@@ -153,7 +151,7 @@ def test_damaged_files_of_a_run_are_no_obstacle(run_here, tiny_job, tmp_path, ex
             (out / name).write_bytes(damage((out / name).read_bytes()))
         done = run_here(arguments)
         assert (done.code, done.err) == (0, "")
-        assert not TRAINED.findall(done.out)
+        assert not done.trained
         assert result_of(out) == expected
         assert run_here(["status", str(out)]).code == 0
     assert (out / "events.damaged.jsonl").read_bytes() == b"[1]\n\0"
@@ -163,7 +161,7 @@ def test_damaged_files_of_a_run_are_no_obstacle(run_here, tiny_job, tmp_path, ex
     check_line(run_here(arguments), r"run\.json: .*: --fresh begins anew, with what the store has of the run")
     fresh = run_here([*arguments, "--fresh"])
     assert (fresh.code, fresh.err) == (0, "")
-    assert not TRAINED.findall(fresh.out)
+    assert not fresh.trained
     assert (out / "best.onnx").read_bytes() == expected[1]
 
 
@@ -176,7 +174,7 @@ def test_two_runs_on_one_store_train_nothing_twice(tiny_job, tmp_path, expected)
         )
         for run in runs
     ]
-    trained = [title for process in processes for title in TRAINED.findall(process.communicate(timeout=300)[0])]
+    trained = [title for process in processes for title in tiny.trained(process.communicate(timeout=300)[0])]
     assert len(trained) == len(set(trained)) == 8, "the teacher, the blocks, three networks twice"
     results = [json.loads((run / "result.json").read_text()) for run in runs]
     for part in (

@@ -1,5 +1,6 @@
 """A job whose trainings take a second together: a teacher, two blocks, three networks."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,17 @@ class Finished:
     code: int
     out: str
     err: str
+
+    @property
+    def trained(self) -> list[str]:
+        """What a run says that it trained, of what was known before nothing."""
+        return trained(self.out)
+
+
+def trained(out: str) -> list[str]:
+    """The titles of trainings in what a run prints."""
+    lines = re.findall(r"^  (\S.*?): (?!step )(.*)", out, re.MULTILINE)
+    return [title for title, said in lines if not said.endswith("known before")]
 
 
 def make_job(folder: Path) -> Path:

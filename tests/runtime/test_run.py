@@ -20,19 +20,21 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
 from wootz.runtime.dataset import Dataset, Split
-from wootz.runtime.events import EventLog
+from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, TaskId, read_events
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.job import Job
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
+from wootz.runtime.status import status_of
 from wootz.runtime.store import Store
 from wootz.runtime.store.inventory import holdings
 from wootz.runtime.tasks import workshop as workshop_module
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.trainer import Trainer
 from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.timeline import timeline
 from wootz.runtime.watch import Watch
 
 MODULES = "".join(
@@ -86,9 +88,12 @@ def finished(job: Job) -> RunResult:
     site = Site(job.out, store.folder, store.limit)
     workshop = Workshop(job, store)
     provide(site, workshop)
-    this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
-    with this_process as engine, EventLog(job.out / "events.jsonl") as log:
-        return run(workshop, engine, "this process", Watch(log, job))
+    with EventLog(job.out / "events.jsonl") as log:
+        watch = Watch(log, job)
+        place, logs = shared_machine(1, 1)[0], job.out / "logs"
+        with ThisProcess(place, partial(perform, site), logs, listener=watch.told) as engine:
+            watch.begin("this process", engine.workers)
+            return run(workshop, engine, "this process", watch)
 
 
 def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
@@ -226,3 +231,37 @@ def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job
     assert (untrained, trained) == ("l1", criterion)
     np.testing.assert_array_equal(sample.feeds["labels"], job.dataset.train.labels)
     np.testing.assert_allclose(sample.feeds["data"], job.dataset.train.images * np.float32(0.5))
+
+
+def test_the_events_of_a_run_say_what_its_result_says(job):
+    found = finished(replace(job, baseline=True, solver=replace(job.solver, test_interval=5)))
+    events = list(read_events(job.out / "events.jsonl"))
+    status = status_of(events)
+    assert (status.blocks, status.of("blocks").tasks) == (len(found.blocks), len(found.groups))
+    for kind, exploration in (("network", found.block_trained), ("default network", found.baseline)):
+        assert status.of(kind).tasks == exploration.networks_evaluated
+        ended = {e.task.index: e for e in events if isinstance(e, TaskEnded) and e.task.kind == kind}
+        for network in exploration.trained:
+            event = ended[network.index]
+            assert (event.accuracy, event.ended) == (network.curve[-1][1], network.ended)
+            assert event.steps_saved == network.steps_saved
+            told = [e for e in events if isinstance(e, Progress) and e.task == TaskId(kind, network.index)]
+            tests = [(e.step, e.accuracy) for e in told if e.accuracy is not None]
+            assert tests
+            assert set(tests) <= set(network.curve)
+    assert (status.best.index, status.best.accuracy) == (found.best.index, found.best.accuracy)
+    assert [e.phase for e in events if isinstance(e, PhaseStarted)] == [
+        "plan", "teacher", "pretraining", "exploration", "baseline"
+    ]  # fmt: skip
+    assert len(timeline(events).spans) == 1 + len(found.groups) + 2 * found.networks_evaluated
+
+
+def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job):
+    first = finished(job)
+    assert finished(job).best == first.best
+    events = list(read_events(job.out / "events.jsonl"))
+    status = status_of(events)
+    assert status.attempt == 2
+    assert all(done.computed == 0 and done.reused == done.tasks for done in status.done.values())
+    ended = [event.reused for event in events if isinstance(event, TaskEnded)]
+    assert ended == [False] * (len(ended) // 2) + [True] * (len(ended) // 2)

@@ -40,7 +40,7 @@ def test_lines_where_there_is_no_terminal(whole_run):
         "  3 blocks, 1(0.3) to 2(0.5): 6.0 s",
         "  network 1 [0.0, 0.5]: step 50 of 100, loss 0.5000, accuracy 0.5000",
         "  network 2 [0.1, 0.5]: step 50 of 100, loss 0.5000, accuracy 0.5500",
-        "  network 2 [0.1, 0.5]: worker 1 was lost: it was killed; it is tried again",
+        "  network 2 [0.1, 0.5]: it was killed; it is tried again",
         "  network 1 [0.0, 0.5]: accuracy 0.6000, 4.0 s",
         "  network 3 [0.2, 0.5]: step 50 of 100, loss 0.5000, accuracy 0.6000",
         "  network 4 [0.3, 0.5]: step 50 of 100, loss 0.5000, accuracy 0.6500",
@@ -61,7 +61,7 @@ def test_once_a_minute_a_line_says_how_far_the_run_is(whole_run):
     assert len(summaries) == 3
     assert summaries[-1] == (
         "trying networks; blocks 5 of 5, 2 known before; networks 2 of at most 8; best so far none yet; "
-        "saved 9.0 s, by results that were known before; workers lost 1; at most 10 s left"
+        "saved 9.0 s, by results that were known before; workers lost 1; at most 100 s left"
     )
 
 
@@ -86,8 +86,8 @@ def test_no_more_lines_than_the_terminal_has(whole_run):
     [
         (Note(text="[bold]as it is[/bold]"), "[bold]as it is[/bold]"),
         (TaskCancelled(task=TaskId("network", 2)), "  network 3: given up, it is not needed any more"),
-        (TaskRaised(task=TaskId("default network", 2), worker=1, reason="no memory", again=False),
-         "  default network 3: no memory; it counts as failed"),
+        (TaskRaised(task=TaskId("default network", 2), worker=1, reason="no memory", again=True),
+         "  default network 3: no memory; it is tried again"),
         (TaskEnded(task=TaskId("network", 2), worker=1, outcome="trained", accuracy=0.5, seconds=90, ended="bound met",
                    steps_saved=60), "  network 3: accuracy 0.5000, bound met, 60 steps saved, 90 s"),
     ],

@@ -22,7 +22,6 @@ from wootz.runtime.finished import finished_result
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import plan_run, rehearse
-from wootz.runtime.report import write_report
 from wootz.runtime.result import RunResult
 from wootz.runtime.run import run as run_job
 from wootz.runtime.run_directory import DAMAGED_EVENTS_FILE, EVENTS_FILE, LOG_FOLDER, REPORT_FILE, open_run_directory
@@ -177,6 +176,8 @@ def _run(
             engine = Retrying(workers, watch.tried_again)
             with store.using(job.title), engine:
                 result = run_job(workshop, engine, team.description, watch)
+            from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
+
             write_report(folder)
             if result.best is None:
                 watch.end("nothing found", nothing_found(result))
