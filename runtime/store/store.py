@@ -80,6 +80,7 @@ class Store:
         self._watch = Watch(clock)
         self._user: User | None = None
         self._bytes_put = 0
+        self._told_of_limit = False
         self._lock = threading.Lock()
 
     @staticmethod
@@ -196,7 +197,10 @@ class Store:
             return collect(self.layout, self._watch, self.limit if limit is None else limit, older_than=older_than)
 
     def make_room(self) -> None:
-        """Makes room if the store has passed its limit; what can't be removed is no reason to end a run."""
+        """Makes room if the store has passed its limit; what can't be removed is no reason to end a run.
+
+        That more than the limit is in use is told once: with a small limit, it is found again after each put.
+        """
         with self._lock:
             self._bytes_put = 0
         try:
@@ -204,7 +208,8 @@ class Store:
         except OSError as error:
             self._note(f"{self.folder}: no room could be made ({error.strerror})")
             return
-        if collected.size > self.limit:
+        if collected.size > self.limit and not self._told_of_limit:
+            self._told_of_limit = True
             self._note(
                 f"{self.folder}: {show_bytes(collected.size)} are in use, more than the limit of "
                 f"{show_bytes(self.limit)} (--store-limit, {LIMIT_VARIABLE})"

@@ -132,7 +132,8 @@ def test_a_run_that_uses_more_than_the_limit_is_told(tmp_path, notes):
         for key in KEYS:
             put(store, key)
         assert kept(store) == KEYS
-    assert "are in use, more than the limit of 10 kB (--store-limit, WOOTZ_STORE_LIMIT)" in notes[0]
+    (note,) = notes
+    assert "are in use, more than the limit of 10 kB (--store-limit, WOOTZ_STORE_LIMIT)" in note
     assert sum(f.stat().st_size for f in store.folder.rglob("*.entry")) <= 10_000
 
 
