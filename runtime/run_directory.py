@@ -33,6 +33,9 @@ SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
 FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
 PLOT_SUFFIX = ".svg"
+PLOTS = tuple(f"{name}{PLOT_SUFFIX}" for name in ("sizes", "curves", "blocks", "tasks"))
+IN_LOG_FOLDER = re.compile(r"worker-\d+\.log|control-.+")
+"""What runs write there: anything else was put there by someone, who may want it back."""
 PARTIAL = re.compile(r"\.(.+)\.\d+")
 """Beside a file that `passes.ir.files` writes."""
 SCHEMA = 1
@@ -85,12 +88,22 @@ class RunDirectory:
         _write_mark(self.folder, _Mark(schema=SCHEMA, id=self.id, inputs=dict(inputs)))
 
     def _clear(self) -> None:
-        for name in FOLDERS:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in FILES:
+        shutil.rmtree(self.folder / SNAPSHOT_FOLDER, ignore_errors=True)
+        self._clear_logs()
+        for name in (*FILES, *PLOTS):
             (self.folder / name).unlink(missing_ok=True)
-        for plot in self.folder.glob(f"*{PLOT_SUFFIX}"):
-            plot.unlink()
+
+    def _clear_logs(self) -> None:
+        logs = self.folder / LOG_FOLDER
+        for file in logs.iterdir() if logs.is_dir() else ():
+            if not IN_LOG_FOLDER.fullmatch(file.name):
+                continue
+            if file.is_dir():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink(missing_ok=True)
+        if logs.is_dir() and not any(logs.iterdir()):
+            logs.rmdir()
 
 
 @contextmanager
@@ -170,14 +183,17 @@ def _check(folder: Path) -> None:
 
 
 def _is_a_runs(folder: Path) -> bool:
-    """Whether a run wrote into `folder`, or nothing but what a run writes is there: it may have been killed early."""
-    if (folder / MARK_FILE).is_file() or (folder / RESULT_FILE).is_file():
+    """Whether a run wrote into `folder`, or nothing but what a run writes is there: it may have been killed early.
+
+    A `result.json` beside other files says nothing: many programs write one.
+    """
+    if (folder / MARK_FILE).is_file():
         return True
     return all(_is_written_by_runs(file.name) for file in folder.iterdir())
 
 
 def _is_written_by_runs(name: str) -> bool:
-    return name in (*FILES, MARK_FILE, *FOLDERS) or _is_partial(name) or _is_lock(name)
+    return name in (*FILES, MARK_FILE, *FOLDERS, *PLOTS) or _is_partial(name) or _is_lock(name)
 
 
 def _is_partial(name: str) -> bool:

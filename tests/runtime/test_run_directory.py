@@ -40,7 +40,16 @@ def files(folder):
 
 
 @pytest.mark.parametrize(
-    "names", [["thesis.txt"], ["teacher.onnx", "thesis.txt"], [".hidden"], ["plot.png"], ["store/"]]
+    "names",
+    [
+        ["thesis.txt"],
+        ["teacher.onnx", "thesis.txt"],
+        [".hidden"],
+        ["plot.png"],
+        ["plot.svg"],
+        ["store/"],
+        ["result.json", "thesis.txt", "logs/mine.log"],
+    ],
 )
 def test_other_files_are_not_touched(tmp_path, names):
     folder = folder_with(tmp_path, names)
@@ -105,6 +114,14 @@ def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_pa
     begun(tmp_path, other, fresh=True)
     assert files(tmp_path) == ["run.json"]
     assert run_inputs(tmp_path) == other
+
+
+def test_a_fresh_run_takes_away_what_runs_write_alone(tmp_path):
+    begun(tmp_path)
+    folder_with(tmp_path, ["result.json", "logs/mine.log", "logs/worker-0.log", "logs/control-1/stop", "sizes.svg"])
+    folder_with(tmp_path, ["mine.svg"])
+    begun(tmp_path, fresh=True)
+    assert files(tmp_path) == ["logs", "logs/mine.log", "mine.svg", "run.json"]
 
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path):
