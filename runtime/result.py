@@ -312,6 +312,8 @@ class RunResult(Struct, frozen=True, kw_only=True):
     def load(folder: Path) -> RunResult:
         """Reads `result.json` of a run directory. Raises InputError when it is missing or not ours."""
         file = folder / RESULT_FILE
+        if not folder.is_dir():
+            raise InputError("there is no such folder", folder)
         if not file.is_file():
             raise InputError("no result.json in this folder: it is not the directory of a finished run", folder)
         return read_result(file)

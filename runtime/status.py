@@ -135,6 +135,8 @@ def status_of(events: Iterable[Event]) -> RunStatus:
 def read_status(folder: Path) -> RunStatus:
     """The status of the run in `folder`. Raises InputError where there is none."""
     file = folder / EVENTS_FILE
+    if not folder.is_dir():
+        raise InputError("there is no such folder", folder)
     if not file.is_file():
         raise InputError(f"no {EVENTS_FILE} in this folder: no run has begun in it", folder)
     return status_of(read_events(file))

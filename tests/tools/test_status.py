@@ -9,7 +9,10 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+from wootz.passes.errors import InputError
 from wootz.runtime.events import Note
+from wootz.runtime.result import RunResult
+from wootz.runtime.status import read_status
 from wootz.tools.cli import wootz
 
 HEAVY = ("onnxruntime", "matplotlib", "jinja2", "PIL")
@@ -98,6 +101,12 @@ def test_other_folders(tmp_path, name, content, said):
     assert done.stderr.startswith("error: ")
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("read", [read_status, RunResult.load])
+def test_a_folder_that_is_not_there(tmp_path, read):
+    with pytest.raises(InputError, match="no such folder"):
+        read(tmp_path / "none")
 
 
 def test_nothing_heavy_is_imported_and_nothing_written(whole_run, write_events, tmp_path):
