@@ -147,10 +147,10 @@ def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
     job = (
         "run", finished_run / "teacher.onnx", "--solver", tmp_path / "solver.prototxt", "--pretrain-solver",
         job_files / "pretrain.prototxt", "--subspace", job_files / "subspace.json", "--data", "digits",
-        "--objective", objective, "--out", tmp_path / "out",
+        "--objective", objective, "--out", tmp_path / "out", "--no-early-end",
     )  # fmt: skip
-    for _ in range(2):
-        done = wootz(*job)
+    for options in ((), ("--fresh",)):
+        done = wootz(*job, *options)
         assert done.code == 1
         assert done.err.startswith("error: none of the 4 networks could be trained: the training diverged, the loss")
         assert len(done.err.splitlines()) == 1
@@ -164,8 +164,8 @@ def test_networks_that_diverge_are_named_never_chosen_and_not_trained_again(
 def test_a_full_network_that_diverges_ends_the_run_and_is_not_trained_again(wootz, job_files, tmp_path):
     solver = "base_lr: 1e30 lr_policy: 'fixed' max_iter: 5 batch_size: 16"
     (tmp_path / "teacher.prototxt").write_text(solver)
-    for _ in range(2):
-        done = run_with(wootz, job_files, tmp_path, "--teacher-solver", "teacher.prototxt")
+    for options in ((), ("--fresh",)):
+        done = run_with(wootz, job_files, tmp_path, "--teacher-solver", "teacher.prototxt", *options)
         assert done.code == 1
         assert done.err.startswith("error: the full network could not be trained: the training diverged")
         assert len(done.err.splitlines()) == 1
