@@ -18,7 +18,7 @@ from wootz.runtime.strategies.enumeration import Enumeration
 from wootz.runtime.strategies.selection import best_of, check_accuracy_bounds, meets
 from wootz.runtime.tasks.task import FineTune, Finished, Order, PretrainBlocks, Results, Start, Task, TrainTeacher
 from wootz.runtime.tasks.workshop import Workshop
-from wootz.runtime.teacher import Teacher, measure_teacher
+from wootz.runtime.teacher import Teacher, how_trained, measure_teacher
 from wootz.runtime.watch import Watch
 
 
@@ -56,6 +56,7 @@ def _prepare_teacher(workshop: Workshop, plan: RunPlan, engine: Engine[Order, Re
     trained: Finished | None = None
     if workshop.job.untrained:
         task = TrainTeacher()
+        watch.message(f"The full network is {how_trained(workshop.job)}.")
         training = Enumeration((task,), meets=lambda task, results: True, stops_at_first=False)
         (trained,) = drive(training, engine, lambda task, _: Order(task), watch)[task]
     return measure_teacher(workshop, plan, trained, watch)

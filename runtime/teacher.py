@@ -67,6 +67,12 @@ def _origin(job: Job) -> str:
     return "trained from scratch" if job.all_untrained else "fine-tuned"
 
 
+def how_trained(job: Job) -> str:
+    """`trained from scratch`, or `fine-tuned; new layers: fc5`."""
+    new_layers = "" if job.all_untrained else f"; new layers: {', '.join(job.untrained)}"
+    return f"{_origin(job)}{new_layers}"
+
+
 def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult, watch: Watch) -> None:
     """A network that came with its weights may guess, or have been trained on the validation images."""
     data = workshop.job.dataset

@@ -28,7 +28,7 @@ def _entry(file: Path) -> None:
     """Reads `file` as the entry of the first key; what is set aside is refused."""
     store = Store.open(file.parent / "store")
     entry = store.layout.entry(KEYS[0])
-    entry.parent.mkdir(parents=True)
+    entry.parent.mkdir(parents=True, exist_ok=True)
     entry.write_bytes(file.read_bytes())
     if store.get(KEYS[0]) is None:
         raise InputError("damaged", file)

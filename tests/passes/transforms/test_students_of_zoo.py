@@ -17,7 +17,7 @@ from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss
-from wootz.tools.commands.blocks import survey_blocks
+from wootz.runtime.survey import survey_subspace
 
 ROOT = Path(__file__).parents[3]
 STRUCTURES = Path(os.environ.get("WOOTZ_SHARED", ROOT.parent / "shared")) / "zoo" / "structures"
@@ -69,7 +69,7 @@ def test_a_module_loses_inputs_with_the_one_before_it(chain):
 @pytest.mark.parametrize("method", ["paper", "maximal"])
 def test_every_block_gets_a_student_and_a_cost(chain, method):
     pruner, subspace = chain
-    survey = survey_blocks(pruner, subspace, method, group_blocks)
+    survey = survey_subspace(pruner, subspace, method, group_blocks)
     blocks = [use.block for use in survey.uses if use.block.is_pruned]
     assert sorted(map(str, (b for group in survey.groups for b in group))) == sorted(map(str, blocks))
     assert all(use.cost.parameters > 0 for use in survey.uses)
