@@ -56,10 +56,12 @@ def test_the_same_number_gives_the_same_input(driver: ModuleType) -> None:
 
 def test_the_seeds_are_read(driver: ModuleType, tmp_path: Path) -> None:
     """Damage to what is refused already would show nothing."""
-    for reader in driver.readers().values():
-        for seed in reader.seeds:
-            (tmp_path / reader.file_name).write_bytes(seed)
-            reader.read(tmp_path / reader.file_name)
+    for name, reader in driver.readers().items():
+        for number, seed in enumerate(reader.seeds):
+            folder = tmp_path / f"{name} {number}"
+            folder.mkdir()
+            (folder / reader.file_name).write_bytes(seed)
+            reader.read(folder / reader.file_name)
 
 
 READERS = ("onnx", "onnxtxt")
