@@ -55,6 +55,7 @@ class Watch:
         self._seconds: dict[str, float] = {}
         self._last_block_ended: float | None = None
         self._groups: list[PretrainBlocks] = []
+        self._groups_left = 0
 
     def begin(self, executor: str, workers: int) -> None:
         job, process = self._job, Process.current()
@@ -108,6 +109,7 @@ class Watch:
         """`seconds` is what the rehearsal took, 0 where all was known."""
         job = self._job
         self._groups = [PretrainBlocks(group) for group in plan.groups]
+        self._groups_left = len(self._groups)
         self._log.emit(
             Planned(
                 networks_total=len(plan.candidates),
@@ -160,10 +162,6 @@ class Watch:
         self._log.emit(TaskStarted(task=self._id(task), title=title, steps=solver.max_iter, display=solver.display))
 
     def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:
-        if isinstance(task, PretrainBlocks):
-            self._last_block_ended = time.monotonic()
-            if len(self._groups) == 1 + self._groups.index(task):
-                self._log.emit(PhaseStarted(phase="exploration"))
         failures = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
         record = None if failures or isinstance(task, PretrainBlocks) else results[0].outcome
         assert not isinstance(record, Failed)
@@ -182,6 +180,7 @@ class Watch:
                 reason=failures[0] if failures else None,
             )
         )
+        self._count_blocks(task)
 
     def cancelled(self, task: Task) -> None:
         self._log.emit(TaskCancelled(task=self._id(task)))
@@ -191,10 +190,19 @@ class Watch:
         self._log.emit(_failure(self._id(task), ended, again=False))
         self._log.emit(TaskEnded(task=self._id(task), worker=ended.worker, outcome="failed", reason=_reason(ended)))
         self.note(f"{task}: {_reason(ended)} (see {LOG_FOLDER}/worker-{ended.worker}.log)")
+        self._count_blocks(task)
 
     def tried_again(self, ended: Ended[Order, Results]) -> None:
         """An attempt that is followed by another one."""
         self._log.emit(_failure(self._id(ended.task.task), ended, again=True))
+
+    def _count_blocks(self, task: Task) -> None:
+        """The exploration proper begins with the last group, whichever that is."""
+        if isinstance(task, PretrainBlocks):
+            self._last_block_ended = time.monotonic()
+            self._groups_left -= 1
+            if not self._groups_left:
+                self._log.emit(PhaseStarted(phase="exploration"))
 
     def _solver(self, task: Task) -> Solver:
         match task:
