@@ -22,6 +22,7 @@ from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
 from wootz.runtime.strategies.selection import Candidate, feasible_in_order
 from wootz.runtime.survey import Survey, subspace_costs, survey_subspace
+from wootz.runtime.tasks.program import compiler_digest
 from wootz.runtime.tasks.recipe import digest
 from wootz.runtime.tasks.rehearsal import check_batches, representatives
 from wootz.runtime.tasks.workshop import Workshop
@@ -146,5 +147,6 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained)),
         workshop.trainer.machine,
+        compiler_digest(),
     )
     return digest(*(part.encode() for part in parts))

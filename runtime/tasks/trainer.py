@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 import re
 import time
 from collections import deque
@@ -11,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -63,8 +63,6 @@ LEAST_SHARE_OF_TRAINING = 50
 """The time between two checkpoints, in times that it takes to write one."""
 SECONDS_BETWEEN_LOOKS_AT_A_LEASE = 10.0
 
-SplitName = Literal["train", "validation", "test"]
-
 
 @dataclass(frozen=True)
 class Trainer:
@@ -113,12 +111,12 @@ class Trainer:
         if found is not None:
             return found
         check()
-        training = _NetworkTraining(self, model, program, solver, title, end, recipe.key, snapshots)
         with self.store.lease(recipe.key) or self._turn(recipe.key):
             if (found := self._known_network(recipe, solver, end)) is not None:  # another process was quicker
                 return found
             begin = time.perf_counter()
-            outcome = training.run()
+            training = _TrainingRun(self, program.graph, solver, title, recipe.key, snapshots)
+            outcome = _NetworkTraining(training, model, end).outcome()
             self.store.put(recipe.key, outcome, what=title, seconds=time.perf_counter() - begin, by=self.run)
             self.store.drop_checkpoint(recipe.key)
         return _finished(recipe.key, outcome, reused=False)
@@ -294,8 +292,8 @@ class Trainer:
         )
 
     def latency(self, model: Model, image_shape: tuple[int, int, int]) -> float:
-        """Milliseconds an image through the network, measured once and stored: a second time would give another."""
-        measure = f"latency of {image_shape} on {self.device.threads} threads"
+        """Milliseconds an image through the network, measured once a machine: a second time would give another."""
+        measure = f"latency of {image_shape} on {self.device.numerics_threads} threads of {platform.node()}"
         recipe = EvaluationRecipe(self.digests.program(model), measure, "", self.machine)
         return self._measured(recipe, lambda: latency(model, image_shape, self.device))
 
@@ -463,30 +461,17 @@ class _TrainingRun:
 class _NetworkTraining:
     """The fine-tuning of one network, and the tests of its accuracy on the way."""
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        model: Model,
-        program: Program,
-        solver: Solver,
-        title: str,
-        end: EarlyEnd | None,
-        key: str,
-        snapshots: Path | None,
-    ):
-        self.trainer, self.model, self.solver, self.end = trainer, model, solver, end
-        self._make_run = lambda: _TrainingRun(trainer, program.graph, solver, title, key, snapshots)
+    def __init__(self, run: _TrainingRun, model: Model, end: EarlyEnd | None):
+        self.run, self.trainer, self.solver, self.end = run, run.trainer, run.solver, end
+        self._evaluator = WeightedSession(model, run.session.weights(), run.trainer.device)
 
-    def run(self) -> Outcome:
-        run = self._make_run()
-        self._session = run.session
-        self._evaluator = WeightedSession(self.model, run.session.weights(), self.trainer.device)
-        begun = run.begun
+    def outcome(self) -> Outcome:
+        begun = self.run.begun
         if begun is None:
             first = self._validate()
             ended = "bound met" if self.end is not None and self.end.met(first) else ""
             begun = History(np.empty((0, 1), np.float32), ((0, first),), ended=ended)
-        history = run.train(lambda: self._validate(_tested_images(self.solver)), self._ends, begun)
+        history = self.run.train(lambda: self._validate(_tested_images(self.solver)), self._ends, begun)
         (losses,) = history.losses.T
         if history.diverged:
             return _divergence(losses, history.steps, self.solver)
@@ -500,10 +485,10 @@ class _NetworkTraining:
             "steps": history.steps,
             "ended": history.ended or "all steps",
         }
-        return Trained(run.session.weights(), record)
+        return Trained(self.run.session.weights(), record)
 
     def _validate(self, limit: int = 0) -> float:
-        self._evaluator.set_weights(self._session.device_weights())
+        self._evaluator.set_weights(self.run.session.device_weights())
         return accuracy(self._evaluator.run, self.trainer.dataset.validation, self.trainer.test_transform, limit)
 
     def _ends(self, curve: Curve) -> str:

@@ -449,3 +449,14 @@ def test_measurements_are_made_once(split, network, store, monkeypatch):
     monkeypatch.setattr(trainer_module, "InferenceSession", lambda *_: pytest.fail("it is run again"))
     monkeypatch.setattr(trainer_module, "latency", lambda *_: pytest.fail("it is measured again"))
     assert (trainer.accuracy(network, split), trainer.latency(network, (2, 4, 4))) == (accuracy, milliseconds)
+
+
+def test_another_number_of_threads_and_another_machine_have_latencies_of_their_own(split, network, store, monkeypatch):
+    measured = []
+    monkeypatch.setattr(trainer_module, "latency", lambda model, shape, device: measured.append(device.threads) or 1.0)
+    for threads in (1, 2, 2):
+        a_trainer(split, store, device=Device(threads=threads)).latency(network, (2, 4, 4))
+    assert measured == [1, 2]
+    monkeypatch.setattr(trainer_module.platform, "node", lambda: "another machine")
+    a_trainer(split, store).latency(network, (2, 4, 4))
+    assert measured == [1, 2, 1]
