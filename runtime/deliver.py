@@ -69,7 +69,7 @@ def deliver(
     workshop: Workshop,
     plan: RunPlan,
     teacher: Teacher,
-    team: str,
+    executor: str,
     workers: int,
     watch: Watch,
     block_trained: Explored | None = None,
@@ -86,7 +86,7 @@ def deliver(
             model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
             write_model(job, model, BEST_FILE)
     blocks = block_trained.blocks if block_trained else {}
-    networks = _network_results(job, plan, block_trained, blocks)
+    positions = {block: position for position, block in enumerate(blocks)}
     result = RunResult(
         best=best,
         full=teacher.full,
@@ -103,11 +103,11 @@ def deliver(
         classes=job.dataset.classes,
         modules=job.subspace.modules,
         modules_source=job.modules_source,
-        networks=networks,
+        networks=_network_results(job, plan, block_trained, positions),
         blocks=tuple(_block_result(plan, job.subspace.modules, block, f) for block, f in blocks.items()),
-        groups=tuple(tuple(list(blocks).index(block) for block in group) for group in plan.groups if blocks),
+        groups=tuple(tuple(positions[block] for block in group) for group in plan.groups if blocks),
         notes=watch.all_notes(),
-        environment=_environment(job, team, workers),
+        environment=_environment(job, executor, workers),
     )
     result.save(job.out)
     return result
@@ -156,12 +156,11 @@ def _baseline(workshop: Workshop, plan: RunPlan, default: Explored, watch: Watch
 
 
 def _network_results(
-    job: Job, plan: RunPlan, explored: Explored | None, blocks: Mapping[TuningBlock, Finished]
+    job: Job, plan: RunPlan, explored: Explored | None, positions: Mapping[TuningBlock, int]
 ) -> tuple[NetworkResult, ...]:
     """Those to be tried, in their order, then those that miss a constraint which is known before training."""
     found = explored.networks if explored else {}
     feasible = {candidate.index for candidate in plan.order}
-    positions = {block: position for position, block in enumerate(blocks)}
     return (
         *(_network_result(job, plan, c, found.get(c.index), explored, positions) for c in plan.order),
         *(
@@ -260,13 +259,13 @@ def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored |
     )
 
 
-def _environment(job: Job, team: str, workers: int) -> Environment:
+def _environment(job: Job, executor: str, workers: int) -> Environment:
     return Environment(
         wootz=metadata.version("wootz"),
         python=platform.python_version(),
         platform=platform.platform(),
         runtime=runtime_version(),
-        executor=team,
+        executor=executor,
         workers=workers,
         device=job.device.kind,
         precision=job.precision,

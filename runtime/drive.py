@@ -33,7 +33,7 @@ def drive(
     on_results: Callable[[Mapping[Task, Results]], None] = lambda finished: None,
 ) -> dict[Task, Results]:
     """Does what `strategy` proposes until it proposes nothing more. `order_of` adds to a task what it
-        needs of those before.
+    needs of those before.
 
     `on_results` is told all results whenever there are new ones. A task that raises, or whose worker is lost, counts as
     failed, and the rest goes on. Raises StorageError where it is the disk that a task failed for.

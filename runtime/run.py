@@ -22,12 +22,12 @@ from wootz.runtime.teacher import Teacher, how_trained, measure_teacher
 from wootz.runtime.watch import Watch
 
 
-def run(workshop: Workshop, engine: Engine[Order, Results], team: str, watch: Watch) -> RunResult:
+def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch: Watch) -> RunResult:
     """Does the whole job and writes `teacher.onnx`, `best.onnx` and `result.json` into its run directory.
 
-    The workers of `engine`, a `team` as the result calls it, train, each in a workshop of its own, and share what they
-    trained through the store. `watch` is told of it. Raises WootzError, before anything is trained or written, for
-    inputs that don't fit.
+    The workers of `engine` train, each in a workshop of its own, and share what they trained through the store;
+    `executor` says for the result who they are. `watch` is told of what happens. Raises WootzError, before anything is
+    trained or written, for inputs that don't fit.
     """
     job = workshop.job
     check(job)
@@ -42,13 +42,13 @@ def run(workshop: Workshop, engine: Engine[Order, Results], team: str, watch: Wa
         teacher = _prepare_teacher(workshop, plan, engine, watch)
     full = teacher.full
     if isinstance(full, FailedFullNetworkResult):
-        return deliver(workshop, plan, teacher, team, engine.workers, watch)
+        return deliver(workshop, plan, teacher, executor, engine.workers, watch)
     check_accuracy_bounds(job.objective, full.measured)
     if len(plan.tried.configurations) == 1:
         watch.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
     block_trained = _explore("block-trained", workshop, plan, teacher.key, full, engine, watch)
     default = _explore("default", workshop, plan, teacher.key, full, engine, watch) if job.baseline else None
-    return deliver(workshop, plan, teacher, team, engine.workers, watch, block_trained, default)
+    return deliver(workshop, plan, teacher, executor, engine.workers, watch, block_trained, default)
 
 
 def _prepare_teacher(workshop: Workshop, plan: RunPlan, engine: Engine[Order, Results], watch: Watch) -> Teacher:

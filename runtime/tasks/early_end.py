@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from wootz.passes.plan.objective import Constraint, Metric, Objective
 from wootz.runtime.training import Curve
-
-Ended = Literal["all steps", "bound met", "given up"]
-"""Why a training ended."""
 
 FEWEST_TESTS = 4
 """Tests that have to be made before a training is given up, step 0 included."""

@@ -98,7 +98,8 @@ class Workshop:
         """Prunes the teacher whose key that is, empty where its weights were given."""
         if teacher not in self._pruners:
             weights = self._weights(teacher, "the full network") if teacher else {}
-            sample = self._sample(with_weights(self.network, weights))
+            looks_at_data = self.job.criterion in DATA_CRITERIA
+            sample = self._sample(with_weights(self.network, weights)) if looks_at_data else None
             self._pruners[teacher] = self.architecture.with_weights(weights, self.job.criterion, sample)
         return self._pruners[teacher]
 
@@ -152,10 +153,8 @@ class Workshop:
             )
         return weights
 
-    def _sample(self, model: Model) -> Sample | None:
+    def _sample(self, model: Model) -> Sample:
         """Training images for criteria that look at data; from all classes, where images are sorted by class."""
-        if self.job.criterion not in DATA_CRITERIA:
-            return None
         split = self.job.dataset.train
         chosen = np.unique(np.linspace(0, len(split) - 1, CRITERION_IMAGES).astype(np.int64))
         images = Split(split.images[chosen], split.labels[chosen])
