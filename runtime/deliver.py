@@ -76,6 +76,7 @@ def deliver(
     default: Explored | None = None,
 ) -> RunResult:
     """Writes the full network, the best one and the result into the run directory, and gives the result."""
+    watch.delivery()
     job = workshop.job
     best: BestNetwork | None = None
     if block_trained is not None:

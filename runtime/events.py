@@ -29,11 +29,11 @@ HEARTBEAT_SECONDS = 10.0
 """The time of the file's last change is set anew this often, so that readers know that the process is alive."""
 
 Phase = Literal["plan", "teacher", "pretraining", "exploration", "baseline", "delivery"]
-TaskKind = Literal["teacher", "blocks", "network", "default network", "latency"]
+TaskKind = Literal["teacher", "blocks", "network", "default network"]
 
 
 class TaskId(Struct, frozen=True):
-    """Which task: of the blocks the group, of networks and latencies the position in the subspace, from 0."""
+    """Which task: of the blocks the group, of networks the position in the subspace, from 0."""
 
     kind: TaskKind
     index: Count = 0
@@ -70,10 +70,7 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run started"):
 
 
 class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
-    """What is to be done. With `stops_at_first` fewer networks may be needed than are feasible.
-
-    `task_seconds` is what a task of a kind is expected to take.
-    """
+    """What is to be done. With `stops_at_first` fewer networks may be needed than are feasible."""
 
     networks_total: Count
     networks_feasible: Count
@@ -82,7 +79,6 @@ class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
     teacher: bool
     baseline: bool
     stops_at_first: bool
-    task_seconds: dict[TaskKind, Seconds] = {}
 
 
 class PhaseStarted(_Event, frozen=True, kw_only=True, tag="phase"):

@@ -138,7 +138,6 @@ def tasks(found: Timeline, palette: Palette) -> Figure:
         "blocks": (palette.blocks, "blocks"),
         "network": (palette.block_trained, "networks"),
         "default network": (palette.default, "default networks"),
-        "latency": (palette.grid, "latencies"),
     }
     drawn: dict[tuple[TaskKind, Ending], list[Span]] = {}
     for span in found.spans:

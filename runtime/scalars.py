@@ -21,7 +21,6 @@ FOLDERS: dict[TaskKind, str] = {
     "blocks": "blocks",
     "network": "network",
     "default network": "default",
-    "latency": "latency",
 }
 
 

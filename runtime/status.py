@@ -160,8 +160,8 @@ def seconds_left(status: RunStatus, elapsed: float) -> float | None:
     """The time that the tasks left will take, `elapsed` seconds after the run began.
 
     None where nothing is known of a kind. Tasks take as long as those before; of a kind of which none is finished, as
-    long as the plan expects, or as those under way will at their pace. Networks that may prove unnecessary are counted:
-    it may be less, seldom more.
+    long as those under way will at their pace. Networks that may prove unnecessary are counted: it may be less, seldom
+    more.
     """
     if status.plan is None or status.run is None:
         return None
@@ -193,8 +193,6 @@ def _expected(status: RunStatus, kind: TaskKind, under_way: list[Work], elapsed:
     done = status.of(kind)
     if done.computed:
         return done.seconds / done.computed
-    if status.plan is not None and kind in status.plan.task_seconds:
-        return status.plan.task_seconds[kind]
     if kind == "default network":
         return _expected(status, "network", [w for w in status.under_way if w.task.kind == "network"], elapsed)
     paces = [(elapsed - work.since) * work.steps / work.step for work in under_way if work.step]

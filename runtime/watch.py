@@ -90,6 +90,10 @@ class Watch:
             begin = self._last_block_ended
         self._seconds[name] = end - begin
 
+    def delivery(self) -> None:
+        """The last phase begins; the result that it writes can't have its time."""
+        self._log.emit(PhaseStarted(phase="delivery"))
+
     def seconds(self) -> PhaseSeconds:
         """What each phase took: blocks until the last one was finished, networks from then on."""
         return PhaseSeconds(**self._seconds, total=time.monotonic() - self._begin)

@@ -43,7 +43,7 @@ EVENTS = (
     {"event": "run started", "elapsed": 0, "time": 1.8e9, "schema": 1, "wootz": "0", "host": "h", "machine": "0123",
      "pid": 1, "started": 2, "network": "n", "data": "d", "objective": "max Accuracy", "executor": "e", "workers": 2},
     {"event": "planned", "elapsed": 1, "networks_total": 4, "networks_feasible": 3, "blocks": 1, "groups": 1,
-     "teacher": True, "baseline": False, "stops_at_first": True, "task_seconds": {"network": 3}},
+     "teacher": True, "baseline": False, "stops_at_first": True},
     {"event": "phase", "elapsed": 1, "phase": "exploration"},
     {"event": "task started", "elapsed": 1, "task": TASK, "title": "network 3", "steps": 10, "display": 5},
     {"event": "progress", "elapsed": 1.5, "task": TASK, "worker": 1, "step": 5, "loss": 0.5, "accuracy": 0.5},

@@ -38,13 +38,12 @@ fractions = st.floats(0, 1)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 seconds = st.floats(0, 1e9)
 words = st.text(max_size=8)
-kinds = st.sampled_from(["teacher", "blocks", "network", "default network", "latency"])
+kinds = st.sampled_from(["teacher", "blocks", "network", "default network"])
 tasks = st.builds(TaskId, kinds, counts)
 known = {"task": tasks, "worker": counts}
 configurations = st.lists(fractions | st.lists(fractions, max_size=3).map(tuple), max_size=3).map(tuple)
 events = st.one_of(
-    st.builds(Planned, task_seconds=st.dictionaries(kinds, seconds), **dict.fromkeys(
-        ("networks_total", "networks_feasible", "blocks", "groups"), counts)),
+    st.builds(Planned, **dict.fromkeys(("networks_total", "networks_feasible", "blocks", "groups"), counts)),
     st.builds(PhaseStarted),
     st.builds(TaskStarted, task=tasks, worker=st.none() | counts, steps=counts, display=counts),
     st.builds(Progress, **known, step=counts, loss=st.none() | numbers, accuracy=st.none() | fractions),

@@ -251,7 +251,7 @@ def test_the_events_of_a_run_say_what_its_result_says(job):
             assert set(tests) <= set(network.curve)
     assert (status.best.index, status.best.accuracy) == (found.best.index, found.best.accuracy)
     assert [e.phase for e in events if isinstance(e, PhaseStarted)] == [
-        "plan", "teacher", "pretraining", "exploration", "baseline"
+        "plan", "teacher", "pretraining", "exploration", "baseline", "delivery"
     ]  # fmt: skip
     assert len(timeline(events).spans) == 1 + len(found.groups) + 2 * found.networks_evaluated
 

@@ -64,12 +64,10 @@ def test_the_time_left_by_what_tasks_take(whole_run, elapsed, left):
     assert seconds_left(status_of(until(whole_run, elapsed)), elapsed) == left
 
 
-def test_the_time_left_by_what_the_plan_expects(whole_run):
-    expected = {"teacher": 10.0, "blocks": 5.0, "network": 3.0}
-    events = [replace(e, task_seconds=expected) if isinstance(e, Planned) else e for e in whole_run]
-    assert seconds_left(status_of(until(events, 4)), 4) == (10 - 2 + 2 * 5 + 8 * 3) / 2
-    with_baseline = [replace(e, baseline=True) if isinstance(e, Planned) else e for e in events]
-    assert seconds_left(status_of(until(with_baseline, 4)), 4) == (10 - 2 + 2 * 5 + 16 * 3) / 2
+def test_default_networks_are_expected_to_take_as_long_as_networks(whole_run):
+    with_baseline = [replace(e, baseline=True) if isinstance(e, Planned) else e for e in whole_run]
+    assert seconds_left(status_of(until(with_baseline, 16)), 16) == (16 * 4 - 2 * 2) / 2
+    assert seconds_left(status_of(until(with_baseline, 27)), 27) == (3 * 4 + 8 * 4) / 2
 
 
 def test_how_a_run_ended_is_what_it_says_itself(whole_run, started, write_events, tmp_path):
