@@ -24,7 +24,7 @@ from wootz.runtime.result import (
     UntriedNetworkResult,
     block_text,
 )
-from wootz.runtime.run_directory import EVENTS_FILE, PLOT_SUFFIX, REPORT_FILE
+from wootz.runtime.run_directory import EVENTS_FILE, REPORT_FILE, PlotName, plot_file
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.timeline import Timeline, timeline
 
@@ -41,18 +41,18 @@ def write_report(folder: Path) -> Path:
     result = RunResult.load(folder)
     events = folder / EVENTS_FILE
     times = timeline(read_events(events)) if events.is_file() else Timeline()
-    images = {}
+    images: dict[PlotName, tuple[str, str]] = {}
     for name, plot in _plots(result, times).items():
         light = plots.svg(plot, plots.LIGHT)
-        write_atomically(folder / f"{name}{PLOT_SUFFIX}", light)
+        write_atomically(folder / plot_file(name), light)
         images[name] = (_data(light), _data(plots.svg(plot, plots.DARK)))
     page = folder / REPORT_FILE
     write_atomically(page, _page(result, times, images).encode())
     return page
 
 
-def _plots(result: RunResult, times: Timeline) -> dict[str, plots.Plot]:
-    found: dict[str, plots.Plot] = {}
+def _plots(result: RunResult, times: Timeline) -> dict[PlotName, plots.Plot]:
+    found: dict[PlotName, plots.Plot] = {}
     if times.spans:
         found["tasks"] = partial(plots.tasks, times)
     if isinstance(result.full, FullNetworkResult) and result.networks_evaluated:
@@ -67,7 +67,7 @@ def _data(image: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}"
 
 
-def _page(result: RunResult, times: Timeline, images: dict[str, tuple[str, str]]) -> str:
+def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, str]]) -> str:
     template = resources.files("wootz.runtime").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import msgspec
 
@@ -32,8 +33,7 @@ FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, DAMAGED
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
 FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
-PLOT_SUFFIX = ".svg"
-PLOTS = tuple(f"{name}{PLOT_SUFFIX}" for name in ("sizes", "curves", "blocks", "tasks"))
+PlotName = Literal["sizes", "curves", "blocks", "tasks"]
 IN_LOG_FOLDER = re.compile(r"worker-\d+\.log|control-.+")
 """What runs write there: anything else was put there by someone, who may want it back."""
 PARTIAL = re.compile(r"\.(.+)\.\d+")
@@ -43,6 +43,13 @@ LONGEST_SHOWN = 60
 """Characters of an input that a message shows; longer ones are named only."""
 LOOK_SECONDS = 1.0
 """Between two looks at the lock of a process of which this machine can't tell whether it is alive."""
+
+
+def plot_file(name: PlotName) -> str:
+    return f"{name}.svg"
+
+
+PLOTS = tuple(map(plot_file, get_args(PlotName)))
 
 
 class _Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,12 +176,6 @@ def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
             (folder / MARK_FILE).unlink(missing_ok=True)
 
 
-def run_inputs(folder: Path) -> Mapping[str, str] | None:
-    """What the run in `folder` is a run of; None where no run began there."""
-    mark = _read_mark(folder)
-    return None if mark is None else mark.inputs
-
-
 def _check(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise WootzError(f"{folder} is a file: --out names a folder")
@@ -203,7 +204,7 @@ def _is_partial(name: str) -> bool:
 
 def _is_replacement(name: str) -> bool:
     partial = PARTIAL.fullmatch(name)
-    return partial is not None and (partial[1] in (*FILES, MARK_FILE) or partial[1].endswith(PLOT_SUFFIX))
+    return partial is not None and partial[1] in (*FILES, MARK_FILE, *PLOTS)
 
 
 def _remove_partial_files(folder: Path) -> None:

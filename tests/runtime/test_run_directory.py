@@ -10,7 +10,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime import run_directory
-from wootz.runtime.run_directory import open_run_directory, run_inputs
+from wootz.runtime.run_directory import open_run_directory
 from wootz.runtime.store.durable import temporary_name
 from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch
 
@@ -33,6 +33,11 @@ def begun(folder, inputs=INPUTS, fresh=False):
     with open_run_directory(folder, fresh) as directory:
         directory.claim(inputs)
         return directory.id
+
+
+def inputs_of(folder):
+    """What its mark says that the folder holds a run of."""
+    return json.loads((folder / "run.json").read_text())["inputs"]
 
 
 def files(folder):
@@ -66,7 +71,7 @@ def test_a_new_or_an_empty_folder_will_do_and_the_same_job_goes_on(tmp_path):
             folder.mkdir()
         first = begun(folder)
         assert begun(folder) == first
-        assert run_inputs(folder) == INPUTS
+        assert inputs_of(folder) == INPUTS
         assert begun(folder, fresh=True) != first
 
 
@@ -110,10 +115,10 @@ def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_pa
     ):
         begun(tmp_path, other)
     assert (tmp_path / "best.onnx").exists()
-    assert run_inputs(tmp_path) == INPUTS
+    assert inputs_of(tmp_path) == INPUTS
     begun(tmp_path, other, fresh=True)
     assert files(tmp_path) == ["run.json"]
-    assert run_inputs(tmp_path) == other
+    assert inputs_of(tmp_path) == other
 
 
 def test_a_fresh_run_takes_away_what_runs_write_alone(tmp_path):
@@ -134,13 +139,13 @@ def test_a_run_that_goes_on_is_left_alone(tmp_path):
 
 def test_what_a_killed_process_was_writing_goes(tmp_path):
     begun(tmp_path)
-    folder_with(tmp_path, [".best.onnx.12", ".sizes.svg.12", ".mine", ".mine.12"])
+    folder_with(tmp_path, [".best.onnx.12", ".sizes.svg.12", ".mine", ".mine.12", ".mine.svg.12"])
     code = "from pathlib import Path; from wootz.runtime.store.durable import temporary_name as name"
     subprocess.run([sys.executable, "-c", f"{code}; name(Path({str(tmp_path)!r})).touch()"], check=True)
     of_the_living = temporary_name(tmp_path)
     of_the_living.touch()
     begun(tmp_path)
-    assert files(tmp_path) == sorted([".mine", ".mine.12", "run.json", of_the_living.name])
+    assert files(tmp_path) == sorted([".mine", ".mine.12", ".mine.svg.12", "run.json", of_the_living.name])
 
 
 @pytest.fixture
@@ -190,7 +195,7 @@ def test_a_damaged_mark_is_named_and_replaced_where_that_is_asked_for(tmp_path, 
         begun(tmp_path)
     assert (tmp_path / "run.json").read_text() == content
     begun(tmp_path, fresh=True)
-    assert run_inputs(tmp_path) == INPUTS
+    assert inputs_of(tmp_path) == INPUTS
 
 
 def test_the_mark_of_a_newer_version_is_not_overwritten(tmp_path):
