@@ -30,6 +30,7 @@ HEARTBEAT_SECONDS = 10.0
 
 Phase = Literal["plan", "teacher", "pretraining", "exploration", "baseline", "delivery"]
 TaskKind = Literal["teacher", "blocks", "network", "default network"]
+RunOutcome = Literal["found", "nothing found", "failed", "interrupted"]
 
 
 class TaskId(Struct, frozen=True):
@@ -174,7 +175,7 @@ class Note(_Event, frozen=True, kw_only=True, tag="note"):
 class RunEnded(_Event, frozen=True, kw_only=True, tag="run ended"):
     """The process is done with the run; without this line it was killed."""
 
-    outcome: Literal["found", "nothing found", "failed", "interrupted"]
+    outcome: RunOutcome
     reason: str | None = None
 
 

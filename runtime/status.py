@@ -22,6 +22,7 @@ from wootz.runtime.events import (
     Planned,
     Progress,
     RunEnded,
+    RunOutcome,
     RunStarted,
     TaskCancelled,
     TaskEnded,
@@ -37,7 +38,7 @@ from wootz.runtime.run_directory import EVENTS_FILE
 SILENT_SECONDS = 6 * HEARTBEAT_SECONDS
 """A process that has not been heard of for so long is taken for dead where its number can't be looked up."""
 
-State = Literal["running", "silent", "dead", "found", "nothing found", "failed", "interrupted"]
+State = Literal["running", "silent", "dead"] | RunOutcome
 """`running`, or how it ended. `dead` processes ended without a word; of `silent` ones nothing is heard."""
 
 

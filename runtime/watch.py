@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from typing import Literal
 
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.solver import Solver
@@ -22,6 +21,7 @@ from wootz.runtime.events import (
     Planned,
     Progress,
     RunEnded,
+    RunOutcome,
     RunStarted,
     TaskCancelled,
     TaskEnded,
@@ -39,8 +39,6 @@ from wootz.runtime.run_directory import LOG_FOLDER
 from wootz.runtime.store.process import Process
 from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, Task, TrainTeacher, curve_of
 from wootz.runtime.tasks.telling import read_step
-
-Outcome = Literal["found", "nothing found", "failed", "interrupted"]
 
 
 class Watch:
@@ -74,7 +72,7 @@ class Watch:
             )
         )
 
-    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+    def end(self, outcome: RunOutcome, reason: str | None = None) -> None:
         self._log.emit(RunEnded(outcome=outcome, reason=reason))
 
     @contextmanager

@@ -11,6 +11,7 @@ from rich.table import Table
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.result import Exploration, FailedFullNetworkResult, RunResult
 from wootz.runtime.run_directory import BEST_FILE
+from wootz.runtime.store.amounts import show_seconds
 
 
 def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
@@ -66,11 +67,7 @@ def _reused(result: RunResult) -> str:
             counts.append(f"{known} of {all_} {noun}")
     if reuse.teacher:
         counts.insert(0, "the full network")
-    return f"reused: {', '.join(counts)} known: {_duration(reuse.seconds_saved)} saved" if counts else ""
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    return f"reused: {', '.join(counts)} known: {show_seconds(reuse.seconds_saved)} saved" if counts else ""
 
 
 def _time(seconds: float) -> str:
