@@ -83,10 +83,6 @@ class TrainedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="trained"
     seconds: Seconds
     reused: bool = False
 
-    @property
-    def measured(self) -> Measurements:
-        return measurements(self.model_size, self.flops, self.accuracy, self.latency_ms)
-
 
 class FailedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="failed"):
     """A network without a usable training, and the reason: it can't be chosen, whatever the objective."""
@@ -94,10 +90,6 @@ class FailedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="failed"):
     reason: str
     blocks: tuple[Count | None, ...]
     reused: bool = False
-
-    @property
-    def measured(self) -> None:
-        return None
 
 
 class UntriedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="not tried"):
@@ -111,7 +103,7 @@ class InfeasibleNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="infea
 
 
 EvaluatedNetworkResult = TrainedNetworkResult | FailedNetworkResult
-NetworkResult = TrainedNetworkResult | FailedNetworkResult | UntriedNetworkResult | InfeasibleNetworkResult
+NetworkResult = EvaluatedNetworkResult | UntriedNetworkResult | InfeasibleNetworkResult
 
 
 class BestNetwork(Network, frozen=True, kw_only=True):
@@ -238,7 +230,7 @@ class Exploration(Struct, frozen=True, kw_only=True):
 
     @property
     def evaluated(self) -> tuple[EvaluatedNetworkResult, ...]:
-        return tuple(n for n in self.networks if isinstance(n, TrainedNetworkResult | FailedNetworkResult))
+        return tuple(n for n in self.networks if isinstance(n, EvaluatedNetworkResult))
 
     @property
     def trained(self) -> tuple[TrainedNetworkResult, ...]:
@@ -247,10 +239,6 @@ class Exploration(Struct, frozen=True, kw_only=True):
     @property
     def failed(self) -> tuple[FailedNetworkResult, ...]:
         return tuple(n for n in self.networks if isinstance(n, FailedNetworkResult))
-
-    def network(self, index: int) -> TrainedNetworkResult:
-        """The trained network with this position in the subspace."""
-        return next(n for n in self.trained if n.index == index)
 
 
 class RunResult(Struct, frozen=True, kw_only=True):

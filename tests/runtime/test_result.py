@@ -200,9 +200,9 @@ def table():
 def test_fields_of_a_later_version_are_passed_over(table, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(table))
     found = RunResult.load(tmp_path)
-    assert found.block_trained.network(4).measured == {
-        Metric.MODEL_SIZE: 10, Metric.FLOPS: 20, Metric.ACCURACY: 0.9
-    }  # fmt: skip
+    (network,) = found.block_trained.trained
+    assert (network.index, network.model_size, network.flops, network.accuracy) == (4, 10, 20, 0.9)
+    assert found.full.measured == {Metric.MODEL_SIZE: 10, Metric.FLOPS: 20, Metric.ACCURACY: 1}
     (tmp_path / "result.json").write_text(json.dumps({**table, "colour": "blue"}))
     assert RunResult.load(tmp_path) == found
 
