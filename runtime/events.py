@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.result import Accuracy, Count, End, Seconds
+from wootz.runtime.run_directory import EVENTS_FILE
 from wootz.runtime.store.process import Process
 
 SCHEMA = 1
@@ -243,6 +244,16 @@ class EventLog:
     def _beat(self) -> None:
         while not self._closed.wait(self._heartbeat):
             os.utime(self._descriptor)
+
+
+def events_of(folder: Path) -> Iterator[Event]:
+    """The events so far of the run in `folder`. Raises InputError where there is none, and as `read_events` does."""
+    file = folder / EVENTS_FILE
+    if not folder.is_dir():
+        raise InputError("there is no such folder", folder)
+    if not file.is_file():
+        raise InputError(f"no {EVENTS_FILE} in this folder: no run has begun in it", folder)
+    return read_events(file)
 
 
 def read_events(file: Path) -> Iterator[Event]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.events import Event, Progress, TaskId, TaskKind, read_events
+from wootz.runtime.events import Event, Progress, TaskId, TaskKind, events_of
 from wootz.runtime.result import Curve, FullNetworkResult, RunResult
-from wootz.runtime.run_directory import EVENTS_FILE, RESULT_FILE
+from wootz.runtime.run_directory import RESULT_FILE
 
 Measure = Literal["accuracy", "loss"]
 Scalars = dict[TaskId, dict[Measure, dict[int, float]]]
@@ -34,10 +34,7 @@ def write_scalars(run: Path, folder: Path) -> int:
         from tensorboardX import SummaryWriter
     except ImportError as missing:
         raise WootzError("tensorboardX is missing: install wootz[tensorboard]") from missing
-    file = run / EVENTS_FILE
-    if not file.is_file():
-        raise WootzError(f"{run}: no {EVENTS_FILE} in this folder: no run has begun in it")
-    scalars = _of_events(read_events(file))
+    scalars = _of_events(events_of(run))
     if (run / RESULT_FILE).is_file():
         for task, curve in _curves(RunResult.load(run)):
             scalars[task]["accuracy"] = dict(curve)

@@ -6,7 +6,7 @@ docs/simulation.md says what is recorded, what is modelled, and how far that is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -21,7 +21,7 @@ from wootz.passes.errors import InputError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.runtime.drive import drive
-from wootz.runtime.events import Event, Planned, RunStarted, TaskEnded, TaskId, TaskKind, TaskStarted, read_events
+from wootz.runtime.events import Event, Planned, RunStarted, TaskEnded, TaskId, TaskKind, TaskStarted, events_of
 from wootz.runtime.executors.engine import Ended
 from wootz.runtime.executors.simulated import Simulated
 from wootz.runtime.result import (
@@ -33,7 +33,6 @@ from wootz.runtime.result import (
     RunResult,
     TrainedNetworkResult,
 )
-from wootz.runtime.run_directory import EVENTS_FILE
 from wootz.runtime.strategies.enumeration import Enumeration
 from wootz.runtime.tasks.task import FineTune, Finished, Order, PretrainBlocks, Results, Start, Task
 
@@ -95,12 +94,9 @@ class Recording:
     def load(folder: Path) -> Recording:
         """Raises InputError for a folder without a finished run, or one in which nothing was tried."""
         result = RunResult.load(folder)
-        file = folder / EVENTS_FILE
-        if not file.is_file():
-            raise InputError(f"no {EVENTS_FILE} in this folder: what the tasks of the run took isn't known", folder)
         if isinstance(result.full, FailedFullNetworkResult):
             raise InputError("the full network of this run could not be trained: nothing was tried", folder)
-        return recording(result, list(read_events(file)))
+        return recording(result, events_of(folder))
 
     def explorations(self) -> dict[Start, Exploration]:
         found: dict[Start, Exploration] = {"block-trained": self.result.block_trained}
@@ -114,7 +110,7 @@ class Recording:
         )
 
 
-def recording(result: RunResult, events: Sequence[Event]) -> Recording:
+def recording(result: RunResult, events: Iterable[Event]) -> Recording:
     """What tasks took: their training, whenever that was, and beside it what this run's own took from start to end."""
     seconds: dict[TaskId, float] = {}
     beside: defaultdict[TaskKind, list[float]] = defaultdict(list)
@@ -180,19 +176,18 @@ def _schedule(
     networks = {n.index: n for n in _feasible(exploration)}
     tasks = {index: FineTune(index, start) for index in networks}
     best = exploration.best
-    group_of: dict[int, PretrainBlocks] = {}
-    if start == "block-trained":
-        position = {block: number for number, block in enumerate(recorded.blocks())}
-        groups = groups_for(recorded, workers)
-        group_of = {position[block]: PretrainBlocks(group) for group in groups for block in group}
+    blocks = recorded.blocks() if start == "block-trained" else ()
+    groups = groups_for(recorded, workers) if blocks else ()
+    group_of = {block: PretrainBlocks(group) for group in groups for block in group}
     strategy = Enumeration(
         networks=tuple(tasks.values()),
         meets=lambda task, _: best is not None and task.network == best.index,
         stops_at_first=recorded.stops_at_first,
         blocks=tuple(dict.fromkeys(group_of.values())),
         needs={
-            tasks[index]: tuple(dict.fromkeys(group_of[b] for b in _blocks_of(recorded, network) if b in group_of))
+            tasks[index]: tuple(dict.fromkeys(group_of[block] for block in _blocks_of(network, blocks)))
             for index, network in networks.items()
+            if blocks
         },
         rounds=workers if assignment == "static" else 0,
     )
@@ -337,16 +332,12 @@ def _seconds_a_step(trained: Sequence[TrainedNetworkResult]) -> tuple[tuple[floa
     return (float(slope), float(constant), min(seconds)), steps
 
 
-def _blocks_of(recorded: Recording, network: NetworkResult) -> list[int]:
-    """The blocks that a network starts from; of one not tried all that have its rates."""
+def _blocks_of(network: NetworkResult, blocks: Sequence[TuningBlock]) -> list[TuningBlock]:
+    """Those of the run's `blocks` that a network starts from; of one not tried all that have its rates."""
     if isinstance(network, EvaluatedNetworkResult):
-        return [block for block in network.blocks if block is not None]
-    configuration = network.configuration
-    return [
-        position
-        for position, block in enumerate(recorded.blocks())
-        if all(configuration[symbol.module] == symbol.rate for symbol in block.symbols)
-    ]
+        return [blocks[position] for position in network.blocks if position is not None]
+    rates = network.configuration
+    return [block for block in blocks if all(rates[symbol.module] == symbol.rate for symbol in block.symbols)]
 
 
 def _feasible(exploration: Exploration) -> list[NetworkResult]:

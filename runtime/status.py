@@ -11,7 +11,6 @@ from typing import Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
-from wootz.passes.errors import InputError
 from wootz.runtime.events import (
     HEARTBEAT_SECONDS,
     BestFound,
@@ -31,7 +30,7 @@ from wootz.runtime.events import (
     TaskRaised,
     TaskStarted,
     WorkerLost,
-    read_events,
+    events_of,
 )
 from wootz.runtime.run_directory import EVENTS_FILE
 
@@ -135,12 +134,7 @@ def status_of(events: Iterable[Event]) -> RunStatus:
 
 def read_status(folder: Path) -> RunStatus:
     """The status of the run in `folder`. Raises InputError where there is none."""
-    file = folder / EVENTS_FILE
-    if not folder.is_dir():
-        raise InputError("there is no such folder", folder)
-    if not file.is_file():
-        raise InputError(f"no {EVENTS_FILE} in this folder: no run has begun in it", folder)
-    return status_of(read_events(file))
+    return status_of(events_of(folder))
 
 
 def state(status: RunStatus, folder: Path) -> State:

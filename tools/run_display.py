@@ -59,7 +59,7 @@ class RunDisplay:
     def __call__(self, event: Event) -> None:
         line = _line(event, self._status)
         self._status, self._heard = fold(self._status, event), self._clock()
-        if line is not None and (not (self._console.is_terminal and isinstance(event, Progress))):
+        if line is not None and not (self._console.is_terminal and isinstance(event, Progress)):
             say(self._console, line)
         if not self._console.is_terminal and isinstance(event, TaskEnded):
             self._summarise()

@@ -49,6 +49,12 @@ def test_a_finished_run(whole_run, write_events, tmp_path):
     assert "time left" not in done.output
 
 
+def test_a_run_is_known_by_a_file_in_its_folder_too(whole_run, write_events, tmp_path):
+    done = status(write_events(tmp_path, whole_run) / "events.jsonl")
+    assert done.return_value == 0
+    assert "finished in 27 s" in done.output
+
+
 @pytest.mark.parametrize(
     ("outcome", "code", "said"),
     [("nothing found", 4, "without a network: too strict"), ("failed", 5, "failed after 27 s: too strict"),

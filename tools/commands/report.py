@@ -8,16 +8,15 @@ import click
 
 from wootz.runtime.report import write_report
 from wootz.runtime.scalars import write_scalars
+from wootz.tools.run_argument import run_argument
 
 
 @click.command()
-@click.argument("folder", metavar="RUN")
+@run_argument
 @click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR",
               help="Write accuracies and losses for TensorBoard instead, of a run that goes on, too.")  # fmt: skip
-def report(folder: str, tensorboard: Path | None) -> None:
+def report(run: Path, tensorboard: Path | None) -> None:
     """Write the HTML page and the plots of the run in RUN, from its result.json."""
-    run = Path(folder)
-    run = run.parent if run.is_file() else run
     if tensorboard is None:
         click.echo(write_report(run))
     else:

@@ -14,6 +14,7 @@ from rich.table import Table
 from wootz.runtime.result import Exploration, RunResult
 from wootz.runtime.simulation import Recording, Schedule, Simulation, simulate
 from wootz.runtime.store.amounts import show_seconds
+from wootz.tools.run_argument import run_argument
 
 DEFAULT_WORKERS = "1,4,16,64,256,1024"
 
@@ -35,19 +36,17 @@ class WorkerCounts(click.ParamType[tuple[int, ...]]):
 
 
 @click.command("simulate")
-@click.argument("folder", metavar="RUN")
+@run_argument
 @click.option("--workers", type=WorkerCounts(), default=DEFAULT_WORKERS, show_default=True, metavar="N,N,…",
               help="Numbers of workers.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, times in seconds.")
-def simulate_command(folder: str, workers: tuple[int, ...], as_json: bool) -> None:
+def simulate_command(run: Path, workers: tuple[int, ...], as_json: bool) -> None:
     """Tell what the finished run in RUN would take with other numbers of workers.
 
     The run's own exploration is gone through again, with the times that its trainings took, for each number of workers:
     static, in rounds as the paper has it, and dynamic, where an idle worker takes the next network. Pre-training of
     blocks is included; planning and the training of the full network are not. Nothing is trained and nothing written.
     """
-    run = Path(folder)
-    run = run.parent if run.is_file() else run
     recorded = Recording.load(run)
     simulation = simulate(recorded, workers)
     if as_json:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from wootz.runtime.run_directory import EVENTS_FILE
 from wootz.runtime.status import RunStatus, State, read_status, seconds_left, state
+from wootz.tools.run_argument import run_argument
 from wootz.tools.status_table import print_status
 
 EXIT_CODES: dict[State, int] = {
@@ -34,9 +35,9 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command()
-@click.argument("folder", metavar="RUN")
+@run_argument
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def status(folder: str, as_json: bool) -> int:
+def status(run: Path, as_json: bool) -> int:
     """Tell where the run in RUN stands: running, finished or dead.
 
     Reads the run's events.jsonl alone and writes nothing.
@@ -49,8 +50,6 @@ def status(folder: str, as_json: bool) -> int:
                 5 failed, interrupted or killed: the same command continues it
                 6 silent: its process, on another machine, has not been heard of for a minute
     """
-    run = Path(folder)
-    run = run.parent if run.is_file() else run
     found = read_status(run)
     now = state(found, run)
     seconds = _seconds(found, run, now)
