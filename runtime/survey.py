@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +67,6 @@ class Survey:
     """The tuning blocks of a subspace, their groups, and what they and the networks cost; `full` is the unpruned one.
 
     `costs` are those of the networks, in the subspace's order, and `uses` those of the blocks, in the plan's.
-    `uncovered` are the symbols in no block, each with the one network (by position) that has it.
     """
 
     subspace: Subspace
@@ -76,7 +75,6 @@ class Survey:
     groups: tuple[Group, ...]
     costs: tuple[Cost, ...]
     full: Cost
-    uncovered: tuple[tuple[int, Symbol], ...]
 
     @cached_property
     def names(self) -> Mapping[TuningBlock, str]:
@@ -100,16 +98,7 @@ def survey_subspace(
     plan = identify_blocks(subspace, method, sources.of_modules)
     groups = grouping([block for block in plan.blocks if block.is_pruned])
     uses = block_uses(plan, costs.pieces)
-    uncovered = tuple(_uncovered(subspace, plan, sources))
-    return Survey(subspace, plan, uses, groups, costs.networks, network_cost(pruner.model), uncovered)
-
-
-def _uncovered(subspace: Subspace, plan: BlockPlan, sources: InputSources) -> Iterator[tuple[int, Symbol]]:
-    alphabet = Alphabet(sources.of_modules)
-    networks = [alphabet.spell(configuration) for configuration in subspace.configurations]
-    covered = {symbol for block in plan.blocks for symbol in block.symbols}
-    outside = {number: symbol for number, symbol in enumerate(alphabet.letters) if symbol not in covered}
-    return ((n, outside[number]) for n, network in enumerate(networks) for number in network if number in outside)
+    return Survey(subspace, plan, uses, groups, costs.networks, network_cost(pruner.model))
 
 
 def one_group(blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:

@@ -60,7 +60,9 @@ def identify_blocks(
         block_of.update(dict.fromkeys(run, block))
     assert len(block_of) == sum(map(len, runs)), "a symbol is in several blocks"
     blocks = sorted(dict.fromkeys(block_of[n] for n in sorted(block_of)), key=lambda block: block.modules[0])
-    return BlockPlan(tuple(blocks), tuple(_composite_vector(network, block_of) for network in networks))
+    composites = tuple(_composite_vector(network, block_of) for network in networks)
+    uncovered = ((n, letters[s]) for n, network in enumerate(networks) for s in network if s not in block_of)
+    return BlockPlan(tuple(blocks), composites, tuple(uncovered))
 
 
 class Alphabet:

@@ -61,8 +61,10 @@ class BlockPlan:
     """The blocks to pre-train, and for each configuration its composite vector.
 
     A composite vector lists, from input to output, the blocks that the network is assembled from; None stands for
-    a symbol in no block, which starts from the teacher's remaining weights.
+    a symbol in no block, which starts from the teacher's remaining weights. `uncovered` are these symbols, each with
+    the one network (by position) that has it.
     """
 
     blocks: tuple[TuningBlock, ...]
     composites: tuple[tuple[TuningBlock | None, ...], ...]
+    uncovered: tuple[tuple[int, Symbol], ...]

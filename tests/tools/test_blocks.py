@@ -81,7 +81,7 @@ def test_costs_are_those_of_the_pruned_networks(chain, method):
 def test_work_of_a_residual_network():
     _, survey = survey_of(RESIDUAL, ((0.5, 0.0, 0.5, 0.5), (0.5, 0.0, 0.9, 0.5)))
     assert [str(use.block) for use in survey.uses] == ["1(0.5) 2(0)", "4(0.5)"]
-    assert [str(symbol) for _, symbol in survey.uncovered] == ["3(0.5)", "3(0.9)"]
+    assert [str(symbol) for _, symbol in survey.plan.uncovered] == ["3(0.5)", "3(0.9)"]
     students = 3 * sum(use.cost.macs for use in survey.uses)
     assert survey.work.students == students
     assert survey.work.separate == 2 * students

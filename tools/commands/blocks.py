@@ -165,7 +165,7 @@ def _network_table(survey: Survey) -> Table:
 
 def _uncovered_lines(survey: Survey) -> list[str]:
     count = len(survey.costs) * len(survey.subspace.modules)
-    texts = [f"{_symbol_text(survey, symbol)} in network {n + 1}" for n, symbol in survey.uncovered]
+    texts = [f"{_symbol_text(survey, symbol)} in network {n + 1}" for n, symbol in survey.plan.uncovered]
     more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
     if not texts:
         return [f"in no block: none of {count} modules of networks"]
@@ -235,7 +235,7 @@ def as_json(survey: Survey, identifier: str, memory: Sequence[int] = ()) -> dict
             )
         ],
         "uncovered": [
-            {"network": n, "module": modules[symbol.module], "rate": symbol.rate} for n, symbol in survey.uncovered
+            {"network": n, "module": modules[symbol.module], "rate": symbol.rate} for n, symbol in survey.plan.uncovered
         ],
         "work": {**asdict(survey.work), "break_even": survey.work.break_even},
     }

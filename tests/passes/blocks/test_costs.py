@@ -4,7 +4,7 @@ from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 
 def test_block_uses():
     first, second = TuningBlock((Symbol(0, 0.5), Symbol(1, 0.5))), TuningBlock((Symbol(2, 0.3),))
-    plan = BlockPlan((first, second), ((first, second), (first, None), (None, None, second)))
+    plan = BlockPlan((first, second), ((first, second), (first, None), (None, None, second)), uncovered=())
     costs = {Symbol(0, 0.5): Cost(1, 10), Symbol(1, 0.5): Cost(2, 20), Symbol(2, 0.3): Cost(3, 30)}
     assert block_uses(plan, costs) == (
         BlockUse(first, (0, 1), Cost(3, 30)),

@@ -106,6 +106,8 @@ def test_invariants(method, space, is_chain):
         uncovered = iter(s for s in network if frequency[s] == 1)
         assembled = [s for block in composite for s in (block.symbols if block else [next(uncovered)])]
         assert assembled == network
+    once = [(n, symbol) for n, network in enumerate(networks) for symbol in network if frequency[symbol] == 1]
+    assert list(plan.uncovered) == once
     assert [block.modules[0] for block in plan.blocks] == sorted(block.modules[0] for block in plan.blocks)
 
 
