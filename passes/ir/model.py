@@ -401,6 +401,11 @@ def is_constant(tensor: Tensor) -> bool:
     return isinstance(tensor, Constant)
 
 
+def is_fixed(tensor: Tensor, graph: Graph) -> bool:
+    """Whether it is a constant that can't be overridden, being no input of the graph: sessions rearrange these."""
+    return isinstance(tensor, Constant) and not any(tensor is t for t in graph.inputs)
+
+
 def constant_behind(tensor: Tensor) -> Constant | None:
     """The constant that a tensor is, or that Identity nodes pass on: exporters merge parameters of equal values."""
     node = producer(tensor)

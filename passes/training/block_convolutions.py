@@ -11,7 +11,7 @@ import onnx
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor
+from wootz.passes.ir.model import Graph, Model, Node, Tensor, is_fixed
 from wootz.passes.ir.rewrite import replace_node, rewriting
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings.sums import PANEL
@@ -30,7 +30,6 @@ MOST_PADDING_FOR_ORDER = 2.0
 
 REORDERED_TOGETHER = 4
 """ONNX Runtime reorders channels by so many."""
-
 
 BLOCKS = (8, 16)
 """Channels in a block of ONNX Runtime's layout: 16 with AVX-512, else 8."""
@@ -93,8 +92,7 @@ class _Weights:
         if node.op != "Conv" or node.domain or node.attrs.get("auto_pad", "NOTSET") != "NOTSET":
             return None
         tensor = node.inputs[1]
-        is_constant = isinstance(tensor, Constant) and not any(tensor is t for t in graph.inputs)
-        if is_constant or tensor.dtype != np.float32 or tensor.shape is None:
+        if is_fixed(tensor, graph) or tensor.dtype != np.float32 or tensor.shape is None:
             return None
         shape, group = tuple(tensor.shape), node.attrs.get("group", 1)
         if len(shape) != 4 or not all(isinstance(n, int) for n in shape):

@@ -1,9 +1,9 @@
 """Which nodes of a graph give other bits on so many threads than on one, with ONNX Runtime's CPU provider.
 
-The order in which a sum is taken is all that threads can change. `lowerings/sums` says what ONNX
-Runtime divides over them, and writes training graphs so that little is left: products for which the cure costs too
-much, what has no cure (ConvGrad of onnxruntime-training), and what no lowering knows. Where a shape isn't known, the
-answer is yes.
+Threads can change the order in which a sum is taken, and how roots and logarithms are rounded where a thread's part of
+a large tensor ends. `lowerings/sums` says what ONNX Runtime divides over them, and writes training graphs so that
+little is left: products for which the cure costs too much, what has no cure (ConvGrad of onnxruntime-training), and
+what no lowering knows. Where a shape isn't known, the answer is yes.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, constant_behind, copy_graph, producer
+from wootz.passes.ir.model import Graph, Model, Node, Tensor, constant_behind, copy_graph, is_fixed, producer
 from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.training.block_convolutions import is_blocked
+from wootz.passes.training.block_convolutions import REORDERED_TOGETHER, is_blocked
 from wootz.passes.training.lowerings.sums import DEALT_OUT, NARROWEST, ONE_THREAD_PRODUCTS, ONE_THREAD_ROOTS, PANEL
 
 ONE_THREAD_LOGARITHMS = 1 << 13
@@ -52,7 +52,7 @@ class _Kernels:
     block: int
 
     def divide(self, node: Node) -> bool:
-        """Whether the sums of the node are divided over the threads."""
+        """Whether the threads divide the node so that its bits depend on their number."""
         rule = _RULES.get(node.op)
         try:
             return rule is not None and rule(self, node)
@@ -62,7 +62,7 @@ class _Kernels:
     def conv(self, node: Node) -> bool:
         weights = node.inputs[1]
         if is_blocked(node, self.graph, self.block) or (
-            self._is_packed(weights) and self._is_blocked_by_the_runtime(node)
+            is_fixed(weights, self.graph) and self._is_blocked_by_the_runtime(node)
         ):
             return False
         (images, *_), (filters, channels, *kernel), (_, _, *count) = map(
@@ -75,12 +75,12 @@ class _Kernels:
         if filters > positions:
             return self._product(filters, positions, depth)
         most = self._threads_for(filters * positions * depth)
-        width = _round_up(math.ceil(positions / most), DEALT_OUT)
+        width = math.ceil(positions / (most * DEALT_OUT)) * DEALT_OUT
         return not _equal_panels(depth, positions, *_parts(positions, width))
 
     def gemm(self, node: Node) -> bool:
         left, right = node.inputs[:2]
-        if self._is_packed(right):
+        if is_fixed(right, self.graph):
             return False
         turned = [bool(node.attrs.get(a, 0)) != _is_transposed(t) for a, t in (("transA", left), ("transB", right))]
         (rows, depth), (columns, _) = _turned(left, "transA", node), _turned(right, "transB", node)[::-1]
@@ -94,7 +94,7 @@ class _Kernels:
 
     def matmul(self, node: Node) -> bool:
         left, right = map(_shape, node.inputs)
-        if self._is_packed(node.inputs[1]) and len(right) == 2:
+        if is_fixed(node.inputs[1], self.graph) and len(right) == 2:
             return False
         if len(left) < 2 or len(right) < 2:
             return True
@@ -104,7 +104,7 @@ class _Kernels:
         return self._product(left[-2], right[-1], left[-1], images)
 
     def reduction(self, node: Node) -> bool:
-        (extents,) = (_shape(t) for t in node.inputs[:1])
+        extents = _shape(node.inputs[0])
         axes = node.attrs.get("axes")
         if axes is None and len(node.inputs) > 1 and not node.inputs[1].is_empty():
             constant = constant_behind(node.inputs[1])
@@ -143,10 +143,6 @@ class _Kernels:
     def _threads_for(self, products: int) -> int:
         return min(self.threads, products // ONE_THREAD_PRODUCTS + 1)
 
-    def _is_packed(self, tensor: Tensor) -> bool:
-        """Whether it is constant: ONNX Runtime then brings it into another order when a session is opened."""
-        return isinstance(tensor, Constant) and not any(tensor is t for t in self.graph.inputs)
-
     def _is_blocked_by_the_runtime(self, node: Node) -> bool:
         """Whether ONNX Runtime takes a convolution with constant weights in blocks of channels."""
         filters, channels, *kernel = _shape(node.inputs[1])
@@ -156,7 +152,7 @@ class _Kernels:
         if group > 1:
             depthwise = channels == 1 and filters == group
             return depthwise or not (channels % self.block or filters // group % self.block)
-        return channels < self.block or channels % 4 == 0
+        return channels < self.block or channels % REORDERED_TOGETHER == 0
 
 
 _RULES: Mapping[str, Callable[[_Kernels, Node], bool]] = {
@@ -218,7 +214,3 @@ def _parts(extent: int, width: int) -> set[int]:
 def _last(columns: int, blocks: int) -> int:
     """Columns of the last thread, to which `blocks` are dealt out."""
     return columns - (math.ceil(columns / DEALT_OUT) - blocks) * DEALT_OUT
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return math.ceil(number / multiple) * multiple

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Node, Tensor
+from wootz.passes.ir.model import Constant, Node, Tensor, is_fixed
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
 
@@ -68,8 +68,9 @@ def product(node: Node, builder: Builder) -> list[Tensor] | None:
     if node.op == "MatMul" and any(t.shape is None or len(t.shape) != 2 for t in node.inputs):
         return None
     left, right = (Expression.of(t, builder) for t in node.inputs[:2])
-    packed = isinstance(right.tensor, Constant) and not any(right.tensor is t for t in builder.graph.inputs)
-    if packed or left.dtype != np.float32 or node.attrs.get("transA", 0) or right.tensor.shape is None:
+    if is_fixed(right.tensor, builder.graph) or left.dtype != np.float32 or node.attrs.get("transA", 0):
+        return None
+    if right.tensor.shape is None:
         return None
     depth, columns = right.shape if not node.attrs.get("transB", 0) else right.shape[::-1]
     if not isinstance(depth, int) or not isinstance(columns, int) or not _may_be_divided(depth, columns):
