@@ -125,7 +125,7 @@ def _explore(
     best = best_of({task: measured(task, finished[task]) for task in decisive}, job.objective, full.measured)
     return Explored(
         start=start,
-        blocks={block: _of_block(block, task, finished) for block, task in groups.items()},
+        blocks={b: _of_block(b, groups[b], finished) for b in plan.survey.plan.blocks if b in groups},
         networks={task.network: finished[task][0] for task in decisive},
         orders={task.network: order_of(task, finished) for task in decisive},
         best=None if best is None else best.network,

@@ -145,8 +145,8 @@ def _take_lock(folder: Path, watch: Watch, note: Callable[[str], None]) -> Lease
         holder = read_mark(file)
         if holder is None:
             continue
-        is_of_this_machine = holder.process is not None and holder.process.is_seen
-        if is_of_this_machine or (seen is not None and holder.beat != seen.beat):
+        is_alive_here = holder.process is not None and holder.process.is_seen and not holder.process.has_ended()
+        if is_alive_here or (seen is not None and holder.beat != seen.beat):
             raise WootzError(f"{folder}: a run goes on there ({holder.owner}): wait for it, or choose another --out")
         if seen is None:
             note(f"{folder}: waiting for a sign of life of {holder.owner}; without one in a minute this goes on.")

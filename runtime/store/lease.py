@@ -45,6 +45,9 @@ def take_lease(file: Path, what: str, watch: Watch) -> Lease | None:
         if mark is not None:
             return Lease(mark)
         content = read_mark(file)
-        if content is not None and not (watch.is_dead(file, content) and remove_mark(file, content, watch)):
+        if content is None:
+            continue
+        if not watch.is_dead(file, content):
             return None
+        remove_mark(file, content, watch)
     return None

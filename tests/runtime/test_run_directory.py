@@ -97,6 +97,29 @@ def test_a_run_that_was_killed_while_it_took_the_lock_goes_on(tmp_path):
     begun(tmp_path)
 
 
+@pytest.mark.parametrize("operation", range(1, 12))
+def test_a_run_that_was_killed_while_it_replaced_the_lock_of_a_killed_one_goes_on(tmp_path, operation):
+    """Before any operation on the folder: whoever comes next sees that both have ended."""
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from wootz.runtime.run_directory import open_run_directory
+left = int(sys.argv[1])
+def count(event, arguments):
+    global left
+    if event in ("open", "os.link", "os.remove") and str(arguments[0]).startswith({str(tmp_path)!r}):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+with open_run_directory(Path({str(tmp_path)!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    for number in (1000, operation):
+        assert subprocess.run([sys.executable, "-c", program, str(number)], check=False).returncode == -9
+    begun(tmp_path)
+
+
 def test_a_run_in_a_folder_that_all_may_write_is_its_users_alone(tmp_path):
     """Its job is a pickle."""
     tmp_path.chmod(0o1777)
