@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from types import FrameType
 from typing import Any
@@ -16,20 +17,45 @@ from wootz.passes.errors import WootzError, one_line
 
 DEBUG = "--debug"
 
+
+@dataclass(frozen=True)
+class Listed:
+    """A command as `wootz --help` lists it: where it is, as `module:function`, and the first sentence of its help."""
+
+    place: str
+    summary: str
+
+
 COMMANDS = {
-    "import": "wootz.tools.commands.import_model:import_model",
-    "subspace": "wootz.tools.commands.subspace:subspace",
-    "blocks": "wootz.tools.commands.blocks:blocks",
-    "run": "wootz.tools.commands.run:run",
-    "status": "wootz.tools.commands.status:status",
-    "simulate": "wootz.tools.commands.simulate:simulate_command",
-    "report": "wootz.tools.commands.report:report",
-    "store": "wootz.tools.commands.store:store",
+    "import": Listed(
+        "wootz.tools.commands.import_model:import_model", "Reads a Caffe network and writes it as an ONNX model."
+    ),
+    "subspace": Listed("wootz.tools.commands.subspace:subspace", "Make promising subspaces."),
+    "blocks": Listed(
+        "wootz.tools.commands.blocks:blocks",
+        "Show the tuning blocks of MODEL for a subspace, what they cost and what they save.",
+    ),
+    "run": Listed("wootz.tools.commands.run:run", "Find the best pruned version of MODEL."),
+    "status": Listed(
+        "wootz.tools.commands.status:status", "Tell where the run in RUN stands: running, finished or dead."
+    ),
+    "simulate": Listed(
+        "wootz.tools.commands.simulate:simulate_command",
+        "Tell what the finished run in RUN would take with other numbers of workers.",
+    ),
+    "report": Listed(
+        "wootz.tools.commands.report:report",
+        "Write the HTML page and the plots of the run in RUN, from its result.json.",
+    ),
+    "store": Listed(
+        "wootz.tools.commands.store:store",
+        "Show and tidy what has been trained: runs take from the store what they need, and never train it twice.",
+    ),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use."""
+    """A group whose commands are imported on use, and not to be listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -37,9 +63,17 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, _, function = COMMANDS[cmd_name].partition(":")
+        module, _, function = COMMANDS[cmd_name].place.partition(":")
         command: click.Command = getattr(import_module(module), function)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, but from the summaries of COMMANDS."""
+        room = formatter.width - 6 - max(map(len, COMMANDS))
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, click.Command(name, help=c.summary).get_short_help_str(room)) for name, c in COMMANDS.items()]
+            )
 
 
 @click.group(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from wootz.runtime.report import write_report
 from wootz.runtime.scalars import write_scalars
 from wootz.tools.run_argument import run_argument
 
@@ -18,6 +17,8 @@ from wootz.tools.run_argument import run_argument
 def report(run: Path, tensorboard: Path | None) -> None:
     """Write the HTML page and the plots of the run in RUN, from its result.json."""
     if tensorboard is None:
+        from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
+
         click.echo(write_report(run))
     else:
         count = write_scalars(run, tensorboard)
