@@ -6,7 +6,17 @@ import os
 import platform
 from collections.abc import Sequence
 
+from wootz.passes.errors import WootzError
 from wootz.runtime.executors.control import Place
+
+MOST_PER_CORE = 16
+"""Workers without a core or GPU of their own slow each other down: more of them are a slip."""
+
+FILES_PER_WORKER = 8
+"""The files that the process that drives has open for each of its worker processes, at most."""
+
+OTHER_FILES = 100
+"""Those that it has open otherwise, at most."""
 
 
 def own_cores() -> frozenset[int]:
@@ -27,6 +37,33 @@ def threads_beside(cores: frozenset[int], all_cores: Sequence[frozenset[int]]) -
 def gpu_of(index: int, gpus: int) -> int | None:
     """The GPU of the worker that is number `index` on its machine: more workers than GPUs share them."""
     return index % gpus if gpus else None
+
+
+def check_workers(workers: int, gpus: int = 0) -> None:
+    """Raises WootzError for more worker processes than make sense on this machine, or than can be started on it."""
+    cores = len(own_cores())
+    if workers > MOST_PER_CORE * max(cores, gpus):
+        has = f"{cores} core{'s'[: cores != 1]}" + (f" and {gpus} GPU{'s'[: gpus != 1]}" if gpus else "")
+        raise WootzError(
+            f"--workers {workers}: this machine has {has}, and workers without one of their own slow each other down: "
+            f"give {max(cores, gpus)}, or at most {MOST_PER_CORE * max(cores, gpus)}"
+        )
+    files = open_files_limit()
+    if files is not None and workers * FILES_PER_WORKER + OTHER_FILES > files:
+        raise WootzError(
+            f"--workers {workers}: each takes {FILES_PER_WORKER} open files, and a process may have {files} here: "
+            f"raise that (ulimit -n), or give at most {max(1, (files - OTHER_FILES) // FILES_PER_WORKER)}"
+        )
+
+
+def open_files_limit() -> int | None:
+    """How many files this process may have open; None where nothing limits that."""
+    if os.name == "nt":
+        return None
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
 
 
 def shared_machine(workers: int, threads: int = 0, gpus: int = 0) -> tuple[Place, ...]:

@@ -15,7 +15,7 @@ from wootz.runtime.executors.engine import Engine, Listener, R, T, Work, nobody
 from wootz.runtime.executors.future_engine import SILENCE_LIMIT, FutureEngine
 from wootz.runtime.executors.local_processes import LocalProcesses
 from wootz.runtime.executors.mpi import Ranks, ranks, started_by_mpi
-from wootz.runtime.executors.shares import shared_machine
+from wootz.runtime.executors.shares import check_workers, shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.machine import gpu_count
 
@@ -52,7 +52,8 @@ def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int |
     processes that mpiexec started. Of these all but the first get None, when the run is over: until then they serve it.
     `threads` are those of each worker (0: the cores are divided), `gpus` those of this machine (None: what CUDA shows).
 
-    Raises WootzError for what excludes each other, and for a scheduler that can't be reached.
+    Raises WootzError for what excludes each other, for more processes than make sense or can be started on this
+    machine, and for a scheduler that can't be reached.
     """
     if executor and (workers or started_by_mpi()):
         raise WootzError(
@@ -68,6 +69,7 @@ def gathered(workers: int = 0, executor: str = "", threads: int = 0, gpus: int |
         with ranks(threads, gpus) as mpi_crew:
             yield None if mpi_crew is None else _MpiTeam(mpi_crew)
     elif workers:
+        check_workers(workers, gpus)
         yield _LocalTeam(shared_machine(workers, threads, gpus))
     else:
         yield _Alone(shared_machine(1, threads, gpus)[0])
