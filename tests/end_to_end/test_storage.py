@@ -98,6 +98,17 @@ def test_a_full_disk_ends_the_run_at_once(run_here, tiny_job, tmp_path, expected
     assert result_of(tmp_path / "run") == expected
 
 
+def test_the_status_says_of_a_full_disk_what_the_run_said(run_here, tiny_job, tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("wootz.runtime.report.write_report", full)
+    done = run_here(tiny.arguments(tiny_job, tmp_path / "run", tmp_path / "store"))
+    check_line(done, f"error: {tmp_path}/run: No space left on device: what was trained is kept; ")
+    status = run_here(["status", str(tmp_path / "run")])
+    assert done.err.removeprefix("error: ").strip() in status.out
+
+
 @pytest.mark.parametrize(
     ("full", "leave"), [("store", 8_192), ("store", 57_344), ("run", 8_192), ("run", 24_576), ("run", 120_000)]
 )

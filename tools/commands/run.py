@@ -164,7 +164,7 @@ def _run(
         damage = set_aside_if_damaged(folder / EVENTS_FILE, folder / DAMAGED_EVENTS_FILE)
         display = RunDisplay(console)
         log = EventLog(folder / EVENTS_FILE, [display])
-        with display, log, _watching(log, job, team) as watch:
+        with display, log, _watching(log, job, team) as watch, _writing_into(folder):
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             store = open_store(watch.message)
