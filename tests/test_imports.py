@@ -21,8 +21,9 @@ MAY_IMPORT = {
 ROOMS_OF_PASSES = {
     "errors": set(),
     "arrays": set(),
+    "durable": set(),
     "metadata": {"errors"},
-    "ir": {"errors", "metadata"},
+    "ir": {"errors", "durable", "metadata"},
     "plan": {"errors", "metadata"},
     "base": {"errors", "ir", "plan"},
     "equivalence": {"errors", "ir", "base"},

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from wootz.passes.durable import sync_folder
 from wootz.runtime.store.process import Process
 
 TEMPORARY = re.compile(r"\.tmp-(?P<machine>[0-9a-f]*)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]{32}")
@@ -91,13 +92,3 @@ def share_like_folder(path: Path) -> None:
     if os.name == "posix":
         mode = path.parent.stat().st_mode
         path.chmod(mode & (0o7777 if path.is_dir() else READ_AND_WRITE))
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +16,19 @@ import pytest
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir import files
 from wootz.passes.ir.files import load, save
-from wootz.passes.ir.model import OPSET, constants
+from wootz.passes.ir.model import OPSET, Model, constants
 from wootz.passes.ir.text import parse_text
 
 TEXT = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1,2,3,4,5,6}> { [multiply] y = MatMul(x, w) }"""
+
+
+def wide_model() -> Model:
+    """One of 24 kB."""
+    model = parse_text(TEXT)
+    model.graph.tensors()["w"].values = np.arange(6 * 1000, dtype=np.float32).reshape(3, 2000)
+    model.graph.outputs[0].shape = ["N", 2000]
+    return model
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".onnxtxt"])
@@ -26,6 +36,26 @@ def test_what_is_saved_is_loaded(suffix: str, tmp_path: Path) -> None:
     save(parse_text(TEXT), tmp_path / f"model{suffix}")
     assert constants(load(tmp_path / f"model{suffix}").graph)["w"].tolist() == [[1, 2], [3, 4], [5, 6]]
     assert [f.name for f in tmp_path.iterdir()] == [f"model{suffix}"]
+
+
+@pytest.mark.parametrize(("largest", "synced"), [(files.LARGEST_MESSAGE, 1), (1000, 2)])
+def test_what_is_saved_outlasts_a_power_failure(largest: int, synced: int, tmp_path: Path, monkeypatch) -> None:
+    """Each file is synced before the model gets its name, and the folder after that."""
+    monkeypatch.setattr(files, "LARGEST_MESSAGE", largest)
+    sync, replace, done = os.fsync, Path.replace, []
+
+    def watched_sync(descriptor: int) -> None:
+        sync(descriptor)
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+
+    def watched_replace(partial: Path, file: Path) -> Path:
+        done.append("rename")
+        return replace(partial, file)
+
+    monkeypatch.setattr(os, "fsync", watched_sync)
+    monkeypatch.setattr(Path, "replace", watched_replace)
+    save(wide_model(), tmp_path / "model.onnx")
+    assert done == ["file"] * synced + ["rename", "folder"]
 
 
 @pytest.mark.parametrize("content", [TEXT.encode(), parse_text(TEXT).to_proto().SerializeToString()])
@@ -46,14 +76,12 @@ def test_external_data_is_read(tmp_path: Path) -> None:
 
 def test_large_models_are_written_with_their_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "LARGEST_MESSAGE", 1000)
-    model = parse_text(TEXT)
-    weight = model.graph.tensors()["w"]
-    weight.values = np.arange(6 * 1000, dtype=np.float32).reshape(3, 2000)
-    model.graph.outputs[0].shape = ["N", 2000]
+    model = wide_model()
     for _ in range(2):  # the second time replaces what the first wrote
         save(model, tmp_path / "model.onnx")
     assert (tmp_path / "model.onnx.data").stat().st_size < 30_000
-    np.testing.assert_array_equal(constants(load(tmp_path / "model.onnx").graph)["w"], weight.values)
+    saved = constants(load(tmp_path / "model.onnx").graph)["w"]
+    np.testing.assert_array_equal(saved, model.graph.tensors()["w"].values)
 
 
 @pytest.mark.parametrize(
