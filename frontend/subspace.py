@@ -54,9 +54,17 @@ def write_subspace(path: Path, subspace: Subspace) -> None:
     for configuration in subspace.configurations:
         if any(isinstance(rate, tuple) for rate in configuration):
             raise InputError("only configurations with one rate a module can be written", path)
-    rows = [", ".join(repr(rate) for rate in configuration) for configuration in subspace.configurations]
-    text = "\n".join(rows) if path.suffix == ".csv" else "[" + ",\n ".join(f"[{row}]" for row in rows) + "]"
-    write_atomically(path, f"{text}\n".encode())
+    text = print_subspace(subspace) if path.suffix == ".json" else "\n".join(_printed_rows(subspace)) + "\n"
+    write_atomically(path, text.encode())
+
+
+def print_subspace(subspace: Subspace) -> str:
+    """A list of lists in JSON, one row a line, of configurations with one rate a module."""
+    return "[" + ",\n ".join(f"[{row}]" for row in _printed_rows(subspace)) + "]\n"
+
+
+def _printed_rows(subspace: Subspace) -> list[str]:
+    return [", ".join(repr(rate) for rate in configuration) for configuration in subspace.configurations]
 
 
 class _RowReader:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,8 @@ class Job:
     before it is trained. With `ends_early` a network is done when it meets the objective's bounds on accuracy, with
     `gives_up` also when it won't meet them (`tasks.early_end`). `static` assigns networks to processes as the paper
     does, in rounds. `run` is the number of the run, the same whenever it is continued. Training graphs are printed to
-    standard error behind the passes in `print_ir_after`, and verified between passes with `verify_each`.
+    standard error behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `chosen` are
+    the files, by name, of what nobody gave: they go into the run's folder.
     """
 
     title: str
@@ -69,6 +71,7 @@ class Job:
     notes: tuple[str, ...] = ()
     print_ir_after: tuple[str, ...] = ()
     verify_each: bool = False
+    chosen: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def wants_latency(self) -> bool:

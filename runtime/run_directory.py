@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -30,6 +30,13 @@ MARK_FILE = "run.json"
 JOB_FILE = "job.pickle"
 LOCK_FILE = ".lock"
 FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, DAMAGED_EVENTS_FILE, JOB_FILE, ASSIGNMENT_FILE)
+SUBSPACE_FILE = "subspace.json"
+OBJECTIVE_FILE = "objective.txt"
+SOLVER_FILE = "solver.prototxt"
+PRETRAIN_SOLVER_FILE = "pretrain.prototxt"
+TEACHER_SOLVER_FILE = "teacher.prototxt"
+CHOSEN_FILES = (SUBSPACE_FILE, OBJECTIVE_FILE, SOLVER_FILE, PRETRAIN_SOLVER_FILE, TEACHER_SOLVER_FILE)
+"""What a run chooses where nobody says it. Such a file alone makes no run of a folder: users write them, too."""
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
 FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
@@ -52,12 +59,20 @@ def plot_file(name: PlotName) -> str:
 PLOTS = tuple(map(plot_file, get_args(PlotName)))
 
 
-class _Mark(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What `wootz run` was given, as far as it says what is computed: the options by their names, paths absolute."""
+
+    model: str | None = None
+    options: dict[str, Any] = {}
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` says: the run's own number, and what it is a run of, as soon as that is known."""
 
     schema: int
     id: str
     inputs: dict[str, str] | None = None
+    command: Command | None = None
 
 
 class _Head(msgspec.Struct):
@@ -78,8 +93,11 @@ class RunDirectory:
         """Whether it is known what the folder holds a run of."""
         return self._inputs is not None
 
-    def claim(self, inputs: Mapping[str, str]) -> None:
-        """Says what the run is made of, by name. With `fresh`, what an earlier run left goes first.
+    def claim(
+        self, inputs: Mapping[str, str], command: Command | None = None, chosen: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Says what the run is made of, by name, and what it was started with; `chosen` are those of CHOSEN_FILES that
+        are written. With `fresh`, what an earlier run left goes first.
 
         Raises WootzError where the folder holds a run of something else.
         """
@@ -92,12 +110,14 @@ class RunDirectory:
                 f"chooses another folder; what both have in common is in the store"
             )
         self._inputs = dict(inputs)
-        _write_mark(self.folder, _Mark(schema=SCHEMA, id=self.id, inputs=dict(inputs)))
+        for name, content in (chosen or {}).items():
+            write_durably(self.folder / name, [content])
+        _write_mark(self.folder, Mark(schema=SCHEMA, id=self.id, inputs=dict(inputs), command=command))
 
     def _clear(self) -> None:
         shutil.rmtree(self.folder / SNAPSHOT_FOLDER, ignore_errors=True)
         self._clear_logs()
-        for name in (*FILES, *PLOTS):
+        for name in (*FILES, *CHOSEN_FILES, *PLOTS):
             (self.folder / name).unlink(missing_ok=True)
 
     def _clear_logs(self) -> None:
@@ -158,7 +178,7 @@ def _take_lock(folder: Path, watch: Watch, note: Callable[[str], None]) -> Lease
 def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
     _remove_partial_files(folder)
     try:
-        mark = _read_mark(folder)
+        mark = read_run_mark(folder)
     except InputError as error:
         if not fresh:
             raise WootzError(f"{error}: --fresh begins anew, with what the store has of the run") from error
@@ -166,7 +186,7 @@ def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
     if mark is None and not fresh and any((folder / name).exists() for name in (BEST_FILE, RESULT_FILE)):
         raise WootzError(f"{folder} holds a run of an older version of wootz: --fresh replaces it")
     if mark is None:
-        mark = _Mark(schema=SCHEMA, id=_new_id())
+        mark = Mark(schema=SCHEMA, id=_new_id())
         _write_mark(folder, mark)
     directory = RunDirectory(folder, mark.id, fresh, mark.inputs)
     try:
@@ -219,7 +239,8 @@ def _is_lock(name: str) -> bool:
     return name.startswith(LOCK_FILE)
 
 
-def _read_mark(folder: Path) -> _Mark | None:
+def read_run_mark(folder: Path) -> Mark | None:
+    """What `run.json` in `folder` says; None where there is none. Raises WootzError for a damaged or a newer one."""
     file = folder / MARK_FILE
     if not file.is_file():
         return None
@@ -228,10 +249,10 @@ def _read_mark(folder: Path) -> _Mark | None:
         schema = msgspec.json.decode(content, type=_Head).schema
         if schema > SCHEMA:
             raise WootzError(f"{file}: the run of a newer version of wootz (schema {schema}): choose another --out")
-        return msgspec.json.decode(content, type=_Mark)
+        return msgspec.json.decode(content, type=Mark)
 
 
-def _write_mark(folder: Path, mark: _Mark) -> None:
+def _write_mark(folder: Path, mark: Mark) -> None:
     write_durably(folder / MARK_FILE, [msgspec.json.format(msgspec.json.encode(mark), indent=1), b"\n"])
 
 

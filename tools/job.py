@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from wootz.frontend.caffe.importer import ImportedNetwork
-from wootz.frontend.caffe.solver import read_solver, solver_notes
-from wootz.frontend.objective import parse_objective, read_objective
-from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.errors import InputError, WootzError
-from wootz.passes.ir.model import tensor_shape
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.pipeline import parse_pipeline
-from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
+from wootz.passes.training.legalize import Target
+from wootz.passes.training.memory import training_memory
+from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.dataset import load_dataset
+from wootz.runtime.defaults import BATCH_SIZE, Circumstances, fitting_batch_size, wanted_batch_size
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job
-from wootz.runtime.machine import default_memory_budget
+from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
+from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
 
 DEFAULT_EXAMPLE = "digits"
+NORMALIZATIONS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 
 
 def run_name(model: str | None) -> str:
@@ -42,51 +45,62 @@ def run_name(model: str | None) -> str:
     return path.parent.name if path.stem == "net" else path.stem
 
 
-def make_job(model: str | None, out: Path, options: Mapping[str, Any], team: Team) -> Job:
-    """The job of `wootz run MODEL` with its options, by name, for a `team`. Raises WootzError for any fault of them."""
+def make_job(
+    model: str | None, out: Path, options: Mapping[str, Any], team: Team, run_files: RunFiles | None = None
+) -> Job:
+    """The job of `wootz run MODEL` with its options, by name, for a `team`; `run_files` are those of a run that
+    is repeated or continued. Raises WootzError for any fault of them."""
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
+    files = CompanionFiles(options, folder, run_files)
+    solvers = read_solvers(files)
+    data = _data_location(model, solvers, options)
     network_file = str(folder / "net.prototxt") if folder else str(model)
-    files = _Files(folder, options)
     network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
-    solver_file = files.path("solver", "solver.prototxt")
-    teacher_solver_file = files.optional_path("teacher_solver", "teacher.prototxt") or solver_file
-    pretrain_solver_file = files.path("pretrain_solver", "pretrain.prototxt")
-    solver = read_solver(solver_file)
-    device, device_notes = _device(solver, options)
+    device, device_notes = _device(solvers.fine_tuning, options)
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     prunable = prunable_network(BlockPruner.of(full_network, criterion))
-    subspace, warnings = read_subspace(files.path("subspace", "subspace.json"), prunable)
-    data = options["data"] or solver.data or (DEFAULT_EXAMPLE if model is None else "")
-    if not data:
-        raise WootzError("--data is missing: the folder of the data set")
     train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
     dataset = load_dataset(data, _image_shape(network), train_transform.crop_size, options["seed"])
+    all_untrained = network_file.endswith(".prototxt") and not options["weights"]
+    target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
+    memory_budget = _memory_budget(options, device, team.per_machine)
+    circumstances = Circumstances(
+        training_images=len(dataset.train),
+        validation_images=len(dataset.validation),
+        batch_size=_batch_size(full_network, len(dataset.train), solvers, memory_budget, device, options["precision"]),
+        normalizes=any(node.op in NORMALIZATIONS for node in full_network.graph.nodes),
+        untrained="all" if all_untrained else "some" if network.initialised else "none",
+        effort=options["effort"],
+        solver_mode="GPU" if device.kind == "cuda" else "CPU",
+        seed=options["seed"],
+    )
+    companions = complete_companions(files, solvers, prunable, circumstances)
     return Job(
         title=_title(model),
         network=full_network,
         modules_source=source,
         untrained=network.initialised,
-        all_untrained=network_file.endswith(".prototxt") and not options["weights"],
+        all_untrained=all_untrained,
         train_transform=train_transform,
         test_transform=test_transform,
         image_shape=_image_shape(network),
         data_title=data,
         dataset=dataset,
-        subspace=subspace,
-        objective=_objective(files),
-        teacher_solver=read_solver(teacher_solver_file),
-        solver=solver,
-        pretrain_solver=read_solver(pretrain_solver_file),
+        subspace=companions.subspace,
+        objective=companions.objective,
+        teacher_solver=companions.teacher_solver,
+        solver=companions.solver,
+        pretrain_solver=companions.pretrain_solver,
         out=out,
         baseline=options["baseline"],
         identifier=options["identifier"],
         groups=options["groups"],
-        memory_budget=_memory_budget(options, device, team.per_machine),
+        memory_budget=memory_budget,
         criterion=options["criterion"],
-        target=options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx"),
+        target=target,
         device=device,
         embed_normalization=options["embed_normalization"],
         data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
@@ -101,14 +115,35 @@ def make_job(model: str | None, out: Path, options: Mapping[str, Any], team: Tea
             *network.notes,
             *_pixel_notes(network, options),
             *gap_notes(network.model, modules),
-            *warnings,
-            *_solver_notes((solver_file, teacher_solver_file, pretrain_solver_file)),
-            *_machine_notes(solver, team.workers),
+            *companions.notes,
+            *_machine_notes(companions.solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
+        chosen=companions.chosen,
     )
+
+
+def _data_location(model: str | None, solvers: Solvers, options: Mapping[str, Any]) -> str:
+    location = options["data"] or (solvers.fine_tuning.data if solvers.fine_tuning is not None else "")
+    if not location and model is not None:
+        raise WootzError(
+            f"--data is missing: the folder of the images (wootz run {model} --data DIR); nothing else has to be given"
+        )
+    return location or DEFAULT_EXAMPLE
+
+
+def _batch_size(
+    network: Model, images: int, solvers: Solvers, budget: int | None, device: Device, precision: Precision
+) -> int:
+    """Images of a step for solvers that have to be chosen: as many as fit into the memory, at most what is wanted."""
+    if solvers.are_complete:
+        return BATCH_SIZE
+    if device.kind == "cuda":
+        budget = int(SHARE_FOR_TRAINING * (gpu_memory() or 0)) or None
+    graph = build_training_graph(network, Solver(momentum=0.9), precision=precision)
+    return fitting_batch_size(wanted_batch_size(images), lambda size: training_memory(graph, size).total, budget)
 
 
 def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,12 +153,6 @@ def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise WootzError(f"--print-ir-after {name}: no training graph is made by such a pass ({', '.join(known)})")
     return names
-
-
-def _solver_notes(files: Iterable[Path]) -> Iterator[str]:
-    """Fields without effect, each file once."""
-    for file in dict.fromkeys(files):
-        yield from solver_notes(file)
 
 
 def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -> int | None:
@@ -170,15 +199,6 @@ def _title(model: str | None) -> str:
     return f"the example {DEFAULT_EXAMPLE!r}" if model is None else model
 
 
-def _objective(files: _Files) -> Objective:
-    given = files.options["objective"]
-    if given and not Path(given).is_file():
-        if len(given.split()) == 1 and Path(given).suffix:  # a file's name: the shortest objective has two words
-            raise InputError("no such file: --objective takes a file, or a text such as 'min ModelSize'", given)
-        return parse_objective(given, "--objective")
-    return read_objective(files.path("objective", "objective.txt"))
-
-
 def _image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
     channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
     return channels, height, width
@@ -206,41 +226,19 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     return numbers
 
 
-def _device(solver: Solver, options: Mapping[str, Any]) -> tuple[Device, tuple[str, ...]]:
+def _device(solver: Solver | None, options: Mapping[str, Any]) -> tuple[Device, tuple[str, ...]]:
     """Where the run computes, and a note where that is not what the solver asks for.
 
     Raises WootzError where --device asks for what isn't there.
     """
-    kind: Literal["cpu", "cuda"] = options["device"] or ("cuda" if solver.solver_mode == "GPU" else "cpu")
+    wants_gpu = gpu_count() > 0 if solver is None else solver.solver_mode == "GPU"
+    kind: Literal["cpu", "cuda"] = options["device"] or ("cuda" if wants_gpu else "cpu")
     notes: tuple[str, ...] = ()
     obstacle = cuda_obstacle() if kind == "cuda" else ""
     if obstacle and options["device"]:
         raise WootzError(f"--device cuda: {obstacle}; run on the CPU with --device cpu")
     if obstacle:
         kind = "cpu"
-        notes = (f"The solver asks for a GPU (solver_mode), but {obstacle}: this runs on the CPU.",)
+        asks = "There is a GPU" if solver is None else "The solver asks for a GPU (solver_mode)"
+        notes = (f"{asks}, but {obstacle}: this runs on the CPU.",)
     return Device(kind, options["threads"], tf32=options["tf32"], cuda_graphs=options["cuda_graphs"]), notes
-
-
-@dataclass(frozen=True)
-class _Files:
-    """Where the inputs are: options, else files of conventional names beside the network."""
-
-    folder: Path | None
-    options: Mapping[str, Any]
-
-    def path(self, option: str, conventional: str) -> Path:
-        """The file for `option`. Raises WootzError when it is neither given nor beside the network."""
-        found = self.optional_path(option, conventional)
-        if found is not None:
-            return found
-        flag = "--" + option.replace("_", "-")
-        beside = f", or a file {conventional} in {self.folder}" if self.folder else ""
-        raise WootzError(f"{flag} is missing{beside}")
-
-    def optional_path(self, option: str, conventional: str) -> Path | None:
-        if self.options[option]:
-            return Path(self.options[option])
-        if self.folder is not None and (self.folder / conventional).is_file():
-            return self.folder / conventional
-        return None

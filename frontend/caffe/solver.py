@@ -1,4 +1,4 @@
-"""Reads Caffe's solver prototxt."""
+"""Reads and writes Caffe's solver prototxt."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast, get_args
 from wootz.frontend.caffe.prototxt import Message, read_prototxt
 from wootz.frontend.caffe.schema import NoEffect, Unsigned, decode
 from wootz.passes.errors import reading
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 
 
@@ -119,6 +120,10 @@ _REFUSED = {
     "weights": "the weights are given on the command line: --weights",
 }
 
+_ALWAYS_WRITTEN = ("type", "base_lr", "lr_policy", "max_iter", "batch_size")
+_ENUMERATORS = ("regularization_type", "solver_mode")
+"""Fields whose values are written without quotes, though they are words."""
+
 _POLICY_NEEDS: dict[str, tuple[str, ...]] = {
     "step": ("gamma", "stepsize"),
     "multistep": ("gamma", "stepvalue"),
@@ -134,6 +139,25 @@ def read_solver(path: Path) -> Solver:
     """The solver in a file. Raises InputError for a field that is unknown, missing or contradicts another."""
     with reading(path, "a solver"):
         return parse_solver(read_prototxt(path))
+
+
+def write_solver(path: Path, solver: Solver, comment: str = "") -> None:
+    """Writes what `read_solver` reads back as `solver`; `comment` becomes the first line."""
+    write_atomically(path, print_solver(solver, comment).encode())
+
+
+def print_solver(solver: Solver, comment: str = "") -> str:
+    """The fields of `solver` that aren't defaults, and those that say what it is about, one a line."""
+    defaults = Solver()
+    shown = {
+        f.name: value
+        for f in fields(Solver)
+        if (value := getattr(solver, f.name)) != getattr(defaults, f.name) or f.name in _ALWAYS_WRITTEN
+    }
+    lines = [f"# {comment}"] if comment else []
+    for name, value in shown.items():
+        lines += [f"{name}: {_written(name, v)}" for v in (value if isinstance(value, tuple) else (value,))]
+    return "\n".join(lines) + "\n"
 
 
 def solver_notes(path: Path) -> tuple[str, ...]:
@@ -160,7 +184,7 @@ def parse_solver(message: Message) -> Solver:
         for f in fields(Solver)
         if (value := getattr(p, f.name)) not in (None, ()) and f.name not in ("type", "test_iter")
     }
-    for name in ("regularization_type", "solver_mode"):
+    for name in _ENUMERATORS:
         if name in given:
             given[name] = given[name].name
     given["lr_policy"] = _policy(message, p)
@@ -170,6 +194,15 @@ def parse_solver(message: Message) -> Solver:
     if p.max_iter is None:
         raise message.error("max_iter is missing: Caffe would train for 0 steps; say how many it shall be")
     return solver
+
+
+def _written(name: str, value: object) -> str:
+    if isinstance(value, SolverType):
+        value = value.value
+    if not isinstance(value, str) or name in _ENUMERATORS:
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
 
 
 def _solver_type(message: Message, p: _SolverFields) -> SolverType:

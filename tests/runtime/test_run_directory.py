@@ -10,7 +10,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime import run_directory
-from wootz.runtime.run_directory import open_run_directory
+from wootz.runtime.run_directory import Command, open_run_directory, read_run_mark
 from wootz.runtime.store.durable import temporary_name
 from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch
 
@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_while_it_replaced_the_lock_of_a_killed_one_goes_o
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from wootz.runtime.run_directory import open_run_directory
+from wootz.runtime.run_directory import Command, open_run_directory, read_run_mark
 left = int(sys.argv[1])
 def count(event, arguments):
     global left
@@ -244,3 +244,23 @@ def test_a_file_in_the_way(tmp_path):
         begun(tmp_path / "run")
     with pytest.raises(WootzError, match="can't be written"):
         begun(tmp_path / "run" / "inside")
+
+
+def test_chosen_files_are_a_runs_own_where_a_run_is(tmp_path):
+    command = Command(model="net.onnx", options={"data": "photos", "size": [32, 32]})
+    folder = tmp_path / "run"
+    with open_run_directory(folder) as directory:
+        directory.claim(INPUTS, command, {"solver.prototxt": b"chosen"})
+    assert read_run_mark(folder).command == command
+    assert (folder / "solver.prototxt").read_bytes() == b"chosen"
+    with open_run_directory(folder, fresh=True) as directory:
+        directory.claim(INPUTS, command, {"objective.txt": b"another"})
+    assert not (folder / "solver.prototxt").exists()
+    assert (folder / "objective.txt").read_bytes() == b"another"
+
+
+def test_files_with_the_names_of_chosen_ones_make_no_run_of_a_folder(tmp_path):
+    folder = folder_with(tmp_path, ["solver.prototxt", "subspace.json"])
+    with pytest.raises(WootzError, match="files that are not a run's"):
+        begun(folder)
+    assert (folder / "solver.prototxt").read_text() == "content"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from wootz.passes.errors import WootzError
@@ -34,6 +35,7 @@ from wootz.tools.commands.blocks import show as show_survey
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
 from wootz.tools.models import size_option
+from wootz.tools.request import Request, requested
 from wootz.tools.run_display import RunDisplay
 from wootz.tools.summary import nothing_found, print_summary
 
@@ -51,6 +53,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")
 @click.option("--teacher-solver", metavar="FILE", help="Solver for training the full network (default: --solver).")
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
+@click.option("--effort", type=click.Choice(["quick", "normal", "thorough"]), default="normal", show_default=True,
+              help="How long trainings are, and how many networks are tried, where that is chosen.")  # fmt: skip
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
 @click.option("--fresh", is_flag=True, help="Replace a run in --out instead of continuing it.")
@@ -120,42 +124,42 @@ def run(
     store_limit: int | None,
     **options: Any,
 ) -> None:
-    """Find the best pruned version of MODEL.
+    """Find the best pruned version of MODEL for the images in --data.
 
-    MODEL is a .prototxt, .onnx or .onnxtxt file, or a folder with net.prototxt, solver.prototxt,
-    pretrain.prototxt, subspace.json and objective.txt (and perhaps teacher.prototxt), which options override.
-    Without MODEL, the digits example is run.
+    MODEL is a .prototxt, .onnx or .onnxtxt file, or a folder with net.prototxt. Objective, subspace and solvers are
+    chosen where neither options nor files beside net.prototxt say them (objective.txt, subspace.json, solver.prototxt,
+    pretrain.prototxt, teacher.prototxt), and written into the run's folder. The folder of a run as MODEL repeats it,
+    with what was changed in these files. Without MODEL, the digits example is run.
 
     The full network is trained first if its weights are not given; layers that the weights file lacks start anew. What
     was interrupted goes on when the same command is given again.
     """
-    folder = (Path(out) if out else Path("runs") / run_name(model)).absolute()
+    context = click.get_current_context()
+    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    request = requested(model, options, given)
+    folder = (Path(out) if out else request.repeats or Path("runs") / run_name(model)).absolute()
     try:
         with gathered(workers, executor or "", options["threads"], gpu_count()) as team:
             if team is None:  # a process that mpiexec started, which has served the first one
                 return
             open_store = partial(Store.open, store_folder, store_limit)
             if dry_run:
-                _show_plan(make_job(model, folder, options, team), team, open_store)
+                run_files = request.files_of(folder, fresh)
+                _show_plan(make_job(request.model, folder, request.options, team, run_files), team, open_store)
             else:
-                _run(model, folder, fresh, team, open_store, options)
+                _run(request, folder, fresh, team, open_store)
     except KeyboardInterrupt as interrupt:
         raise click.Abort("interrupted: the same command goes on from here") from interrupt
 
 
 def _run(
-    model: str | None,
-    folder: Path,
-    fresh: bool,
-    team: Team,
-    open_store: Callable[[Callable[[str], None]], Store],
-    options: Mapping[str, Any],
+    request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
 ) -> None:
     console = Console()
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
-        job = make_job(model, folder, options, team)
+        job = make_job(request.model, folder, request.options, team, request.files_of(folder, fresh))
         check(job)
-        directory.claim(inputs_of(job, Digests()))
+        directory.claim(inputs_of(job, Digests()), request.command, job.chosen)
         if (known := finished_result(folder)) is not None:
             console.print(f"{folder}: this run is finished; --fresh replaces it", highlight=False, soft_wrap=True)
             _show(console, known, folder)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wootz.frontend.caffe.prototxt import parse_prototxt
-from wootz.frontend.caffe.solver import parse_solver, read_solver, solver_notes
+from wootz.frontend.caffe.solver import parse_solver, print_solver, read_solver, solver_notes, write_solver
 from wootz.passes.errors import InputError
-from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 LEAST = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 1000 '
@@ -139,3 +142,59 @@ def test_what_only_concerns_tests_of_detectors_is_noted(tmp_path) -> None:
     assert read_solver(file).max_iter == 1000
     names = [note.split(": ")[1].split()[0] for note in solver_notes(file)]
     assert names == ["eval_type", "ap_version", "test_state"]
+
+
+NUMBERS = st.floats(0, 1e6, allow_nan=False)
+BELOW_ONE = st.floats(0, 1, exclude_max=True)
+COUNTS = st.integers(0, 2**31 - 1)
+TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\n\t"))
+
+
+@st.composite
+def solvers(draw: st.DrawFn) -> Solver:
+    """Any that has a meaning."""
+    counted = ("max_iter", "snapshot", "test_iter", "test_interval", "display", "warmup_iter", "machines")
+    fields = {name: draw(COUNTS) for name in counted}
+    fields |= {name: draw(st.integers(1, 2**31 - 1)) for name in ("iter_size", "average_loss", "batch_size")}
+    fields |= {name: draw(NUMBERS) for name in ("base_lr", "delta", "weight_decay")}
+    fields |= {name: draw(BELOW_ONE) for name in ("momentum2", "rms_decay")}
+    kind = draw(st.sampled_from(SolverType))
+    takes_momentum = kind not in (SolverType.ADAGRAD, SolverType.RMSPROP)
+    fields |= {
+        "type": kind,
+        "momentum": draw(BELOW_ONE) if takes_momentum else 0.0,
+        "stepvalue": tuple(sorted(draw(st.sets(st.integers(1, 2**31 - 1), min_size=1, max_size=4)))),
+        "regularization_type": draw(st.sampled_from(["L1", "L2"])),
+        "clip_gradients": draw(st.floats(allow_nan=False, allow_infinity=False)),
+        "lr_policy": draw(st.sampled_from(get_args(LearningRatePolicy))),
+        "gamma": draw(NUMBERS),
+        "power": draw(st.floats(0, 10, exclude_min=True)),
+        "stepsize": draw(st.integers(1, 2**31 - 1)),
+        "snapshot_prefix": draw(TEXTS),
+        "data": draw(TEXTS),
+        "random_seed": draw(st.integers(-(2**31), 2**31 - 1)),
+        "solver_mode": draw(st.sampled_from(["CPU", "GPU"])),
+        "warmup_start_lr": draw(st.none() | NUMBERS) if fields["warmup_iter"] else None,
+    }
+    fields["max_iter"] = max(1, fields["max_iter"])
+    return Solver(**fields)
+
+
+@given(solvers())
+def test_what_is_written_is_read_back(solver: Solver) -> None:
+    assert parse(print_solver(solver, "why")) == solver
+
+
+def test_a_written_file_is_short(tmp_path: Path) -> None:
+    path = tmp_path / "solver.prototxt"
+    write_solver(path, Solver(max_iter=7, momentum=0.9), "Fine-tuning.")
+    assert read_solver(path) == Solver(max_iter=7, momentum=0.9)
+    assert path.read_text().splitlines() == [
+        "# Fine-tuning.",
+        'type: "SGD"',
+        "base_lr: 0.01",
+        'lr_policy: "fixed"',
+        "max_iter: 7",
+        "momentum: 0.9",
+        "batch_size: 32",
+    ]

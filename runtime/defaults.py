@@ -1,0 +1,176 @@
+"""What a specialist would choose where nobody has said anything: objective, subspace, solvers.
+
+docs/recipes.md says which recipes were compared to come to these numbers, and on what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.sampling import sample_subspace
+from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
+from wootz.passes.plan.subspace import Configuration, Subspace
+
+Effort = Literal["quick", "normal", "thorough"]
+
+OBJECTIVE = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.01, scale=1.0),))
+"""The smallest network that loses at most a point."""
+RATES = (0.3, 0.5, 0.7)
+"""Those of the paper (section 7.1)."""
+NETWORKS: Mapping[Effort, int] = {"quick": 8, "normal": 16, "thorough": 40}
+"""Configurations in the subspace."""
+LEAST_NETWORKS = 4
+"""With fewer there is little to share, and little to choose."""
+STEPS: Mapping[Effort, float] = {"quick": 0.4, "normal": 1.0, "thorough": 3.0}
+"""Training steps, in those of a recipe."""
+BATCH_SIZE = 32
+LEAST_BATCH_SIZE = 4
+"""Statistics of batches of fewer images mean nothing."""
+LEAST_BATCHES = 4
+"""Batches that the training images make at least: with fewer, each step sees nearly all of them."""
+WITHOUT_NORMALIZATION = 0.2
+"""The learning rate of networks that normalise no activations, in that of those that do: they diverge earlier."""
+TESTS = 6
+"""Tests in a training, at each of which it may end."""
+SHARE_OF_TESTS = 0.25
+"""Time that tests may take, in that of the training: an image going forward counts as a third of one trained with."""
+LEAST_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How something is trained: for so many `epochs` of the training images, but from `least` to `most` steps.
+
+    `base_lr` is for batches of BATCH_SIZE images; the first `warmup` of the steps rise to it.
+    """
+
+    type: SolverType
+    base_lr: float
+    epochs: float
+    least: int
+    most: int
+    lr_policy: LearningRatePolicy = "cosine"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+
+
+FINE_TUNING = Recipe(SolverType.SGD, 0.01, epochs=5, least=200, most=4000, weight_decay=5e-4, warmup=0.05)
+PRE_TRAINING = Recipe(SolverType.ADAM, 0.002, epochs=8, least=300, most=4000)
+NEW_LAYERS = Recipe(SolverType.SGD, 0.01, epochs=15, least=400, most=8000, weight_decay=5e-4, warmup=0.05)
+FROM_SCRATCH = Recipe(SolverType.SGD, 0.05, epochs=30, least=800, most=40000, weight_decay=5e-4, warmup=0.05)
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What solvers are derived from. `batch_size` is one that fits; `normalizes` says whether the network normalises
+    activations, `untrained` which of its layers have no weights yet. `scale` is a factor of all steps."""
+
+    training_images: int
+    validation_images: int
+    batch_size: int
+    normalizes: bool
+    untrained: Literal["none", "some", "all"] = "none"
+    effort: Effort = "normal"
+    scale: float = 1.0
+    solver_mode: Literal["CPU", "GPU"] = "CPU"
+    seed: int = 0
+
+
+def fine_tuning_solver(circumstances: Circumstances) -> Solver:
+    return solver_of(FINE_TUNING, circumstances, has_tests=True)
+
+
+def pretraining_solver(circumstances: Circumstances) -> Solver:
+    return solver_of(PRE_TRAINING, circumstances, has_tests=False)
+
+
+def teacher_solver(circumstances: Circumstances) -> Solver:
+    """For the training of the full network: of all of it, or of what is new in it."""
+    recipe = FROM_SCRATCH if circumstances.untrained == "all" else NEW_LAYERS
+    return solver_of(recipe, circumstances, has_tests=True)
+
+
+def solver_of(recipe: Recipe, circumstances: Circumstances, has_tests: bool) -> Solver:
+    """The recipe for so many images, with tests on the validation images now and then, or none."""
+    batch_size = circumstances.batch_size
+    steps = min(max(recipe.epochs * circumstances.training_images / batch_size, recipe.least), recipe.most)
+    steps *= STEPS[circumstances.effort] * circumstances.scale
+    max_iter = max(LEAST_STEPS, round(steps))
+    rate = recipe.base_lr * min(1.0, batch_size / BATCH_SIZE)
+    if not circumstances.normalizes:
+        rate *= WITHOUT_NORMALIZATION
+    return Solver(
+        type=recipe.type,
+        base_lr=float(f"{rate:.3g}"),
+        lr_policy=recipe.lr_policy,
+        max_iter=max_iter,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        warmup_iter=round(recipe.warmup * max_iter),
+        batch_size=batch_size,
+        test_interval=test_interval(max_iter, batch_size, circumstances.validation_images) if has_tests else 0,
+        average_loss=20,
+        solver_mode=circumstances.solver_mode,
+        random_seed=circumstances.seed,
+    )
+
+
+def test_interval(steps: int, batch_size: int, validation_images: int) -> int:
+    """Steps between two tests: TESTS of them in a training, fewer where they would take too long."""
+    cheap = math.ceil(validation_images / (3 * batch_size * SHARE_OF_TESTS))
+    return min(steps, max(math.ceil(steps / TESTS), cheap))
+
+
+def wanted_batch_size(training_images: int) -> int:
+    """BATCH_SIZE, or the power of two below it of which the images make LEAST_BATCHES."""
+    size = BATCH_SIZE
+    while size > LEAST_BATCH_SIZE and LEAST_BATCHES * size > training_images:
+        size //= 2
+    return min(size, training_images)
+
+
+def fitting_batch_size(wanted: int, memory: Callable[[int], int], budget: int | None) -> int:
+    """`wanted`, halved until what a step takes, by `memory`, is within `budget` bytes.
+
+    Raises WootzError where LEAST_BATCH_SIZE images don't fit.
+    """
+    size = wanted
+    while budget is not None and memory(size) > budget:
+        if size <= LEAST_BATCH_SIZE:
+            raise WootzError(
+                f"a training step with {size} images takes {memory(size) / 1e9:.1f} GB, of which there are "
+                f"{budget / 1e9:.1f}: --memory says how much it may take, --size takes smaller images"
+            )
+        size = max(LEAST_BATCH_SIZE, size // 2)
+    return size
+
+
+def default_subspace(modules: Sequence[str], whole: Collection[str], count: int, seed: int) -> Subspace:
+    """`count` configurations, or as many as there are: each of RATES in all modules, then random ones whose sizes are
+    spread. Modules in `whole` are not pruned.
+
+    A larger subspace begins with a smaller one of the same seed. Raises WootzError where no module can be pruned.
+    """
+    pruned = len(modules) - len(set(modules) & set(whole))
+    if not pruned:
+        raise WootzError("the network has no module in which filters can be removed: mark modules in the prototxt")
+    possible = len(RATES) ** pruned
+    uniform: list[Configuration] = [tuple(0.0 if m in whole else rate for m in modules) for rate in reversed(RATES)]
+    sampled = sample_subspace(modules, RATES, min(count, possible), seed, "spread", whole).configurations
+    return Subspace(tuple(modules), tuple(dict.fromkeys((*uniform, *sampled)))[:count])
+
+
+def networks_to_try(circumstances: Circumstances) -> int:
+    """Configurations in the subspace; `scale` only ever makes them fewer."""
+    wanted = NETWORKS[circumstances.effort]
+    return max(min(LEAST_NETWORKS, wanted), round(wanted * min(1.0, circumstances.scale)))
+
+
+def scaled(circumstances: Circumstances, scale: float) -> Circumstances:
+    return replace(circumstances, scale=circumstances.scale * scale)

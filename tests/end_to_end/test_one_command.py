@@ -1,0 +1,125 @@
+"""A network and images, nothing else: all the rest is chosen, written down, and can be repeated from there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import make_job, trained, without_times
+
+from wootz.frontend.caffe.solver import read_solver
+from wootz.frontend.objective import read_objective
+
+CHOSEN = ("objective.txt", "pretrain.prototxt", "solver.prototxt", "subspace.json", "teacher.prototxt")
+
+
+def learnable(folder: Path) -> Path:
+    """Images of two classes that a network of a few parameters tells apart."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    images = generator.integers(0, 120, (120, 8, 8, 1))
+    images[labels == 1, :, :4] += 120
+    file = folder / "data.npz"
+    pixels = images.astype(np.uint8)
+    np.savez(file, x_train=pixels[:80], y_train=labels[:80], x_val=pixels[80:], y_val=labels[80:])
+    return file
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """A folder with a network and images."""
+    folder = tmp_path_factory.mktemp("given")
+    learnable(folder)
+    (make_job(tmp_path_factory.mktemp("job")) / "net.prototxt").rename(folder / "small.prototxt")
+    return folder
+
+
+def command(given: Path, out: Path) -> list[object]:
+    pixels = ("--mean", 128, "--scale", 1 / 128)
+    return ["run", given / "small.prototxt", "--data", given / "data.npz", *pixels, "--effort", "quick", "--out", out]
+
+
+@pytest.fixture(scope="module")
+def run(wootz, given) -> Path:
+    done = wootz(*command(given, given / "run"), "--threads", 1, "--store", given / "store")
+    assert done.code == 0, done.err
+    assert "Chosen, since nobody said otherwise" in done.out
+    return given / "run"
+
+
+def test_what_was_chosen_can_be_read(run):
+    assert str(read_objective(run / "objective.txt")) == "min ModelSize constraint Accuracy >= full - 0.01"
+    rows = json.loads((run / "subspace.json").read_text())
+    assert len(rows) == len(json.loads((run / "result.json").read_text())["networks"]) == 8
+    assert {rate for row in rows for rate in row} == {0.3, 0.5, 0.7}
+    for name in CHOSEN:
+        if name.endswith(".prototxt"):
+            assert read_solver(run / name).batch_size == 16
+
+
+def test_the_same_command_and_the_folder_itself_show_what_was_found(wootz, given, run):
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    for arguments in (command(given, run), ["run", run]):
+        done = wootz(*arguments, "--store", given / "empty")
+        assert done.code == 0, done.err
+        assert "this run is finished" in done.out
+    assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+def test_a_run_is_repeated_elsewhere_from_its_folder(wootz, given, run, tmp_path):
+    done = wootz("run", run, "--out", tmp_path / "again", "--threads", 1, "--store", given / "store")
+    assert done.code == 0, done.err
+    assert not trained(done.out)
+    for name in CHOSEN:
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+    first, again = (json.loads((folder / "result.json").read_text()) for folder in (run, tmp_path / "again"))
+    assert without_times(again["best"]) == without_times(first["best"])
+    further = wootz("run", tmp_path / "again", "--store", given / "empty")
+    assert "this run is finished" in further.out
+
+
+def test_files_of_a_run_may_be_changed(wootz, given, run, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("run.json", *CHOSEN):
+        (copy / name).write_bytes((run / name).read_bytes())
+    (copy / "subspace.json").write_text("[[0.5, 0.5], [0.5, 0.3]]")
+    here = wootz("run", copy, "--store", given / "store")
+    assert here.code == 1
+    assert "holds a run with another subspace" in here.err
+    there = wootz("run", copy, "--out", tmp_path / "new", "--threads", 1, "--store", given / "store")
+    assert there.code == 0, there.err
+    networks = json.loads((tmp_path / "new" / "result.json").read_text())["networks"]
+    assert [network["configuration"] for network in networks] == [[0.5, 0.5], [0.5, 0.3]]
+    longer = wootz("run", copy, "--out", tmp_path / "new", "--effort", "normal", "--store", given / "store")
+    assert longer.code == 1
+    assert "another subspace" in longer.err
+
+
+def test_what_is_given_wins(wootz, given, tmp_path):
+    (tmp_path / "mine.prototxt").write_text('base_lr: 0.03 lr_policy: "fixed" max_iter: 9 batch_size: 8')
+    objective = ("--objective", "max Accuracy constraint ModelSize < 0.9 * full")
+    out = tmp_path / "run"
+    done = wootz(*command(given, out), "--solver", tmp_path / "mine.prototxt", *objective, "--store", given / "store")
+    assert done.code == 0, done.err
+    assert sorted(name for name in CHOSEN if (out / name).exists()) == ["pretrain.prototxt", "subspace.json"]
+    result = json.loads((out / "result.json").read_text())
+    assert result["full"]["steps"] == 9
+    assert result["objective"]["text"] == objective[1]
+
+
+def test_without_data_the_one_thing_that_is_missing_is_named(wootz, given, tmp_path):
+    done = wootz("run", given / "small.prototxt", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert done.err.startswith("error: --data is missing")
+    assert "nothing else has to be given" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_says_no_command_is_not_repeated(wootz, run, tmp_path):
+    mark = json.loads((run / "run.json").read_text())
+    del mark["command"]
+    (tmp_path / "run.json").write_text(json.dumps(mark))
+    done = wootz("run", tmp_path)
+    assert done.code == 1
+    assert "does not say which command began it" in done.err

@@ -1,0 +1,176 @@
+"""What goes with a network: objective, subspace and solvers, read where they are given, chosen where they aren't."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wootz.frontend.caffe.solver import print_solver, read_solver, solver_notes
+from wootz.frontend.objective import parse_objective, read_objective
+from wootz.frontend.subspace import print_subspace, read_subspace
+from wootz.passes.errors import InputError
+from wootz.passes.plan.objective import Objective
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import PrunableNetwork, Subspace
+from wootz.runtime.defaults import (
+    OBJECTIVE,
+    Circumstances,
+    default_subspace,
+    fine_tuning_solver,
+    networks_to_try,
+    pretraining_solver,
+    teacher_solver,
+)
+from wootz.runtime.run_directory import (
+    OBJECTIVE_FILE,
+    PRETRAIN_SOLVER_FILE,
+    SOLVER_FILE,
+    SUBSPACE_FILE,
+    TEACHER_SOLVER_FILE,
+)
+
+CONVENTIONAL = {
+    "objective": OBJECTIVE_FILE,
+    "subspace": SUBSPACE_FILE,
+    "solver": SOLVER_FILE,
+    "pretrain_solver": PRETRAIN_SOLVER_FILE,
+    "teacher_solver": TEACHER_SOLVER_FILE,
+}
+"""Options, and the files that stand in for them in a folder with the network, or in that of a run."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The companions in the folder of a run that is repeated or continued, but for those that are chosen `anew`."""
+
+    folder: Path
+    anew: Collection[str] = ()
+
+    def find(self, option: str) -> Path | None:
+        return None if option in self.anew else _in(self.folder, option)
+
+
+@dataclass(frozen=True)
+class CompanionFiles:
+    """Where companions are: options, else files of a run, else those in the folder of the network."""
+
+    options: Mapping[str, Any]
+    network: Path | None = None
+    run: RunFiles | None = None
+
+    def find(self, option: str) -> Path | None:
+        if self.options[option]:
+            return Path(self.options[option])
+        of_run = self.run.find(option) if self.run is not None else None
+        return of_run or (_in(self.network, option) if self.network is not None else None)
+
+    def of_run(self) -> dict[str, bytes]:
+        """The content of the files that come from a run's folder, by name."""
+        run = self.run
+        if run is None:
+            return {}
+        found = {name: run.find(option) for option, name in CONVENTIONAL.items() if not self.options[option]}
+        return {name: file.read_bytes() for name, file in found.items() if file is not None}
+
+
+def _in(folder: Path, option: str) -> Path | None:
+    file = folder / CONVENTIONAL[option]
+    return file if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class Solvers:
+    """The solvers that were given, and notes on their files. Without a teacher's, `fine_tuning` serves for it."""
+
+    fine_tuning: Solver | None
+    teacher: Solver | None
+    pretraining: Solver | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def are_complete(self) -> bool:
+        return self.fine_tuning is not None and self.pretraining is not None
+
+
+def read_solvers(files: CompanionFiles) -> Solvers:
+    found = {option: files.find(option) for option in ("solver", "teacher_solver", "pretrain_solver")}
+    read = {option: None if file is None else read_solver(file) for option, file in found.items()}
+    distinct = dict.fromkeys(file for file in found.values() if file is not None)
+    notes = tuple(note for file in distinct for note in solver_notes(file))
+    return Solvers(read["solver"], read["teacher_solver"] or read["solver"], read["pretrain_solver"], notes)
+
+
+@dataclass(frozen=True)
+class Companions:
+    """What goes with a network. `chosen` are the files, by name, that a run writes of what nobody gave."""
+
+    objective: Objective
+    subspace: Subspace
+    solver: Solver
+    teacher_solver: Solver
+    pretrain_solver: Solver
+    chosen: Mapping[str, bytes]
+    notes: tuple[str, ...]
+
+
+def complete_companions(
+    files: CompanionFiles, solvers: Solvers, network: PrunableNetwork, circumstances: Circumstances
+) -> Companions:
+    """Reads what is given and chooses the rest. Raises WootzError for files that don't fit the network, and where
+    nothing of it can be pruned."""
+    chosen: dict[str, str] = {}
+    objective, (subspace, warnings) = _objective(files), _subspace(files, network)
+    if objective is None:
+        objective = OBJECTIVE
+        chosen[OBJECTIVE_FILE] = f"{objective}\n"
+    if subspace is None:
+        whole = [module for module in network.modules if not network.prunable(module)]
+        subspace = default_subspace(network.modules, whole, networks_to_try(circumstances), circumstances.seed)
+        chosen[SUBSPACE_FILE] = print_subspace(subspace)
+    fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
+    images = f"{circumstances.training_images:,} images"
+    if fine_tuning is None:
+        fine_tuning = fine_tuning_solver(circumstances)
+        chosen[SOLVER_FILE] = print_solver(fine_tuning, f"Fine-tuning of the pruned networks on {images}.")
+    if pretraining is None:
+        pretraining = pretraining_solver(circumstances)
+        comment = f"Pre-training of the tuning blocks against the full network on {images}."
+        chosen[PRETRAIN_SOLVER_FILE] = print_solver(pretraining, comment)
+    if teacher is None and circumstances.untrained == "none":
+        teacher = fine_tuning
+    if teacher is None:
+        teacher = teacher_solver(circumstances)
+        what = "all" if circumstances.untrained == "all" else "new layers"
+        chosen[TEACHER_SOLVER_FILE] = print_solver(teacher, f"Training of the full network ({what}) on {images}.")
+    return Companions(
+        objective=objective,
+        subspace=subspace,
+        solver=fine_tuning,
+        teacher_solver=teacher,
+        pretrain_solver=pretraining,
+        chosen={name: text.encode() for name, text in chosen.items()} | files.of_run(),
+        notes=(*warnings, *solvers.notes, *_choice_notes(chosen)),
+    )
+
+
+def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:
+    if not chosen:
+        return ()
+    return (f"Chosen, since nobody said otherwise, and in the run's folder to be read: {', '.join(chosen)}.",)
+
+
+def _objective(files: CompanionFiles) -> Objective | None:
+    given = files.options["objective"]
+    if given and not Path(given).is_file():
+        if len(given.split()) == 1 and Path(given).suffix:  # a file's name: the shortest objective has two words
+            raise InputError("no such file: --objective takes a file, or a text such as 'min ModelSize'", given)
+        return parse_objective(given, "--objective")
+    file = files.find("objective")
+    return None if file is None else read_objective(file)
+
+
+def _subspace(files: CompanionFiles, network: PrunableNetwork) -> tuple[Subspace | None, tuple[str, ...]]:
+    file = files.find("subspace")
+    return (None, ()) if file is None else read_subspace(file, network)

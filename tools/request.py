@@ -1,0 +1,78 @@
+"""What `wootz run` is asked for: its own command, or that of a run which is repeated, with what is given beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from wootz.passes.errors import WootzError
+from wootz.runtime.run_directory import MARK_FILE, Command, read_run_mark
+from wootz.tools.companions import RunFiles
+
+PATHS = ("weights", "data", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
+"""Options that name files or folders, if there are such ones."""
+NOT_RECORDED = ("threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
+"""Options that say how a run is carried out, and not what it computes."""
+CHOOSING = ("effort", "budget")
+"""Options of which solvers and subspace are chosen."""
+CHOSEN_BY_EFFORT = ("subspace", "solver", "teacher_solver", "pretrain_solver")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A run to be made of `model` with `options`, by name; `command` is of these what is recorded.
+
+    `repeats` is the run's folder that was given instead of a model, of which the files `run_files` count.
+    """
+
+    model: str | None
+    options: Mapping[str, Any]
+    command: Command
+    repeats: Path | None = None
+    run_files: RunFiles | None = None
+
+    def files_of(self, folder: Path, fresh: bool) -> RunFiles | None:
+        """The companions that a run in `folder` has chosen, if it is to be continued with the same command."""
+        if self.run_files is not None or fresh:
+            return self.run_files
+        mark = read_run_mark(folder)
+        return RunFiles(folder) if mark is not None and mark.command == self.command else None
+
+
+def requested(model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
+    """What is asked for by the argument `model` and the `options`, of which those in `given` were written down.
+
+    Raises WootzError for the folder of a run that has no command.
+    """
+    own = _recorded({name: options[name] for name in options if name in given and name not in NOT_RECORDED})
+    folder = None if model is None else Path(model)
+    if folder is None or not (folder / MARK_FILE).is_file():
+        return Request(model, options, Command(model=_absolute(model), options=own))
+    mark = read_run_mark(folder)
+    if mark is None or mark.command is None:
+        raise WootzError(f"{folder}: the run does not say which command began it: give MODEL, and --data")
+    before = mark.command
+    command = Command(model=before.model, options={**before.options, **own})
+    is_chosen_anew = any(command.options.get(name) != before.options.get(name) for name in CHOOSING)
+    merged = {**options, **{name: _as_option(value) for name, value in command.options.items() if name in options}}
+    files = RunFiles(folder, CHOSEN_BY_EFFORT if is_chosen_anew else ())
+    return Request(before.model, merged, command, folder, files)
+
+
+def _recorded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as they are read back from JSON, paths absolute."""
+    made = {name: _absolute(value) if name in PATHS else value for name, value in options.items()}
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))
+    return plain
+
+
+def _as_option(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
