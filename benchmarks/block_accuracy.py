@@ -45,7 +45,8 @@ from wootz.passes.transforms.teacher_student import (
     student_prefix,
 )
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.dataset import Split, load_dataset
+from wootz.runtime.data.dataset import Split
+from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import Store

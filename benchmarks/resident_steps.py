@@ -34,7 +34,7 @@ from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, TrainingSession

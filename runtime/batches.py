@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.schedule import Choice, training_schedule
 
 PREPARED_AHEAD = 4

@@ -10,7 +10,7 @@ import numpy as np
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.session import CPU, Device, InferenceSession
 
 EVALUATION_BATCH = 100

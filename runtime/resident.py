@@ -16,7 +16,7 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.embed_batches import EmbedBatches
 from wootz.passes.training.interface import EmbeddedBatches
 from wootz.passes.transforms.fold_constants import FoldConstants
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.schedule import Choice
 from wootz.runtime.session import Device, TrainingSession

@@ -7,7 +7,7 @@ from typing import Any
 
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.guessing import guessing_note
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed

@@ -23,7 +23,7 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.runtime.dataset import load_dataset
+from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.defaults import BATCH_SIZE, Circumstances, fitting_batch_size, wanted_batch_size
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job
@@ -63,7 +63,9 @@ def make_job(
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     prunable = prunable_network(BlockPruner.of(full_network, criterion))
     train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
-    dataset = load_dataset(data, _image_shape(network), train_transform.crop_size, options["seed"])
+    dataset = load_dataset(
+        data, _image_shape(network), train_transform.crop_size, options["seed"], options["classes"], _outputs(network)
+    )
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)
@@ -114,6 +116,7 @@ def make_job(
             *device_notes,
             *network.notes,
             *_pixel_notes(network, options),
+            *dataset.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
             *_machine_notes(companions.solver, team.workers),
@@ -202,6 +205,12 @@ def _title(model: str | None) -> str:
 def _image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
     channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
     return channels, height, width
+
+
+def _outputs(network: ImportedNetwork) -> int:
+    """How many scores the network gives an image; 0 where it doesn't say."""
+    shape = tensor_shape(network.model.graph.outputs[0]) or ()
+    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
 
 
 def _override(transform: InputTransform, options: Mapping[str, Any]) -> InputTransform:

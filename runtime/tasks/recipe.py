@@ -17,7 +17,7 @@ import numpy as np
 from wootz.passes.ir.model import TRAINING_KEY, Model, constants, proto_without_values
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 
 SMALLEST_DIGESTED = 64
 """Elements from which on a weight is digested for itself, once for all programs that share it."""

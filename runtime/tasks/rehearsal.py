@@ -11,7 +11,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.session import Device, InferenceSession
 
 MOST_REHEARSED = 12

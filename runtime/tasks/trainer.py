@@ -28,7 +28,7 @@ from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import student_loss, student_prefix
 from wootz.runtime.batches import training_batches
-from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, latency
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.outcome import Failed, Outcome, Trained

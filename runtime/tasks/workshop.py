@@ -21,7 +21,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.check import check_pruned
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.executors.control import Control
 from wootz.runtime.job import Job
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER

@@ -7,7 +7,7 @@ import pytest
 
 from wootz.passes.ir.files import load, save
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-from wootz.runtime.dataset import load_dataset
+from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.result import RunResult
 

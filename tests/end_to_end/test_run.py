@@ -16,7 +16,7 @@ from wootz.passes.ir.files import load
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import normalize
-from wootz.runtime.dataset import load_dataset
+from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.result import RunResult
 
 

@@ -22,7 +22,7 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.transforms.annotate_modules import AnnotateModules
 from wootz.passes.transforms.apply_plan import ApplyPlan
-from wootz.runtime.dataset import load_dataset
+from wootz.runtime.data.loading import load_dataset
 
 NETWORK = PrunableNetwork(
     ("a", "b"), (PrunableConvolution("a1", "a"), PrunableConvolution("b1", "b"), PrunableConvolution("c", None))

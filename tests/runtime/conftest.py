@@ -9,7 +9,7 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.result import (
     BestNetwork,
     BlockSymbol,

@@ -7,7 +7,7 @@ import pytest
 
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import PREPARED_AHEAD, normalize, ordered_batches, training_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 
 IDENTITY = InputTransform(channel_order="RGB")
 

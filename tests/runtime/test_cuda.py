@@ -14,7 +14,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import accuracy
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches

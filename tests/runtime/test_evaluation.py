@@ -3,7 +3,7 @@ import pytest
 
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime import evaluation
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import accuracy
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")

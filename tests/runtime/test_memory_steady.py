@@ -24,7 +24,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, TrainingSession

@@ -5,7 +5,7 @@ import pytest
 
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.dataset import Dataset
+from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.trainer import Trainer

@@ -15,7 +15,7 @@ from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime import resident
 from wootz.runtime.batches import training_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, TrainingSession

@@ -19,7 +19,7 @@ from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
-from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, TaskId, read_events
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess

@@ -6,7 +6,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.session import Device, TrainingSession, WeightedSession
 from wootz.runtime.training import HostSteps, diverged_losses, train
 

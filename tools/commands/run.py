@@ -48,6 +48,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option(
     "--data", metavar="DIR", help="Data set: a folder with class folders, .npy, IDX or LMDB, an .npz, or 'digits'."
 )
+@click.option("--classes", metavar="FILE",
+              help="Which output of the network each class is: a class a line, or JSON {class: output}.")  # fmt: skip
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")

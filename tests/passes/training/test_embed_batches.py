@@ -24,7 +24,7 @@ from wootz.passes.training.interface import EmbeddedBatches, TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.fold_constants import FoldConstants
 from wootz.runtime.batches import training_batch
-from wootz.runtime.dataset import Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.schedule import Choice, training_schedule
 from wootz.runtime.session import evaluate
 

@@ -9,7 +9,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.dataset import Dataset
+from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.rehearsal import check_batches, representatives

@@ -16,7 +16,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.teacher_student import student_prefix
-from wootz.runtime.dataset import Dataset, Split
+from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress

@@ -16,8 +16,10 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from wootz.passes.errors import InputError, WootzError, reading
-from wootz.runtime.lmdb_records import LENGTHS
-from wootz.runtime.photographs import open_photograph
+from wootz.runtime.data.arrays import checked_split, numbered
+from wootz.runtime.data.dataset import Dataset, Split, with_validation
+from wootz.runtime.data.lmdb_records import LENGTHS
+from wootz.runtime.data.photographs import open_photograph
 
 _OPTIONAL, _REPEATED = 1, 3
 _DATUM_FIELDS = (
@@ -30,6 +32,20 @@ _DATUM_FIELDS = (
     ("encoded", 7, 8, _OPTIONAL),
 )
 """Name, number, type (5 int32, 12 bytes, 2 float, 8 bool) and label of Caffe's `message Datum` (caffe.proto)."""
+
+
+def read_lmdb_folder(folder: Path, seed: int) -> Dataset:
+    def split(name: str) -> Split | None:
+        database = folder / name
+        if not database.is_dir():
+            return None
+        with reading(database, "a database of images that can be read"):
+            images, labels = read_lmdb(database)
+        return checked_split(images, labels, (name, name), folder)
+
+    train = split("train_lmdb")
+    assert train is not None
+    return with_validation(numbered(train.labels), train, split("val_lmdb"), split("test_lmdb"), seed, folder)
 
 
 def read_lmdb(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -54,7 +70,7 @@ def read_lmdb(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _records(folder: Path) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values, as another process reads them. Raises InputError when that one fails, or dies."""
-    command = [sys.executable, "-P", "-m", "wootz.runtime.lmdb_records", str(folder)]
+    command = [sys.executable, "-P", "-m", "wootz.runtime.data.lmdb_records", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
         assert reader.stdout is not None
         assert reader.stderr is not None

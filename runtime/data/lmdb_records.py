@@ -1,8 +1,10 @@
 """Prints the records of an LMDB database. A process of its own does it: damage makes the library read memory that isn't
 there, which ends the process.
 
-    python -P -m wootz.runtime.lmdb_records FOLDER   each record as two uint64 (little-endian) for the lengths of key
-                                                     and value, the key, the value; what is wrong on standard error
+    python -P -m wootz.runtime.data.lmdb_records FOLDER
+
+Each record as two uint64 (little-endian) for the lengths of key and value, the key, the value; what is wrong on
+standard error.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wootz.passes.errors import InputError
-from wootz.runtime.dataset import load_dataset, stratified_split
+from wootz.runtime.data.dataset import stratified_split
+from wootz.runtime.data.loading import load_dataset
 
 SHAPE = (3, 4, 5)
 
@@ -71,10 +72,10 @@ def test_a_class_that_training_lacks_is_refused(tmp_path):
         load_dataset(str(tmp_path), SHAPE)
 
 
-def test_a_file_that_is_no_image_is_named(tmp_path):
+def test_too_many_files_that_are_no_images(tmp_path):
     write_photographs(tmp_path)
     (tmp_path / "train" / "cat" / "x.jpg").write_text("hello")
-    with pytest.raises(InputError, match=r"x\.jpg: not an image"):
+    with pytest.raises(InputError, match=r"x\.jpg: not an image .*; 1 of 21 photographs are broken, more than 1 %"):
         load_dataset(str(tmp_path), SHAPE)
 
 
@@ -137,7 +138,7 @@ def with_pixel(value, kind=np.float32):
         ({"x_train": IMAGES, "y_train": np.array(["cat", "dog"])[LABELS]}, "y_train holds <U3: .*'classes'"),
         ({"x_train": IMAGES, "y_train": np.eye(2)[LABELS]}, r"y_train has shape \(10, 2\): one label .* argmax"),
         ({"x_train": IMAGES, "y_train": np.array(1)}, r"y_train has shape \(\): one label an image"),
-        ({"x_train": IMAGES[:2], "y_train": LABELS[:2]}, "each class has a single image, and validation takes it"),
+        ({"x_train": IMAGES[:2], "y_train": LABELS[:2]}, "the class '0' has a single image, and validation takes it"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "a test label lies outside"),
         ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "y_val has no images x_val beside it"),
         ({"x_train": IMAGES + 9, "y_train": LABELS, "x_test": IMAGES / 255, "y_test": LABELS}, "of x_train and x_test"),
@@ -157,10 +158,17 @@ def test_labels_may_be_a_column_or_whole_floats(tmp_path):
     assert sorted(labels) == [0] * 4 + [1] * 4
 
 
-def test_a_class_with_a_single_image_serves_as_validation(tmp_path):
-    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=np.arange(10) // 9)
-    dataset = load_dataset(str(tmp_path / "data.npz"), SHAPE)
-    assert sorted(dataset.validation.labels) == [0, 0, 1]
+def test_a_class_with_a_single_image_is_refused(tmp_path):
+    """Validation would take it, and training never see the class."""
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=np.arange(10) // 9, classes=["cat", "dog"])
+    with pytest.raises(InputError, match=r"data\.npz: the class 'dog' has a single image, .* two images a class"):
+        load_dataset(str(tmp_path / "data.npz"), SHAPE)
+
+
+def test_a_single_class_is_refused(tmp_path):
+    write_photographs(tmp_path, classes=("cat",))
+    with pytest.raises(InputError, match="all training images are of one class, 'cat'"):
+        load_dataset(str(tmp_path), SHAPE)
 
 
 def objects(file):
@@ -259,9 +267,10 @@ def test_an_archive_that_says_it_holds_more_than_it_can(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "ppm"])
 def test_grey_pixels_of_16_bits_are_scaled_to_8(tmp_path, channels, suffix):
     grey = (257 * np.arange(256, dtype=np.uint16)).reshape(16, 16)
-    for i in range(5):
-        (tmp_path / "train" / "cat").mkdir(parents=True, exist_ok=True)
-        file = tmp_path / "train" / "cat" / f"{i}.{suffix}"
+    for i in range(10):
+        folder = tmp_path / "train" / ("cat" if i < 5 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{i}.{suffix}"
         if suffix == "png":
             Image.fromarray(grey).save(file)
         else:
@@ -287,14 +296,6 @@ def test_a_photograph_cut_off_is_named(tmp_path, crop_size):
         load_dataset(str(tmp_path), (3, 3, 3) if crop_size else SHAPE, crop_size)
 
 
-def test_one_photograph_a_class_is_explained(tmp_path):
-    write_photographs(tmp_path, count=1)
-    with pytest.raises(
-        InputError, match=r"each class has a single image, and validation takes it: .* two images a class"
-    ):
-        load_dataset(str(tmp_path), SHAPE)
-
-
 def test_what_editors_and_archives_leave_is_no_class(tmp_path):
     write_photographs(tmp_path)
     for name in ("train/.ipynb_checkpoints", "test/.ipynb_checkpoints", "train/__MACOSX"):
@@ -314,11 +315,15 @@ def test_a_class_whose_images_are_not_read_is_refused(tmp_path):
         load_dataset(str(tmp_path), SHAPE)
 
 
-@pytest.mark.parametrize("name", ["valid", "validation", "dev"])
+@pytest.mark.parametrize("name", ["dev", "Training"])
 def test_splits_of_other_names_are_refused(tmp_path, name):
-    write_photographs(tmp_path / "folders", splits=("train", name))
+    write_photographs(tmp_path, splits=("train", name))
     with pytest.raises(InputError, match=rf"the folder {name} isn't read: the splits are train, val and test"):
-        load_dataset(str(tmp_path / "folders"), SHAPE)
+        load_dataset(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "dev"])
+def test_arrays_of_other_names_are_refused(tmp_path, name):
     arrays = {"x_train": IMAGES, "y_train": LABELS, f"x_{name}": IMAGES, f"y_{name}": LABELS}
     np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(InputError, match=rf"the array x_{name} isn't read: they are called x_train, "):
@@ -410,7 +415,7 @@ def test_digits_have_three_disjoint_stratified_splits():
 
 
 @pytest.mark.parametrize(
-    ("location", "reason"), [("nowhere", "no such data set"), ("empty", "neither train/CLASS/ folders")]
+    ("location", "reason"), [("nowhere", "no such data set"), ("empty", "no data set in this folder: neither CLASS/")]
 )
 def test_a_missing_data_set(tmp_path, location, reason):
     (tmp_path / "empty").mkdir()
@@ -428,7 +433,7 @@ def test_stratified_split_covers_everything_once():
 
 def write_lmdb(folder: Path, images: np.ndarray, labels: np.ndarray, encoded: bool = False):
     lmdb = pytest.importorskip("lmdb")
-    from wootz.runtime.caffe_lmdb import _datum_class
+    from wootz.runtime.data.caffe_lmdb import _datum_class
 
     with lmdb.open(str(folder), map_size=1 << 20) as environment, environment.begin(write=True) as transaction:
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -466,7 +471,7 @@ def test_a_folder_that_is_no_database(tmp_path):
 @pytest.mark.parametrize("spoil", ["pixels", "label", "image"])
 def test_faults_in_a_database(tmp_path, spoil):
     lmdb = pytest.importorskip("lmdb")
-    from wootz.runtime.caffe_lmdb import _datum_class
+    from wootz.runtime.data.caffe_lmdb import _datum_class
 
     datum = _datum_class()(channels=3, height=4, width=5, float_data=[1.0] * 60, label=0)
     if spoil == "pixels":

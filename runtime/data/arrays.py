@@ -1,0 +1,135 @@
+"""Data sets as arrays: an `.npz` file, or a folder of `.npy` files."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from wootz.passes.arrays import read_npy, read_npz
+from wootz.passes.errors import InputError, reading
+from wootz.runtime.data.dataset import SPLITS, Dataset, Split, with_validation
+
+ARRAYS = (*(f"{kind}_{split}" for split in SPLITS for kind in "xy"), "classes")
+"""What an `.npz` file, or a folder of `.npy` files, may hold."""
+MISNAMED = ("valid", "validation", "dev", "Val", "Test")
+"""What other programs call the splits: without a word, the training images would be divided instead."""
+LABEL_BOUND = 1_000_000
+"""Larger labels are no numbers of classes, but identifiers or damage."""
+
+
+def read_archive(file: Path, seed: int) -> Dataset:
+    """The data set in an `.npz` file."""
+    with reading(file, "an archive that numpy.savez wrote of arrays of numbers (text and Python objects are none)"):
+        with zipfile.ZipFile(file) as archive:
+            _check_names((name.removesuffix(".npy") for name in archive.namelist()), file)
+        arrays = read_npz(file, ARRAYS)
+    return _from_arrays(arrays, file, seed)
+
+
+def read_array_folder(folder: Path, seed: int) -> Dataset:
+    """The data set in a folder with `x_train.npy`, `y_train.npy`, …"""
+    _check_names((file.stem for file in folder.glob("*.npy")), folder)
+    files = {name: folder / f"{name}.npy" for name in ARRAYS}
+    return _from_arrays({name: _read_npy(f) for name, f in files.items() if f.is_file()}, folder, seed)
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray, names: tuple[str, str], file: Path) -> Split:
+    """A split of arrays as they were read from `file`, with their names there. Raises InputError for what is none."""
+    x, y = names
+    if images.ndim not in (3, 4):
+        raise InputError(
+            f"{x} has shape {images.shape}: images are [n, channels, height, width], or [n, height, width]", file
+        )
+    if not len(images):
+        raise InputError(f"{x} has no images", file)
+    if labels.ndim == 0 or labels.size != len(labels):
+        raise InputError(
+            f"{y} has shape {labels.shape}: one label an image is wanted, for one-hot rows their argmax", file
+        )
+    if len(images) != len(labels):
+        raise InputError(f"{len(images)} images {x} but {len(labels)} labels {y}", file)
+    images = images[:, None] if images.ndim == 3 else images
+    return Split(_checked_pixels(images, x, file), _checked_labels(labels.reshape(-1), y, file))
+
+
+def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
+    """The images in uint8 or float32."""
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "buif":
+        raise InputError(f"{name} holds {images.dtype}, which are no pixels: give uint8 or float32", file)
+    with np.errstate(over="ignore"):
+        kept = images.astype(np.float32, copy=False)
+    broken = np.flatnonzero(~np.isfinite(kept).all(axis=(1, 2, 3)))
+    if broken.size:
+        raise InputError(
+            f"NaN or infinite pixels in {broken.size} of {len(kept)} images of {name}, the first at index {broken[0]}: "
+            f"mend them, or leave them out",
+            file,
+        )
+    return kept
+
+
+def _checked_labels(labels: np.ndarray, name: str, file: Path) -> np.ndarray:
+    """The labels in int64."""
+    if labels.dtype.kind not in "buif":
+        raise InputError(
+            f"{name} holds {labels.dtype}: labels are whole numbers from 0 on; names of classes go into 'classes'", file
+        )
+    broken = labels[~((labels >= 0) & (labels < LABEL_BOUND) & (labels == np.rint(labels)))]
+    if broken.size:
+        raise InputError(f"{name} has the label {broken[0]}: labels number the classes, from 0 on", file)
+    return labels.astype(np.int64)
+
+
+def numbered(labels: np.ndarray) -> list[str]:
+    """Names of classes that have none: their numbers, up to the largest label."""
+    return [str(c) for c in range(int(labels.max()) + 1)]
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    with reading(file, "an array of numbers that numpy.save wrote (text and Python objects are none)"):
+        return read_npy(file)
+
+
+def _check_names(names: Iterable[str], file: Path) -> None:
+    """Raises InputError for an array that is meant as one of a split, but isn't called so."""
+    misnamed = {f"{kind}_{split}" for kind in "xyXY" for split in ("train", "val", "test", *MISNAMED)} - set(ARRAYS)
+    for name in names:
+        if name in misnamed:
+            raise InputError(f"the array {name} isn't read: they are called {', '.join(ARRAYS)}", file)
+
+
+def _class_name(name: object) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Dataset:
+    def split(name: str) -> Split | None:
+        if f"x_{name}" not in arrays:
+            if f"y_{name}" in arrays and name != "train":
+                raise InputError(f"y_{name} has no images x_{name} beside it", file)
+            return None
+        if f"y_{name}" not in arrays:
+            raise InputError(f"x_{name} has no labels y_{name} beside it", file)
+        return checked_split(arrays[f"x_{name}"], arrays[f"y_{name}"], (f"x_{name}", f"y_{name}"), file)
+
+    train = split("train")
+    if train is None:
+        raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
+    classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train.labels)
+    validation, test = split("val"), split("test")
+    for name, other in (("val", validation), ("test", test)):
+        if other is None or other.images.dtype == train.images.dtype:
+            continue
+        if _is_fraction(train.images) != _is_fraction(other.images):
+            raise InputError(f"of x_train and x_{name} one has pixels up to 1, the other larger ones", file)
+    return with_validation(classes, train, validation, test, seed, file)
+
+
+def _is_fraction(images: np.ndarray) -> bool:
+    """Whether pixels were divided by 255."""
+    return images.dtype != np.uint8 and float(images.max()) <= 1

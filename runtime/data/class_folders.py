@@ -1,0 +1,118 @@
+"""Photographs in folders that are called as their classes: `CLASS/*`, or `train/CLASS/*` beside other splits."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from wootz.passes.errors import InputError
+from wootz.runtime.data.class_index import ClassIndex, class_index
+from wootz.runtime.data.listing import Listing, Part
+from wootz.runtime.data.photographs import SUFFIXES
+
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What the folders of a split may be called, in capitals too."""
+MISNAMED = ("dev", "eval", "training", "testing")
+"""What else other programs call them: without a word, the training images would be divided instead."""
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What lies in a folder, in alphabetical order: folders, photographs, and files that are none."""
+
+    folders: tuple[Path, ...]
+    photographs: tuple[Path, ...]
+    others: tuple[Path, ...]
+
+
+def is_divided(root: Path) -> bool:
+    """Whether there is a folder `train` with folders in it; one with photographs is a class, beside bus and car."""
+    train = _split_folders(root).get("train", [])
+    return bool(train) and (bool(_content(train[0]).folders) or not _content(train[0]).photographs)
+
+
+def has_class_folders(root: Path) -> bool:
+    return any(_content(folder).photographs for folder in _content(root).folders)
+
+
+def list_class_folders(root: Path, classes: Path | None, outputs: int) -> Listing:
+    """The photographs in `root/train/CLASS/*` (and `val`, `test`), or in `root/CLASS/*`.
+
+    What editors and archives leave there is no class. Raises InputError for an empty class, a class that training
+    lacks, and splits of other names.
+    """
+    splits = _splits(root) if is_divided(root) else {"train": root}
+    found = {name: {f.name: _content(f) for f in _content(folder).folders} for name, folder in splits.items()}
+    if not found["train"]:
+        raise InputError("no class folders in it", splits["train"])
+    index = class_index(found["train"], classes, root, outputs)
+    for name, content in found["train"].items():
+        if not content.photographs:
+            raise InputError(
+                f"no images in it: they lie in the folder of the class, as {', '.join(sorted(SUFFIXES))}",
+                splits["train"] / name,
+            )
+    parts = {name: _part(splits[name], content, index) for name, content in found.items()}
+    notes = _left_alone(splits.values(), [content for folders in found.values() for content in folders.values()])
+    return Listing(root, index.names, parts["train"], parts.get("val"), parts.get("test"), notes)
+
+
+def _split_folders(root: Path) -> dict[str, list[Path]]:
+    """The folders that are called as a split, by its name."""
+    named: dict[str, list[Path]] = {}
+    for folder in _content(root).folders:
+        if (name := SPLIT_NAMES.get(folder.name.lower())) is not None:
+            named.setdefault(name, []).append(folder)
+    return named
+
+
+def _splits(root: Path) -> dict[str, Path]:
+    named = _split_folders(root)
+    if twice := [folders for folders in named.values() if len(folders) > 1]:
+        raise InputError(f"{' and '.join(f.name for f in twice[0])} are both there: which is the split?", root)
+    if misnamed := [folder.name for folder in _content(root).folders if folder.name.lower() in MISNAMED]:
+        raise InputError(f"the folder {misnamed[0]} isn't read: the splits are train, val and test", root)
+    return {name: folders[0] for name, folders in named.items()}
+
+
+def _part(folder: Path, found: Mapping[str, _Content], index: ClassIndex) -> Part:
+    if unknown := [name for name in found if name not in index.labels]:
+        shown = ", ".join(list(index.labels)[:SHOWN])
+        raise InputError(f"class {unknown[0]!r} is not among the classes {shown}", folder)
+    listed = sorted(found.items(), key=lambda item: index.labels[item[0]])
+    photographs = [file for _, content in listed for file in content.photographs]
+    counts = [len(content.photographs) for _, content in listed]
+    return Part(photographs, np.repeat(np.array([index.labels[name] for name, _ in listed], np.int64), counts))
+
+
+def _content(folder: Path) -> _Content:
+    folders: list[Path] = []
+    photographs: list[Path] = []
+    others: list[Path] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            path = folder / entry.name
+            kind = folders if entry.is_dir() else photographs if path.suffix.lower() in SUFFIXES else others
+            kind.append(path)
+    return _Content(*(tuple(sorted(paths)) for paths in (folders, photographs, others)))
+
+
+def _left_alone(splits: Iterable[Path], classes: Iterable[_Content]) -> tuple[str, ...]:
+    """What lies where photographs do, and isn't read."""
+    suffixes = Counter(file.suffix or file.name for content in classes for file in content.others)
+    notes = []
+    if suffixes:
+        counted = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(SHOWN))
+        notes.append(f"Files in class folders that are no photographs are left alone: {counted}.")
+    for folder in splits:
+        if beside := _content(folder).photographs:
+            notes.append(f"Photographs beside the class folders are left alone: {len(beside):,}, as {beside[0]}.")
+    return tuple(notes)

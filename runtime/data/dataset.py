@@ -1,0 +1,111 @@
+"""Labelled images in three splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wootz.passes.errors import InputError
+
+VALIDATION_SHARE = 0.2
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Source(Protocol):
+    """Where a data set comes from: small, picklable, and the same on all machines."""
+
+    @property
+    def location(self) -> str: ...
+
+    def open(self) -> Dataset: ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits with common classes. Selection uses `validation`; `test` is for the report alone.
+
+    `splits_training` says that there was no validation split: it was taken out of the training images. `notes` say what
+    of the data isn't used. One that has a `source` is pickled as that, and opened again.
+    """
+
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split | None
+    splits_training: bool = False
+    notes: tuple[str, ...] = ()
+    source: Source | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of all images, labels and classes."""
+        sha = hashlib.sha256(repr((self.classes, self.splits_training)).encode())
+        for split in filter(None, (self.train, self.validation, self.test)):
+            sha.update(np.ascontiguousarray(split.images).data)
+            sha.update(split.labels.tobytes())
+        return sha.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is not None:
+            return _reopened, (self.source, self.digest)
+        return Dataset, (self.classes, self.train, self.validation, self.test, self.splits_training, self.notes)
+
+
+def _reopened(source: Source, digest: str) -> Dataset:
+    """Raises InputError where the data are no longer what they were."""
+    dataset = source.open()
+    if dataset.digest != digest:
+        raise InputError("the data are not those that the run began with", source.location)
+    return dataset
+
+
+def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rest and of `share` of each class (at least one image of it), both ascending."""
+    generator = np.random.default_rng(seed)
+    taken = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        taken[members[: max(1, round(share * len(members)))]] = True
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def divide(data: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """The rest, and `share` of each class."""
+    rest, part = stratified_split(data.labels, share, seed)
+    return Split(data.images[rest], data.labels[rest]), Split(data.images[part], data.labels[part])
+
+
+def with_validation(
+    classes: Sequence[str], train: Split, validation: Split | None, test: Split | None, seed: int, location: str | Path
+) -> Dataset:
+    """The data set, whose training split gives a part for validation if there is none. Raises InputError where a class
+    would have no training image left."""
+    splits_training = validation is None
+    if validation is None:
+        whole = train
+        train, validation = divide(whole, VALIDATION_SHARE, seed)
+        if (single := np.setdiff1d(whole.labels, train.labels)).size:
+            name = classes[single[0]] if 0 <= single[0] < len(classes) else single[0]
+            raise InputError(
+                f"the class {name!r} has a single image, and validation takes it: give a validation split, or two "
+                f"images a class",
+                location,
+            )
+    return Dataset(tuple(classes), train, validation, test, splits_training)

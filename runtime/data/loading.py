@@ -1,0 +1,144 @@
+"""Opens a data set, whatever its form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from wootz.passes.errors import InputError, WootzError
+from wootz.runtime.data.arrays import read_archive, read_array_folder
+from wootz.runtime.data.caffe_lmdb import read_lmdb_folder
+from wootz.runtime.data.class_folders import has_class_folders, is_divided, list_class_folders
+from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
+from wootz.runtime.data.decoding import decode_listing
+from wootz.runtime.data.idx import read_idx_folder
+
+DIGITS = "digits"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What `load_dataset` is asked for; `location` and `classes` are absolute paths, or the word `digits`."""
+
+    location: str
+    image_shape: tuple[int, int, int]
+    crop_size: int = 0
+    seed: int = 0
+    classes: str | None = None
+    outputs: int = 0
+
+    def open(self) -> Dataset:
+        dataset = _with_channels_first(self._read(), self.image_shape[0])
+        _check(dataset, self.image_shape, self.crop_size, self.location)
+        return replace(dataset, source=self)
+
+    def _read(self) -> Dataset:
+        path = Path(self.location)
+        if self.location == DIGITS:
+            return self._without_index(_digits(self.seed))
+        if path.suffix == ".npz" and path.is_file():
+            return self._without_index(read_archive(path, self.seed))
+        if not path.is_dir():
+            raise InputError(f"no such data set: give a folder, an .npz file, or the word {DIGITS!r}", path)
+        if is_divided(path):
+            return self._photographs(path)
+        if (path / "x_train.npy").is_file():
+            return self._without_index(read_array_folder(path, self.seed))
+        if any(path.glob("*-images?idx3-ubyte*")):
+            return self._without_index(read_idx_folder(path, self.seed))
+        if (path / "train_lmdb").is_dir():
+            return self._without_index(read_lmdb_folder(path, self.seed))
+        if has_class_folders(path):
+            return self._photographs(path)
+        raise InputError(f"no data set in this folder: {_what_is_looked_for(path)}", path)
+
+    def _photographs(self, folder: Path) -> Dataset:
+        listing = list_class_folders(folder, Path(self.classes) if self.classes else None, self.outputs)
+        return decode_listing(listing, self.image_shape, self.crop_size, self.seed)
+
+    def _without_index(self, dataset: Dataset) -> Dataset:
+        if self.classes is not None:
+            raise InputError(
+                f"--classes is for photographs: in {self.location} labels are the network's outputs", self.classes
+            )
+        return dataset
+
+
+def load_dataset(
+    location: str,
+    image_shape: tuple[int, int, int],
+    crop_size: int = 0,
+    seed: int = 0,
+    classes: str | Path | None = None,
+    outputs: int = 0,
+) -> Dataset:
+    """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
+
+    `location` is a folder with `CLASS/*.jpg|png`, or with `train/CLASS/*` (and `val`, `test`), a folder with
+    `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
+    with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
+
+    Photographs are resized to the network's size, and grey ones of 16 bits scaled to 8; arrays must have the size, and
+    may be [n, height, width, channels] as well as [n, channels, height, width]. With `crop_size`, images are larger
+    than the network's (photographs: as large as the first one), and crops of that size are taken from them batch by
+    batch. Without a validation split, a seeded, stratified 20 % of the training images serve as one. `classes` is a
+    file that says which of the network's `outputs` each class is (0: not known how many; `class_index`). Raises
+    InputError where something is missing, unequal, damaged, or neither pixel nor label.
+    """
+    where = location if location == DIGITS else str(Path(location).absolute())
+    named = None if classes is None else str(Path(classes).absolute())
+    return DataSource(where, image_shape, crop_size, seed, named, outputs).open()
+
+
+def _what_is_looked_for(folder: Path) -> str:
+    forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, x_train.npy, IDX files nor train_lmdb are in it"
+    inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    deeper = next((f for f in sorted(inside) if is_divided(f) or has_class_folders(f)), None)
+    return forms + (f"; is {deeper} meant?" if deeper else "")
+
+
+def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
+    """Brings images [n, height, width, channels] into the order [n, channels, height, width]."""
+
+    def turned(split: Split) -> Split:
+        _, first, _, last = split.images.shape
+        if first == channels or last != channels:
+            return split
+        return Split(np.ascontiguousarray(split.images.transpose(0, 3, 1, 2)), split.labels)
+
+    test = dataset.test and turned(dataset.test)
+    return replace(dataset, train=turned(dataset.train), validation=turned(dataset.validation), test=test)
+
+
+def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, location: str) -> None:
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    for name, split in splits.items():
+        if split is None:
+            continue
+        if not len(split):
+            raise InputError(f"the {name} split has no images", location)
+        shape = split.images.shape[1:]
+        if shape != image_shape and not (crop_size and shape[0] == image_shape[0] and min(shape[1:]) >= crop_size):
+            have, want = ("x".join(map(str, s)) for s in (shape, image_shape))
+            raise InputError(f"the {name} images are {have}, the network takes {want}", location)
+        if split.labels.min() < 0 or split.labels.max() >= len(dataset.classes):
+            raise InputError(f"a {name} label lies outside 0..{len(dataset.classes) - 1}", location)
+    present = np.unique(dataset.train.labels)
+    if len(present) < 2:
+        raise InputError(
+            f"all training images are of one class, {dataset.classes[present[0]]!r}: there is nothing to tell apart",
+            location,
+        )
+
+
+def _digits(seed: int) -> Dataset:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as missing:
+        raise WootzError("the digits come with scikit-learn: install wootz[examples]") from missing
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    rest, test = divide(Split(images, digits.target.astype(np.int64)), 0.3, seed)
+    return with_validation([str(c) for c in digits.target_names], rest, None, test, seed, DIGITS)

@@ -1,0 +1,54 @@
+"""Opens photographs with Pillow: in the formats that data sets have, and in no other, whatever a file's name says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from wootz.passes.errors import InputError, reading
+
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "WEBP")
+"""Pillow knows others, of which some start programs (EPS)."""
+A_PHOTOGRAPH = "an image that Pillow can read"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"})
+
+
+@contextmanager
+def open_photograph(source: Path | IO[bytes]) -> Iterator[Image.Image]:
+    """The image, still to be decoded. Pillow raises almost anything for damage, and its warnings are not shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(source, formats=FORMATS) as image:
+            yield image
+
+
+def decode(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """The pixels of a photograph as `image_shape` (channels, height, width), uint8: resized, grey or in RGB.
+
+    Grey ones of 16 bits are scaled to 8. Raises InputError for what is none.
+    """
+    channels, height, width = image_shape
+    if channels not in (1, 3):
+        raise InputError(f"the network takes {channels} channels; photographs have 1 or 3", file)
+    with reading(file, A_PHOTOGRAPH), open_photograph(file) as opened:
+        image = _with_8_bits(opened, file).convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _with_8_bits(image: Image.Image, file: Path) -> Image.Image:
+    """Grey pixels of 16 bits are scaled: Pillow would clip them at 255. Colours of 16 bits it scales itself."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise InputError("pixels of another kind than 8 or 16 bits: save it as an 8-bit PNG", file)
+    return Image.fromarray(np.rint(pixels / 257).astype(np.uint8))
