@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,8 @@ from wootz.runtime.result import (
     Exploration,
     FailedBlockResult,
     FailedNetworkResult,
+    FullNetworkResult,
+    Images,
     InfeasibleNetworkResult,
     NetworkResult,
     Reuse,
@@ -48,6 +50,7 @@ from wootz.runtime.strategies.selection import Candidate, violated
 from wootz.runtime.tasks.task import Finished, Order, Start, curve_of
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.teacher import Teacher
+from wootz.runtime.uncertainty import Share, margin_note
 from wootz.runtime.watch import Watch
 
 
@@ -77,7 +80,7 @@ def deliver(
 ) -> RunResult:
     """Writes the full network, the best one and the result into the run directory, and gives the result."""
     watch.delivery()
-    job = workshop.job
+    job, data = workshop.job, workshop.job.dataset
     best: BestNetwork | None = None
     if block_trained is not None:
         write_model(job, teacher.model, TEACHER_FILE)
@@ -85,6 +88,8 @@ def deliver(
             watch.note(text)
         if block_trained.best is not None:
             model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
+            for text in _narrow_margins(job, teacher, best):
+                watch.note(text)
             write_model(job, model, BEST_FILE)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
@@ -102,6 +107,9 @@ def deliver(
         data=job.data_title,
         objective=objective_result(job.objective, getattr(teacher.full, "measured", plan.full)),
         classes=job.dataset.classes,
+        images=Images(
+            train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None
+        ),
         modules=job.subspace.modules,
         modules_source=job.modules_source,
         networks=_network_results(job, plan, block_trained, positions),
@@ -244,6 +252,14 @@ def _failures(job: Job, block_trained: Explored, default: Explored | None) -> li
             if isinstance(f.outcome, Failed)
         ]
     return texts
+
+
+def _narrow_margins(job: Job, teacher: Teacher, best: BestNetwork) -> Iterator[str]:
+    """Notes of bounds on the accuracy that the best network meets, but may miss on other images."""
+    assert isinstance(teacher.full, FullNetworkResult)
+    measured = Share(best.accuracy, len(job.dataset.validation))
+    lower = (c for c in job.objective.constraints if c.metric is Metric.ACCURACY and c.comparison in (">", ">="))
+    yield from filter(None, (margin_note(measured, c.bound(teacher.full.measured)) for c in lower))
 
 
 def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored | None) -> Reuse:

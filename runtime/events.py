@@ -30,12 +30,15 @@ HEARTBEAT_SECONDS = 10.0
 """The time of the file's last change is set anew this often, so that readers know that the process is alive."""
 
 Phase = Literal["plan", "teacher", "pretraining", "exploration", "baseline", "delivery"]
-TaskKind = Literal["teacher", "blocks", "network", "default network"]
+TaskKind = Literal["teacher", "tuned", "blocks", "network", "default network"]
 RunOutcome = Literal["found", "nothing found", "failed", "interrupted"]
 
 
 class TaskId(Struct, frozen=True):
-    """Which task: of the blocks the group, of networks the position in the subspace, from 0."""
+    """Which task: of the blocks the group, of networks the position in the subspace, from 0.
+
+    `tuned` is the full network, fine-tuned as the pruned ones are.
+    """
 
     kind: TaskKind
     index: Count = 0
@@ -79,6 +82,7 @@ class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
     blocks: Count
     groups: Count
     teacher: bool
+    tuned: bool = False
     baseline: bool
     stops_at_first: bool
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wootz.runtime.seen_validation import PERHAPS, Share
+from wootz.runtime.uncertainty import PERHAPS, Share
 
 
 def guessing_note(validation: Share, labels: np.ndarray, classes: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds
 from wootz.runtime.tasks.recipe import Digests, digest
 
+Reference = Literal["better", "given", "tuned"]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -30,10 +32,11 @@ class Job:
     `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
     one process; None sets no bound. With `checks_pruned` each pruned network is executed beside the masked original
     before it is trained. With `ends_early` a network is done when it meets the objective's bounds on accuracy, with
-    `gives_up` also when it won't meet them (`tasks.early_end`). `static` assigns networks to processes as the paper
-    does, in rounds. `run` is the number of the run, the same whenever it is continued. Training graphs are printed to
-    standard error behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `chosen` are
-    the files, by name, of what nobody gave: they go into the run's folder.
+    `gives_up` also when it won't meet them (`tasks.early_end`). `reference` says what `full` in the objective is: the
+    full network as the teacher, the same after the fine-tuning that the pruned ones get, or the better one. `static`
+    assigns networks to processes as the paper does, in rounds. `run` is the number of the run, the same whenever it is
+    continued. Training graphs are printed to standard error behind the passes in `print_ir_after`, and verified between
+    passes with `verify_each`. `chosen` are the files, by name, of what nobody gave: they go into the run's folder.
     """
 
     title: str
@@ -65,6 +68,7 @@ class Job:
     checks_pruned: bool = True
     ends_early: bool = True
     gives_up: bool = False
+    reference: Reference = "better"
     static: bool = False
     seed: int = 0
     run: str = ""
@@ -131,5 +135,6 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--check": str(job.checks_pruned),
         "--early-end": str(job.ends_early),
         "--give-up": str(job.gives_up),
+        "--reference": job.reference,
         "--seed": str(job.seed),
     }

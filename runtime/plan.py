@@ -124,6 +124,8 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
     check_batches(pruner.model, job.dataset.validation, job.test_transform, job.device)
     if job.untrained:
         trainer.rehearse(pruner.model, job.teacher_solver)
+    if job.reference != "given":
+        trainer.rehearse(pruner.model, job.solver)
     for position in representatives(plan.tried.configurations):
         configuration = plan.tried.configurations[position]
         try:
@@ -145,7 +147,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         workshop.trainer.digests.program(workshop.network),
         *workshop.trainer.digests.split(job.dataset.validation),
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
-        repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained)),
+        repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
         workshop.trainer.machine,
         compiler_digest(),
     )

@@ -81,7 +81,7 @@ def sizes(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figur
         if best is not None:
             axes.scatter([best.model_size * thousands], [best.accuracy], s=150, facecolors="none", edgecolors=colour,
                          linewidths=1.6, label=f"{title}, best")  # fmt: skip
-    axes.axhline(full.accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
+    axes.axhline(full.reference_accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
     axes.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
     axes.set_ylabel("validation accuracy")
     _legend(figure, axes)
@@ -98,7 +98,7 @@ def curves(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figu
         axes.autoscale_view()
         if trained:
             axes.plot(*_median_curve(trained), color=colour, linewidth=2.2, label=f"{title} (median)")
-    axes.axhline(full.accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
+    axes.axhline(full.reference_accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
     axes.set_xlabel("fine-tuning steps")
     axes.set_ylabel("validation accuracy")
     _legend(figure, axes)
@@ -135,6 +135,7 @@ def tasks(found: Timeline, palette: Palette) -> Figure:
     unit, seconds = _time_unit(found.end)
     colours: dict[TaskKind, tuple[str, str]] = {
         "teacher": (palette.full, "full network"),
+        "tuned": (palette.full, "full network"),
         "blocks": (palette.blocks, "blocks"),
         "network": (palette.block_trained, "networks"),
         "default network": (palette.default, "default networks"),

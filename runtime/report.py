@@ -27,6 +27,7 @@ from wootz.runtime.result import (
 from wootz.runtime.run_directory import EVENTS_FILE, REPORT_FILE, PlotName, plot_file
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.timeline import Timeline, timeline
+from wootz.runtime.uncertainty import format_accuracy
 
 SHOWN_ROWS = 20
 """Of a table; the others are folded."""
@@ -73,6 +74,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {
+        "accuracy": format_accuracy,
         "percent": lambda value: "–" if value is None else f"{100 * value:.2f} %",
         "count": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:,.2f}",

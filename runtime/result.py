@@ -118,11 +118,24 @@ class BestNetwork(Network, frozen=True, kw_only=True):
     test_accuracy: Accuracy | None
 
 
+class TunedResult(Struct, frozen=True, kw_only=True):
+    """The full network after the fine-tuning that the pruned ones get."""
+
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+    curve: Curve
+    steps: Count
+    seconds: Seconds
+    reused: bool = False
+
+
 class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="trained"):
     """The unpruned network, in the file `model`. `origin` says where its weights come from.
 
     `new_layers` are those that its weights file lacked. Where it was trained here `seconds` were spent on it, in the
-    `steps` of `curve`.
+    `steps` of `curve`. `accuracy` is that of the teacher; `tuned` is the same network after the fine-tuning of the
+    pruned ones, None where nobody asked for it or it failed. `full` in the objective means the one that `reference`
+    names.
     """
 
     model: str
@@ -134,10 +147,17 @@ class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", t
     steps: Count = 0
     seconds: Seconds = 0.0
     reused: bool = False
+    tuned: TunedResult | None = None
+    reference: Literal["given", "tuned"] = "given"
+
+    @property
+    def reference_accuracy(self) -> float:
+        """What `full` in bounds on the accuracy means."""
+        return self.tuned.accuracy if self.tuned is not None and self.reference == "tuned" else self.accuracy
 
     @property
     def measured(self) -> Measurements:
-        return measurements(self.model_size, self.flops, self.accuracy, self.latency_ms)
+        return measurements(self.model_size, self.flops, self.reference_accuracy, self.latency_ms)
 
 
 class FailedFullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="failed"):
@@ -241,6 +261,14 @@ class Exploration(Struct, frozen=True, kw_only=True):
         return tuple(n for n in self.networks if isinstance(n, FailedNetworkResult))
 
 
+class Images(Struct, frozen=True, kw_only=True):
+    """How many images there are of each kind: accuracies are as uncertain as these are few. `test` may be None."""
+
+    train: Count
+    validation: Count
+    test: Count | None
+
+
 class RunResult(Struct, frozen=True, kw_only=True):
     """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration."""
 
@@ -258,6 +286,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     data: str
     objective: ObjectiveResult
     classes: tuple[str, ...]
+    images: Images | None = None
     modules: tuple[str, ...]
     modules_source: str
     networks: tuple[NetworkResult, ...]

@@ -16,9 +16,19 @@ from wootz.runtime.plan import RunPlan, plan_run, rehearse
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, RunResult
 from wootz.runtime.strategies.enumeration import Enumeration
 from wootz.runtime.strategies.selection import best_of, check_accuracy_bounds, meets
-from wootz.runtime.tasks.task import FineTune, Finished, Order, PretrainBlocks, Results, Start, Task, TrainTeacher
+from wootz.runtime.tasks.task import (
+    FineTune,
+    FineTuneFull,
+    Finished,
+    Order,
+    PretrainBlocks,
+    Results,
+    Start,
+    Task,
+    TrainTeacher,
+)
 from wootz.runtime.tasks.workshop import Workshop
-from wootz.runtime.teacher import Teacher, how_trained, measure_teacher
+from wootz.runtime.teacher import Teacher, how_trained, measure_teacher, with_tuned
 from wootz.runtime.watch import Watch
 
 
@@ -52,14 +62,24 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
 
 
 def _prepare_teacher(workshop: Workshop, plan: RunPlan, engine: Engine[Order, Results], watch: Watch) -> Teacher:
-    """The full network, trained first if it has untrained layers, and what was measured of it."""
+    """The full network, trained first if it has untrained layers, and what was measured of it and of itself tuned."""
     trained: Finished | None = None
     if workshop.job.untrained:
         task = TrainTeacher()
         watch.message(f"The full network is {how_trained(workshop.job)}.")
-        training = Enumeration((task,), meets=lambda task, results: True, stops_at_first=False)
-        (trained,) = drive(training, engine, lambda task, _: Order(task), watch)[task]
-    return measure_teacher(workshop, plan, trained, watch)
+        trained = _train_full(task, "", engine, watch)
+    teacher = measure_teacher(workshop, plan, trained, watch)
+    if workshop.job.reference == "given" or isinstance(teacher.full, FailedFullNetworkResult):
+        return teacher
+    return with_tuned(workshop, teacher, _train_full(FineTuneFull(), teacher.key, engine, watch), watch)
+
+
+def _train_full(
+    task: TrainTeacher | FineTuneFull, teacher: str, engine: Engine[Order, Results], watch: Watch
+) -> Finished:
+    training = Enumeration((task,), meets=lambda task, results: True, stops_at_first=False)
+    (finished,) = drive(training, engine, lambda task, _: Order(task, teacher), watch)[task]
+    return finished
 
 
 def _explore(
@@ -88,7 +108,7 @@ def _explore(
                 of_task = tuple((block, keys[block]) for block in usable_blocks(network, finished))
             case _:
                 of_task = ()
-        return Order(task, teacher, of_task, full.accuracy)
+        return Order(task, teacher, of_task, full.reference_accuracy)
 
     def usable_blocks(network: int, finished: Mapping[Task, Results]) -> tuple[TuningBlock, ...]:
         """Those of a network's blocks whose training did not fail."""

@@ -18,6 +18,7 @@ Scalars = dict[TaskId, dict[Measure, dict[int, float]]]
 
 FOLDERS: dict[TaskKind, str] = {
     "teacher": "teacher",
+    "tuned": "tuned",
     "blocks": "blocks",
     "network": "network",
     "default network": "default",
@@ -39,7 +40,7 @@ def write_scalars(run: Path, folder: Path) -> int:
         for task, curve in _curves(RunResult.load(run)):
             scalars[task]["accuracy"] = dict(curve)
     for task, measures in scalars.items():
-        name = FOLDERS[task.kind] if task.kind == "teacher" else f"{FOLDERS[task.kind]}-{task.index}"
+        name = FOLDERS[task.kind] if task.kind in ("teacher", "tuned") else f"{FOLDERS[task.kind]}-{task.index}"
         for before in (folder / name).glob("events.out.tfevents.*"):
             before.unlink()
         with SummaryWriter(str(folder / name), write_to_disk=True) as writer:
@@ -63,6 +64,8 @@ def _of_events(events: Iterable[Event]) -> Scalars:
 def _curves(result: RunResult) -> Iterable[tuple[TaskId, Curve]]:
     if isinstance(result.full, FullNetworkResult) and result.full.curve:
         yield TaskId("teacher"), result.full.curve
+    if isinstance(result.full, FullNetworkResult) and result.full.tuned is not None:
+        yield TaskId("tuned"), result.full.tuned.curve
     for network in result.block_trained.trained:
         yield TaskId("network", network.index), network.curve
     if result.baseline is not None:

@@ -6,29 +6,14 @@ are too high for networks that are trained on the rest.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from wootz.runtime.uncertainty import PERHAPS, Share
 
 COMPARED_IMAGES = 2000
 """Training images that are looked at, at most."""
-CLEARLY, PERHAPS = 3.0, 2.0
-"""Standard deviations by which two accuracies differ: hardly by chance, and what may be chance."""
+CLEARLY = 3.0
+"""Standard deviations by which two accuracies differ hardly by chance."""
 LEARNED_BY_HEART = 0.95
 """From this accuracy on, one that is equal on training and on validation images is telling without a test split."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """An accuracy, and the number of images that it was measured on."""
-
-    accuracy: float
-    images: int
-
-    def above(self, other: Share) -> float:
-        """By how many standard deviations of the difference this is higher: the two-proportion z-test."""
-        pooled = (self.accuracy * self.images + other.accuracy * other.images) / (self.images + other.images)
-        variance = pooled * (1 - pooled) * (1 / self.images + 1 / other.images)
-        return (self.accuracy - other.accuracy) / math.sqrt(variance) if variance else 0.0
 
 
 def seen_validation_note(training: Share, validation: Share, test: Share | None, splits_training: bool) -> str:

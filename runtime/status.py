@@ -177,6 +177,7 @@ def _totals(plan: Planned) -> dict[TaskKind, int]:
     networks = plan.networks_feasible
     return {
         "teacher": int(plan.teacher),
+        "tuned": int(plan.tuned),
         "blocks": plan.groups,
         "network": networks,
         "default network": networks if plan.baseline else 0,
@@ -188,7 +189,7 @@ def _expected(status: RunStatus, kind: TaskKind, under_way: list[Work], elapsed:
     done = status.of(kind)
     if done.computed:
         return done.seconds / done.computed
-    if kind == "default network":
+    if kind in ("default network", "tuned"):
         return _expected(status, "network", [w for w in status.under_way if w.task.kind == "network"], elapsed)
     paces = [(elapsed - work.since) * work.steps / work.step for work in under_way if work.step]
     return sum(paces) / len(paces) if paces else None

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from wootz.passes.ir.model import Model
+import msgspec
+
+from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.plan.objective import Metric
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.guessing import guessing_note
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
-from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult
+from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, TunedResult
 from wootz.runtime.run_directory import TEACHER_FILE
-from wootz.runtime.seen_validation import COMPARED_IMAGES, Share, seen_validation_note
+from wootz.runtime.seen_validation import COMPARED_IMAGES, seen_validation_note
 from wootz.runtime.tasks.task import Finished, curve_of
 from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.uncertainty import Share
 from wootz.runtime.watch import Watch
 
 
@@ -59,6 +62,33 @@ def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None,
         _note_what_is_odd(workshop, model, full, watch)
     watch.message(f"Full network: accuracy {full.accuracy:.4f}, {full.model_size:,} parameters.")
     return Teacher(key, model, full)
+
+
+def with_tuned(workshop: Workshop, teacher: Teacher, tuned: Finished, watch: Watch) -> Teacher:
+    """The teacher with what its fine-tuning came to, and the choice of what `full` in the objective means."""
+    full, outcome = teacher.full, tuned.outcome
+    assert isinstance(full, FullNetworkResult)
+    if isinstance(outcome, Failed):
+        watch.note(f"The full network's fine-tuning failed: {outcome.reason}. `full` means the network as it was.")
+        return teacher
+    curve, job = curve_of(outcome), workshop.job
+    model = with_weights(teacher.model, workshop.weights(tuned.key, "the full network, fine-tuned"))
+    test = job.dataset.test
+    result = TunedResult(
+        accuracy=curve[-1][1],
+        test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+        curve=curve,
+        steps=outcome["steps"],
+        seconds=outcome["seconds"],
+        reused=tuned.reused,
+    )
+    is_reference = job.reference == "tuned" or result.accuracy > full.accuracy
+    watch.message(
+        f"Fine-tuned as the pruned ones are it has {result.accuracy:.4f}: "
+        f"{'that' if is_reference else 'the former'} is what 'full' means in the objective."
+    )
+    reference = "tuned" if is_reference else "given"
+    return replace(teacher, full=msgspec.structs.replace(full, tuned=result, reference=reference))
 
 
 def _origin(job: Job) -> str:

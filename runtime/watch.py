@@ -37,7 +37,16 @@ from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import PhaseSeconds
 from wootz.runtime.run_directory import LOG_FOLDER
 from wootz.runtime.store.process import Process
-from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, Task, TrainTeacher, curve_of
+from wootz.runtime.tasks.task import (
+    FineTune,
+    FineTuneFull,
+    Order,
+    PretrainBlocks,
+    Results,
+    Task,
+    TrainTeacher,
+    curve_of,
+)
 from wootz.runtime.tasks.telling import read_step
 
 
@@ -119,6 +128,7 @@ class Watch:
                 blocks=sum(map(len, plan.groups)),
                 groups=len(plan.groups),
                 teacher=bool(job.untrained),
+                tuned=job.reference != "given",
                 baseline=job.baseline,
                 stops_at_first=not job.objective.metric.needs_training,
             )
@@ -212,13 +222,15 @@ class Watch:
                 return self._job.teacher_solver
             case PretrainBlocks():
                 return self._job.pretrain_solver
-            case FineTune():
+            case FineTune() | FineTuneFull():
                 return self._job.solver
 
     def _id(self, task: Task) -> TaskId:
         match task:
             case TrainTeacher():
                 return TaskId("teacher")
+            case FineTuneFull():
+                return TaskId("tuned")
             case PretrainBlocks():
                 return TaskId("blocks", self._groups.index(task))
             case FineTune(network, start):

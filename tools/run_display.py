@@ -24,6 +24,7 @@ from wootz.runtime.events import (
 )
 from wootz.runtime.status import RunStatus, Work, fold, seconds_left
 from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.tasks.task import FineTuneFull, TrainTeacher
 from wootz.tools.status_table import PHASES, facts, say, time_left
 
 BETWEEN_SUMMARIES = 60.0
@@ -141,4 +142,5 @@ def _measured(loss: float | None, accuracy: float | None) -> list[str]:
 def _title(task: TaskId, status: RunStatus) -> str:
     """That of the task under way, or what it would be called."""
     known = (work.title for work in status.under_way if work.task == task)
-    return next(known, "the full network" if task.kind == "teacher" else f"{task.kind} {task.index + 1}")
+    full = {"teacher": TrainTeacher(), "tuned": FineTuneFull()}.get(task.kind)
+    return next(known, f"{task.kind} {task.index + 1}" if full is None else str(full))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -9,9 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.result import Exploration, FailedFullNetworkResult, RunResult
+from wootz.runtime.result import (
+    BestNetwork,
+    Exploration,
+    FailedFullNetworkResult,
+    FullNetworkResult,
+    Images,
+    RunResult,
+    TunedResult,
+)
 from wootz.runtime.run_directory import BEST_FILE
 from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.uncertainty import format_accuracy
 
 
 def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
@@ -19,6 +29,7 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
     if isinstance(full, FailedFullNetworkResult):
         console.print(f"report: {report}", highlight=False, soft_wrap=True)
         return
+    accuracies = partial(_accuracies, result.images)
     table = Table(title=result.objective.text, title_justify="left", box=SIMPLE_HEAD)
     table.add_column("network", no_wrap=True)
     for column in ("parameters", "", "validation", "test", "tried", "time"):
@@ -27,11 +38,19 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
         "full network",
         f"{full.model_size:,}",
         "",
-        _percent(full.accuracy),
-        _percent(full.test_accuracy),
+        *accuracies(full),
         "",
         _time(full.seconds),
     )
+    if full.tuned is not None:
+        table.add_row(
+            "  fine-tuned too",
+            "",
+            "",
+            *accuracies(full.tuned),
+            "",
+            _time(full.tuned.seconds),
+        )
     _add_exploration(table, "block-trained", result.block_trained, result, result.seconds.pretraining)
     if result.baseline is not None:
         _add_exploration(table, "default", result.baseline, result, 0.0)
@@ -51,8 +70,7 @@ def _add_exploration(table: Table, title: str, found: Exploration, result: RunRe
         table.add_row(title, "none", "", "", "", tried, time)
         return
     share = f"{100 * best.model_size / result.full.model_size:.0f} %"
-    accuracies = (_percent(best.accuracy), _percent(best.test_accuracy))
-    table.add_row(title, f"{best.model_size:,}", share, *accuracies, tried, time)
+    table.add_row(title, f"{best.model_size:,}", share, *_accuracies(result.images, best), tried, time)
 
 
 def _reused(result: RunResult) -> str:
@@ -74,8 +92,12 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def _percent(accuracy: float | None) -> str:
-    return "-" if accuracy is None else f"{100 * accuracy:.2f} %"
+def _accuracies(images: Images | None, measured: FullNetworkResult | TunedResult | BestNetwork) -> tuple[str, str]:
+    """On the validation and on the test split, with their standard errors."""
+    return (
+        format_accuracy(measured.accuracy, images.validation if images else None),
+        format_accuracy(measured.test_accuracy, images.test if images else None),
+    )
 
 
 def nothing_found(result: RunResult) -> str:

@@ -26,6 +26,14 @@ class TrainTeacher:
 
 
 @dataclass(frozen=True)
+class FineTuneFull:
+    """Fine-tune the full network as the pruned ones are, for a fair comparison."""
+
+    def __str__(self) -> str:
+        return "the full network, fine-tuned as the others"
+
+
+@dataclass(frozen=True)
 class PretrainBlocks:
     """Pre-train blocks in one graph."""
 
@@ -48,7 +56,7 @@ class FineTune:
         return f"{self.start} network {self.network + 1}"
 
 
-Task = TrainTeacher | PretrainBlocks | FineTune
+Task = TrainTeacher | FineTuneFull | PretrainBlocks | FineTune
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import EarlyEnd, early_end
-from wootz.runtime.tasks.task import FineTune, Order, PretrainBlocks, Results, TrainTeacher
+from wootz.runtime.tasks.task import FineTune, FineTuneFull, Order, PretrainBlocks, Results, TrainTeacher
 from wootz.runtime.tasks.telling import Telling
 from wootz.runtime.tasks.trainer import Trainer
 
@@ -70,6 +70,9 @@ class Workshop:
         match task:
             case TrainTeacher():
                 return (trainer.fine_tune(self.network, job.teacher_solver, str(task), snapshots=self._snapshots),)
+            case FineTuneFull():
+                teacher = self.teacher(order.teacher)
+                return (trainer.fine_tune(teacher, job.solver, str(task), snapshots=self._snapshots),)
             case PretrainBlocks():
                 keys = dict(order.blocks)
                 found = trainer.pretrain(self.pruner(order.teacher), keys, job.pretrain_solver, str(task))
@@ -97,7 +100,7 @@ class Workshop:
     def pruner(self, teacher: str) -> BlockPruner:
         """Prunes the teacher whose key that is, empty where its weights were given."""
         if teacher not in self._pruners:
-            weights = self._weights(teacher, "the full network") if teacher else {}
+            weights = self.weights(teacher, "the full network") if teacher else {}
             looks_at_data = self.job.criterion in DATA_CRITERIA
             sample = self._sample(with_weights(self.network, weights)) if looks_at_data else None
             self._pruners[teacher] = self.architecture.with_weights(weights, self.job.criterion, sample)
@@ -112,13 +115,13 @@ class Workshop:
         model = self.pruned(self.pruner(order.teacher), self.job.subspace.configurations[order.task.network])
         for block, key in order.blocks:
             if key not in self._block_weights:
-                self._block_weights[key] = self._weights(key, f"block {block}")
+                self._block_weights[key] = self.weights(key, f"block {block}")
             model = with_weights(model, self._block_weights[key])
         return model
 
     def trained_network(self, order: Order, key: str) -> Model:
         """The network of an order after its fine-tuning, which is stored under `key`."""
-        return with_weights(self.initial_network(order), self._weights(key, str(order.task)))
+        return with_weights(self.initial_network(order), self.weights(key, str(order.task)))
 
     def early_end(self, order: Order) -> EarlyEnd | None:
         job = self.job
@@ -144,7 +147,8 @@ class Workshop:
     def rates(self, configuration: Configuration) -> dict[str, Rate]:
         return dict(zip(self.job.subspace.modules, configuration, strict=True))
 
-    def _weights(self, key: str, what: str) -> Mapping[str, np.ndarray]:
+    def weights(self, key: str, what: str) -> Mapping[str, np.ndarray]:
+        """What a training left in the store. Raises StorageError where that is gone."""
         weights = self.trainer.stored_weights(key)
         if weights is None:
             raise StorageError(

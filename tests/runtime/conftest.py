@@ -18,12 +18,14 @@ from wootz.runtime.result import (
     FailedBlockResult,
     FailedNetworkResult,
     FullNetworkResult,
+    Images,
     NetworkResult,
     PhaseSeconds,
     Reuse,
     RunResult,
     TrainedBlockResult,
     TrainedNetworkResult,
+    TunedResult,
     UntriedNetworkResult,
     objective_result,
 )
@@ -118,7 +120,10 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
         "full": FullNetworkResult(
             configuration=(0.0,) * modules, model_size=1_200_000, flops=2_500_000, latency_ms=3.5, model="teacher.onnx",
             accuracy=0.9, test_accuracy=0.88, origin="trained from scratch", curve=((0, 0.1), (100, 0.9)), steps=100,
-            seconds=3.0,
+            seconds=3.0, reference="tuned",
+            tuned=TunedResult(
+                accuracy=0.91, test_accuracy=0.885, curve=((0, 0.9), (100, 0.91)), steps=100, seconds=3.0
+            ),
         ),
         "networks_evaluated": block_trained.networks_evaluated,
         "networks_feasible": count,
@@ -136,6 +141,7 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
         "data": "digits",
         "objective": objective_result(objective, {Metric.ACCURACY: 0.9}),
         "classes": ("a", "b"),
+        "images": Images(train=1000, validation=250, test=540),
         "modules": names,
         "modules_source": "marks in the prototxt",
         "networks": block_trained.networks,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wootz.runtime.guessing import guessing_note
-from wootz.runtime.seen_validation import Share
+from wootz.runtime.uncertainty import Share
 
 BALANCED, SKEWED = np.arange(300) % 3, np.array([0] * 40 + [1] * 260)
 

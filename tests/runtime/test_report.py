@@ -101,7 +101,8 @@ def test_the_summary_compares_what_was_found(tmp_path, run_result):
     assert page.tables[0][0] == ["", "full network", "best, block-trained", "best, default"]
     assert summary["parameters"] == ["1,200,000", "460,000", "460,000"]
     assert summary["latency, ms"] == ["3.50", "1.80", "1.80"]
-    assert summary["test accuracy"] == ["88.00 %", "84.00 %", "74.00 %"]
+    assert summary["test accuracy"] == ["88.0 ± 1.4 %", "84.0 ± 1.6 %", "74.0 ± 1.9 %"]
+    assert summary["the same, fine-tuned too"] == ["88.5 ± 1.4 %", "", ""]
     assert summary["networks tried"] == ["–", "4 of 5", "4 of 5"]
     assert (
         "Known before this run: 2 of 6 blocks, 1 of 4 networks, 1 of 4 default networks: 14 min of training"

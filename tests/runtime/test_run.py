@@ -24,6 +24,7 @@ from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, Ta
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.job import Job
+from wootz.runtime.outcome import Failed
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
@@ -32,6 +33,7 @@ from wootz.runtime.store import Store
 from wootz.runtime.store.inventory import holdings
 from wootz.runtime.tasks import workshop as workshop_module
 from wootz.runtime.tasks.perform import Site, perform, provide
+from wootz.runtime.tasks.task import FineTuneFull, Finished
 from wootz.runtime.tasks.trainer import Trainer
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.timeline import timeline
@@ -157,7 +159,7 @@ def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, m
     found = finished(replace(job, baseline=True))
     blocks = [("block 1(0.5)", 3), ("block 1(0.75)", 3), ("block 2(0.5)", 3)]
     networks = [*[("block-trained network", 2)] * 4, *[("default network", 2)] * 4]
-    assert trained == [("the full", 1), *blocks, *networks]
+    assert trained == [("the full", 1), ("the full", 2), *blocks, *networks]
     assert [(block_text(b.symbols, found.modules), type(b), b.networks) for b in found.blocks] == [
         ("1(0.5)", TrainedBlockResult, 2), ("1(0.75)", TrainedBlockResult, 2), ("2(0.5)", TrainedBlockResult, 2),
     ]  # fmt: skip
@@ -170,6 +172,36 @@ def test_a_network_that_comes_with_its_weights_is_not_trained(job):
     assert (found.full.seconds, found.full.curve) == (0.0, ())
     teacher = constants(load(job.out / "teacher.onnx").graph)
     assert all(np.array_equal(teacher[name], values) for name, values in weights.items())
+
+
+@pytest.mark.parametrize("reference", ["given", "tuned", "better"])
+def test_full_in_the_objective_is_the_network_as_it_was_or_fine_tuned_as_the_others_are(job, reference):
+    found = finished(replace(job, objective=parse_objective("min ModelSize constraint Accuracy >= full - 0.3"),
+                             reference=reference))  # fmt: skip
+    (bound,), full = found.objective.constraints, found.full
+    assert (full.tuned is None) == (reference == "given")
+    tuned = full.accuracy if full.tuned is None else full.tuned.accuracy
+    meant = {"given": full.accuracy, "tuned": tuned, "better": max(full.accuracy, tuned)}[reference]
+    assert bound.bound == pytest.approx(meant - 0.3)
+    if full.tuned is not None:
+        assert full.tuned.steps == job.solver.max_iter
+        assert full.tuned.curve[0][1] == full.accuracy
+        assert full.tuned.curve[-1][1] == full.tuned.accuracy
+
+
+def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goes_on(job, monkeypatch):
+    fine_tune = Trainer.fine_tune
+
+    def fail(self, model, solver, title, *rest, **options):
+        if title == str(FineTuneFull()):
+            return Finished("", Failed("diverged at step 3"))
+        return fine_tune(self, model, solver, title, *rest, **options)
+
+    monkeypatch.setattr(Trainer, "fine_tune", fail)
+    found = finished(job)
+    assert (found.full.tuned, found.full.reference) == (None, "given")
+    assert any("fine-tuning failed: diverged at step 3" in note for note in found.notes)
+    assert found.best is not None
 
 
 def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch):
@@ -253,7 +285,7 @@ def test_the_events_of_a_run_say_what_its_result_says(job):
     assert [e.phase for e in events if isinstance(e, PhaseStarted)] == [
         "plan", "teacher", "pretraining", "exploration", "baseline", "delivery"
     ]  # fmt: skip
-    assert len(timeline(events).spans) == 1 + len(found.groups) + 2 * found.networks_evaluated
+    assert len(timeline(events).spans) == 2 + len(found.groups) + 2 * found.networks_evaluated
 
 
 def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job):

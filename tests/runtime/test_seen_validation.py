@@ -2,7 +2,8 @@
 
 import pytest
 
-from wootz.runtime.seen_validation import Share, seen_validation_note
+from wootz.runtime.seen_validation import seen_validation_note
+from wootz.runtime.uncertainty import Share
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,11 @@ from wootz.runtime.watch import Watch
 GROUPS = tuple((TuningBlock((Symbol(module, 0.5),)),) for module in range(3))
 PLAN = SimpleNamespace(groups=GROUPS, candidates=(), order=())
 JOB = SimpleNamespace(
-    objective=Objective("min", Metric.MODEL_SIZE), untrained=(), baseline=False, pretrain_solver=Solver()
+    objective=Objective("min", Metric.MODEL_SIZE),
+    untrained=(),
+    baseline=False,
+    reference="given",
+    pretrain_solver=Solver(),
 )
 
 

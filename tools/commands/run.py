@@ -73,6 +73,9 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--early-end/--no-early-end", default=True, show_default=True,
               help="A network is done at a test that meets the objective's bounds on accuracy.")  # fmt: skip
 @click.option("--give-up", is_flag=True, help="A training ends when its accuracy won't meet the bounds any more.")
+@click.option("--reference", type=click.Choice(["better", "given", "tuned"]), default="better", show_default=True,
+              help="What 'full' in the objective means: the full network as given (or trained), after the fine-tuning "
+                   "that the pruned ones get, or the better of both.")  # fmt: skip
 @click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
