@@ -16,9 +16,10 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.digest import digest
 from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds
-from wootz.runtime.tasks.recipe import Digests, digest
+from wootz.runtime.tasks.recipe import Digests
 
 Reference = Literal["better", "given", "tuned"]
 

@@ -17,13 +17,13 @@ from wootz.passes.plan.subspace import Subspace, format_configuration
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.joint_graph import partition_by_memory
+from wootz.runtime.digest import digest
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
 from wootz.runtime.strategies.selection import Candidate, feasible_in_order
 from wootz.runtime.survey import Survey, subspace_costs, survey_subspace
 from wootz.runtime.tasks.program import compiler_digest
-from wootz.runtime.tasks.recipe import digest
 from wootz.runtime.tasks.rehearsal import check_batches, representatives
 from wootz.runtime.tasks.workshop import Workshop
 
@@ -145,7 +145,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
     job = workshop.job
     parts = (
         workshop.trainer.digests.program(workshop.network),
-        *workshop.trainer.digests.split(job.dataset.validation),
+        *job.dataset.validation.digests,
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
         workshop.trainer.machine,

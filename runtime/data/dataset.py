@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wootz.passes.errors import InputError
+from wootz.runtime.digest import array_digest, digest
 
 VALIDATION_SHARE = 0.2
 SPLITS = ("train", "val", "test")
@@ -23,6 +23,11 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """Of the images, and of the labels. They are never written to: both are read once."""
+        return array_digest(self.images), array_digest(self.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,11 +61,8 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """A hash of all images, labels and classes."""
-        sha = hashlib.sha256(repr((self.classes, self.splits_training)).encode())
-        for split in filter(None, (self.train, self.validation, self.test)):
-            sha.update(np.ascontiguousarray(split.images).data)
-            sha.update(split.labels.tobytes())
-        return sha.hexdigest()
+        splits = [None if s is None else s.digests for s in (self.train, self.validation, self.test)]
+        return digest(repr((self.classes, self.splits_training, splits)).encode())
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is not None:

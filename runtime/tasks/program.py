@@ -10,10 +10,11 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 
 from wootz.passes.ir.model import Model
+from wootz.runtime.digest import digest
 from wootz.runtime.outcome import Trained
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
-from wootz.runtime.tasks.recipe import Digests, digest
+from wootz.runtime.tasks.recipe import Digests
 
 COMPILES_WITH = ("onnx", "onnx-graphsurgeon", "numpy")
 

@@ -7,7 +7,6 @@ differs, and where it makes the same, the result is the same.
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import numpy as np
 from wootz.passes.ir.model import TRAINING_KEY, Model, constants, proto_without_values
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.data.dataset import Split
+from wootz.runtime.digest import array_digest, digest
 
 SMALLEST_DIGESTED = 64
 """Elements from which on a weight is digested for itself, once for all programs that share it."""
@@ -75,7 +74,7 @@ class Digests:
         known = self._known.get(id(values))
         if known is not None and known[0]() is values:
             return known[1]
-        found = digest(f"{values.dtype.str}{values.shape}".encode(), _bytes(values))
+        found = array_digest(values)
         self._known[id(values)] = (weakref.ref(values), found)
         return found
 
@@ -94,10 +93,6 @@ class Digests:
         )
         return digest(proto.SerializeToString(deterministic=True), *parts)
 
-    def split(self, split: Split) -> tuple[str, str]:
-        """Of the images, and of the labels."""
-        return self.array(split.images), self.array(split.labels)
-
 
 def schedule_text(images: int, transform: InputTransform, solver: Solver) -> str:
     """Which batches a training reads: `runtime.schedule` follows from this."""
@@ -110,19 +105,6 @@ def rates_digest(solver: Solver) -> str:
     return digest(rates.tobytes())
 
 
-def digest(*parts: bytes | memoryview) -> str:
-    """64 hexadecimal digits; the same in any process and on any machine."""
-    sha = hashlib.sha256()
-    for part in parts:
-        sha.update(len(part).to_bytes(8, "little"))
-        sha.update(part)
-    return sha.hexdigest()
-
-
 def combined(keys: Iterable[str]) -> str:
     """The key of what several keys make together, in any order."""
     return digest(*(key.encode() for key in sorted(keys)))
-
-
-def _bytes(values: np.ndarray) -> memoryview:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

@@ -136,8 +136,8 @@ class Trainer:
         return whole
 
     def _network_recipe(self, program: Program, solver: Solver, end: EarlyEnd | None) -> TrainingRecipe:
-        images, labels = self.digests.split(self.dataset.train)
-        validation = self.digests.split(self.dataset.validation)
+        images, labels = self.dataset.train.digests
+        validation = self.dataset.validation.digests
         tests = f"{validation} {self.test_transform} every {solver.test_interval}, {_tested_images(solver)} images"
         return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
 
@@ -145,7 +145,7 @@ class Trainer:
 
     def block_keys(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: of its own training against the teacher, whichever blocks are trained beside it."""
-        images, _ = self.digests.split(self.dataset.train)
+        images, _ = self.dataset.train.digests
         keys = {}
         for block in blocks:
             program = self._block_program(pruner, block, solver)
@@ -285,7 +285,7 @@ class Trainer:
 
     def accuracy(self, model: Model, split: Split) -> float:
         """The accuracy of a finished network on `split`, measured once and stored."""
-        data = f"{self.digests.split(split)} {self.test_transform}"
+        data = f"{split.digests} {self.test_transform}"
         recipe = EvaluationRecipe(self.digests.program(model), "accuracy", data, self.machine)
         return self._measured(
             recipe, lambda: accuracy(InferenceSession(model, self.device).run, split, self.test_transform)

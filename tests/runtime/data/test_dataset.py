@@ -15,6 +15,7 @@ from PIL import Image
 from wootz.passes.errors import InputError
 from wootz.runtime.data.dataset import stratified_split
 from wootz.runtime.data.loading import load_dataset
+from wootz.runtime.digest import array_digest
 
 SHAPE = (3, 4, 5)
 
@@ -47,6 +48,15 @@ def test_without_validation_a_fifth_of_each_class_is_taken(tmp_path):
     again = load_dataset(str(tmp_path), SHAPE, seed=3)
     assert dataset.digest == again.digest
     assert dataset.digest != load_dataset(str(tmp_path), SHAPE, seed=4).digest
+
+
+def test_each_split_is_digested_once_for_all_that_ask(tmp_path, monkeypatch):
+    write_photographs(tmp_path)
+    data, read = load_dataset(str(tmp_path), SHAPE), []
+    monkeypatch.setattr("wootz.runtime.data.dataset.array_digest", lambda a: read.append(a.shape) or array_digest(a))
+    assert data.digest == data.digest
+    assert data.train.digests == (array_digest(data.train.images), array_digest(data.train.labels))
+    assert len(read) == 6
 
 
 def test_a_validation_folder_is_used(tmp_path):
