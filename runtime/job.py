@@ -100,9 +100,8 @@ def check(job: Job) -> None:
     shape = tensor_shape(output)
     if shape is not None and shape[1] != classes:
         raise WootzError(
-            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: in a prototxt "
-            f"change num_output of the last layer, and its name, so that it starts anew; an ONNX file has to be "
-            f"exported with {classes} classes, trained on them"
+            f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: without "
+            f"--keep-head it gets a new last layer for them, and is fine-tuned first"
         )
     for name, solver in (
         ("teacher's solver", job.teacher_solver),

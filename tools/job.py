@@ -31,6 +31,7 @@ from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
+from wootz.tools.head import fit_head
 from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
 
 DEFAULT_EXAMPLE = "digits"
@@ -57,15 +58,16 @@ def make_job(
     network_file = str(folder / "net.prototxt") if folder else str(model)
     network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
     device, device_notes = _device(solvers.fine_tuning, options)
+    train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
+    dataset = load_dataset(
+        data, _image_shape(network), train_transform.crop_size, options["seed"], options["classes"], _outputs(network)
+    )
+    network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     prunable = prunable_network(BlockPruner.of(full_network, criterion))
-    train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
-    dataset = load_dataset(
-        data, _image_shape(network), train_transform.crop_size, options["seed"], options["classes"], _outputs(network)
-    )
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import ZERO, Filler
 from wootz.frontend.caffe.network import Layer, ParameterSpec, Phase
 from wootz.frontend.caffe.shape import Dim, Shape, static_shape, text
 from wootz.frontend.caffe.weights import Expected, WeightSource
 from wootz.passes.errors import InputError
+from wootz.passes.fillers import ZERO, Filler
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Node, Tensor, Variable
 

@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from wootz.frontend.caffe.caffemodel import Blob, read_caffemodel
-from wootz.frontend.caffe.fillers import Filler, fill
 from wootz.frontend.caffe.network import Layer
 from wootz.passes.errors import InputError, WootzError
+from wootz.passes.fillers import Filler, fill
 
 LARGEST_BLOB = 2**31 - 1
 """Elements; Caffe's own limit (`Blob::Reshape`)."""

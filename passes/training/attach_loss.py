@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from wootz.passes.analysis.class_scores import LastActivation, axis_behind, last_activation, softmax_axis
 from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
+from wootz.passes.ir.model import Graph, Model, Tensor, Variable
 from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.gradient_rules import LAYOUT_OPERATORS
 
 LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
 
@@ -26,10 +26,11 @@ TARGET = "target"
 class AttachLoss(Pass):
     """Replaces an output of the network by a scalar loss, the mean over the batch.
 
-    1. `softmax-cross-entropy`: against the input `labels` (int64[N], made when it is not there). A Softmax at the end
-       of the network, also one whose result only changes its layout, is dropped: its operand are the logits. With
-       `label-smoothing` s, a label stands for probability 1 - s + s/classes, the other classes for s/classes (Szegedy
-       et al. 2016, section 7). With `class-weights`, the mean is weighted: divided by the sum of the labels' weights.
+    1. `softmax-cross-entropy`: against the input `labels` (int64[N], made when it is not there). A Softmax, LogSoftmax
+       or Sigmoid at the end of the network, also one whose result only changes its layout, is dropped: its operand are
+       the logits. With `label-smoothing` s, a label stands for probability 1 - s + s/classes, the other classes for
+       s/classes (Szegedy et al. 2016, section 7). With `class-weights`, the mean is weighted: divided by the sum of the
+       labels' weights.
     2. `mse`: the mean of (output - target)², over all elements; the target is the tensor `target`, or a new input
        of that name.
     3. `distillation`: T² · KL(softmax(target / T) ‖ softmax(output / T)) with temperature T, the mean over the batch
@@ -142,50 +143,31 @@ class AttachLoss(Pass):
         return divergence.mean(keepdims=False) * self.temperature**2
 
     def _logits(self, output: Tensor, builder: Builder) -> Tensor:
-        """The output without the Softmax over the classes that it, or what changes its layout at last, comes from."""
-        tail: list[Node] = []
-        tensor = output
-        while (last := producer(tensor)) is not None and last.op in LAYOUT_OPERATORS and not last.domain:
-            tail.append(last)
-            tensor = last.inputs[0]
-        if last is None or last.op != "Softmax":
+        """The output without the activation over classes that it, or what changes its layout at last, comes from."""
+        last = last_activation(output)
+        if last is None or not self._is_over_classes(last):
             return output
-        axis = last.attrs.get("axis", -1)
-        for node in reversed(tail):
-            moved = _axis_behind(axis, node)
-            if moved is None:
-                reason = f"the classes of the Softmax before it can't be followed through {node.op}: remove the Softmax"
-                raise self.refuse(reason, node.name or node.outputs[0].name)
-            axis = moved
-        if axis not in (1, 1 - len(output.shape)):
-            return output
-        logits = last.inputs[0]
-        for node in reversed(tail):
+        logits = last.node.inputs[0]
+        for node in last.behind:
             logits = builder.op(node.op, logits, *node.inputs[1:], hint="logits", **node.attrs)
             logits.dtype, logits.shape = node.outputs[0].dtype, node.outputs[0].shape
         return logits
 
+    def _is_over_classes(self, last: LastActivation) -> bool:
+        """Raises PassError where that can't be told of a Softmax."""
+        op = last.node.op
+        if op == "Sigmoid":
+            return True
+        axis = softmax_axis(last.node)
+        for i, node in enumerate(last.behind):
+            if axis_behind(axis, last.behind[: i + 1]) is None:
+                reason = f"the classes of the {op} before it can't be followed through {node.op}: remove the {op}"
+                raise self.refuse(reason, node.name or node.outputs[0].name)
+        return axis_behind(axis, last.behind) == 1
+
     def _target(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
         existing = graph.tensors().get(self.target)
         return Expression.of(existing or _input(graph, self.target, output.dtype, list(output.shape)), builder)
-
-
-def _axis_behind(axis: int, node: Node) -> int | None:
-    """Where `node`, which changes the layout, moves an axis of its operand; None where that isn't clear."""
-    if node.inputs[0].shape is None or node.outputs[0].shape is None:
-        return None
-    before, after = list(node.inputs[0].shape), list(node.outputs[0].shape)
-    axis %= len(before)
-    if node.op == "Transpose":
-        return node.attrs.get("perm", list(range(len(before)))[::-1]).index(axis)
-    inner = _extent(before[axis + 1 :])
-    same = (i for i, n in enumerate(after) if n == before[axis] and _extent(after[i + 1 :]) == inner)
-    return next(same, None)
-
-
-def _extent(shape: list[int | str]) -> tuple[int, list[str]]:
-    """The number of elements: the product of the sizes that are known, and the symbols of the others."""
-    return math.prod(n for n in shape if isinstance(n, int)), sorted(n for n in shape if isinstance(n, str))
 
 
 def _input(graph: Graph, name: str, dtype: type, shape: list[int | str]) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from wootz.passes.analysis.class_scores import LAYOUT_OPERATORS
 from wootz.passes.training.rules.elementwise import ELEMENTWISE
 from wootz.passes.training.rules.linear import LINEAR
 from wootz.passes.training.rules.movement import MOVEMENT
@@ -74,9 +75,6 @@ UNTRAINED_WEIGHTS: dict[str, tuple[int, ...]] = {
     "MatMulInteger": (0, 1),
 }
 """The operands that are weights where they are constant, of operators that have no gradient."""
-
-LAYOUT_OPERATORS = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast"))
-"""Operators that give all their elements, and each once."""
 
 PASSING_OPERATORS = LAYOUT_OPERATORS | {"Expand", "Slice"}
 """Operators through which a constant is still the parameter that it was."""

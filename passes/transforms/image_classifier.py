@@ -13,6 +13,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.transforms.fuse_softmax import fuse_softmax
 from wootz.passes.transforms.to_float32 import widen
 
 BATCH = "N"
@@ -31,6 +32,7 @@ class ImageClassifier(Pass):
        Casts reads it, which do the same with numbers that are whole.
     5. A Transpose of images [N, height, width, channels] goes, if it is all that reads them.
     6. Scores [N, classes, 1, 1] are flattened.
+    7. A softmax that the exporter took apart (see `fuse-softmax`) becomes one operator.
 
     Refuses several outputs or inputs to choose from, images of another rank or without number of channels or size,
     and scores that are not one number a class. That each image is then computed for itself, whatever is beside it,
@@ -69,6 +71,8 @@ def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = 
     except WootzError as error:
         raise _refusal(f"with a batch of any size the network is no longer valid ({error}): {EXPORT_AGAIN}") from error
     changes += _with_flat_scores(graph)
+    if fuse_softmax(graph):
+        changes.append("a softmax in Exp, ReduceSum and Div is now one operator")
     return (result, tuple(changes)) if changes else (model, ())
 
 

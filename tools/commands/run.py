@@ -45,6 +45,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--weights", metavar="FILE", help="Weights of a prototxt: .caffemodel or .caffemodel.h5.")
 @click.option("--scores", "--output", metavar="NAME", help="The network's output with the scores, of several.")
 @size_option
+@click.option("--new-head/--keep-head", default=None,
+              help="Whether the last layer starts anew (default: where the data have other classes).")  # fmt: skip
 @click.option(
     "--data", metavar="DIR", help="Data set: a folder with class folders, .npy, IDX or LMDB, an .npz, or 'digits'."
 )

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import QUARTER, Filler
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import Phase
 from wootz.frontend.caffe.schema import NoEffect
+from wootz.passes.fillers import QUARTER, Filler
 from wootz.passes.ir.model import Tensor
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import ZERO, Filler
 from wootz.frontend.caffe.layers.window import Window, read_window
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, static, static_shape, text
+from wootz.passes.fillers import ZERO, Filler
 from wootz.passes.ir.model import Constant
 
 LARGEST_ONE_HOT = 2**26

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wootz.frontend.caffe.fillers import Filler
 from wootz.frontend.caffe.network import BlobShape, Layer
 from wootz.frontend.caffe.prototxt import Message
 from wootz.frontend.caffe.schema import LARGEST_INTEGER, Unsigned, decode
+from wootz.passes.fillers import Filler
 
 COLOUR_CHANNELS = 3
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import ZERO, Filler
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import count, static
+from wootz.passes.fillers import ZERO, Filler
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from enum import Enum
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import ONE, ZERO, Filler
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.network import ParameterSpec, Phase
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Dim, Shape, static, static_shape, text
+from wootz.passes.fillers import ONE, ZERO, Filler
 from wootz.passes.ir.model import Constant, Node, Tensor, producer
 
 FROZEN = ParameterSpec(lr_mult=0.0, decay_mult=0.0)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.frontend.caffe.fillers import ZERO, Filler
 from wootz.frontend.caffe.lowering import Site, Value, filled
 from wootz.frontend.caffe.schema import NoEffect, Unsigned
 from wootz.frontend.caffe.shape import Shape, count, static, text
 from wootz.frontend.caffe.weights import Expected
+from wootz.passes.fillers import ZERO, Filler
 from wootz.passes.ir.model import Constant, Tensor
 
 LARGEST_UNROLLING = 1024

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from wootz.frontend.caffe.fillers import Filler, VarianceNorm, fill
 from wootz.passes.errors import WootzError
+from wootz.passes.fillers import Filler, VarianceNorm, fill
 
 SHAPE = (64, 32, 3, 3)
 

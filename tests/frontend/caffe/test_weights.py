@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from wootz.frontend.caffe.caffemodel import Blob
-from wootz.frontend.caffe.fillers import Filler
 from wootz.frontend.caffe.network import Layer, read_network
 from wootz.frontend.caffe.prototxt import parse_prototxt
 from wootz.frontend.caffe.weights import Expected, FileWeights, FilledWeights, open_weights
 from wootz.passes.errors import InputError
+from wootz.passes.fillers import Filler
 
 WEIGHT = Expected(0, "weight", (2, 3), Filler("msra"))
 BIAS = Expected(1, "bias", (2,), Filler(value=0.5))

@@ -108,6 +108,13 @@ def test_attach_loss_keeps_a_softmax_over_another_axis(make_model):
     assert "Softmax" in [n.op for n in AttachLoss().apply(model).model.graph.nodes]
 
 
+@pytest.mark.parametrize("activation", ["Softmax<axis=1>", "LogSoftmax<axis=1>", "Sigmoid"])
+def test_attach_loss_takes_the_logits_behind_any_activation(activation, make_model):
+    model = behind_an_addition(f"p = {activation}(a)  y = Transpose<perm=[0,1,2,3]>(p)", make_model)
+    graph = AttachLoss().apply(model).model.graph
+    assert [n.op for n in graph.nodes] == ["Add", "Transpose", "SoftmaxCrossEntropyLoss"]
+
+
 def test_attach_loss_keeps_probabilities_that_another_output_needs(make_model):
     text = "g (float[N,4] x) => (y, q) <float[4] w> { a = Add(x, w)  p = Softmax(a)  y = Identity(p)  q = Neg(p) }"
     model = AttachLoss(output="y").apply(make_model(text, w=(4,))).model

@@ -1,0 +1,111 @@
+"""A network for other classes than those of the data: its last layer is replaced, and the full network fine-tuned."""
+
+import re
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from wootz.passes.ir.files import load
+from wootz.passes.ir.model import constants
+from wootz.runtime.dataset import load_dataset
+from wootz.runtime.result import RunResult
+
+pytest.importorskip("sklearn")
+
+HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
+BODY = """
+    h = Conv<pads = [1,1,1,1]>(image, stem)
+    a1 = Conv(h, a) a2 = Relu(a1) a3 = Conv<pads = [1,1,1,1]>(a2, b) a4 = Add(a3, h) m1 = Relu(a4)
+    b1 = Conv(m1, c) b2 = Relu(b1) b3 = Conv<pads = [1,1,1,1]>(b2, d) b4 = Add(b3, m1) m2 = Relu(b4)
+    p = GlobalAveragePool(m2) v = Flatten(p) z = MatMul(v, fc) l = Add(z, fcb)
+"""
+WEIGHTS = {
+    "stem": (8, 1, 3, 3), "a": (8, 8, 1, 1), "b": (8, 8, 3, 3), "c": (8, 8, 1, 1), "d": (8, 8, 3, 3), "fc": (8, 25),
+    "fcb": (25,),
+}  # fmt: skip
+
+
+def write_network(folder, end):
+    """Two residual modules and 25 classes; `end` makes `y` of the logits `l`."""
+    elided = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in WEIGHTS.items())
+    signature = "(float[N,1,8,8] image) => (float[N,25] y)"
+    proto = onnx.parser.parse_model(f"{HEADER} g {signature} <{elided}> {{ {BODY} {end} }}")
+    generator = np.random.default_rng(0)
+    for name, shape in WEIGHTS.items():
+        values = generator.normal(size=shape, scale=np.sqrt(2 / np.prod(shape[1:] or shape[:1])))
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    del proto.graph.value_info[:]
+    onnx.save(proto, folder / "net.onnx")
+    (folder / "subspace.json").write_text("[[0.5, 0.5], [0.75, 0.5], [0.5, 0.75]]")
+
+
+def run(wootz, job_files, folder, *options):
+    return wootz(
+        "run", "net.onnx", "--data", "digits", "--subspace", "subspace.json", "--solver", job_files / "solver.prototxt",
+        "--pretrain-solver", job_files / "pretrain.prototxt", "--objective", "max Accuracy", "--threads", 1,
+        "--scale", "0.0625", "--out", "out", *options, cwd=folder,
+    )  # fmt: skip
+
+
+def test_it_gets_one_for_the_classes_of_the_data(wootz, job_files, tmp_path):
+    """Its softmax is taken apart, and stands in what comes out."""
+    end = "axis = Constant<value = int64[1] {1}>() x = Exp(l) s = ReduceSum(x, axis) y = Div(x, s)"
+    write_network(tmp_path, end)
+    done = run(wootz, job_files, tmp_path)
+    assert done.code == 0, done.err
+    assert "is a new layer for 10 classes (the data have 10 classes, the network 25)" in done.out
+    full = RunResult.load(tmp_path / "out").full
+    (layer,) = full.new_layers
+    assert f"The full network is fine-tuned; new layers: {layer}." in done.out
+    assert full.origin == "fine-tuned"
+    assert full.steps > 0
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "best.onnx"), providers=["CPUExecutionProvider"])
+    validation = load_dataset("digits", (1, 8, 8)).validation
+    (scores,) = session.run(None, {"image": validation.images.astype(np.float32) / 16})
+    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
+    accuracy = np.mean(scores.argmax(1) == validation.labels)
+    assert accuracy == pytest.approx(RunResult.load(tmp_path / "out").best.accuracy)
+
+
+def test_the_options_decide_otherwise(wootz, job_files, tmp_path):
+    write_network(tmp_path, "y = Softmax(l)")
+    kept = run(wootz, job_files, tmp_path, "--keep-head")
+    assert (kept.code, len(kept.err.splitlines())) == (1, 1)
+    assert "tells 25 classes apart (y), the data set has 10: without --keep-head it gets a new last layer" in kept.err
+    assert not (tmp_path / "out").exists()
+    assert run(wootz, job_files, tmp_path).code == 0
+    (tmp_path / "net.onnx").write_bytes((tmp_path / "out" / "teacher.onnx").read_bytes())
+    assert not RunResult.load(tmp_path / "out").full.reused
+    for option, new_layers in (("--keep-head", ()), ("--new-head", ("z",))):
+        done = run(wootz, job_files, tmp_path, option, "--fresh")
+        assert done.code == 0, done.err
+        assert RunResult.load(tmp_path / "out").full.new_layers == new_layers
+        assert ("(--new-head asks for that)" in done.out) == bool(new_layers)
+    trained = constants(load(tmp_path / "out" / "teacher.onnx").graph)["fc"]
+    given = constants(load(tmp_path / "net.onnx").graph)["fc"]
+    assert trained.shape == given.shape
+    assert not np.allclose(trained, given)
+
+
+def test_what_is_no_classifier_is_refused(wootz, job_files, tmp_path):
+    write_network(tmp_path, "y = Mul(l, l)")
+    done = run(wootz, job_files, tmp_path)
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert re.search(r"not for the 10 classes of the data.*output y comes from Mul: a classifier ends in", done.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prototxt_gets_one_too(wootz, job_files, tmp_path):
+    text = (job_files / "net.prototxt").read_text()
+    changed = text.replace("num_output: 10", "num_output: 12")
+    assert changed != text
+    (tmp_path / "net.prototxt").write_text(changed)
+    done = wootz(
+        "run", "net.prototxt", "--data", "digits", "--dry-run", "--subspace", job_files / "subspace.json",
+        "--solver", job_files / "solver.prototxt", "--pretrain-solver", job_files / "pretrain.prototxt",
+        "--objective", "max Accuracy", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "is a new layer for 10 classes (the data have 10 classes, the network 12)" in done.out

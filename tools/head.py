@@ -1,0 +1,38 @@
+"""The last layer of a network, brought to the number of classes in the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wootz.frontend.caffe.importer import ImportedNetwork
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import tensor_shape
+from wootz.passes.transforms.replace_head import replace_head
+
+
+def fit_head(network: ImportedNetwork, classes: int, new_head: bool | None, seed: int) -> ImportedNetwork:
+    """A classifier for `classes` classes; a new last layer is among those that are `initialised`.
+
+    There is one where the network tells another number apart, or `new_head` says so; never where that is False. Raises
+    WootzError for a network whose last layer can't be replaced.
+    """
+    shape = tensor_shape(network.model.graph.outputs[0]) or ()
+    fits = shape[1:2] == (classes,)
+    if new_head is False or (fits and not new_head):
+        return network
+    try:
+        head = replace_head(network.model, classes, seed=seed)
+    except WootzError as error:
+        if fits:
+            raise
+        raise WootzError(
+            f"the network is not for the {classes} classes of the data, and has no new head: {error}"
+        ) from error
+    reason = "--new-head asks for that" if fits else f"the data have {classes} classes, the network {head.before}"
+    note = f"{head.layer} is a new layer for {classes} classes ({reason}): the full network is trained first."
+    return replace(
+        network,
+        model=head.model,
+        initialised=tuple(dict.fromkeys((*network.initialised, head.layer))),
+        notes=(*network.notes, note),
+    )
