@@ -9,7 +9,7 @@ import pytest
 
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants
-from wootz.runtime.dataset import load_dataset
+from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.result import RunResult
 
 pytest.importorskip("sklearn")
