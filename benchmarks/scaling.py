@@ -75,8 +75,7 @@ def job_of(arguments: Sequence[str], out: Path) -> Job:
 
 
 def site_in(folder: Path, store_name: str = "store") -> Site:
-    store = Store.open(folder / store_name)
-    return Site(folder, store.folder, store.limit)
+    return Site.of(digits_job(folder / f"run-{store_name}"), Store.open(folder / store_name))
 
 
 # Two workers, and two independent processes
@@ -173,7 +172,6 @@ def measure_workers(rounds: int) -> dict[str, float]:
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            site_in(folder).put(digits_job(folder))
             apart = two_processes(folder)
             digest = digest_seconds(folder)
             together, overhead = two_workers(folder)

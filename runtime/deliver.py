@@ -47,7 +47,7 @@ from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, TEACHER_FILE
 from wootz.runtime.session import runtime_version
 from wootz.runtime.strategies.enumeration import assignment
 from wootz.runtime.strategies.selection import Candidate, violated
-from wootz.runtime.tasks.task import Finished, Order, Start, curve_of
+from wootz.runtime.tasks.task import Finished, Order, Start, curve_of, steps_saved
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.teacher import Teacher
 from wootz.runtime.uncertainty import Share, margin_note
@@ -201,7 +201,7 @@ def _network_result(
         blocks=started_from,
         curve=curve_of(record),
         steps=record["steps"],
-        steps_saved=job.solver.max_iter - record["steps"],
+        steps_saved=steps_saved(job.solver, record),
         ended=record["ended"],
         seconds=record["seconds"],
         reused=found.reused,

@@ -97,23 +97,17 @@ def _explore(
     groups = {block: PretrainBlocks(group) for group in plan.groups for block in group}
     if start == "default":
         groups = {}
-    keys = workshop.block_keys(teacher, groups)
-    watch.known_blocks(sum(workshop.trainer.store.entry(key) is not None for key in keys.values()), len(keys))
+    keys = workshop.block_keys(teacher, groups).values()
+    watch.known_blocks(sum(workshop.trainer.store.entry(key) is not None for key in keys), len(keys))
 
     def order_of(task: Task, finished: Mapping[Task, Results]) -> Order:
-        match task:
-            case PretrainBlocks(blocks):
-                of_task = tuple((block, keys[block]) for block in blocks)
-            case FineTune(network):
-                of_task = tuple((block, keys[block]) for block in usable_blocks(network, finished))
-            case _:
-                of_task = ()
-        return Order(task, teacher, of_task, full.reference_accuracy)
+        blocks = usable_blocks(task.network, finished) if isinstance(task, FineTune) else ()
+        return Order(task, teacher, blocks, full.reference_accuracy)
 
-    def usable_blocks(network: int, finished: Mapping[Task, Results]) -> tuple[TuningBlock, ...]:
-        """Those of a network's blocks whose training did not fail."""
-        of_network = (block for block in plan.composites[network] if block in groups)
-        return tuple(b for b in of_network if not isinstance(_of_block(b, groups[b], finished).outcome, Failed))
+    def usable_blocks(network: int, finished: Mapping[Task, Results]) -> tuple[tuple[TuningBlock, str], ...]:
+        """Those of a network's blocks whose training did not fail, with the keys that their workers found for them."""
+        of_network = ((b, _of_block(b, groups[b], finished)) for b in plan.composites[network] if b in groups)
+        return tuple((block, found.key) for block, found in of_network if not isinstance(found.outcome, Failed))
 
     def measured(task: FineTune, results: Results) -> Measurements | None:
         (result,) = results

@@ -46,6 +46,7 @@ from wootz.runtime.tasks.task import (
     Task,
     TrainTeacher,
     curve_of,
+    steps_saved,
 )
 from wootz.runtime.tasks.telling import read_step
 
@@ -188,7 +189,7 @@ class Watch:
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
                 accuracy=None if record is None else curve_of(record)[-1][1],
                 ended="all steps" if record is None else record["ended"],
-                steps_saved=0 if record is None else self._solver(task).max_iter - record["steps"],
+                steps_saved=0 if record is None else steps_saved(self._solver(task), record),
                 reason=failures[0] if failures else None,
             )
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wootz.passes.errors import StorageError
 from wootz.passes.ir.files import write_atomically
+from wootz.runtime.digest import digest
 from wootz.runtime.executors.control import Control, Place
 from wootz.runtime.job import Job
 from wootz.runtime.run_directory import JOB_FILE
@@ -22,20 +23,26 @@ from wootz.runtime.tasks.workshop import Workshop
 class Site:
     """Where a worker finds the job of a run, and the store: paths that hold on all machines that take part.
 
-    `store_limit`: bytes to which the store keeps.
+    `job` is the digest of the job's file: the next run in the folder has another. `store_limit`: bytes to which the
+    store keeps.
     """
 
     run: Path
+    job: str
     store: Path
     store_limit: int
 
-    def put(self, job: Job) -> None:
+    @staticmethod
+    def of(job: Job, store: Store) -> Site:
         """Writes the job for the workers: the network, and where the data are."""
-        write_atomically(self.run / JOB_FILE, pickle.dumps(job))
+        content = pickle.dumps(job)
+        write_atomically(job.out / JOB_FILE, content)
+        return Site(job.out, digest(content), store.folder, store.limit)
 
 
 def perform(site: Site, order: Order, control: Control) -> Results:
-    """Does what `order` says. Raises WootzError where the job's folder isn't there, or the data have changed."""
+    """Does what `order` says. Raises WootzError where the job isn't there, or is another by now, or the data have
+    changed."""
     if site not in _WORKSHOPS:
         _forget()
         _WORKSHOPS[site] = _opened(site, control.place)
@@ -62,12 +69,15 @@ def _forget() -> None:
 def _opened(site: Site, place: Place) -> Workshop:
     file = site.run / JOB_FILE
     try:
-        job: Job = pickle.loads(file.read_bytes())
+        content = file.read_bytes()
     except OSError as error:
         raise StorageError(
             f"{file}: the worker on {place.host} can't read it ({error.strerror}): the run's folder, the store and the "
             f"data have to have the same paths on all machines"
         ) from error
+    if digest(content) != site.job:
+        raise StorageError(f"{file}: the worker on {place.host} finds another job in it: its run is over")
+    job: Job = pickle.loads(content)
     store = Store.open(site.store, site.store_limit)
     _USES.enter_context(store.using(f"{job.title}, a worker"))
     atexit.register(_USES.close)

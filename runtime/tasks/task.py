@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.solver import Solver
 from wootz.runtime.outcome import Failed
 
 Start = Literal["block-trained", "default"]
@@ -64,8 +65,8 @@ class Order:
     """A task with what it needs of the tasks before it.
 
     `teacher` is the key of the full network's training, empty where its weights are given. `blocks` are the keys of the
-    blocks that a group consists of, or that a network is assembled from. `full_accuracy` is what bounds relative to the
-    full network refer to; None before that is known.
+    blocks that a network is assembled from. `full_accuracy` is what bounds relative to the full network refer to; None
+    before that is known.
     """
 
     task: Task
@@ -94,6 +95,11 @@ class Finished:
     def seconds(self) -> float:
         """What the training took, whenever it was."""
         return 0.0 if isinstance(self.outcome, Failed) else float(self.outcome.get("seconds", 0.0))
+
+
+def steps_saved(solver: Solver, record: Mapping[str, Any]) -> int:
+    """By the early end of a network's training."""
+    return max(0, solver.max_iter - int(record["steps"]))
 
 
 def curve_of(record: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:

@@ -74,7 +74,7 @@ class Workshop:
                 teacher = self.teacher(order.teacher)
                 return (trainer.fine_tune(teacher, job.solver, str(task), snapshots=self._snapshots),)
             case PretrainBlocks():
-                keys = dict(order.blocks)
+                keys = self.block_keys(order.teacher, task.blocks)
                 found = trainer.pretrain(self.pruner(order.teacher), keys, job.pretrain_solver, str(task))
                 return tuple(found[block] for block in task.blocks)
             case FineTune():

@@ -87,7 +87,7 @@ def finished(job: Job) -> RunResult:
     """The result of a run in this process, with a store of its own."""
     job.out.mkdir(parents=True, exist_ok=True)
     store = Store.open(job.out / "store")
-    site = Site(job.out, store.folder, store.limit)
+    site = Site.of(job, store)
     workshop = Workshop(job, store)
     provide(site, workshop)
     with EventLog(job.out / "events.jsonl") as log:
@@ -128,8 +128,7 @@ def test_a_store_that_is_too_small_forgets_nothing_that_the_run_needs(job):
     notes = []
     job.out.mkdir()
     store = Store.open(job.out / "store", limit=1, note=notes.append)
-    site = Site(job.out, store.folder, store.limit)
-    site.put(job)
+    site = Site.of(job, store)
     this_process = ThisProcess(shared_machine(1, 1)[0], partial(perform, site), job.out / "logs")
     with store.using("a run"), this_process as engine, EventLog(job.out / "events.jsonl") as log:
         found = run(Workshop(job, store), engine, "this process", Watch(log, job))

@@ -179,9 +179,8 @@ def _run(
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             store = open_store(watch.message)
-            site = Site(folder, store.folder, store.limit)
+            site = Site.of(job, store)
             workshop = Workshop(job, store)
-            site.put(job)
             provide(site, workshop)
             workers = team.engine(partial(perform, site), folder / LOG_FOLDER, listener=watch.told)
             engine = Retrying(workers, watch.tried_again)

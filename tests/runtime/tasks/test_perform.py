@@ -1,0 +1,105 @@
+"""Workers that outlive a run: each does the job whose order it gets, and stores under keys that it finds itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import StorageError
+from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.executors.control import Control
+from wootz.runtime.executors.shares import shared_machine
+from wootz.runtime.job import Job
+from wootz.runtime.session import Device
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.perform import Site, perform
+from wootz.runtime.tasks.task import Order, PretrainBlocks, TrainTeacher, steps_saved
+from wootz.runtime.tasks.workshop import Workshop
+
+MODULES = """
+layer { name: "a1" type: "Convolution" bottom: "conv" top: "a1" module: "a"
+        convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "ar" type: "ReLU" bottom: "a1" top: "a1" module: "a" }
+layer { name: "a2" type: "Convolution" bottom: "a1" top: "a2" module: "a"
+        convolution_param { num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "a" type: "Eltwise" bottom: "conv" bottom: "a2" top: "a" module: "a" }
+"""
+BLOCK = TuningBlock((Symbol(0, 0.5),))
+SHORT = Solver(base_lr=0.05, max_iter=3, batch_size=16)
+
+
+@pytest.fixture
+def job(tmp_path, prototxt, split) -> Job:
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "net.prototxt").write_text(head + MODULES + 'layer { name: "fc"' + classifier.replace('"conv"', '"a"'))
+    network = import_caffe(tmp_path / "net.prototxt")
+    transform = InputTransform(channel_order="RGB")
+    (tmp_path / "out").mkdir()
+    return Job(
+        title="net",
+        network=network.model,
+        modules_source="table",
+        untrained=network.initialised,
+        all_untrained=True,
+        train_transform=transform,
+        test_transform=transform,
+        image_shape=(2, 4, 4),
+        data_title="two brightnesses",
+        dataset=Dataset(("dark", "bright"), split, split, None),
+        subspace=Subspace(("a",), ((0.5,),)),
+        objective=parse_objective("max Accuracy", "test"),
+        teacher_solver=SHORT,
+        solver=SHORT,
+        pretrain_solver=SHORT,
+        out=tmp_path / "out",
+        device=Device(threads=1),
+    )
+
+
+def steps_of(site: Site, order: Order) -> tuple[int, str]:
+    """What a worker of this process does for an order: the steps that it trains, and the key of the outcome."""
+    (found,) = perform(site, order, Control(shared_machine(1, 1)[0]))
+    return found.outcome["steps"], found.key
+
+
+@pytest.mark.parametrize("task", [TrainTeacher(), PretrainBlocks((BLOCK,))])
+def test_a_worker_that_outlives_a_run_does_the_next_one_in_its_folder(job, tmp_path, task):
+    store = Store.open(tmp_path / "store")
+    longer = replace(SHORT, max_iter=5)
+    another = replace(job, teacher_solver=longer, pretrain_solver=longer)
+    (first, first_key), (second, second_key) = (steps_of(Site.of(j, store), Order(task)) for j in (job, another))
+    assert (first, second) == (3, 5)
+    assert first_key != second_key
+    assert store.get(second_key).record["steps"] == 5
+
+
+def test_a_worker_does_not_begin_with_the_job_of_another_run(job, tmp_path):
+    """The run that it works for has ended, and the next one has written its job."""
+    store = Store.open(tmp_path / "store")
+    ended = Site.of(job, store)
+    Site.of(replace(job, solver=replace(SHORT, max_iter=7)), store)
+    with pytest.raises(StorageError, match=r"job\.pickle: the worker on .* finds another job in it: its run is over"):
+        steps_of(ended, Order(TrainTeacher()))
+
+
+def test_blocks_are_stored_under_the_keys_of_the_worker(job, tmp_path):
+    """Its device may round otherwise than that of the process that drives the run."""
+    store = Store.open(tmp_path / "store")
+    (key,) = Workshop(job, store).block_keys("", [BLOCK]).values()
+    elsewhere = Workshop(replace(job, pretrain_solver=replace(SHORT, base_lr=0.01)), store)
+    (found,) = elsewhere.perform(
+        Order(PretrainBlocks((BLOCK,)), blocks=((BLOCK, key),)), Control(shared_machine(1, 1)[0])
+    )
+    assert found.key == elsewhere.block_keys("", [BLOCK])[BLOCK] != key
+    assert store.entry(key) is None
+
+
+def test_no_training_saves_less_than_nothing():
+    assert [steps_saved(SHORT, {"steps": steps}) for steps in (1, 3, 5)] == [2, 0, 0]
