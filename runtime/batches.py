@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.embed_batches import PARTS
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.schedule import Choice, training_schedule
 
@@ -60,12 +61,45 @@ def _crop(images: np.ndarray, crop_size: int, choice: Choice) -> np.ndarray:
     """The windows that `choice` names, copied: the caller flips them in place."""
     if choice.tops is None or choice.lefts is None:
         return images
+    if choice.heights is not None and choice.widths is not None:
+        size = (crop_size, crop_size) if crop_size else images.shape[2:]
+        return _resized(images, (choice.tops, choice.heights, size[0]), (choice.lefts, choice.widths, size[1]))
     return np.stack(
         [
             image[:, top : top + crop_size, left : left + crop_size]
             for image, top, left in zip(images, choice.tops, choice.lefts, strict=True)
         ]
     )
+
+
+def _resized(
+    images: np.ndarray, rows: tuple[np.ndarray, np.ndarray, int], columns: tuple[np.ndarray, np.ndarray, int]
+) -> np.ndarray:
+    """Windows of uint8 images, each resized bilinearly, in float32. Along rows and columns: begin and extent of each
+    window [n], and the size that all get.
+
+    Positions are in 1/256 of a pixel, so that no sum has more than 24 bits: the result is exact, in whatever order a
+    graph computes it (`embed-batches`).
+    """
+    (lows, highs, shares), (lefts, rights, mixes) = places(*rows), places(*columns)
+    windows = np.empty((*images.shape[:2], rows[2], columns[2]), np.float32)
+    for window, image, low, high, share, left, right, mix in zip(
+        windows, images, lows, highs, shares, lefts, rights, mixes, strict=True
+    ):
+        upper, lower = image[:, low].astype(np.float32), image[:, high].astype(np.float32)
+        between = upper * (PARTS - share)[:, None] + lower * share[:, None]
+        window[:] = between[:, :, left] * (PARTS - mix) + between[:, :, right] * mix
+    return windows / np.float32(PARTS**2)
+
+
+def places(begins: np.ndarray, extents: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where `size` pixels lie that are spread over each window of an image: the pixel before, the one behind it, and
+    how many `PARTS` of the way it is, [n, size] each (float32 the last)."""
+    middles = (2 * np.arange(size) + 1) * extents[:, None] * PARTS // (2 * size) - PARTS // 2
+    middles = np.clip(middles, 0, (extents[:, None] - 1) * PARTS)
+    before = middles // PARTS
+    behind = np.minimum(before + 1, extents[:, None] - 1)
+    return begins[:, None] + before, begins[:, None] + behind, (middles % PARTS).astype(np.float32)
 
 
 def _centre_crop(images: np.ndarray, crop_size: int) -> np.ndarray:

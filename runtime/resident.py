@@ -104,6 +104,8 @@ class ResidentSteps:
             self._batches.order: [c.images for c in choices],
             self._batches.tops: [c.tops for c in choices],
             self._batches.lefts: [c.lefts for c in choices],
+            self._batches.heights: [c.heights for c in choices],
+            self._batches.widths: [c.widths for c in choices],
             self._batches.flips: [c.flips for c in choices],
         }
         for name, rows in columns.items():

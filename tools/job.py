@@ -13,7 +13,7 @@ from wootz.passes.analysis.data_criteria import DATA_CRITERIA
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import parse_pipeline
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
@@ -23,7 +23,6 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.defaults import BATCH_SIZE, Circumstances, fitting_batch_size, wanted_batch_size
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job
@@ -31,6 +30,7 @@ from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
+from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
 from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
 
@@ -58,10 +58,8 @@ def make_job(
     network_file = str(folder / "net.prototxt") if folder else str(model)
     network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
     device, device_notes = _device(solvers.fine_tuning, options)
-    train_transform, test_transform = (_override(t, options) for t in (network.train_transform, network.test_transform))
-    dataset = load_dataset(
-        data, _image_shape(network), train_transform.crop_size, options["seed"], options["classes"], _outputs(network)
-    )
+    transforms = _override(network.train_transform, options), _override(network.test_transform, options)
+    dataset, (train_transform, test_transform) = open_data(data, network, transforms, options)
     network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
@@ -90,7 +88,7 @@ def make_job(
         all_untrained=all_untrained,
         train_transform=train_transform,
         test_transform=test_transform,
-        image_shape=_image_shape(network),
+        image_shape=image_shape(network),
         data_title=data,
         dataset=dataset,
         subspace=companions.subspace,
@@ -203,17 +201,6 @@ def _example_folder() -> Path:
 
 def _title(model: str | None) -> str:
     return f"the example {DEFAULT_EXAMPLE!r}" if model is None else model
-
-
-def _image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
-    channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
-    return channels, height, width
-
-
-def _outputs(network: ImportedNetwork) -> int:
-    """How many scores the network gives an image; 0 where it doesn't say."""
-    shape = tensor_shape(network.model.graph.outputs[0]) or ()
-    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
 
 
 def _override(transform: InputTransform, options: Mapping[str, Any]) -> InputTransform:

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
 
 from wootz.passes.errors import WootzError
 
 TRANSFORM_KEY = "wootz.input"
 CLASSES_KEY = "wootz.classes"
 
+Resize = Literal["squash", "crop", "pad"]
+"""What becomes of a photograph's proportions."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class InputTransform:
     """`(pixel - mean) * scale` on pixels 0–255 in `channel_order`, a crop of `crop_size` (0: none) before it.
 
     `mean` and `scale` have one value, or one a channel. Training crops at random and, with `mirror`, flips half of
     the images from left to right; testing crops the centre. Caffe's order is BGR.
+
+    `resize` says what became before that of a photograph of another size: `squash` gave its sides the wanted lengths,
+    `pad` fitted it in and made the rest grey, `crop` resized it until its shorter side was `resize_to`, and took the
+    square in the middle (0: until it covered the network's input, and took as much). With a `least_area` below 1
+    training crops windows of at least that part of the image's area, and resizes them to what testing crops.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -26,6 +34,15 @@ class InputTransform:
     crop_size: int = 0
     mirror: bool = False
     channel_order: Literal["BGR", "RGB"] = "BGR"
+    resize: Resize = "squash"
+    resize_to: int = 0
+    least_area: float = 1.0
+
+    def __repr__(self) -> str:
+        """Without what is left out for most networks: keys of stored results are made of it."""
+        late = ("resize", "resize_to", "least_area")
+        shown = [f for f in fields(self) if f.name not in late or getattr(self, f.name) != f.default]
+        return f"InputTransform({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
     def to_json(self) -> str:
         """The form that a model's metadata keeps under `wootz.input`."""
@@ -54,4 +71,10 @@ class InputTransform:
                 return f"{name} has to have numbers"
         if type(self.crop_size) is not int or self.crop_size < 0 or type(self.mirror) is not bool:
             return "crop_size has to be a whole number, mirror true or false"
+        if self.resize not in get_args(Resize):
+            return f"resize has to be {', '.join(get_args(Resize))}"
+        if type(self.resize_to) is not int or self.resize_to < 0:
+            return "resize_to has to be a whole number"
+        if type(self.least_area) not in (int, float) or not 0 < self.least_area <= 1:
+            return "least_area has to be a number up to 1"
         return "" if self.channel_order in ("BGR", "RGB") else "channel_order has to be BGR or RGB"

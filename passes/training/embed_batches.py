@@ -18,6 +18,8 @@ from wootz.passes.training.state import NEW_SUFFIX
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")
 RECORDED_SUFFIX = ".recorded"
+PARTS = 256
+"""Positions between two pixels of an image that is resized."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class EmbedBatches(Pass):
     1. The inputs for data, labels and learning rate become tensors that the graph computes. It has in their place
        `images` [images, channels, height, width] and `image_labels` int64 [images], all of a split, and a schedule for
        `window` runs: `order` int64 [window, batch], which images make a batch; where images are cropped `tops` and
-       `lefts`, and where they are mirrored `flips` (1: from left to right), int64 [window, batch]; `learning_rates`
-       float32 [window].
+       `lefts`, where crops are resized `heights` and `widths` of them, and where images are mirrored `flips` (1: from
+       left to right), int64 [window, batch]; `learning_rates` float32 [window].
     2. A new slot, `position`, is the number of the run in the window, from 0.
     3. The losses of the runs in the window are slots too, `<loss>.recorded` float32 [window]: a program that reads
        them, gives the next part of the schedule and sets `position` to 0 copies nothing in the runs between.
@@ -125,7 +127,7 @@ class _Embedding:
             slots=(*self.interface.slots, *self.slots),
         )
         given = {t.name for t in self.inputs}
-        optional = {name: name if name in given else None for name in ("tops", "lefts", "flips")}
+        optional = {n: n if n in given else None for n in ("tops", "lefts", "heights", "widths", "flips")}
         return interface, EmbeddedBatches(
             order="order", position="position", recorded=recorded, window=self.options.window, **optional
         )
@@ -142,6 +144,8 @@ class _Embedding:
     def _check_extents(self) -> None:
         network, stored = (self.height, self.width), (self.stored_height, self.stored_width)
         crop = self.transform.crop_size
+        if self.transform.least_area < 1 and self.options.pixels != "uint8":
+            raise self.options.refuse("crops are resized exactly of pixels in uint8 alone")
         if crop and (network != (crop, crop) or min(stored) < crop):
             raise self.options.refuse(
                 f"crops of {crop}x{crop} from images of {stored[0]}x{stored[1]} for a network of "
@@ -168,6 +172,8 @@ class _Embedding:
 
     def _arranged(self, images: Expression, position: Expression) -> Expression:
         """The chosen images cropped and mirrored, their channels in the network's order."""
+        if self.transform.least_area < 1:
+            return self._resized(images, position)
         if self.transform.crop_size or self.transform.mirror:
             places = images.integers(self._planes()) + self._rows(images, position) + self._columns(images, position)
             return images.reshape([-1]).op("Gather", places, axis=0)
@@ -199,10 +205,45 @@ class _Embedding:
             columns = columns + flips * like.integers(self.width - 1 - 2 * ramp)
         return columns
 
+    def _resized(self, images: Expression, position: Expression) -> Expression:
+        """Crops of any size, resized bilinearly, in float32; exact, as `runtime.batches` computes them.
+
+        Positions are in 1/256 of a pixel, so that a weighted sum of pixels in uint8 has no more than 24 bits.
+        """
+        row, column = (images.integers(np.arange(n)) for n in (self.height, self.width))
+        if self.transform.mirror:
+            flips = self._of_this_run("flips", position).reshape([-1, 1])
+            column = column + flips * images.integers(self.width - 1 - 2 * np.arange(self.width))
+        *rows, share = self._places(row, "tops", "heights", self.height, position, [-1, 1, self.height, 1])
+        *columns, mix = self._places(column, "lefts", "widths", self.width, position, [-1, 1, 1, self.width])
+        pixels, planes = images.reshape([-1]), images.integers(self._planes())
+        total = None
+        for i, vertical in enumerate(rows):
+            for k, horizontal in enumerate(columns):
+                corner = pixels.op("Gather", planes + vertical * self.stored_width + horizontal, axis=0)
+                weight = (share if i else PARTS - share) * (mix if k else PARTS - mix)
+                part = corner.as_type(np.dtype(np.float32)) * weight.as_type(np.dtype(np.float32))
+                total = part if total is None else total + part
+        assert total is not None
+        return total * (1 / PARTS**2)
+
+    def _places(
+        self, numbers: Expression, begin: str, extent: str, size: int, position: Expression, shape: list[int]
+    ) -> tuple[Expression, Expression, Expression]:
+        """Where pixel `numbers` of `size` in a crop lies: the pixel before, the one behind it, and how many `PARTS` of
+        the way it is, int64 of `shape`."""
+        begins, extents = (self._of_this_run(name, position).reshape([-1, 1]) for name in (begin, extent))
+        middles = (numbers * 2 + 1) * extents * PARTS / (2 * size) - PARTS // 2
+        middles = middles.op("Max", middles.integers(0)).op("Min", (extents - 1) * PARTS)
+        before = middles / PARTS
+        behind = (before + 1).op("Min", extents - 1)
+        weight = middles - before * PARTS
+        return (begins + before).reshape(shape), (begins + behind).reshape(shape), weight.reshape(shape)
+
     def _normalized(self, pixels: Expression) -> Expression:
         """`(pixel - mean) * scale` in float32; a mean of 0 and a scale of 1 add no node."""
         values = pixels
-        if self.options.pixels != "float32":
+        if pixels.dtype != np.float32:
             values = Expression(
                 self.builder.op("Cast", pixels.tensor, to=np_to_onnx_type(np.dtype(np.float32))),
                 self.builder,

@@ -75,9 +75,10 @@ class EmbeddedBatches:
     """Further names in a training graph that `embed-batches` has made: it has all images of a split as its input.
 
     In its TrainingInterface `data`, `labels` and `learning_rate` name inputs that hold the images and labels of a split
-    and the learning rates of `window` runs. `order`, and where they are used `tops`, `lefts` and `flips`, are inputs,
-    int64 [window, batch]: the schedule of these runs. `position`, int64, is the slot with the number of the next run,
-    and `recorded` are the slots with the losses of all runs so far, float32 [window] each, in the order of `losses`.
+    and the learning rates of `window` runs. `order`, and where they are used `tops`, `lefts`, `heights`, `widths` and
+    `flips`, are inputs, int64 [window, batch]: the schedule of these runs. `position`, int64, is the slot with the
+    number of the next run, and `recorded` are the slots with the losses of all runs so far, float32 [window] each, in
+    the order of `losses`.
     """
 
     order: str
@@ -87,6 +88,8 @@ class EmbeddedBatches:
     position: str
     recorded: tuple[str, ...]
     window: int
+    heights: str | None = None
+    widths: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

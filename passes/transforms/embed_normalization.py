@@ -33,7 +33,7 @@ class EmbedNormalization(Pass):
         transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
         result = model.copy()
         nodes = _prepend(result.graph, transform)
-        identity = InputTransform(crop_size=transform.crop_size, mirror=transform.mirror, channel_order="RGB")
+        identity = replace(transform, mean=(0.0,), scale=(1.0,), channel_order="RGB")
         metadata = {**model.metadata, TRANSFORM_KEY: identity.to_json()}
         return PassResult(replace(result, metadata=metadata), modified=nodes > 0, statistics={"nodes": nodes})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wootz.passes.errors import InputError
+from wootz.runtime.data.resizing import Resizing
 from wootz.runtime.digest import array_digest, digest
 
 VALIDATION_SHARE = 0.2
@@ -47,7 +48,8 @@ class Dataset:
     """Three splits with common classes. Selection uses `validation`; `test` is for the report alone.
 
     `splits_training` says that there was no validation split: it was taken out of the training images. `notes` say what
-    of the data isn't used. One that has a `source` is pickled as that, and opened again.
+    of the data isn't used; `resizing` how photographs got their size, None for arrays. One that has a `source` is
+    pickled as that, and opened again.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +58,7 @@ class Dataset:
     test: Split | None
     splits_training: bool = False
     notes: tuple[str, ...] = ()
+    resizing: Resizing | None = None
     source: Source | None = None
 
     @cached_property
@@ -67,7 +70,7 @@ class Dataset:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.source is not None:
             return _reopened, (self.source, self.digest)
-        return Dataset, (self.classes, self.train, self.validation, self.test, self.splits_training, self.notes)
+        return Dataset, tuple(getattr(self, f.name) for f in fields(self))
 
 
 def _reopened(source: Source, digest: str) -> Dataset:

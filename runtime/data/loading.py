@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wootz.passes.errors import InputError, WootzError
+from wootz.passes.plan.transform import Resize
 from wootz.runtime.data.arrays import read_archive, read_array_folder
 from wootz.runtime.data.caffe_lmdb import read_lmdb_folder
 from wootz.runtime.data.class_folders import has_class_folders, is_divided, list_class_folders
@@ -28,10 +29,12 @@ class DataSource:
     seed: int = 0
     classes: str | None = None
     outputs: int = 0
+    resize: Resize = "squash"
 
     def open(self) -> Dataset:
         dataset = _with_channels_first(self._read(), self.image_shape[0])
-        _check(dataset, self.image_shape, self.crop_size, self.location)
+        crop_size = self.image_shape[1] if dataset.resizing and dataset.resizing.shorter else self.crop_size
+        _check(dataset, self.image_shape, crop_size, self.location)
         return replace(dataset, source=self)
 
     def _read(self) -> Dataset:
@@ -56,7 +59,7 @@ class DataSource:
 
     def _photographs(self, folder: Path) -> Dataset:
         listing = list_class_folders(folder, Path(self.classes) if self.classes else None, self.outputs)
-        return decode_listing(listing, self.image_shape, self.crop_size, self.seed)
+        return decode_listing(listing, self.image_shape, self.crop_size, self.resize, self.seed)
 
     def _without_index(self, dataset: Dataset) -> Dataset:
         if self.classes is not None:
@@ -73,6 +76,7 @@ def load_dataset(
     seed: int = 0,
     classes: str | Path | None = None,
     outputs: int = 0,
+    resize: Resize = "squash",
 ) -> Dataset:
     """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
 
@@ -80,7 +84,8 @@ def load_dataset(
     `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
     with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
 
-    Photographs are resized to the network's size, and grey ones of 16 bits scaled to 8; arrays must have the size, and
+    Photographs are brought to the network's size as `resize` says (`InputTransform`), unless all of those that are
+    looked at have it already, and grey ones of 16 bits scaled to 8; arrays must have the size, and
     may be [n, height, width, channels] as well as [n, channels, height, width]. With `crop_size`, images are larger
     than the network's (photographs: as large as the first one), and crops of that size are taken from them batch by
     batch. Without a validation split, a seeded, stratified 20 % of the training images serve as one. `classes` is a
@@ -89,7 +94,7 @@ def load_dataset(
     """
     where = location if location == DIGITS else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
-    return DataSource(where, image_shape, crop_size, seed, named, outputs).open()
+    return DataSource(where, image_shape, crop_size, seed, named, outputs, resize).open()
 
 
 def _what_is_looked_for(folder: Path) -> str:

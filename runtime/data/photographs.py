@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from wootz.passes.errors import InputError, reading
+from wootz.runtime.data.resizing import Resizing
 
 FORMATS = ("JPEG", "PNG", "BMP", "PPM", "GIF", "WEBP")
 """Pillow knows others, of which some start programs (EPS)."""
@@ -28,19 +29,15 @@ def open_photograph(source: Path | IO[bytes]) -> Iterator[Image.Image]:
             yield image
 
 
-def decode(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """The pixels of a photograph as `image_shape` (channels, height, width), uint8: resized, grey or in RGB.
+def decode(file: Path, channels: int, resizing: Resizing) -> np.ndarray:
+    """The pixels of a photograph as uint8 [channels, height, width], grey or in RGB.
 
     Grey ones of 16 bits are scaled to 8. Raises InputError for what is none.
     """
-    channels, height, width = image_shape
-    if channels not in (1, 3):
-        raise InputError(f"the network takes {channels} channels; photographs have 1 or 3", file)
     with reading(file, A_PHOTOGRAPH), open_photograph(file) as opened:
+        resizing.draft(opened)
         image = _with_8_bits(opened, file).convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
+    pixels = np.asarray(resizing.apply(image))
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 

@@ -1,13 +1,16 @@
 import threading
 import time
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wootz.passes.plan.transform import InputTransform
-from wootz.runtime.batches import PREPARED_AHEAD, normalize, ordered_batches, training_batches
+from wootz.runtime.batches import PREPARED_AHEAD, normalize, ordered_batches, training_batch, training_batches
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.schedule import Choice
 
 IDENTITY = InputTransform(channel_order="RGB")
 
@@ -89,3 +92,37 @@ def test_a_loop_that_stops_early_ends_the_background_thread():
             break
         time.sleep(0.1)
     assert threading.active_count() == before
+
+
+def test_crops_are_resized_as_pillow_does():
+    """Enlarged ones, that is: for others Pillow averages over more than two pixels."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (3, 3, 20, 24), dtype=np.uint8)
+    heights, widths, tops, lefts = np.array([[7, 16, 1], [12, 5, 1], [2, 4, 19], [3, 19, 0]])
+    choice = Choice(np.arange(3), tops, lefts, None, heights, widths)
+    transform = InputTransform(crop_size=16, channel_order="RGB", least_area=0.1)
+    batch = training_batch(Split(images, np.zeros(3, np.int64)), transform, choice)
+    for i, (h, w, top, left) in enumerate(zip(heights, widths, tops, lefts, strict=True)):
+        for found, channel in zip(batch.data[i], images[i], strict=True):
+            window = Image.fromarray(channel[top : top + h, left : left + w])
+            expected = np.asarray(window.resize((16, 16), Image.Resampling.BILINEAR))
+            np.testing.assert_allclose(found, expected, atol=1.5)
+
+
+def test_a_crop_of_everything_is_the_image():
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 6), dtype=np.uint8)
+    choice = Choice(np.arange(2), np.zeros(2, int), np.zeros(2, int), None, np.full(2, 8), np.full(2, 6))
+    batch = training_batch(Split(images, np.zeros(2, np.int64)), replace(IDENTITY, least_area=0.5), choice)
+    np.testing.assert_array_equal(batch.data, images)
+
+
+def test_batches_of_resized_crops_go_on_where_a_training_was_interrupted():
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 8, 6), dtype=np.uint8)
+    split = Split(images, np.arange(10))
+    transform = InputTransform(mirror=True, crop_size=4, least_area=0.2)
+    whole = list(training_batches(split, transform, 4, 6, seed=5))
+    rest = list(training_batches(split, transform, 4, 6, seed=5, first=4))
+    assert len(rest) == 2
+    for batch, again in zip(whole[4:], rest, strict=True):
+        np.testing.assert_array_equal(batch.data, again.data)
+        np.testing.assert_array_equal(batch.labels, again.labels)

@@ -45,3 +45,25 @@ def test_random_numbers_are_drawn_in_the_order_that_stored_results_were_trained_
         np.testing.assert_array_equal(choice.tops, generator.integers(0, 4, 6))
         np.testing.assert_array_equal(choice.lefts, generator.integers(0, 6, 6))
         np.testing.assert_array_equal(choice.flips, generator.random(6) < 0.5)
+
+
+@given(st.floats(0.05, 0.9), st.integers(0, 50))
+def test_crops_that_are_resized_lie_inside_the_images(least_area, seed):
+    for choice in schedule(images=40, extents=(60, 80), size=40, least_area=least_area, seed=seed, count=2):
+        assert choice.heights.min() >= 1
+        assert choice.widths.min() >= 1
+        assert choice.tops.min() >= 0
+        assert choice.lefts.min() >= 0
+        assert np.all(choice.tops + choice.heights <= 60)
+        assert np.all(choice.lefts + choice.widths <= 80)
+
+
+def test_areas_and_proportions_of_crops_that_are_resized():
+    (choice,) = schedule(images=4000, extents=(1000, 1000), size=4000, least_area=0.08, count=1)
+    inside = (choice.heights < 1000) & (choice.widths < 1000)
+    proportions, areas = choice.widths / choice.heights, choice.widths * choice.heights / 1e6
+    assert 0.74 < proportions[inside].min() < 0.77
+    assert 1.3 < proportions[inside].max() < 1.35
+    assert abs(np.log(proportions).mean()) < 0.01
+    assert 0.079 < areas.min() < 0.09
+    assert abs(np.quantile(areas, 0.25) - (0.08 + 0.92 / 4)) < 0.02

@@ -8,13 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
 from rich.console import Console
 
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.transform import Resize
 from wootz.passes.training.joint_graph import group_memory
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
@@ -52,6 +53,8 @@ from wootz.tools.summary import nothing_found, print_summary
 )
 @click.option("--classes", metavar="FILE",
               help="Which output of the network each class is: a class a line, or JSON {class: output}.")  # fmt: skip
+@click.option("--resize", type=click.Choice(get_args(Resize)),
+              help="How photographs get the network's size (default: crop; for Caffe's networks squash).")  # fmt: skip
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")

@@ -61,6 +61,8 @@ def feeds(graph: Model, split: Split, schedule: list[Choice], position: int) -> 
         batches.order: [c.images for c in schedule],
         batches.tops: [c.tops for c in schedule],
         batches.lefts: [c.lefts for c in schedule],
+        batches.heights: [c.heights for c in schedule],
+        batches.widths: [c.widths for c in schedule],
         batches.flips: [c.flips for c in schedule],
     }
     state = {t.name: t.values for t in graph.graph.inputs if hasattr(t, "values")}
@@ -75,6 +77,7 @@ transforms = st.builds(
     scale=st.sampled_from([(1.0,), (0.017,), (1 / 255, 0.3, 7.0)]),
     crop_size=st.sampled_from([0, 3]),
     mirror=st.booleans(),
+    least_area=st.sampled_from([1.0, 0.2]),
     channel_order=st.sampled_from(["BGR", "RGB"]),
 )
 
@@ -82,6 +85,8 @@ transforms = st.builds(
 @settings(max_examples=30)
 @given(transforms, st.sampled_from([np.uint8, np.float32]), st.integers(3, 5), st.integers(3, 6), st.integers(0, 99))
 def test_batches_equal_those_of_the_runtime(transform, dtype, height, width, seed):
+    if transform.least_area < 1:
+        dtype = np.uint8
     generator = np.random.default_rng(seed)
     split = Split(generator.integers(0, 256, (7, 3, height, width)).astype(dtype), generator.integers(0, 3, 7))
     shape = (transform.crop_size,) * 2 if transform.crop_size else (height, width)
@@ -112,7 +117,8 @@ def test_batches_equal_those_of_the_runtime(transform, dtype, height, width, see
 @pytest.mark.parametrize("pixels", ["uint8", "float32"])
 def test_batches_stay_on_a_gpu(pixels):
     """Every node has a kernel for CUDA, and reads nothing that the host has to compute."""
-    transform = InputTransform(mean=(1.0,), scale=(0.5,), crop_size=2, mirror=True)
+    least_area = 0.5 if pixels == "uint8" else 1.0
+    transform = InputTransform(mean=(1.0,), scale=(0.5,), crop_size=2, mirror=True, least_area=least_area)
     network = replace(classifier(3, 2, 2), metadata={TRANSFORM_KEY: transform.to_json()})
     trained = build_training_graph(network, Solver(momentum=0.9, iter_size=2), target="onnx-cuda")
     embedded = EmbedBatches(height=4, width=5, pixels=pixels).apply(trained).model
@@ -137,6 +143,7 @@ def test_a_loss_that_is_not_finite_spoils_no_other_record():
     [
         ({"batch_size": 0}, InputTransform(), "batch-size and window are at least 1, not 0 and 128"),
         ({"height": 3}, InputTransform(), "the images are 3x2, the network takes 2x2, and there is no crop_size"),
+        ({"pixels": "float32"}, InputTransform(least_area=0.5), "crops are resized exactly of pixels in uint8 alone"),
         ({}, InputTransform(crop_size=1), "crops of 1x1 from images of 2x2 for a network of 2x2"),
     ],
 )

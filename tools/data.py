@@ -1,0 +1,64 @@
+"""Opens the data set of a run: options, and what the network says of its input, decide how photographs are resized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from wootz.frontend.caffe.importer import ImportedNetwork
+from wootz.passes.errors import InputError
+from wootz.passes.ir.model import tensor_shape
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize
+from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.data.loading import load_dataset
+from wootz.runtime.data.resizing import resized_transforms
+
+Transforms = tuple[InputTransform, InputTransform]
+"""For training, and for testing."""
+
+
+def open_data(
+    location: str, network: ImportedNetwork, transforms: Transforms, options: Mapping[str, Any]
+) -> tuple[Dataset, Transforms]:
+    """The data set at `location` for a network, and its transforms with what is cropped and mirrored.
+
+    Training mirrors photographs that it crops at random, unless --no-mirror says otherwise.
+    """
+    shape = image_shape(network)
+    dataset = load_dataset(
+        location,
+        shape,
+        crop_size=transforms[0].crop_size,
+        seed=options["seed"],
+        classes=options["classes"],
+        outputs=_outputs(network),
+        resize=options["resize"] or _default_resize(network, shape),
+    )
+    if dataset.resizing is None:
+        if options["resize"]:
+            raise InputError("--resize is for photographs: arrays are taken as they are", location)
+        return dataset, transforms
+    train, test = resized_transforms(transforms, dataset.resizing, shape)
+    if train.least_area < 1 and options["mirror"] is None:
+        train = replace(train, mirror=True)
+    return dataset, (train, test)
+
+
+def image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
+    channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
+    return channels, height, width
+
+
+def _default_resize(network: ImportedNetwork, shape: tuple[int, int, int]) -> Resize:
+    """What the network's metadata say, which a prototxt has, too (Caffe squashes); else what networks for photographs
+    are trained with. Grey images are rather drawings, or scans, whose margin and orientation matter."""
+    if TRANSFORM_KEY in network.model.metadata:
+        return network.test_transform.resize
+    return "crop" if shape[0] == 3 else "squash"
+
+
+def _outputs(network: ImportedNetwork) -> int:
+    """How many scores the network gives an image; 0 where it doesn't say."""
+    shape = tensor_shape(network.model.graph.outputs[0]) or ()
+    return shape[1] if len(shape) > 1 and isinstance(shape[1], int) else 0
