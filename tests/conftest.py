@@ -1,7 +1,10 @@
 """Settings for the whole suite, and the events of a run."""
 
+import shutil
+import subprocess
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -42,6 +45,23 @@ def _store_of_the_session(tmp_path_factory):
 def _store_of_the_test(_store_of_the_session, tmp_path_factory, monkeypatch):
     """Each test has a store of its own, so that none finds what another has trained."""
     monkeypatch.setenv("WOOTZ_STORE", str(tmp_path_factory.getbasetemp() / "stores" / uuid.uuid4().hex))
+
+
+@pytest.fixture
+def mount(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size such as `4m`, for the test."""
+    with ExitStack() as mounted:
+
+        def mount(size: str) -> Path:
+            folder = tmp_path / "disk"
+            folder.mkdir()
+            command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+            if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
+                pytest.skip("no file system can be mounted")
+            mounted.callback(subprocess.run, ["umount", str(folder)], check=True)
+            return folder
+
+        yield mount
 
 
 @pytest.fixture

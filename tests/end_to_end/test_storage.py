@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -46,15 +45,9 @@ def expected(tiny_job, tmp_path_factory):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mount):
     """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return mount("4m")
 
 
 def result_of(out: Path) -> tuple[object, bytes]:

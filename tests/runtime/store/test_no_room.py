@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -32,15 +31,9 @@ store.put(sys.argv[3], Failed("after"), what="", seconds=0)
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(mount):
     """A file system of 200 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    return mount("200k")
 
 
 @pytest.fixture
