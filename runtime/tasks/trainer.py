@@ -205,9 +205,11 @@ class Trainer:
             found |= {b: f for b, key in missing.items() if (f := self._known(key)) is not None}
             missing = {block: key for block, key in missing.items() if block not in found}
             with ExitStack() as leases:
-                leased = {b: lease for b, key in missing.items() if (lease := self.store.lease(key)) is not None}
-                for lease in leased.values():
-                    leases.enter_context(lease)
+                leased: list[TuningBlock] = []
+                for block, key in missing.items():
+                    if (lease := self.store.lease(key)) is not None:
+                        leases.enter_context(lease)
+                        leased.append(block)
                 known = {b: f for b in leased if (f := self._known(keys[b])) is not None}
                 found |= known
                 own = [block for block in leased if block not in known]

@@ -10,6 +10,7 @@ import pytest
 import wootz.runtime.tasks.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import StorageError
 from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
@@ -441,6 +442,27 @@ def test_a_kill_between_two_blocks_that_are_stored_loses_no_step(split, pruner, 
     found = again.pretrain(pruner, keys, solver, "blocks")
     assert again.progress.steps == 0
     assert not any(isinstance(f.outcome, Failed) or f.reused for f in found.values())
+
+
+def test_a_store_that_gives_no_lease_of_one_block_keeps_none_of_the_others(split, pruner, store, monkeypatch):
+    """A worker goes on after that, and with it its leases would."""
+    solver = Solver(base_lr=0.02, momentum=0.9, max_iter=20, batch_size=16)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5)]
+    trainer = a_trainer(split, store)
+    keys = trainer.block_keys(pruner, blocks, solver)
+    lease = Store.lease
+
+    def full_at_the_second(self, key):
+        if key == keys[blocks[1]]:
+            raise StorageError("the disk is full")
+        return lease(self, key)
+
+    monkeypatch.setattr(Store, "lease", full_at_the_second)
+    with pytest.raises(StorageError):
+        trainer.pretrain(pruner, keys, solver, "blocks")
+    monkeypatch.setattr(Store, "lease", lease)
+    with store.lease(keys[blocks[0]]) as free:
+        assert free.is_held
 
 
 def test_measurements_are_made_once(split, network, store, monkeypatch):
