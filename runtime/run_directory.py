@@ -6,8 +6,8 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,9 +39,11 @@ CHOSEN_FILES = (SUBSPACE_FILE, OBJECTIVE_FILE, SOLVER_FILE, PRETRAIN_SOLVER_FILE
 """What a run chooses where nobody says it. Such a file alone makes no run of a folder: users write them, too."""
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
-FOLDERS = (SNAPSHOT_FOLDER, LOG_FOLDER)
 PlotName = Literal["sizes", "curves", "blocks", "tasks"]
-IN_LOG_FOLDER = re.compile(r"worker-\d+\.log|control-.+")
+IN_FOLDERS = {
+    SNAPSHOT_FOLDER: re.compile(r"\.?snapshot_.+_iter_\d+\.npz(\.\d+)?"),
+    LOG_FOLDER: re.compile(r"worker-\d+\.log|control-.+"),
+}
 """What runs write there: anything else was put there by someone, who may want it back."""
 PARTIAL = re.compile(r"\.(.+)\.\d+")
 """Beside a file that `passes.ir.files` writes."""
@@ -115,22 +117,34 @@ class RunDirectory:
         _write_mark(self.folder, Mark(schema=SCHEMA, id=self.id, inputs=dict(inputs), command=command))
 
     def _clear(self) -> None:
-        shutil.rmtree(self.folder / SNAPSHOT_FOLDER, ignore_errors=True)
-        self._clear_logs()
+        for name, written in IN_FOLDERS.items():
+            _clear_folder(self.folder / name, written)
         for name in (*FILES, *CHOSEN_FILES, *PLOTS):
             (self.folder / name).unlink(missing_ok=True)
 
-    def _clear_logs(self) -> None:
-        logs = self.folder / LOG_FOLDER
-        for file in logs.iterdir() if logs.is_dir() else ():
-            if not IN_LOG_FOLDER.fullmatch(file.name):
-                continue
-            if file.is_dir():
-                shutil.rmtree(file, ignore_errors=True)
-            else:
-                file.unlink(missing_ok=True)
-        if logs.is_dir() and not any(logs.iterdir()):
-            logs.rmdir()
+
+def _clear_folder(folder: Path, written: re.Pattern[str]) -> None:
+    """Removes the files whose names `written` matches, and the folder if nothing else is in it."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if not written.fullmatch(file.name):
+            continue
+        if file.is_dir():
+            shutil.rmtree(file, ignore_errors=True)
+        else:
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
+    """Raises WootzError for a file among `inputs` that a run in `folder` would overwrite, or replace with --fresh."""
+    written = {(folder / name).resolve() for name in (*FILES, MARK_FILE, *CHOSEN_FILES, *PLOTS)}
+    for file in inputs:
+        if file.resolve() in written:
+            raise WootzError(
+                f"{file} is an input, and a run in {folder} writes a file of that name: copy it to somewhere else, or "
+                f"choose another --out"
+            )
 
 
 @contextmanager
@@ -177,22 +191,22 @@ def _take_lock(folder: Path, watch: Watch, note: Callable[[str], None]) -> Lease
 
 def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
     _remove_partial_files(folder)
+    is_damaged = False
     try:
         mark = read_run_mark(folder)
     except InputError as error:
         if not fresh:
             raise WootzError(f"{error}: --fresh begins anew, with what the store has of the run") from error
-        mark = None
-    if mark is None and not fresh and any((folder / name).exists() for name in (BEST_FILE, RESULT_FILE)):
-        raise WootzError(f"{folder} holds a run of an older version of wootz: --fresh replaces it")
+        mark, is_damaged = None, True
     if mark is None:
         mark = Mark(schema=SCHEMA, id=_new_id())
-        _write_mark(folder, mark)
+        if not is_damaged:
+            _write_mark(folder, mark)
     directory = RunDirectory(folder, mark.id, fresh, mark.inputs)
     try:
         yield directory
     finally:
-        if not directory.is_begun:
+        if not directory.is_begun and not is_damaged:
             (folder / MARK_FILE).unlink(missing_ok=True)
 
 
@@ -200,26 +214,14 @@ def _check(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise WootzError(f"{folder} is a file: --out names a folder")
     if folder.exists() and any(folder.iterdir()) and not _is_a_runs(folder):
-        raise WootzError(f"{folder} holds files that are not a run's: choose another --out")
+        raise WootzError(f"{folder} holds files, and no {MARK_FILE} that says they are a run's: choose another --out")
 
 
 def _is_a_runs(folder: Path) -> bool:
-    """Whether a run wrote into `folder`, or nothing but what a run writes is there: it may have been killed early.
-
-    A `result.json` beside other files says nothing: many programs write one.
-    """
+    """Whether a run marked `folder` as its own, or was killed before that: then a lock and temporaries are all."""
     if (folder / MARK_FILE).is_file():
         return True
-    return all(_is_written_by_runs(file.name) for file in folder.iterdir())
-
-
-def _is_written_by_runs(name: str) -> bool:
-    return name in (*FILES, MARK_FILE, *FOLDERS, *PLOTS) or _is_partial(name) or _is_lock(name)
-
-
-def _is_partial(name: str) -> bool:
-    """Whether it is a file that was being written, or a lock: its process may have been killed meanwhile."""
-    return _is_replacement(name) or owner_of_temporary(name) is not None
+    return all(_is_lock(file.name) or owner_of_temporary(file.name) is not None for file in folder.iterdir())
 
 
 def _is_replacement(name: str) -> bool:

@@ -13,7 +13,7 @@ from wootz.passes.errors import WootzError
 from wootz.runtime.run_directory import MARK_FILE, Command, read_run_mark
 from wootz.tools.companions import RunFiles
 
-PATHS = ("weights", "data", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
+PATHS = ("weights", "data", "classes", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
 """Options that name files or folders, if there are such ones."""
 NOT_RECORDED = ("threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
 """Options that say how a run is carried out, and not what it computes."""
@@ -34,6 +34,12 @@ class Request:
     command: Command
     repeats: Path | None = None
     run_files: RunFiles | None = None
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files and folders that are given, by the command that is repeated, too."""
+        given = (self.model, *(self.options[name] for name in PATHS))
+        return tuple(Path(path) for path in given if path is not None)
 
     def files_of(self, folder: Path, fresh: bool) -> RunFiles | None:
         """The companions that a run in `folder` has chosen, if it is to be continued with the same command."""

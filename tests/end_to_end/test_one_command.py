@@ -1,6 +1,8 @@
 """A network and images, nothing else: all the rest is chosen, written down, and can be repeated from there."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,19 @@ def test_files_of_a_run_may_be_changed(wootz, given, run, tmp_path):
     longer = wootz("run", copy, "--out", tmp_path / "new", "--effort", "normal", "--store", given / "store")
     assert longer.code == 1
     assert "another subspace" in longer.err
+
+
+@pytest.mark.parametrize("option", ["MODEL", "--subspace"])
+def test_a_fresh_run_does_not_remove_what_it_is_given(wootz, given, run, tmp_path, option):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    file = copy / ("teacher.onnx" if option == "MODEL" else "subspace.json")
+    content = file.read_bytes()
+    model, *options = [file] if option == "MODEL" else [copy, option, file]
+    done = wootz("run", model, *options, "--data", given / "data.npz", "--out", copy, "--fresh")
+    assert done.code == 1
+    assert re.search(rf"{file.name} is an input, and a run in .*/copy writes a file of that name", done.err)
+    assert file.read_bytes() == content
+    assert (copy / "result.json").read_bytes() == (run / "result.json").read_bytes()
 
 
 def test_what_is_given_wins(wootz, given, tmp_path):

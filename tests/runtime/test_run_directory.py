@@ -10,7 +10,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime import run_directory
-from wootz.runtime.run_directory import Command, open_run_directory, read_run_mark
+from wootz.runtime.run_directory import Command, check_inputs, open_run_directory, read_run_mark
 from wootz.runtime.store.durable import temporary_name
 from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch
 
@@ -54,13 +54,16 @@ def files(folder):
         ["plot.svg"],
         ["store/"],
         ["result.json", "thesis.txt", "logs/mine.log"],
+        *([name] for name in ("teacher.onnx", "report.html", "sizes.svg", "assignment.json", "job.pickle")),
+        *([name] for name in ("events.jsonl", ".best.onnx.12", "snapshots/", "logs/")),
+        ["best.onnx", "result.json", "sizes.svg"],
     ],
 )
 def test_other_files_are_not_touched(tmp_path, names):
     folder = folder_with(tmp_path, names)
     before = files(folder)
     for fresh in (False, True):
-        with pytest.raises(WootzError, match="files that are not a run's"):
+        with pytest.raises(WootzError, match=r"holds files, and no run\.json"):
             begun(folder, fresh=fresh)
     assert files(folder) == before
 
@@ -103,7 +106,7 @@ def test_a_run_that_was_killed_while_it_replaced_the_lock_of_a_killed_one_goes_o
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from wootz.runtime.run_directory import Command, open_run_directory, read_run_mark
+from wootz.runtime.run_directory import Command, check_inputs, open_run_directory, read_run_mark
 left = int(sys.argv[1])
 def count(event, arguments):
     global left
@@ -147,9 +150,29 @@ def test_another_job_is_refused_and_told_apart_by_name_unless_it_is_fresh(tmp_pa
 def test_a_fresh_run_takes_away_what_runs_write_alone(tmp_path):
     begun(tmp_path)
     folder_with(tmp_path, ["result.json", "logs/mine.log", "logs/worker-0.log", "logs/control-1/stop", "sizes.svg"])
-    folder_with(tmp_path, ["mine.svg"])
+    folder_with(tmp_path, ["mine.svg", "snapshots/alexnet_iter_10.caffemodel", "snapshots/alexnet_iter_10.npz"])
+    folder_with(tmp_path, ["snapshots/snapshot_block-trained-network-1_iter_10.npz"])
     begun(tmp_path, fresh=True)
-    assert files(tmp_path) == ["logs", "logs/mine.log", "mine.svg", "run.json"]
+    kept = ["snapshots", "snapshots/alexnet_iter_10.caffemodel", "snapshots/alexnet_iter_10.npz"]
+    assert files(tmp_path) == ["logs", "logs/mine.log", "mine.svg", "run.json", *kept]
+
+
+def test_a_damaged_mark_stays_until_it_is_replaced(tmp_path):
+    """Without it nothing says that the folder is a run's."""
+    begun(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(WootzError, match="no such network"), open_run_directory(tmp_path, fresh=True):
+        raise WootzError("no such network")
+    begun(tmp_path, fresh=True)
+
+
+@pytest.mark.parametrize("name", ["teacher.onnx", "best.onnx", "solver.prototxt", "subspace.json", "result.json"])
+def test_a_run_does_not_write_over_its_inputs(tmp_path, name):
+    (folder_with(tmp_path, ["run/", "inputs/"]) / "inputs" / name).symlink_to(tmp_path / "run" / name)
+    with pytest.raises(WootzError, match=f"inputs/{name} is an input, and a run in .*/run writes a file of that name"):
+        check_inputs(tmp_path / "run", [tmp_path / "net.onnx", tmp_path / "inputs" / name])
+    check_inputs(tmp_path / "another", [tmp_path / "inputs" / name])
+    check_inputs(tmp_path / "run", [tmp_path / "run" / "net.onnx", tmp_path / "run", tmp_path / "run" / "data"])
 
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path):
@@ -204,13 +227,6 @@ def test_the_lock_of_a_machine_that_is_alive_is_left_alone(tmp_path, lock_of_ano
     assert b"node9" in lock_of_another_machine.read_bytes()
 
 
-def test_a_run_without_a_mark_is_of_an_older_version(tmp_path):
-    folder = folder_with(tmp_path, ["best.onnx", "result.json", "sizes.svg"])
-    with pytest.raises(WootzError, match="an older version of wootz: --fresh"):
-        begun(folder)
-    begun(folder, fresh=True)
-
-
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": "x", "id": 3}'])
 def test_a_damaged_mark_is_named_and_replaced_where_that_is_asked_for(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
@@ -261,6 +277,6 @@ def test_chosen_files_are_a_runs_own_where_a_run_is(tmp_path):
 
 def test_files_with_the_names_of_chosen_ones_make_no_run_of_a_folder(tmp_path):
     folder = folder_with(tmp_path, ["solver.prototxt", "subspace.json"])
-    with pytest.raises(WootzError, match="files that are not a run's"):
+    with pytest.raises(WootzError, match=r"holds files, and no run\.json"):
         begun(folder)
     assert (folder / "solver.prototxt").read_text() == "content"

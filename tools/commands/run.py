@@ -26,7 +26,14 @@ from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.result import RunResult
 from wootz.runtime.run import run as run_job
-from wootz.runtime.run_directory import DAMAGED_EVENTS_FILE, EVENTS_FILE, LOG_FOLDER, REPORT_FILE, open_run_directory
+from wootz.runtime.run_directory import (
+    DAMAGED_EVENTS_FILE,
+    EVENTS_FILE,
+    LOG_FOLDER,
+    REPORT_FILE,
+    check_inputs,
+    open_run_directory,
+)
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
@@ -166,6 +173,7 @@ def _run(
     request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
 ) -> None:
     console = Console()
+    check_inputs(folder, request.inputs)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
         job = make_job(request.model, folder, request.options, team, request.files_of(folder, fresh))
         check(job)
