@@ -36,11 +36,8 @@ from wootz.passes.ir.model import Model, tensor_shape, with_weights
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.teacher_student import (
     TeacherStudent,
-    make_students,
-    network_rates,
     student_loss,
     student_prefix,
 )
@@ -133,7 +130,7 @@ def usable(trainer: Trainer, finished: Finished) -> Trained:
 def blocks_at(pruner: BlockPruner, rate: float) -> list[TuningBlock]:
     """The blocks of the network in which all modules have one rate: each module for itself."""
     configuration = tuple(rate if table.prunable else 0.0 for table in pruner.convolutions)
-    found = symbols(configuration, input_sources(pruner).of_modules)
+    found = symbols(configuration, pruner.input_sources.of_modules)
     return [TuningBlock((symbol,)) for symbol in found if symbol.is_pruned]
 
 
@@ -147,14 +144,13 @@ def block_rows(trainer: Trainer, pruner: BlockPruner, students: Mapping[TuningBl
     }
     before, after = evaluate(joint, feeds), evaluate(with_weights(joint, weights), feeds)
     targets = evaluate(tapped_at_exits(pruner), feeds)
-    sources = input_sources(pruner).of_modules
     rows = []
-    for i, (block, student) in enumerate(zip(students, make_students(pruner, students), strict=True)):
+    for i, (block, student) in enumerate(zip(students, map(pruner.student, students), strict=True)):
         (symbol,) = block.symbols
         module = pruner.modules[symbol.module]
         size = mean_square(targets[module.exit], student.kept(module.exit))
         error_before, error_after = (float(found[student_loss(i)]) / size for found in (before, after))
-        default, assembled = accuracies(trainer, pruner, network_rates(pruner, block, sources), [students[block]])
+        default, assembled = accuracies(trainer, pruner, pruner.rates_of(block), [students[block]])
         rate = max(float(np.max(r)) for r in (symbol.rate, *symbol.input_rates))
         rows.append(BlockRow(module.name, rate, error_before, error_after, default, assembled))
     return tuple(rows)

@@ -9,16 +9,12 @@ from functools import cached_property, partial
 from typing import Any
 
 from wootz.passes.blocks.costs import Cost, network_cost
-from wootz.passes.blocks.groups import Group, group_blocks
+from wootz.passes.blocks.groups import Group, group_blocks, partition_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.subspace import Subspace, format_configuration
-from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.training.joint_graph import partition_by_memory
 from wootz.runtime.digest import digest
-from wootz.runtime.job import Job
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
 from wootz.runtime.strategies.selection import Candidate, feasible_in_order
@@ -74,13 +70,13 @@ class RunPlan:
 def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:
     """The plan of a job for so many workers. Raises WootzError where no configuration can meet the objective."""
     job, pruner = workshop.job, workshop.architecture
-    costs = subspace_costs(pruner, job.subspace, input_sources(pruner))
+    costs = subspace_costs(pruner, job.subspace, pruner.input_sources)
     full, candidates = _measured(workshop, costs.networks)
     order = feasible_in_order(candidates, job.objective, full)
     positions = _positions(order)
     tried = replace(job.subspace, configurations=tuple(job.subspace.configurations[i] for i in positions))
     costs_of_tried = replace(costs, networks=tuple(costs.networks[i] for i in positions))
-    survey = survey_subspace(pruner, tried, job.identifier, partial(_groups, job, pruner, workers), costs_of_tried)
+    survey = survey_subspace(pruner, tried, job.identifier, partial(_groups, workshop, workers), costs_of_tried)
     return RunPlan(full, candidates, tuple(order), survey)
 
 
@@ -100,13 +96,14 @@ def _measured(workshop: Workshop, costs: Sequence[Cost]) -> tuple[Measurements, 
     return measured[0], tuple(Candidate(i, m) for i, m in enumerate(measured[1:]))
 
 
-def _groups(job: Job, pruner: BlockPruner, workers: int, blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:
+def _groups(workshop: Workshop, workers: int, blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:
     """The blocks to be pre-trained in one graph each: by memory, or the paper's way."""
-    if job.groups == "paper":
+    budget = workshop.job.memory_budget
+    if workshop.job.groups == "paper":
         return group_blocks(blocks)
-    return partition_by_memory(
-        pruner, blocks, job.pretrain_solver, job.memory_budget, workers, job.target, job.precision
-    )
+    if budget is None:
+        return partition_blocks(blocks, lambda group: 0, 0, workers)
+    return partition_blocks(blocks, workshop.block_memory, budget, workers)
 
 
 def rehearse(workshop: Workshop, plan: RunPlan) -> float:

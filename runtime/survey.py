@@ -23,7 +23,7 @@ from wootz.passes.blocks.identifier import Alphabet, Method, identify_blocks
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import InputSources, input_sources
+from wootz.passes.pruning.input_sources import InputSources
 
 Grouping = Callable[[Sequence[TuningBlock]], tuple[Group, ...]]
 """Which blocks are trained in one graph."""
@@ -93,7 +93,7 @@ def survey_subspace(
 
     `costs`, of these networks and perhaps further pieces, saves measuring them again.
     """
-    sources = input_sources(pruner)
+    sources = pruner.input_sources
     costs = costs or subspace_costs(pruner, subspace, sources)
     plan = identify_blocks(subspace, method, sources.of_modules)
     groups = grouping([block for block in plan.blocks if block.is_pruned])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,13 +14,18 @@ from wootz.passes.analysis.importance import require_rate
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, module_nodes, with_weights
+from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
-from wootz.passes.pruning.materializer import Materializer
+from wootz.passes.pruning.input_sources import InputSources, find_input_sources
+from wootz.passes.pruning.materializer import Materializer, kept_atoms
 from wootz.passes.pruning.planner import Planner
+from wootz.passes.pruning.student import Student, carve
 
 OUTSIDE = "outside of all modules (prune-filters prunes it)"
 FULLY_CONNECTED = "fully connected (prune-filters{linear=true} prunes it)"
+ALMOST_ALL = 0.999
+"""A rate at which one filter is left."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def prunable_convolutions(model: Model) -> tuple[ModuleConvolutions, ...]:
 
 @dataclass(frozen=True, eq=False)
 class BlockPruner:
-    """Prunes the modules of one model by many configurations; it is analysed once, and slices are shared.
+    """Prunes the modules of one model by many configurations; it is analysed once, and slices and students are
+    shared.
 
     `convolutions` is what the function `prunable_convolutions` gives; `cells_of` has for each of them the cells, by
     position in the planner, that a rate for it chooses from: none where it is locked.
@@ -67,6 +73,7 @@ class BlockPruner:
     cells_of: Mapping[str, tuple[int, ...]]
     planner: Planner
     materializer: Materializer
+    _students: dict[TuningBlock, Student] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def of(
@@ -115,6 +122,45 @@ class BlockPruner:
 
     def materialize(self, plan: PruningPlan) -> Model:
         return self.materializer.materialize(plan)
+
+    def student(self, block: TuningBlock) -> Student:
+        """The block with what remains of the model's weights, carved when it is first asked for; names are the model's.
+
+        It is shared: who changes its graph takes a copy. Raises WootzError for modules that can't be cut out or pruned.
+        """
+        if block not in self._students:
+            plan = self.plan(self.rates_of(block))
+            modules = [self.modules[m] for m in block.modules]
+            model = carve(self.materialize(plan), modules, self.analysis)
+            self._students[block] = Student(model, kept_atoms(self.analysis, plan), self.analysis)
+        return self._students[block]
+
+    def rates_of(self, block: TuningBlock) -> dict[str, Rate]:
+        """The rates of the block's modules, and of those that its input comes from."""
+        rates: dict[str, Rate] = {}
+        for symbol in block.symbols:
+            if symbol.input_rates:
+                before = self.input_sources.of_modules.get(symbol.module, ())
+                rates.update({self.modules[m].name: r for m, r in zip(before, symbol.input_rates, strict=True)})
+            rates[self.modules[symbol.module].name] = symbol.rate
+        return rates
+
+    @cached_property
+    def input_sources(self) -> InputSources:
+        """Whose inputs depend on which modules."""
+        tables = enumerate(self.convolutions)
+        removed = {i: self._removed_channels(table.module) for i, table in tables if table.prunable}
+        return find_input_sources(self.model, self.modules, self.analysis, removed)
+
+    def _removed_channels(self, module: str) -> np.ndarray:
+        """The channels that go when `module` is pruned as far as it can be: int32[channels]."""
+        plan = self.plan({module: ALMOST_ALL})
+        removed = [
+            np.delete(self.analysis.channels(layer), entry.keep)
+            for layer, entry in zip(self.analysis.layers, plan.layers, strict=True)
+            if entry.is_pruned
+        ]
+        return np.concatenate(removed) if removed else np.zeros(0, np.int32)
 
     def reasons(self, rates: Mapping[str, Rate]) -> dict[str, str]:
         """Why a plan of these rates leaves layers whole that aren't locked."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from wootz.passes.ir.model import module_nodes
-from wootz.passes.pruning.block_pruner import BlockPruner
-
-ALMOST_ALL = 0.999
-"""A rate at which one filter is left."""
+from wootz.passes.analysis.channels import ChannelAnalysis
+from wootz.passes.ir.model import Model, Module, module_nodes
 
 
 @dataclass(frozen=True)
@@ -27,27 +24,18 @@ class InputSources:
     outside: tuple[int, ...]
 
 
-def input_sources(pruner: BlockPruner) -> InputSources:
-    """Whose inputs depend on which modules in the pruner's network."""
-    removed = {i: _removed_channels(pruner, t.module) for i, t in enumerate(pruner.convolutions) if t.prunable}
+def find_input_sources(
+    model: Model, modules: Sequence[Module], analysis: ChannelAnalysis, removed: Mapping[int, np.ndarray]
+) -> InputSources:
+    """Whose inputs depend on which of `modules`. `removed` has for each that can be pruned, by its position, the
+    channels that go when it is pruned as far as it can be."""
 
     def sources(tensors: Iterable[str]) -> tuple[int, ...]:
-        channels = [pruner.analysis.channels_in(tensor) for tensor in tensors]
+        channels = [analysis.channels_in(tensor) for tensor in tensors]
         met = np.unique(np.concatenate(channels)) if channels else np.zeros(0, np.int32)
         return tuple(position for position, gone in removed.items() if np.isin(gone, met).any())
 
-    of_modules = {i: tuple(s for s in sources([m.entry]) if s != i) for i, m in enumerate(pruner.modules)}
-    inside = {id(node) for module in pruner.modules for node in module_nodes(pruner.model, module)}
-    outside = {t.name for node in pruner.model.graph.nodes if id(node) not in inside for t in node.inputs}
+    of_modules = {i: tuple(s for s in sources([m.entry]) if s != i) for i, m in enumerate(modules)}
+    inside = {id(node) for module in modules for node in module_nodes(model, module)}
+    outside = {t.name for node in model.graph.nodes if id(node) not in inside for t in node.inputs}
     return InputSources({i: found for i, found in of_modules.items() if found}, sources(outside))
-
-
-def _removed_channels(pruner: BlockPruner, module: str) -> np.ndarray:
-    """The channels that go when `module` is pruned as far as it can be: int32[channels]."""
-    plan = pruner.plan({module: ALMOST_ALL})
-    removed = [
-        np.delete(pruner.analysis.channels(layer), entry.keep)
-        for layer, entry in zip(pruner.analysis.layers, plan.layers, strict=True)
-        if entry.is_pruned
-    ]
-    return np.concatenate(removed) if removed else np.zeros(0, np.int32)

@@ -51,29 +51,17 @@ def joint_training_pipeline(
     return with_settings("block-training" if precision == "float32" else "block-training-float16", settings)
 
 
-def group_memory(
-    pruner: BlockPruner,
-    blocks: Sequence[TuningBlock],
-    solver: Solver,
-    target: Target = "onnx",
-    precision: Precision = "float32",
-) -> int:
+def group_memory(pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> int:
     """What pre-training `blocks` together takes, in bytes, at the solver's batch size."""
-    return training_memory(joint_training_graph(pruner, blocks, solver, target, precision), solver.batch_size).total
+    return training_memory(joint_training_graph(pruner, blocks, solver), solver.batch_size).total
 
 
 def partition_by_memory(
-    pruner: BlockPruner,
-    blocks: Sequence[TuningBlock],
-    solver: Solver,
-    budget: int | None,
-    parts: int = 1,
-    target: Target = "onnx",
-    precision: Precision = "float32",
+    pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver, budget: int | None
 ) -> tuple[Group, ...]:
-    """`partition_blocks` by what the groups' training graphs take; no budget: one group for each of `parts`."""
+    """`partition_blocks` by what the groups' training graphs take; no budget: one group."""
 
     def memory(group: Sequence[TuningBlock]) -> int:
-        return 0 if budget is None else group_memory(pruner, group, solver, target, precision)
+        return 0 if budget is None else group_memory(pruner, group, solver)
 
-    return partition_blocks(blocks, memory, budget or 0, parts)
+    return partition_blocks(blocks, memory, budget or 0)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels, node_names
-from wootz.passes.analysis.module_boundaries import region_fault
+from wootz.passes.analysis.channels import analyse_channels
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
-from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
-from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.plan.pruning import stored_keep_sets, with_keep_sets
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.pruning import stored_keep_sets
+from wootz.passes.pruning.student import carve
 
 
 @dataclass(frozen=True)
@@ -43,34 +40,7 @@ class ExtractBlocks(Pass):
             raise self.refuse(f"{last.name} comes before {first.name}")
         modules = model.modules[start : end + 1]
         analysis = analyse_channels(model) if stored_keep_sets(model.metadata) else None
-        return PassResult(self.carve(model, modules, analysis), modified=True)
-
-    def carve(self, model: Model, modules: Sequence[Module], analysis: ChannelAnalysis | None) -> Model:
-        """The block of `modules`. `analysis` is that of `model`, or of the network it was pruned from; None will do
-        where the model isn't pruned."""
-        fault = region_fault(model, modules[0], modules[-1])
-        if fault:
-            raise self.refuse(fault, "-".join(dict.fromkeys((modules[0].name, modules[-1].name))))
-        graph = copy_graph(model.graph)
-        tensors = graph.tensors()
-        entry, exit_ = tensors[modules[0].entry], tensors[modules[-1].exit]
-        inside = subgraph_nodes([exit_], stop=[entry])
-        if entry.shape is None or exit_.shape is None:
-            annotate_shapes(graph)
-        names = node_names(graph)
-        layers = {names[i] for i, node in enumerate(graph.nodes) if id(node) in inside}
-        erase_nodes(graph, [node for node in graph.nodes if id(node) not in inside])
-        source = Variable(entry.name, entry.dtype, entry.shape)
-        redirect_readers(entry, source)
-        graph.inputs, graph.outputs = [source], [exit_]
-        graph.name = modules[0].name if len(modules) == 1 else f"{modules[0].name}-{modules[-1].name}"
-        if analysis is not None:
-            layers |= _layers_behind(entry.name, analysis)
-        keep_sets = {n: keep for n, keep in stored_keep_sets(model.metadata).items() if n in layers}
-        metadata = with_keep_sets(model.metadata, keep_sets)
-        return replace(model, graph=graph, modules=tuple(modules), metadata=metadata)
-
-
-def _layers_behind(tensor: str, analysis: ChannelAnalysis) -> set[str]:
-    """The layers that the channels of a tensor are filters of."""
-    return {analysis.layers[p].name for p in analysis.layers_with(analysis.channels_in(tensor))}
+        try:
+            return PassResult(carve(model, modules, analysis), modified=True)
+        except WootzError as error:
+            raise self.refuse(str(error)) from error

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wootz.passes.analysis.channels import ChannelAnalysis
-from wootz.passes.analysis.index_maps import NO_ATOM, first_along, varying_axes
+from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind, copy_graph
 from wootz.passes.ir.rewrite import redirect_readers, replace_node, rewriting
 from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
-from wootz.passes.pruning.materializer import kept_atoms
-from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.fold_constants import FoldConstants
 
@@ -91,8 +86,9 @@ class TeacherStudent(Pass):
         multipliers = read_metadata(metadata, MULTIPLIERS_KEY, dict[str, tuple[float, float]], "{}")
         joint_multipliers = {}
         losses = []
-        for index, student in enumerate(make_students(pruner, blocks)):
-            graph, prefix = student.model.graph, student_prefix(index)
+        for index, block in enumerate(blocks):
+            student = pruner.student(block)
+            graph, prefix = copy_graph(student.model.graph), student_prefix(index)
             output = graph.outputs[0]
             source, target = (taps.channels(t.name, student.kept(t.name)) for t in (graph.inputs[0], output))
             redirect_readers(graph.inputs[0], source)
@@ -108,44 +104,6 @@ class TeacherStudent(Pass):
         return Model(teacher, metadata=metadata)
 
 
-@dataclass(frozen=True, eq=False)
-class Student:
-    """A block pruned and cut out, and the plan for the whole network by which it was pruned."""
-
-    model: Model
-    plan: PruningPlan
-    analysis: ChannelAnalysis
-
-    def kept(self, tensor: str) -> np.ndarray:
-        """Which elements of a tensor of the whole network are left: bool, broadcastable to the tensor's shape."""
-        labels = self.analysis.maps.get(tensor, np.full((), NO_ATOM))
-        return np.asarray(kept_atoms(self.analysis, self.plan)[labels])
-
-
-def make_students(pruner: BlockPruner, blocks: Iterable[TuningBlock]) -> Iterator[Student]:
-    """The student of each block, with what remains of the teacher's weights; names are the teacher's.
-
-    Raises WootzError for modules that can't be cut out or pruned.
-    """
-    sources = input_sources(pruner).of_modules
-    for block in blocks:
-        plan = pruner.plan(network_rates(pruner, block, sources))
-        modules = [pruner.modules[m] for m in block.modules]
-        block_model = ExtractBlocks().carve(pruner.materialize(plan), modules, pruner.analysis)
-        yield Student(block_model, plan, pruner.analysis)
-
-
-def network_rates(pruner: BlockPruner, block: TuningBlock, sources: Mapping[int, Sequence[int]]) -> dict[str, Rate]:
-    """The rates of the block's modules, and of those that its input comes from; `sources` as in `input_sources`."""
-    rates: dict[str, Rate] = {}
-    for symbol in block.symbols:
-        if symbol.input_rates:
-            before = sources.get(symbol.module, ())
-            rates.update({pruner.modules[m].name: r for m, r in zip(before, symbol.input_rates, strict=True)})
-        rates[pruner.modules[symbol.module].name] = symbol.rate
-    return rates
-
-
 def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
     """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7/0.5`, in chains `conv1@0.3>conv2@0.5`.
 
@@ -153,7 +111,7 @@ def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
     stands before `>` is no part of the block: it says at which rates the modules are pruned that the input comes from,
     0 where nothing is said. Raises WootzError for what can't be read.
     """
-    sources = input_sources(pruner).of_modules
+    sources = pruner.input_sources.of_modules
     positions = {module.name: i for i, module in enumerate(pruner.modules)}
     positions |= {f"#{i + 1}": i for i in range(len(pruner.modules))}
     return tuple(_parse_block(part, positions, sources) for part in text.split(",") if part.strip())
@@ -161,7 +119,7 @@ def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
 
 def format_blocks(blocks: Iterable[TuningBlock], pruner: BlockPruner) -> str:
     """The text that `parse_blocks` reads back."""
-    sources = input_sources(pruner).of_modules
+    sources = pruner.input_sources.of_modules
     return ",".join(_format_block(block, pruner, sources) for block in blocks)
 
 

@@ -1,4 +1,4 @@
-"""Training graphs that are built only if they have to be run: their digests are remembered."""
+"""Training graphs that are built only if they have to be run: what is asked of them is remembered."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 
 from wootz.passes.ir.model import Model
+from wootz.passes.training.memory import training_memory
 from wootz.runtime.digest import digest
 from wootz.runtime.outcome import Trained
 from wootz.runtime.session import Device
@@ -24,8 +25,8 @@ class Program:
     """A training graph, and its digest, which is a part of keys.
 
     Building a graph of thousands of nodes takes seconds. It follows from its `sources` (digests, texts) and from the
-    code that builds it. Under these the store remembers its digest, so that who looks for a result needn't build it.
-    Where the code has changed the graph is built, and is found to be the same as before, or not.
+    code that builds it. Under these the store remembers its digest and the memory that it takes, so that who looks for
+    a result needn't build it. Where the code has changed the graph is built, and is found to be the same, or not.
     """
 
     build: Callable[[], Model]
@@ -49,6 +50,11 @@ class Program:
             return ""
         place = f"order of sums on {device.numerics}, {threads} threads, batches of {batch_size}"
         return self._remembered(place, lambda: device.order_of_sums(self.graph, batch_size))
+
+    def memory(self, batch_size: int) -> int:
+        """What one step of the graph takes, in bytes, on batches of `batch_size` images."""
+        name = f"memory with batches of {batch_size}"
+        return int(self._remembered(name, lambda: str(training_memory(self.graph, batch_size).total)))
 
     def _remembered(self, name: str, find: Callable[[], str]) -> str:
         key = digest(*(part.encode() for part in (name, *self.sources, compiler_digest())))

@@ -7,7 +7,7 @@ import platform
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -146,11 +146,14 @@ class Trainer:
     def block_keys(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: of its own training against the teacher, whichever blocks are trained beside it."""
         images, _ = self.dataset.train.digests
-        keys = {}
-        for block in blocks:
-            program = self._block_program(pruner, block, solver)
-            keys[block] = self._recipe(program, solver, images, labels="", tests="", end="").key
-        return keys
+        programs = self._block_programs(pruner, [[block] for block in blocks], solver)
+        recipes = (self._recipe(program, solver, images, labels="", tests="", end="") for program in programs)
+        return {block: recipe.key for block, recipe in zip(blocks, recipes, strict=True)}
+
+    def block_memory(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> int:
+        """What pre-training `blocks` together takes, in bytes, at the solver's batch size."""
+        (program,) = self._block_programs(pruner, [blocks], solver)
+        return program.memory(solver.batch_size)
 
     def network_program(self, model: Model, solver: Solver, title: str) -> Program:
         sources = ("network", self.digests.program(model), *self._options(solver))
@@ -167,20 +170,18 @@ class Trainer:
             observers=self.observers,
         )
 
-    def _block_program(self, pruner: BlockPruner, block: TuningBlock, solver: Solver) -> Program:
+    def _block_programs(
+        self, pruner: BlockPruner, groups: Iterable[Sequence[TuningBlock]], solver: Solver
+    ) -> Iterator[Program]:
+        """The training graph of each group."""
         planner = pruner.planner
         chosen_by = (self.digests.array(planner.scores), f"{planner.round_to} {planner.min_channels}")
-        modules = repr(pruner.modules)
-        sources = (
-            "block",
-            self.digests.program(pruner.model),
-            modules,
-            repr(block),
-            *chosen_by,
-            *self._options(solver),
-        )
-        build = partial(self.joint_graph, pruner, [block], solver)
-        return Program(build, sources, f"block {block}", self.store, self.digests)
+        teacher = (self.digests.program(pruner.model), repr(pruner.modules), *chosen_by)
+        for blocks in groups:
+            sources = ("blocks", *teacher, *map(repr, blocks), *self._options(solver))
+            build = partial(self.joint_graph, pruner, blocks, solver)
+            what = f"block {blocks[0]}" if len(blocks) == 1 else f"{len(blocks)} blocks"
+            yield Program(build, sources, what, self.store, self.digests)
 
     def joint_graph(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> Model:
         """What trains blocks together against the pruner's model."""

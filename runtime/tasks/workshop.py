@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -99,9 +99,11 @@ class Workshop:
 
     def pruner(self, teacher: str) -> BlockPruner:
         """Prunes the teacher whose key that is, empty where its weights were given."""
+        looks_at_data = self.job.criterion in DATA_CRITERIA
+        if not teacher and not looks_at_data:
+            return self.architecture
         if teacher not in self._pruners:
             weights = self.weights(teacher, "the full network") if teacher else {}
-            looks_at_data = self.job.criterion in DATA_CRITERIA
             sample = self._sample(with_weights(self.network, weights)) if looks_at_data else None
             self._pruners[teacher] = self.architecture.with_weights(weights, self.job.criterion, sample)
         return self._pruners[teacher]
@@ -131,6 +133,10 @@ class Workshop:
 
     def block_keys(self, teacher: str, blocks: Iterable[TuningBlock]) -> dict[TuningBlock, str]:
         return self.trainer.block_keys(self.pruner(teacher), tuple(blocks), self.job.pretrain_solver)
+
+    def block_memory(self, blocks: Sequence[TuningBlock]) -> int:
+        """What pre-training `blocks` together takes, in bytes: that doesn't depend on the teacher's weights."""
+        return self.trainer.block_memory(self.architecture, blocks, self.job.pretrain_solver)
 
     def check_pruned(self, pruner: BlockPruner, configuration: Configuration) -> None:
         """Raises WootzError where the pruned network is not the original without its filters."""

@@ -17,6 +17,7 @@ from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning import block_pruner
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
 from wootz.runtime.data.dataset import Dataset, Split
@@ -296,3 +297,20 @@ def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job):
     assert all(done.computed == 0 and done.reused == done.tasks for done in status.done.values())
     ended = [event.reused for event in events if isinstance(event, TaskEnded)]
     assert ended == [False] * (len(ended) // 2) + [True] * (len(ended) // 2)
+
+
+@pytest.mark.parametrize(("is_trained", "carved"), [(False, 2 * 3), (True, 3)])
+def test_each_student_is_carved_once_and_none_where_all_is_known(job, is_trained, carved, monkeypatch):
+    """Training the full network changes which filters a student keeps: those by which the groups were made are others.
+
+    A group's memory, its key and its training ask for the same students.
+    """
+    seen = []
+    carve = block_pruner.carve
+    monkeypatch.setattr(block_pruner, "carve", lambda model, *rest: seen.append(model) or carve(model, *rest))
+    job = replace(job, memory_budget=10**9, untrained=() if is_trained else job.untrained)
+    first = finished(job)
+    assert len(first.blocks) == 3
+    assert len(seen) == carved
+    assert finished(job).best == first.best
+    assert len(seen) == carved

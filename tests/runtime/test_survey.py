@@ -13,7 +13,6 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.blocks.costs import network_cost
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.runtime.survey import one_group, subspace_costs, survey_subspace
 from wootz.tools.models import open_network
 
@@ -37,7 +36,7 @@ def test_the_sum_over_pieces_is_what_the_pruned_network_costs(name, data):
     row = st.tuples(*(st.sampled_from([0.0, 0.3, 0.5, 0.9] if c.prunable else [0.0]) for c in pruner.convolutions))
     rows = data.draw(st.lists(row, min_size=1, max_size=8, unique=True))
     subspace = Subspace(tuple(module.name for module in pruner.modules), tuple(rows))
-    costs = subspace_costs(pruner, subspace, input_sources(pruner))
+    costs = subspace_costs(pruner, subspace, pruner.input_sources)
     for configuration, cost in zip(rows, costs.networks, strict=True):
         rates = dict(zip(subspace.modules, configuration, strict=True))
         assert cost == network_cost(pruner.materialize(pruner.plan(rates)))

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.transform import Resize
-from wootz.passes.training.joint_graph import group_memory
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
@@ -222,10 +221,7 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]
     workshop = Workshop(job, open_store(click.echo))
     plan = plan_run(workshop, team.workers)
     rehearse(workshop, plan)
-    memory = [
-        group_memory(workshop.architecture, group, job.pretrain_solver, job.target, job.precision)
-        for group in plan.groups
-    ]
+    memory = [workshop.block_memory(group) for group in plan.groups]
     title = f"{len(plan.order)} of {len(plan.candidates)} configurations to try for '{job.objective}'"
     show_survey(Console(), plan.survey, title, memory)
     if job.untrained:

@@ -8,7 +8,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import InputSources, input_sources
+from wootz.passes.pruning.input_sources import InputSources
 
 CHAIN = """<ir_version: 8, opset_import: ["" : 18]>
 chain (float[1, 1, 2, 2] x) => (float[1, 2] y)
@@ -61,4 +61,4 @@ residual (float[1, 2, 2, 2] x) => (float[1, 2, 2, 2] y)
 def test_sources(text, modules, sources):
     model = parse_text(text)
     model = replace(model, modules=modules or find_modules(model)[0])
-    assert input_sources(BlockPruner.of(model)) == sources
+    assert BlockPruner.of(model).input_sources == sources

@@ -16,7 +16,6 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.legalize import Legalize
@@ -25,7 +24,6 @@ from wootz.passes.training.training_mode import TrainingMode
 from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
-    make_students,
     parse_blocks,
     student_loss,
     student_prefix,
@@ -60,7 +58,7 @@ class Case:
         return self.pruner.model
 
     def plan(self):
-        return identify_blocks(self.subspace, sources=input_sources(self.pruner).of_modules)
+        return identify_blocks(self.subspace, sources=self.pruner.input_sources.of_modules)
 
     def pruned(self, configuration) -> Model:
         rates = dict(zip(self.subspace.modules, configuration, strict=True))
@@ -109,7 +107,7 @@ def test_each_loss_is_the_distance_to_the_teachers_channels_that_are_kept(case):
     joint = TeacherStudent().join(case.pruner, blocks)
     verify(joint)
     losses = evaluate(joint, {"data": case.data})
-    for i, (block, student) in enumerate(zip(blocks, make_students(case.pruner, blocks), strict=True)):
+    for i, (block, student) in enumerate(zip(blocks, map(case.pruner.student, blocks), strict=True)):
         verify(student.model)
         entry, exit_ = case.pruner.modules[block.modules[0]].entry, case.pruner.modules[block.modules[-1]].exit
         teacher = activations(case.model, [exit_, *([entry] if entry != "data" else [])], case.data)
@@ -129,7 +127,7 @@ def test_blocks_fit_the_networks_that_use_them_and_compute_there_what_they_do_al
     blocks = [b for b in plan.blocks if b.is_pruned]
     weights, history = pretrained(case, blocks)
     assert np.all(history[-1] < history[0])
-    students = dict(zip(blocks, make_students(case.pruner, blocks), strict=True))
+    students = dict(zip(blocks, map(case.pruner.student, blocks), strict=True))
     trained = dict(zip(blocks, weights, strict=True))
     used = 0
     for configuration, composite in zip(case.subspace.configurations, plan.composites, strict=True):
@@ -154,7 +152,7 @@ def test_without_pre_training_assembly_gives_the_default_network_bit_for_bit(cas
         network = case.pruned(configuration)
         blocks = [b for b in composite if b is not None]
         assembled = network
-        for student in make_students(case.pruner, blocks):
+        for student in map(case.pruner.student, blocks):
             assembled = with_weights(assembled, constants(student.model.graph))
         assert assembled.to_proto().SerializeToString() == network.to_proto().SerializeToString()
 
@@ -220,7 +218,7 @@ def test_gradients_in_the_joint_graph_are_those_of_each_student_alone_on_recorde
     together = gradients(joint, {"data": case.data}, losses=losses, frozen=(TEACHER,))
     assert not any(name.startswith(TEACHER) for name in together)
     compared = 0
-    for i, student in enumerate(make_students(case.pruner, blocks)):
+    for i, student in enumerate(map(case.pruner.student, blocks)):
         entry, exit_ = student.model.graph.inputs[0].name, student.model.graph.outputs[0].name
         recorded = activations(case.model, [exit_, *([entry] if entry != "data" else [])], case.data)
         alone = AttachLoss(loss="mse", target="recorded").apply(student.model).model

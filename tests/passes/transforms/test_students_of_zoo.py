@@ -15,7 +15,6 @@ from wootz.passes.blocks.groups import group_blocks
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss
 from wootz.runtime.survey import survey_subspace
 
@@ -63,7 +62,7 @@ def test_a_module_loses_inputs_with_the_one_before_it(chain):
     pruner, _ = chain
     prunable = [i for i, table in enumerate(pruner.convolutions) if table.prunable]
     expected = {i: (i - 1,) for i in range(1, len(pruner.modules)) if i - 1 in prunable}
-    assert input_sources(pruner).of_modules == expected
+    assert pruner.input_sources.of_modules == expected
 
 
 @pytest.mark.parametrize("method", ["paper", "maximal"])

@@ -8,13 +8,12 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import PassError
-from wootz.passes.ir.model import Module
+from wootz.passes.ir.model import Module, constants
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.training.training_mode import TrainingMode
@@ -22,7 +21,6 @@ from wootz.passes.transforms.teacher_student import (
     TEACHER,
     TeacherStudent,
     format_blocks,
-    make_students,
     parse_blocks,
     student_loss,
     student_prefix,
@@ -65,12 +63,27 @@ def test_each_loss_is_the_students_distance_to_the_teacher(pruner, data):
     verify(joint)
     losses = evaluate(joint, {"data": data})
     assert list(losses) == [student_loss(i) for i in range(4)]
-    for index, (block, student) in enumerate(zip(blocks, make_students(pruner, blocks), strict=True)):
+    for index, (block, student) in enumerate(zip(blocks, map(pruner.student, blocks), strict=True)):
         entry, exit_ = pruner.modules[block.modules[0]].entry, pruner.modules[block.modules[-1]].exit
         teacher = activations(pruner.model, [entry, exit_], data)
         output = evaluate(student.model, {entry: teacher[entry]})[exit_]
         expected = np.mean((teacher[exit_] - output) ** 2)
         assert losses[student_loss(index)] == pytest.approx(expected, rel=1e-4, abs=1e-9)
+
+
+def test_a_student_is_carved_once_with_the_arrays_of_its_pruner_and_no_joint_graph_changes_it(pruner):
+    blocks = parse_blocks(BLOCKS, pruner)
+    students = [pruner.student(block) for block in blocks]
+    before = [student.model.to_proto().SerializeToString() for student in students]
+    one, other = (TeacherStudent().join(pruner, blocks).to_proto().SerializeToString() for _ in range(2))
+    assert one == other
+    assert [pruner.student(block) for block in blocks] == students
+    assert [student.model.to_proto().SerializeToString() for student in students] == before
+    pruned = (pruner.materialize(pruner.plan(pruner.rates_of(block))) for block in blocks)
+    for student, network in zip(students, pruned, strict=True):
+        shared = constants(network.graph)
+        assert all(values is shared[name] for name, values in constants(student.model.graph).items())
+    assert pruner.with_weights({}).student(blocks[0]) is not students[0]
 
 
 def test_an_unpruned_student_has_no_error(pruner, data):
@@ -169,7 +182,7 @@ def test_the_text_of_blocks_in_a_chain_says_what_comes_in():
     model = import_caffe(Path(__file__).parent / "networks" / "vgg.prototxt").model
     pruner = BlockPruner.of(model)
     rates = tuple(0.25 + module / 64 for module in range(len(pruner.modules)))
-    word = symbols(rates, input_sources(pruner).of_modules)
+    word = symbols(rates, pruner.input_sources.of_modules)
     blocks = (TuningBlock(word[1:3]), TuningBlock(word[:1]), TuningBlock(word[3:4]))
     assert blocks[0].symbols[0].input_rates == (0.25,)
     text = format_blocks(blocks, pruner)

@@ -16,6 +16,7 @@ from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.memory import training_memory
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.executors.control import Stopped
@@ -463,6 +464,17 @@ def test_a_store_that_gives_no_lease_of_one_block_keeps_none_of_the_others(split
     monkeypatch.setattr(Store, "lease", lease)
     with store.lease(keys[blocks[0]]) as free:
         assert free.is_held
+
+
+def test_the_memory_of_a_group_is_that_of_its_graph_which_is_built_once(split, pruner, store, monkeypatch):
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5)]
+    trainer, solver = a_trainer(split, store), Solver(batch_size=16)
+    expected = training_memory(trainer.joint_graph(pruner, blocks, solver), 16).total
+    assert trainer.block_memory(pruner, blocks[:1], solver) < expected
+    assert trainer.block_memory(pruner, blocks, solver) == expected
+    assert trainer.block_memory(pruner, blocks, replace(solver, batch_size=32)) > expected
+    monkeypatch.setattr(Trainer, "joint_graph", lambda *arguments: pytest.fail("built again"))
+    assert a_trainer(split, store).block_memory(pruner, blocks, solver) == expected
 
 
 def test_measurements_are_made_once(split, network, store, monkeypatch):

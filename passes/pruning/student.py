@@ -1,0 +1,63 @@
+"""Consecutive modules of a pruned network, as a model of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from wootz.passes.analysis.channels import ChannelAnalysis, node_names
+from wootz.passes.analysis.index_maps import NO_ATOM
+from wootz.passes.analysis.module_boundaries import region_fault
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
+from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.pruning import stored_keep_sets, with_keep_sets
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A block pruned and cut out, whose arrays are those of its pruner, and which atoms of the network are left:
+    bool, as `kept_atoms` gives them."""
+
+    model: Model
+    atoms: np.ndarray
+    analysis: ChannelAnalysis
+
+    def kept(self, tensor: str) -> np.ndarray:
+        """Which elements of a tensor of the whole network are left: bool, broadcastable to the tensor's shape."""
+        labels = self.analysis.maps.get(tensor, np.full((), NO_ATOM))
+        return np.asarray(self.atoms[labels])
+
+
+def carve(model: Model, modules: Sequence[Module], analysis: ChannelAnalysis | None) -> Model:
+    """The block of `modules`. `analysis` is that of `model`, or of the network it was pruned from; None will do
+    where the model isn't pruned. Raises WootzError for modules that are no piece of their own."""
+    names_of_ends = "-".join(dict.fromkeys((modules[0].name, modules[-1].name)))
+    if fault := region_fault(model, modules[0], modules[-1]):
+        raise WootzError(f"{names_of_ends}: {fault}")
+    graph = copy_graph(model.graph)
+    tensors = graph.tensors()
+    entry, exit_ = tensors[modules[0].entry], tensors[modules[-1].exit]
+    inside = subgraph_nodes([exit_], stop=[entry])
+    if entry.shape is None or exit_.shape is None:
+        annotate_shapes(graph)
+    names = node_names(graph)
+    layers = {names[i] for i, node in enumerate(graph.nodes) if id(node) in inside}
+    erase_nodes(graph, [node for node in graph.nodes if id(node) not in inside])
+    source = Variable(entry.name, entry.dtype, entry.shape)
+    redirect_readers(entry, source)
+    graph.inputs, graph.outputs = [source], [exit_]
+    graph.name = names_of_ends
+    if analysis is not None:
+        layers |= _layers_behind(entry.name, analysis)
+    keep_sets = {n: keep for n, keep in stored_keep_sets(model.metadata).items() if n in layers}
+    metadata = with_keep_sets(model.metadata, keep_sets)
+    return replace(model, graph=graph, modules=tuple(modules), metadata=metadata)
+
+
+def _layers_behind(tensor: str, analysis: ChannelAnalysis) -> set[str]:
+    """The layers that the channels of a tensor are filters of."""
+    return {analysis.layers[p].name for p in analysis.layers_with(analysis.channels_in(tensor))}
