@@ -114,7 +114,7 @@ def _line(event: Event, status: RunStatus) -> str | None:
             told = ", ".join(_measured(event.loss, event.accuracy))
             return f"  {work.title}: step {event.step} of {work.steps}, {told}"
         case TaskEnded():
-            return f"  {_title(event.task, status)}: {_ending(event)}"
+            return f"  {_title(event.task, status)}: {_ending(event, _steps(event.task, status))}"
         case TaskCancelled():
             return f"  {_title(event.task, status)}: given up, it is not needed any more"
         case TaskRaised(again=True) | WorkerLost(again=True):
@@ -123,15 +123,22 @@ def _line(event: Event, status: RunStatus) -> str | None:
             return None
 
 
-def _ending(event: TaskEnded) -> str:
+def _ending(event: TaskEnded, steps: int) -> str:
+    """`steps` are those of a whole training, 0 if that is not known."""
     if event.outcome == "failed":
         told = [f"failed: {event.reason}"]
     else:
         told = [*_measured(None, event.accuracy)]
         if event.ended != "all steps":
-            told.append(f"{event.ended}, {event.steps_saved} steps saved")
+            told.append(f"{event.ended} {_how_early(event.steps_saved, steps)}")
     told.append("known before" if event.reused else show_seconds(event.seconds))
     return ", ".join(told)
+
+
+def _how_early(saved: int, steps: int) -> str:
+    if not saved:
+        return "at the last step"
+    return "without training" if saved == steps else f"{saved} step{'s'[: saved != 1]} before the end"
 
 
 def _measured(loss: float | None, accuracy: float | None) -> list[str]:
@@ -144,3 +151,7 @@ def _title(task: TaskId, status: RunStatus) -> str:
     known = (work.title for work in status.under_way if work.task == task)
     full = {"teacher": TrainTeacher(), "tuned": FineTuneFull()}.get(task.kind)
     return next(known, f"{task.kind} {task.index + 1}" if full is None else str(full))
+
+
+def _steps(task: TaskId, status: RunStatus) -> int:
+    return next((work.steps for work in status.under_way if work.task == task), 0)

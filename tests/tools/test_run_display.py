@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from wootz.runtime.events import Note, TaskCancelled, TaskEnded, TaskId, TaskRaised
+from wootz.runtime.events import Note, TaskCancelled, TaskEnded, TaskId, TaskRaised, TaskStarted
 from wootz.tools.run_display import RunDisplay
 
 
@@ -89,9 +89,27 @@ def test_no_more_lines_than_the_terminal_has(whole_run):
         (TaskRaised(task=TaskId("default network", 2), worker=1, reason="no memory", again=True),
          "  default network 3: no memory; it is tried again"),
         (TaskEnded(task=TaskId("network", 2), worker=1, outcome="trained", accuracy=0.5, seconds=90, ended="bound met",
-                   steps_saved=60), "  network 3: accuracy 0.5000, bound met, 60 steps saved, 90 s"),
+                   steps_saved=60), "  network 3: accuracy 0.5000, bound met 60 steps before the end, 90 s"),
     ],
 )  # fmt: skip
 def test_lines_of_other_events(started, event, line):
     text, _ = shown([started, event])
     assert text == f"{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("saved", "ended", "said"),
+    [
+        (0, "all steps", ""),
+        (0, "bound met", "bound met at the last step, "),
+        (1, "bound met", "bound met 1 step before the end, "),
+        (60, "given up", "given up 60 steps before the end, "),
+        (100, "bound met", "bound met without training, "),
+    ],
+)
+def test_how_a_training_ended(started, saved, ended, said):
+    task = TaskId("network", 2)
+    begun = TaskStarted(task=task, title="network 3", worker=1, steps=100)
+    done = TaskEnded(task=task, worker=1, outcome="trained", accuracy=0.5, seconds=90, ended=ended, steps_saved=saved)
+    text, _ = shown([started, begun, done])
+    assert text == f"  network 3: accuracy 0.5000, {said}90 s\n"
