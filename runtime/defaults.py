@@ -6,7 +6,7 @@ docs/recipes.md says which recipes were compared to come to these numbers, and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -40,6 +40,10 @@ TESTS = 6
 SHARE_OF_TESTS = 0.25
 """Time that tests may take, in that of the training: an image going forward counts as a third of one trained with."""
 LEAST_STEPS = 20
+FAST_MULTIPLE = 8
+"""Convolutions of so many channels, or multiples, are fast on CPUs and GPUs (docs/benchmarks.md)."""
+LEAST_MULTIPLES = 4
+"""Of the multiple in the narrowest layer: with fewer, different rates would come to the same there."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,16 @@ def networks_to_try(circumstances: Circumstances) -> int:
     """Configurations in the subspace; `scale` only ever makes them fewer."""
     wanted = NETWORKS[circumstances.effort]
     return max(min(LEAST_NETWORKS, wanted), round(wanted * min(1.0, circumstances.scale)))
+
+
+def fast_multiple(widths: Iterable[int]) -> int:
+    """What numbers of filters are rounded to, for convolutions of so many filters: FAST_MULTIPLE, or less for narrow
+    ones."""
+    multiple = FAST_MULTIPLE
+    narrowest = min(widths, default=1)
+    while multiple > 1 and narrowest < LEAST_MULTIPLES * multiple:
+        multiple //= 2
+    return multiple
 
 
 def scaled(circumstances: Circumstances, scale: float) -> Circumstances:

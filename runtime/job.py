@@ -31,13 +31,14 @@ class Job:
     `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
     `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
     `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
-    one process; None sets no bound. With `checks_pruned` each pruned network is executed beside the masked original
-    before it is trained. With `ends_early` a network is done when it meets the objective's bounds on accuracy, with
-    `gives_up` also when it won't meet them (`tasks.early_end`). `reference` says what `full` in the objective is: the
-    full network as the teacher, the same after the fine-tuning that the pruned ones get, or the better one. `static`
-    assigns networks to processes as the paper does, in rounds. `run` is the number of the run, the same whenever it is
-    continued. Training graphs are printed to standard error behind the passes in `print_ir_after`, and verified between
-    passes with `verify_each`. `chosen` are the files, by name, of what nobody gave: they go into the run's folder.
+    one process; None sets no bound. Layers keep multiples of `round_to` filters. With `checks_pruned` each pruned
+    network is executed beside the masked original before it is trained. With `ends_early` a network is done when it
+    meets the objective's bounds on accuracy, with `gives_up` also when it won't meet them (`tasks.early_end`).
+    `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
+    that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
+    `run` is the number of the run, the same whenever it is continued. Training graphs are printed to standard error
+    behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `chosen` are the files, by
+    name, of what nobody gave: they go into the run's folder.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Job:
     groups: Literal["joint", "paper"] = "joint"
     memory_budget: int | None = None
     criterion: str = "l1"
+    round_to: int = 1
     target: Target = "onnx"
     device: Device = CPU
     embed_normalization: bool = False
@@ -128,6 +130,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--identifier": job.identifier,
         "--groups": job.groups,
         "--criterion": job.criterion,
+        "--round-to": str(job.round_to),
         "--target": job.target,
         "--precision": job.precision,
         "--device": job.device.numerics,

@@ -23,7 +23,13 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.runtime.defaults import BATCH_SIZE, Circumstances, fitting_batch_size, wanted_batch_size
+from wootz.runtime.defaults import (
+    BATCH_SIZE,
+    Circumstances,
+    fast_multiple,
+    fitting_batch_size,
+    wanted_batch_size,
+)
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
@@ -65,7 +71,9 @@ def make_job(
     check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
-    prunable = prunable_network(BlockPruner.of(full_network, criterion))
+    pruner = BlockPruner.of(full_network, criterion)
+    round_to = options["round_to"] or fast_multiple(pruner.prunable_widths)
+    prunable = prunable_network(pruner)
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)
@@ -102,6 +110,7 @@ def make_job(
         groups=options["groups"],
         memory_budget=memory_budget,
         criterion=options["criterion"],
+        round_to=round_to,
         target=target,
         device=device,
         embed_normalization=options["embed_normalization"],
@@ -117,6 +126,7 @@ def make_job(
             *device_notes,
             *network.notes,
             *_pixel_notes(network, options),
+            *_rounding_notes(round_to, options),
             *dataset.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
@@ -176,6 +186,11 @@ def _pixel_notes(network: ImportedNetwork, options: Mapping[str, Any]) -> Iterat
             "The network doesn't say how pixels become its input: it is given RGB pixels from 0 to 255 as they are; "
             "--mean and --scale (and --channel-order) say otherwise."
         )
+
+
+def _rounding_notes(multiple: int, options: Mapping[str, Any]) -> Iterator[str]:
+    if options["round_to"] is None and multiple > 1:
+        yield f"Layers keep multiples of {multiple} filters, which are computed fastest (--round-to)."
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:

@@ -66,6 +66,12 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
     return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
 
 
+round_to_option = click.option(
+    "--round-to", type=click.IntRange(min=1), metavar="N",
+    help="Layers keep multiples of N filters (default: 8, which are fast; less where layers are narrow).",
+)  # fmt: skip
+
+
 def prunable_network(pruner: BlockPruner) -> PrunableNetwork:
     """The modules and all convolutions of a network, as the rows of a subspace refer to them."""
     tables = {name: table for table in pruner.convolutions for name in table.convolutions}

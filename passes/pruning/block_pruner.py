@@ -177,6 +177,16 @@ class BlockPruner:
     def analysis(self) -> ChannelAnalysis:
         return self.planner.analysis
 
+    def rounding_to(self, multiple: int) -> BlockPruner:
+        """The same, keeping multiples of so many filters where a layer has them."""
+        return replace(self, planner=self.planner.rounding_to(multiple))
+
+    @property
+    def prunable_widths(self) -> tuple[int, ...]:
+        """How many filters each convolution has from which some can be removed."""
+        prunable = {name for table in self.convolutions for name in table.prunable}
+        return tuple(len(layer.atoms) for layer in self.analysis.layers if layer.name in prunable)
+
 
 class _ModuleCells:
     """Which cells lie inside the modules of a network."""

@@ -57,9 +57,7 @@ class Planner:
 
         Raises WootzError for an unknown criterion, or one that lacks what it needs, and for counts below 1.
         """
-        for name, count in (("round-to", round_to), ("min-channels", min_channels)):
-            if count < 1:
-                raise WootzError(f"{name}={count} is no number of filters: it has to be at least 1")
+        _require_counts(round_to, min_channels)
         analysis = analysis or analyse_channels(model)
         cells, locks = find_cells(analysis)
         families = Families.of(analysis, cells)
@@ -71,6 +69,11 @@ class Planner:
         criterion = criterion or self.criterion
         scores = _scores(model, self.analysis, criterion, self.seed, sample)
         return replace(self, scores=scores, criterion=criterion, _removed={}, _entries={})
+
+    def rounding_to(self, multiple: int) -> Planner:
+        """The planner that keeps multiples of so many filters. Raises WootzError for less than 1."""
+        _require_counts(multiple, self.min_channels)
+        return replace(self, round_to=multiple, _counts={}, _removed={}, _entries={})
 
     def cells_of(self, layer: int) -> tuple[int, ...]:
         """The positions of the cells that have filters in the layer at that position of the analysis."""
@@ -208,6 +211,12 @@ class Planner:
                 raise WootzError(
                     f"{' and '.join(map(repr, names))} feed or are the groups of one convolution and need the same rate"
                 )
+
+
+def _require_counts(round_to: int, min_channels: int) -> None:
+    for name, count in (("round-to", round_to), ("min-channels", min_channels)):
+        if count < 1:
+            raise WootzError(f"{name}={count} is no number of filters: it has to be at least 1")
 
 
 def _scores(model: Model, analysis: ChannelAnalysis, criterion: str, seed: int, sample: Sample | None) -> np.ndarray:

@@ -95,7 +95,8 @@ class Workshop:
     def architecture(self) -> BlockPruner:
         """Prunes the full network as it was given: whoever asks for sizes and structure needs no trained weights."""
         job = self.job
-        return BlockPruner.of(self.network, "l1" if job.criterion in DATA_CRITERIA else job.criterion)
+        criterion = "l1" if job.criterion in DATA_CRITERIA else job.criterion
+        return BlockPruner.of(self.network, criterion, round_to=job.round_to)
 
     def pruner(self, teacher: str) -> BlockPruner:
         """Prunes the teacher whose key that is, empty where its weights were given."""

@@ -13,6 +13,7 @@ from wootz.runtime.defaults import (
     RATES,
     Circumstances,
     default_subspace,
+    fast_multiple,
     fine_tuning_solver,
     fitting_batch_size,
     networks_to_try,
@@ -132,3 +133,10 @@ def test_a_subspace_reaches_from_the_smallest_to_the_largest():
 def test_nothing_to_prune():
     with pytest.raises(WootzError, match="no module in which filters can be removed"):
         default_subspace(["a", "b"], ["a", "b"], 8, 0)
+
+
+@pytest.mark.parametrize(
+    ("widths", "multiple"), [((64, 32), 8), ((64, 16), 4), ((8,), 2), ((9, 64), 2), ((7,), 1), ((1,), 1), ((), 1)]
+)
+def test_filters_are_rounded_so_that_some_can_be_removed_from_the_narrowest_layer(widths, multiple):
+    assert fast_multiple(widths) == multiple

@@ -268,3 +268,25 @@ def test_a_network_without_convolutions(tmp_path):
     (tmp_path / "net.prototxt").write_text(text.replace(" kernel_size: 3", ""))
     (tmp_path / "s.json").write_text("[[0.5], [0.3]]")
     assert "has no modules" in refusal("blocks", tmp_path / "net.prototxt", "--subspace", tmp_path / "s.json")
+
+
+def test_layers_keep_multiples_of_filters_that_are_fast_or_as_many_as_one_says(tmp_path):
+    subspace = tmp_path / "subspace.json"
+    subspace.write_text("[[0.3, 0.3, 0.3, 0.3], [0.5, 0.3, 0.3, 0.3]]")
+
+    def parameters(*options):
+        done = run("blocks", RESIDUAL, "--subspace", subspace, "-o", tmp_path / "blocks.json", *options)
+        assert done.exit_code == 0, done.output
+        return [network["parameters"] for network in json.loads((tmp_path / "blocks.json").read_text())["networks"]]
+
+    def expected(multiple):
+        pruner = pruner_of(RESIDUAL).rounding_to(multiple)
+        names = [m.name for m in pruner.modules]
+        return [
+            network_cost(pruner.materialize(pruner.plan(dict(zip(names, rates, strict=True))))).parameters
+            for rates in json.loads(subspace.read_text())
+        ]
+
+    assert parameters("--round-to", "1") == expected(1) != expected(8)
+    assert parameters("--round-to", "3") == expected(3)
+    assert parameters() == expected(4)

@@ -26,11 +26,12 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import group_memory, partition_by_memory
+from wootz.runtime.defaults import fast_multiple
 from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.survey import Grouping, Survey, one_group, survey_subspace
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory
-from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
+from wootz.tools.models import open_classifier, prunable_network, round_to_option, scores_option, size_option
 
 MOST_NETWORKS_SHOWN = 20
 
@@ -49,6 +50,7 @@ MOST_NETWORKS_SHOWN = 20
               help="Solver prototxt for the tuning blocks: estimates the memory of groups.")  # fmt: skip
 @click.option("--memory", type=Memory(), metavar="BYTES|4G",
               help="For pre-training (default: half of the machine's); goes with --pretrain-solver.")  # fmt: skip
+@round_to_option
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write everything as JSON.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False),
               help="Draw networks × modules, coloured by block: .svg, .png.")  # fmt: skip
@@ -61,6 +63,7 @@ def blocks(
     groups: str,
     pretrain_solver: Path | None,
     memory: int | None,
+    round_to: int | None,
     output: Path | None,
     picture: Path | None,
 ) -> None:
@@ -75,6 +78,7 @@ def blocks(
     modules, source = find_modules(network)
     check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
+    pruner = pruner.rounding_to(round_to or fast_multiple(pruner.prunable_widths))
     subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
     for warning in (*opened.notes, *gap_notes(network, modules), *warnings):
         click.echo(f"warning: {warning}", err=True)

@@ -41,7 +41,7 @@ from wootz.runtime.watch import Watch
 from wootz.tools.commands.blocks import show as show_survey
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
-from wootz.tools.models import size_option
+from wootz.tools.models import round_to_option, size_option
 from wootz.tools.request import Request, requested
 from wootz.tools.run_display import RunDisplay
 from wootz.tools.summary import nothing_found, print_summary
@@ -100,6 +100,7 @@ from wootz.tools.summary import nothing_found, print_summary
     show_default=True,
     help="Importance of a filter: l1, l2, fpgm, bn-scale, random; apoz and taylor look at training images.",
 )
+@round_to_option
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Execute each pruned network beside the masked original before it is trained.")  # fmt: skip
 @click.option("--mean", help="Mean of the input pixels (0-255), one or one a channel: overrides the model's.")
