@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wootz.passes.errors import InputError
+from wootz.runtime.data.arrays import ARRAYS
 from wootz.runtime.data.dataset import stratified_split
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.digest import array_digest
@@ -537,3 +538,12 @@ def test_a_program_for_printers_is_no_photograph(tmp_path):
     )
     with pytest.raises(InputError, match=r"0\.png: not an image that Pillow can read"):
         load_dataset(str(tmp_path), SHAPE)
+
+
+def test_the_page_about_arrays_names_them_all_and_its_example_is_a_data_set(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    assert all(f"`{name}`" in page for name in ARRAYS)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(line[4:] for line in page.splitlines() if line.startswith("    ")), {})
+    dataset = load_dataset("images.npz", (3, 32, 32))
+    assert (dataset.classes, len(dataset.train), len(dataset.validation)) == (("cat", "dog"), 80, 20)
