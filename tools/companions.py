@@ -104,7 +104,10 @@ def read_solvers(files: CompanionFiles) -> Solvers:
 
 @dataclass(frozen=True)
 class Companions:
-    """What goes with a network. `chosen` are the files, by name, that a run writes of what nobody gave."""
+    """What goes with a network. `chosen` are the files, by name, that a run writes of what nobody gave.
+
+    `is_adjustable` says that solvers or the subspace were chosen just now, and not by a run that is repeated.
+    """
 
     objective: Objective
     subspace: Subspace
@@ -112,6 +115,7 @@ class Companions:
     teacher_solver: Solver
     pretrain_solver: Solver
     chosen: Mapping[str, bytes]
+    is_adjustable: bool
     notes: tuple[str, ...]
 
 
@@ -151,6 +155,7 @@ def complete_companions(
         teacher_solver=teacher,
         pretrain_solver=pretraining,
         chosen={name: text.encode() for name, text in chosen.items()} | files.of_run(),
+        is_adjustable=not chosen.keys() <= {OBJECTIVE_FILE},
         notes=(*warnings, *solvers.notes, *_choice_notes(chosen)),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +32,13 @@ from wootz.runtime.defaults import (
     wanted_batch_size,
 )
 from wootz.runtime.executors.team import Team
-from wootz.runtime.job import Job
+from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
@@ -53,10 +57,18 @@ def run_name(model: str | None) -> str:
 
 
 def make_job(
-    model: str | None, out: Path, options: Mapping[str, Any], team: Team, run_files: RunFiles | None = None
+    model: str | None,
+    out: Path,
+    options: Mapping[str, Any],
+    team: Team,
+    open_store: Callable[[], Store],
+    run_files: RunFiles | None = None,
 ) -> Job:
     """The job of `wootz run MODEL` with its options, by name, for a `team`; `run_files` are those of a run that
-    is repeated or continued. Raises WootzError for any fault of them."""
+    is repeated or continued. Raises WootzError for any fault of them.
+
+    The store is opened where the speed of the network has to be known, and remembers it.
+    """
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     files = CompanionFiles(options, folder, run_files)
     solvers = read_solvers(files)
@@ -87,8 +99,9 @@ def make_job(
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
-    companions = complete_companions(files, solvers, prunable, circumstances)
-    return Job(
+    choose = partial(complete_companions, files, solvers, prunable)
+    companions = choose(circumstances)
+    job = Job(
         title=_title(model),
         network=full_network,
         modules_source=source,
@@ -137,6 +150,10 @@ def make_job(
         verify_each=options["verify_each"],
         chosen=companions.chosen,
     )
+    if options["budget"] is None or (run_files is not None and not companions.is_adjustable):
+        return job
+    check(job)
+    return within_budget(job, options["budget"], choose, circumstances, Workshop(job, open_store()))
 
 
 def _data_location(model: str | None, solvers: Solvers, options: Mapping[str, Any]) -> str:

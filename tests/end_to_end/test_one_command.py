@@ -123,6 +123,45 @@ def test_what_is_given_wins(wootz, given, tmp_path):
     assert result["objective"]["text"] == objective[1]
 
 
+def test_a_plan_says_how_all_is_trained_and_what_it_will_take(wootz, given, tmp_path):
+    done = wootz(*command(given, tmp_path / "run"), "--threads", 1, "--store", tmp_path / "store", "--dry-run")
+    assert done.code == 0, done.err
+    for said in (
+        "8 of 8 configurations to try",
+        r"full network: \d+ steps of 16 images by SGD",
+        r"fine-tuning: \d+ steps of 16 images by SGD",
+        r"pre-training: \d+ steps of 16 images by Adam",
+        r"expected: at most .* \(plan .*, full network .*, blocks .*, networks .*\)",
+    ):
+        assert re.search(said, done.out), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, given, tmp_path):
+    store = tmp_path / "store"
+    short = wootz(*command(given, tmp_path / "run"), "--budget", "0.01s", "--threads", 1, "--store", store)
+    assert short.code == 1
+    assert re.search(r"--budget: 0\.0 s are too short for one network: about .* are needed", short.err)
+    assert not (tmp_path / "run").exists()
+    needed = wootz(*command(given, tmp_path / "run"), "--dry-run", "--threads", 1, "--store", store)
+    seconds = float(re.search(r"expected: at most ([\d.]+) s", needed.out)[1])
+    begun = [*command(given, tmp_path / "run"), "--budget", f"{seconds:.1f}s", "--threads", 1]
+    done = wootz(*begun, "--store", store)
+    assert "To fit into" in done.out, done.err
+    assert "cut to" in done.out
+    assert read_solver(tmp_path / "run" / "solver.prototxt").max_iter < 80
+    files = {name: (tmp_path / "run" / name).read_bytes() for name in CHOSEN}
+    again = wootz(*begun, "--store", tmp_path / "another")  # where another speed would be measured
+    assert "this run is finished" in again.out
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in CHOSEN} == files
+
+
+def test_a_budget_has_nothing_to_cut_where_all_is_given(wootz, tmp_path):
+    done = wootz("run", make_job(tmp_path), "--data", tmp_path / "data.npz", "--budget", "5m", "--dry-run")
+    assert done.code == 1
+    assert "--budget cuts solvers and subspaces that are chosen" in done.err
+
+
 def test_without_data_the_one_thing_that_is_missing_is_named(wootz, given, tmp_path):
     done = wootz("run", given / "small.prototxt", "--out", tmp_path / "run")
     assert done.code == 1

@@ -19,10 +19,11 @@ from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
+from wootz.runtime.expected_time import expected_time, trainings_of
 from wootz.runtime.finished import finished_result
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.machine import gpu_count
-from wootz.runtime.plan import plan_run, rehearse
+from wootz.runtime.plan import RunPlan, plan_run, rehearse
 from wootz.runtime.result import RunResult
 from wootz.runtime.run import run as run_job
 from wootz.runtime.run_directory import (
@@ -33,12 +34,16 @@ from wootz.runtime.run_directory import (
     check_inputs,
     open_run_directory,
 )
+from wootz.runtime.speed import speed
 from wootz.runtime.store import Store
+from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
+from wootz.tools.budget import show_expected
 from wootz.tools.commands.blocks import show as show_survey
+from wootz.tools.duration import Duration
 from wootz.tools.job import make_job, run_name
 from wootz.tools.memory import Memory
 from wootz.tools.models import round_to_option, size_option
@@ -68,6 +73,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
 @click.option("--effort", type=click.Choice(["quick", "normal", "thorough"]), default="normal", show_default=True,
               help="How long trainings are, and how many networks are tried, where that is chosen.")  # fmt: skip
+@click.option("--budget", type=Duration(), metavar="30m|2h",
+              help="Time into which the run shall fit: steps and networks that are chosen are cut.")  # fmt: skip
 @click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME).")
 @click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")
 @click.option("--fresh", is_flag=True, help="Replace a run in --out instead of continuing it.")
@@ -162,7 +169,8 @@ def run(
             open_store = partial(Store.open, store_folder, store_limit)
             if dry_run:
                 run_files = request.files_of(folder, fresh)
-                _show_plan(make_job(request.model, folder, request.options, team, run_files), team, open_store)
+                store = partial(open_store, click.echo)
+                _show_plan(make_job(request.model, folder, request.options, team, store, run_files), team, store)
             else:
                 _run(request, folder, fresh, team, open_store)
     except KeyboardInterrupt as interrupt:
@@ -175,7 +183,8 @@ def _run(
     console = Console()
     check_inputs(folder, request.inputs)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
-        job = make_job(request.model, folder, request.options, team, request.files_of(folder, fresh))
+        store = partial(open_store, console.print)
+        job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh))
         check(job)
         directory.claim(inputs_of(job, Digests()), request.command, job.chosen)
         if (known := finished_result(folder)) is not None:
@@ -189,13 +198,13 @@ def _run(
         with display, log, _watching(log, job, team) as watch, _writing_into(folder):
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
-            store = open_store(watch.message)
-            site = Site.of(job, store)
-            workshop = Workshop(job, store)
+            opened = open_store(watch.message)
+            site = Site.of(job, opened)
+            workshop = Workshop(job, opened)
             provide(site, workshop)
             workers = team.engine(partial(perform, site), folder / LOG_FOLDER, listener=watch.told)
             engine = Retrying(workers, watch.tried_again)
-            with store.using(job.title), engine:
+            with opened.using(job.title), engine:
                 result = run_job(workshop, engine, team.description, watch)
             from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
 
@@ -214,12 +223,12 @@ def _show(console: Console, result: RunResult, folder: Path) -> None:
         raise WootzError(nothing_found(result))
 
 
-def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]], Store]) -> None:
+def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
     """What a run would do, after all has been tried that can be without training."""
     check(job)
     for note in job.notes:
         click.echo(note)
-    workshop = Workshop(job, open_store(click.echo))
+    workshop = Workshop(job, open_store())
     plan = plan_run(workshop, team.workers)
     rehearse(workshop, plan)
     memory = [workshop.block_memory(group) for group in plan.groups]
@@ -231,7 +240,30 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[Callable[[str], None]
         keys = workshop.block_keys("", [block for group in plan.groups for block in group])
         known = sum(workshop.trainer.store.entry(key) is not None for key in keys.values())
         click.echo(f"in the store: {known} of {len(keys)} blocks")
+    for line in (*_solver_lines(job), _expected_line(workshop, plan)):
+        click.echo(line)
     click.echo(f"All networks and trainings can be built. They would be trained by {team.description}.")
+
+
+def _solver_lines(job: Job) -> Iterator[str]:
+    solvers = {"fine-tuning": job.solver, "pre-training": job.pretrain_solver}
+    if job.untrained:
+        solvers = {"full network": job.teacher_solver, **solvers}
+    for name, solver in solvers.items():
+        yield (
+            f"{name}: {solver.max_iter} steps of {solver.batch_size * solver.iter_size} images by {solver.type.value}, "
+            f"learning rate {solver.base_lr:g} ({solver.lr_policy})"
+        )
+
+
+def _expected_line(workshop: Workshop, plan: RunPlan) -> str:
+    job = workshop.job
+    its_speed = speed(workshop.trainer, workshop.network, job.solver)
+    expected = expected_time(plan.survey, trainings_of(job), its_speed)
+    return (
+        f"expected: at most {show_seconds(expected.total)} by one worker, with nothing in the store "
+        f"({show_expected(expected)})"
+    )
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""How long a run is going to take at most: from the work that is known before it, and the full network's speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from wootz.passes.blocks.costs import TRAINING_FACTOR
+from wootz.passes.plan.solver import Solver
+from wootz.runtime.job import Job
+from wootz.runtime.speed import Speed
+from wootz.runtime.survey import Survey
+from wootz.runtime.tasks.rehearsal import representatives
+
+UNPRUNABLE_SHARE = 0.3
+"""Of the time of a step: what doesn't shrink with the multiply-accumulates (batches, starting kernels)."""
+
+
+@dataclass(frozen=True)
+class ExpectedTime:
+    """Seconds of each phase, with everything trained to the end and nothing known before."""
+
+    plan: float
+    teacher: float
+    blocks: float
+    networks: float
+
+    @property
+    def total(self) -> float:
+        return sum(getattr(self, f.name) for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What a run trains: the full network by `teacher`, None where it is given; itself by `solver` as the others are,
+    if it `tunes` it; the blocks by `pretrain_solver`; and all networks by `solver`, once or with a baseline twice."""
+
+    teacher: Solver | None
+    solver: Solver
+    pretrain_solver: Solver
+    tunes: bool
+    explorations: int
+    validation_images: int
+
+
+def trainings_of(job: Job) -> Trainings:
+    return Trainings(
+        teacher=job.teacher_solver if job.untrained else None,
+        solver=job.solver,
+        pretrain_solver=job.pretrain_solver,
+        tunes=job.reference != "given",
+        explorations=2 if job.baseline else 1,
+        validation_images=len(job.dataset.validation),
+    )
+
+
+def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> ExpectedTime:
+    """What a single worker needs for the networks of a survey."""
+    full_macs = max(1, survey.full.macs)
+    image = speed.step / speed.batch_size  # of the full network, going forward and back
+
+    def training(solver: Solver, macs: int) -> float:
+        share = UNPRUNABLE_SHARE + (1 - UNPRUNABLE_SHARE) * macs / full_macs
+        tests = 1 + (solver.max_iter // solver.test_interval if solver.test_interval else 1)
+        tested = tests * trainings.validation_images * speed.image
+        trained = solver.max_iter * solver.iter_size * solver.batch_size * image
+        return speed.prepare + share * (trained + tested)
+
+    pretrain = trainings.pretrain_solver
+    images = pretrain.max_iter * pretrain.iter_size * pretrain.batch_size
+    rehearsed = len(representatives(survey.subspace.configurations))
+    blocks = len([use for use in survey.uses if use.block.is_pruned])
+    shared = survey.work.pretraining / (TRAINING_FACTOR * full_macs)
+    teacher = [training(trainings.teacher, full_macs)] if trainings.teacher is not None else []
+    tuned = [training(trainings.solver, full_macs)] if trainings.tunes else []
+    networks = [training(trainings.solver, cost.macs) for cost in survey.costs]
+    return ExpectedTime(
+        plan=rehearsed * (speed.prepare + 2 * speed.step),
+        teacher=sum((*teacher, *tuned)),
+        blocks=(len(survey.groups) + 1) * speed.prepare + images * image * shared if blocks else 0.0,
+        networks=trainings.explorations * sum(networks),
+    )

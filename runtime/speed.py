@@ -1,0 +1,63 @@
+"""How fast this machine trains and evaluates a network: measured by a few steps."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.solver import Solver
+from wootz.runtime.data.dataset import Split
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
+from wootz.runtime.outcome import Trained
+from wootz.runtime.session import InferenceSession
+from wootz.runtime.tasks.recipe import EvaluationRecipe
+from wootz.runtime.tasks.trainer import Trainer
+
+MOST_STEPS = 5
+LONGEST_SECONDS = 5.0
+"""From then on no further step is measured."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds: of a training `step` with `batch_size` images, of an `image` in a test, and what it takes to `prepare` a
+    training, to build its graph and to open it."""
+
+    step: float
+    batch_size: int
+    image: float
+    prepare: float
+
+
+def speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
+    """That of a network, measured once a store and machine."""
+    digests = trainer.digests
+    measure = f"speed with {solver.type.value}, {solver.batch_size} images on {trainer.device.numerics_threads} threads"
+    data = f"{digests.split(trainer.dataset.train)} {trainer.train_transform}"
+    key = EvaluationRecipe(digests.program(model), measure, data, trainer.machine).key
+    record = trainer.store.get_record(key)
+    if record is not None:
+        return Speed(**record)
+    begin = time.perf_counter()
+    found = measured_speed(trainer, model, solver)
+    trainer.store.put(key, Trained({}, asdict(found)), what=measure, seconds=time.perf_counter() - begin)
+    return found
+
+
+def measured_speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
+    begin = time.perf_counter()
+    _, steps = trainer.open(trainer.training_graph(model, solver), solver)
+    prepare = time.perf_counter() - begin
+    steps.advance(0, 1)
+    begin, made = time.perf_counter(), 0
+    while made < MOST_STEPS and time.perf_counter() - begin < LONGEST_SECONDS:
+        made += len(steps.advance(1 + made, 2 + made))
+    step = (time.perf_counter() - begin) / made
+    validation = trainer.dataset.validation
+    tested = Split(validation.images[:EVALUATION_BATCH], validation.labels[:EVALUATION_BATCH])
+    session = InferenceSession(model, trainer.device)
+    begin = time.perf_counter()
+    accuracy(session.run, tested, trainer.test_transform)
+    image = (time.perf_counter() - begin) / len(tested)
+    return Speed(step, solver.batch_size, image, prepare)

@@ -1,0 +1,103 @@
+"""Makes a run fit into a time: cuts steps and networks, as far as these are chosen and not given."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from wootz.frontend.subspace import print_subspace
+from wootz.passes.errors import WootzError
+from wootz.runtime.defaults import Circumstances
+from wootz.runtime.expected_time import ExpectedTime, expected_time, trainings_of
+from wootz.runtime.job import Job
+from wootz.runtime.run_directory import SUBSPACE_FILE
+from wootz.runtime.speed import speed
+from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.survey import one_group, survey_subspace
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.tools.companions import Companions
+
+SHARE_OF_BUDGET = 0.8
+"""What is expected may take so much of the time: expectations are rough."""
+SCALES = tuple(0.85**i for i in range(20))
+"""Factors of steps and networks that are tried, down to a twentieth."""
+
+
+def within_budget(
+    job: Job, budget: float, choose: Callable[[Circumstances], Companions], circumstances: Circumstances, at: Workshop
+) -> Job:
+    """The job with companions that `choose` gives for as large a scale as `budget` seconds allow, and a note on it.
+
+    Raises WootzError where even a single network doesn't fit, or where nothing is chosen that could be cut.
+    """
+    if not choose(circumstances).is_adjustable:
+        raise WootzError("--budget cuts solvers and subspaces that are chosen, and all of them are given: leave it out")
+    its_speed = speed(at.trainer, at.network, job.solver)
+
+    @cache
+    def scaled(scale: float) -> Job:
+        return with_companions(job, choose(replace(circumstances, scale=scale)))
+
+    def expected(candidate: Job) -> ExpectedTime:
+        survey = survey_subspace(at.architecture, candidate.subspace, job.identifier, one_group)
+        return expected_time(survey, trainings_of(candidate), its_speed)
+
+    def fits(candidate: Job) -> bool:
+        return expected(candidate).total <= SHARE_OF_BUDGET * budget
+
+    found = bisect_left(SCALES, True, key=lambda scale: fits(scaled(scale)))
+    cut = scaled(SCALES[found]) if found < len(SCALES) else with_one_network(scaled(SCALES[-1]))
+    if found == len(SCALES) and not fits(cut):
+        raise WootzError(
+            f"--budget: {show_seconds(budget)} are too short for one network: about "
+            f"{show_seconds(expected(cut).total / SHARE_OF_BUDGET)} are needed ({show_expected(expected(cut))})"
+        )
+    return replace(cut, notes=(*cut.notes, _note(job, cut, budget, expected(cut))))
+
+
+def with_companions(job: Job, companions: Companions) -> Job:
+    return replace(
+        job,
+        objective=companions.objective,
+        subspace=companions.subspace,
+        solver=companions.solver,
+        teacher_solver=companions.teacher_solver,
+        pretrain_solver=companions.pretrain_solver,
+        chosen=companions.chosen,
+    )
+
+
+def with_one_network(job: Job) -> Job:
+    """With the network alone that loses least, if the subspace was chosen here."""
+    if SUBSPACE_FILE not in job.chosen:
+        return job
+    least = min(job.subspace.configurations, key=lambda configuration: sum(map(np.mean, configuration)))
+    one = replace(job.subspace, configurations=(least,))
+    return replace(job, subspace=one, chosen={**job.chosen, SUBSPACE_FILE: print_subspace(one).encode()})
+
+
+def show_expected(expected: ExpectedTime) -> str:
+    """`plan 12 s, full network 3 min, blocks 9 min, networks 8 min`."""
+    phases = {
+        "plan": expected.plan,
+        "full network": expected.teacher,
+        "blocks": expected.blocks,
+        "networks": expected.networks,
+    }
+    return ", ".join(f"{name} {show_seconds(seconds)}" for name, seconds in phases.items())
+
+
+def _note(before: Job, cut: Job, budget: float, expected: ExpectedTime) -> str:
+    all_, left = len(before.subspace.configurations), len(cut.subspace.configurations)
+    parts = [f"{left} of {all_} networks"] if left < all_ else []
+    steps = cut.solver.max_iter / before.solver.max_iter
+    parts += [f"{100 * steps:.0f} % of the steps"] if steps < 1 else []
+    said = f"cut to {' and '.join(parts)}" if parts else "nothing is cut"
+    return (
+        f"To fit into {show_seconds(budget)}, {said}: one worker is expected to take at most "
+        f"{show_seconds(expected.total)} ({show_expected(expected)})."
+    )
