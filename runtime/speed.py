@@ -32,10 +32,9 @@ class Speed:
 
 def speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
     """That of a network, measured once a store and machine."""
-    digests = trainer.digests
     measure = f"speed with {solver.type.value}, {solver.batch_size} images on {trainer.device.numerics_threads} threads"
-    data = f"{digests.split(trainer.dataset.train)} {trainer.train_transform}"
-    key = EvaluationRecipe(digests.program(model), measure, data, trainer.machine).key
+    data = f"{trainer.dataset.train.digests} {trainer.train_transform}"
+    key = EvaluationRecipe(trainer.digests.program(model), measure, data, trainer.machine).key
     record = trainer.store.get_record(key)
     if record is not None:
         return Speed(**record)
