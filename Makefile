@@ -29,7 +29,7 @@ build/matrix/%.passed: FORCE
 # Faults planted in an installation of its own, and whether a test notices them: hours for a large --each.
 mutants:
 	$(PYTHON) -m venv build/mutants
-	build/mutants/bin/python -m pip install -q '.[training,mpi,dask,lmdb,hdf5,examples,tensorboard,test]' cosmic-ray
+	build/mutants/bin/python -m pip install -q '.[training,mpi,dask,lmdb,parquet,hdf5,examples,tensorboard,test]' cosmic-ray
 	build/mutants/bin/python tests/mutation/run.py $(MUTANTS)
 
 .PHONY: FORCE
@@ -63,7 +63,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_s
 	touch $@
 
 $(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_sequitur.cpp
-	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,dask,lmdb,hdf5,examples,tensorboard,test$(WITH_EXTRAS)]'
+	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,dask,lmdb,parquet,hdf5,examples,tensorboard,test$(WITH_EXTRAS)]'
 	touch $(VENV)/.demo $@
 
 clean:

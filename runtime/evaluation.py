@@ -25,7 +25,7 @@ def accuracy(
     `predict` maps float32 [n, c, h, w] to scores [n, classes]. Scores of which one is NaN are wrong.
     """
     if limit:
-        split = Split(split.images[:limit], split.labels[:limit])
+        split = split.part(slice(limit))
     correct = 0
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):
         scores = predict(batch.data).reshape(len(batch.labels), -1)

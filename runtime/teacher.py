@@ -9,7 +9,6 @@ import msgspec
 
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.data.dataset import Split
 from wootz.runtime.guessing import guessing_note
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
@@ -107,7 +106,7 @@ def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult,
     """A network that came with its weights may guess, or have been trained on the validation images."""
     data = workshop.job.dataset
     images = min(len(data.train), COMPARED_IMAGES)
-    compared = Split(data.train.images[:images], data.train.labels[:images])
+    compared = data.train.part(slice(images))
     validation = Share(full.accuracy, len(data.validation))
     notes = (
         seen_validation_note(

@@ -38,6 +38,7 @@ def _store_of_the_session(tmp_path_factory):
     """The user's own store is never touched, neither by fixtures that many tests share nor by processes they start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WOOTZ_STORE", str(tmp_path_factory.getbasetemp() / "stores" / "session"))
+        patch.setenv("WOOTZ_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
 
 

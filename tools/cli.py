@@ -51,6 +51,10 @@ COMMANDS = {
         "wootz.tools.commands.store:store",
         "Show and tidy what has been trained: runs take from the store what they need, and never train it twice.",
     ),
+    "cache": Listed(
+        "wootz.tools.commands.cache:cache",
+        "Show and tidy decoded photographs: what is removed is decoded again when a run needs it.",
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.resizing import resized_transforms
+from wootz.tools.decoding_bar import DecodingBar
 
 Transforms = tuple[InputTransform, InputTransform]
 """For training, and for testing."""
@@ -34,6 +35,8 @@ def open_data(
         classes=options["classes"],
         outputs=_outputs(network),
         resize=options["resize"] or _default_resize(network, shape),
+        cache=options["cache"],
+        listener=DecodingBar(),
     )
     if dataset.resizing is None:
         if options["resize"]:

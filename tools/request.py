@@ -15,7 +15,7 @@ from wootz.tools.companions import RunFiles
 
 PATHS = ("weights", "data", "classes", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
 """Options that name files or folders, if there are such ones."""
-NOT_RECORDED = ("threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
+NOT_RECORDED = ("cache", "threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
 """Options that say how a run is carried out, and not what it computes."""
 CHOOSING = ("effort", "budget")
 """Options of which solvers and subspace are chosen."""

@@ -11,6 +11,7 @@ import numpy as np
 from wootz.passes.arrays import read_npy, read_npz
 from wootz.passes.errors import InputError, reading
 from wootz.runtime.data.dataset import SPLITS, Dataset, Split, with_validation
+from wootz.runtime.data.stored_images import Images
 
 ARRAYS = (*(f"{kind}_{split}" for split in SPLITS for kind in "xy"), "classes")
 """What an `.npz` file, or a folder of `.npy` files, may hold."""
@@ -130,6 +131,6 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
     return with_validation(classes, train, validation, test, seed, file)
 
 
-def _is_fraction(images: np.ndarray) -> bool:
+def _is_fraction(images: Images) -> bool:
     """Whether pixels were divided by 255."""
-    return images.dtype != np.uint8 and float(images.max()) <= 1
+    return images.dtype != np.uint8 and float(np.max(images)) <= 1

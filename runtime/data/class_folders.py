@@ -12,29 +12,27 @@ import numpy as np
 
 from wootz.passes.errors import InputError
 from wootz.runtime.data.class_index import ClassIndex, class_index
-from wootz.runtime.data.listing import Listing, Part
+from wootz.runtime.data.listing import SPLIT_NAMES, Listing, Part
 from wootz.runtime.data.photographs import SUFFIXES
 
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What the folders of a split may be called, in capitals too."""
 MISNAMED = ("dev", "eval", "training", "testing")
-"""What else other programs call them: without a word, the training images would be divided instead."""
+"""What other programs call the folders of splits: without a word, the training images would be divided instead."""
 SHOWN = 8
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What lies in a folder, in alphabetical order: folders, photographs, and files that are none."""
+    """What lies in a folder, in alphabetical order: folders, paths of photographs, and of files that are none."""
 
     folders: tuple[Path, ...]
-    photographs: tuple[Path, ...]
-    others: tuple[Path, ...]
+    photographs: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def is_divided(root: Path) -> bool:
     """Whether there is a folder `train` with folders in it; one with photographs is a class, beside bus and car."""
     train = _split_folders(root).get("train", [])
-    return bool(train) and (bool(_content(train[0]).folders) or not _content(train[0]).photographs)
+    return bool(train) and bool(_content(train[0]).folders)
 
 
 def has_class_folders(root: Path) -> bool:
@@ -92,22 +90,22 @@ def _part(folder: Path, found: Mapping[str, _Content], index: ClassIndex) -> Par
 
 
 def _content(folder: Path) -> _Content:
-    folders: list[Path] = []
-    photographs: list[Path] = []
-    others: list[Path] = []
+    folders: list[str] = []
+    photographs: list[str] = []
+    others: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith((".", "__MACOSX")):
-                continue
-            path = folder / entry.name
-            kind = folders if entry.is_dir() else photographs if path.suffix.lower() in SUFFIXES else others
-            kind.append(path)
-    return _Content(*(tuple(sorted(paths)) for paths in (folders, photographs, others)))
+            if not entry.name.startswith((".", "__MACOSX")):
+                is_photograph = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+                kind = folders if entry.is_dir() else photographs if is_photograph else others
+                kind.append(entry.path)
+    return _Content(tuple(map(Path, sorted(folders))), tuple(sorted(photographs)), tuple(sorted(others)))
 
 
 def _left_alone(splits: Iterable[Path], classes: Iterable[_Content]) -> tuple[str, ...]:
     """What lies where photographs do, and isn't read."""
-    suffixes = Counter(file.suffix or file.name for content in classes for file in content.others)
+    others = (Path(file) for content in classes for file in content.others)
+    suffixes = Counter(file.suffix or file.name for file in others)
     notes = []
     if suffixes:
         counted = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(SHOWN))

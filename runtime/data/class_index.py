@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
+
 from wootz.passes.errors import InputError, reading
 
 SYNSET = re.compile(r"n\d{8}")
@@ -77,3 +79,23 @@ def class_index(found: Collection[str], given: Path | None, folder: Path, output
         if set(found) <= set(known):
             return ClassIndex.of(known)
     return ClassIndex.of(sorted(found))
+
+
+def indexed(
+    labels: Sequence[str] | np.ndarray, names: Sequence[str] | None, given: Path | None, location: Path, outputs: int
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """The names of the outputs, and the output of each image, int64 [n].
+
+    `labels` are names of classes, which `class_index` numbers, or numbers of outputs, which are called as the file
+    `given` says, or as `names` do, or by their number. Raises InputError for a label that is none.
+    """
+    if isinstance(labels, np.ndarray):
+        if labels.min(initial=0) < 0 or labels.max(initial=0) >= MOST_OUTPUTS:
+            wrong = labels[(labels < 0) | (labels >= MOST_OUTPUTS)][0]
+            raise InputError(f"there is the label {wrong}: labels number the classes, from 0 on", location)
+        known = read_class_index(given, outputs).names if given else names
+        return tuple(known or map(str, range(int(labels.max(initial=0)) + 1))), labels.astype(np.int64)
+    index = class_index(sorted(set(labels)), given, location.parent, outputs)
+    if unknown := next((label for label in labels if label not in index.labels), None):
+        raise InputError(f"class {unknown!r} is not among the classes {', '.join(list(index.labels)[:8])}", location)
+    return index.names, np.array([index.labels[label] for label in labels], np.int64)

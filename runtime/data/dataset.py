@@ -12,6 +12,7 @@ import numpy as np
 
 from wootz.passes.errors import InputError
 from wootz.runtime.data.resizing import Resizing
+from wootz.runtime.data.stored_images import Images, StoredImages, part_of
 from wootz.runtime.digest import array_digest, digest
 
 VALIDATION_SHARE = 0.2
@@ -20,15 +21,23 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n]."""
+    """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n].
 
-    images: np.ndarray
+    Images that don't fit into memory stay in a file: an index reads those that it names (`StoredImages`).
+    """
+
+    images: Images
     labels: np.ndarray
 
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Of the images, and of the labels. They are never written to: both are read once."""
-        return array_digest(self.images), array_digest(self.labels)
+        images = self.images
+        return images.digest if isinstance(images, StoredImages) else array_digest(images), array_digest(self.labels)
+
+    def part(self, index: slice | np.ndarray) -> Split:
+        """The images that `index` names; those that are in a file stay there."""
+        return Split(part_of(self.images, index), self.labels[index])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,7 +103,7 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
 def divide(data: Split, share: float, seed: int) -> tuple[Split, Split]:
     """The rest, and `share` of each class."""
     rest, part = stratified_split(data.labels, share, seed)
-    return Split(data.images[rest], data.labels[rest]), Split(data.images[part], data.labels[part])
+    return data.part(rest), data.part(part)
 
 
 def with_validation(

@@ -10,18 +10,23 @@ import numpy as np
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.data.arrays import read_archive, read_array_folder
+from wootz.runtime.data.cache import Cache, default_cache_folder
 from wootz.runtime.data.caffe_lmdb import read_lmdb_folder
 from wootz.runtime.data.class_folders import has_class_folders, is_divided, list_class_folders
 from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
-from wootz.runtime.data.decoding import decode_listing
+from wootz.runtime.data.decoding import Listener, decode_listing
 from wootz.runtime.data.idx import read_idx_folder
+from wootz.runtime.data.listing import Listing
+from wootz.runtime.data.manifest import MANIFESTS, list_manifest
+from wootz.runtime.data.parquet import PARQUET, list_parquet, parquet_files
+from wootz.runtime.data.stored_images import StoredImages
 
 DIGITS = "digits"
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What `load_dataset` is asked for; `location` and `classes` are absolute paths, or the word `digits`."""
+    """What `load_dataset` is asked for; all paths are absolute, but for the word `digits`."""
 
     location: str
     image_shape: tuple[int, int, int]
@@ -30,23 +35,30 @@ class DataSource:
     classes: str | None = None
     outputs: int = 0
     resize: Resize = "squash"
+    cache: str = ""
 
-    def open(self) -> Dataset:
-        dataset = _with_channels_first(self._read(), self.image_shape[0])
+    def open(self, listener: Listener | None = None) -> Dataset:
+        dataset = _with_channels_first(self._read(listener or Listener()), self.image_shape[0])
         crop_size = self.image_shape[1] if dataset.resizing and dataset.resizing.shorter else self.crop_size
         _check(dataset, self.image_shape, crop_size, self.location)
         return replace(dataset, source=self)
 
-    def _read(self) -> Dataset:
+    def _read(self, listener: Listener) -> Dataset:
         path = Path(self.location)
         if self.location == DIGITS:
             return self._without_index(_digits(self.seed))
         if path.suffix == ".npz" and path.is_file():
             return self._without_index(read_archive(path, self.seed))
+        if path.suffix.lower() in MANIFESTS and path.is_file():
+            return self._decoded(list_manifest(path, self._classes_file, self.outputs), listener)
+        if path.suffix == PARQUET and path.is_file():
+            return self._decoded(list_parquet(path, [path], self._classes_file, self.outputs), listener)
         if not path.is_dir():
-            raise InputError(f"no such data set: give a folder, an .npz file, or the word {DIGITS!r}", path)
+            raise InputError(
+                f"no such data set: give a folder, an .npz, .csv, .jsonl or .parquet file, or the word {DIGITS!r}", path
+            )
         if is_divided(path):
-            return self._photographs(path)
+            return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
         if (path / "x_train.npy").is_file():
             return self._without_index(read_array_folder(path, self.seed))
         if any(path.glob("*-images?idx3-ubyte*")):
@@ -54,12 +66,18 @@ class DataSource:
         if (path / "train_lmdb").is_dir():
             return self._without_index(read_lmdb_folder(path, self.seed))
         if has_class_folders(path):
-            return self._photographs(path)
+            return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
+        if files := parquet_files(path):
+            return self._decoded(list_parquet(path, files, self._classes_file, self.outputs), listener)
         raise InputError(f"no data set in this folder: {_what_is_looked_for(path)}", path)
 
-    def _photographs(self, folder: Path) -> Dataset:
-        listing = list_class_folders(folder, Path(self.classes) if self.classes else None, self.outputs)
-        return decode_listing(listing, self.image_shape, self.crop_size, self.resize, self.seed)
+    @property
+    def _classes_file(self) -> Path | None:
+        return Path(self.classes) if self.classes else None
+
+    def _decoded(self, listing: Listing, listener: Listener) -> Dataset:
+        cache = Cache(Path(self.cache) if self.cache else default_cache_folder())
+        return decode_listing(listing, self.image_shape, self.crop_size, self.resize, self.seed, cache, listener)
 
     def _without_index(self, dataset: Dataset) -> Dataset:
         if self.classes is not None:
@@ -77,28 +95,34 @@ def load_dataset(
     classes: str | Path | None = None,
     outputs: int = 0,
     resize: Resize = "squash",
+    cache: str | Path | None = None,
+    listener: Listener | None = None,
 ) -> Dataset:
     """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
 
     `location` is a folder with `CLASS/*.jpg|png`, or with `train/CLASS/*` (and `val`, `test`), a folder with
     `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
-    with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), or the word `digits`.
+    with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), a manifest (`.csv`, `.jsonl`), Parquet as the
+    library `datasets` writes it (a file, or a folder of files), or the word `digits`.
 
     Photographs are brought to the network's size as `resize` says (`InputTransform`), unless all of those that are
-    looked at have it already, and grey ones of 16 bits scaled to 8; arrays must have the size, and
-    may be [n, height, width, channels] as well as [n, channels, height, width]. With `crop_size`, images are larger
-    than the network's (photographs: as large as the first one), and crops of that size are taken from them batch by
-    batch. Without a validation split, a seeded, stratified 20 % of the training images serve as one. `classes` is a
-    file that says which of the network's `outputs` each class is (0: not known how many; `class_index`). Raises
-    InputError where something is missing, unequal, damaged, or neither pixel nor label.
+    looked at have it already, and grey ones of 16 bits scaled to 8; arrays must have the size, and may be
+    [n, height, width, channels] as well as [n, channels, height, width]. With `crop_size`, images are larger than the
+    network's (squashed photographs: as large as the first one), and crops of that size are taken from them batch by
+    batch. Photographs of more than 64 MiB are decoded once, into the folder `cache`, and stay there: `listener` hears.
+
+    Without a validation split, a seeded, stratified 20 % of the training images serve as one. `classes` is a file that
+    says which of the network's `outputs` each class is (0: not known how many; `class_index`). Raises InputError where
+    something is missing, unequal, damaged, or neither pixel nor label.
     """
     where = location if location == DIGITS else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
-    return DataSource(where, image_shape, crop_size, seed, named, outputs, resize).open()
+    folder = str(Path(cache or default_cache_folder()).absolute())
+    return DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder).open(listener)
 
 
 def _what_is_looked_for(folder: Path) -> str:
-    forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, x_train.npy, IDX files nor train_lmdb are in it"
+    forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, *.parquet, x_train.npy, IDX files nor train_lmdb are in it"
     inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
     deeper = next((f for f in sorted(inside) if is_divided(f) or has_class_folders(f)), None)
     return forms + (f"; is {deeper} meant?" if deeper else "")
@@ -109,7 +133,7 @@ def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
 
     def turned(split: Split) -> Split:
         _, first, _, last = split.images.shape
-        if first == channels or last != channels:
+        if first == channels or last != channels or isinstance(split.images, StoredImages):
             return split
         return Split(np.ascontiguousarray(split.images.transpose(0, 3, 1, 2)), split.labels)
 

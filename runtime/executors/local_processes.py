@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from multiprocessing import resource_tracker
-from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
-from typing import Any
 
 from wootz.runtime.executors.control import Place, Ticket
 from wootz.runtime.executors.future_engine import Crew
+from wootz.runtime.executors.spawning import Spawning, enter
 from wootz.runtime.executors.worker import Answer, fulfil
-
-_LIBRARY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerProcess:
@@ -35,8 +29,8 @@ class WorkerProcess:
         self._open()
 
     def _open(self) -> None:
-        self._context = _Spawning()
-        self._pool = ProcessPoolExecutor(1, self._context, _enter, (self.place.threads, self._farewell))
+        self._context = Spawning()
+        self._pool = ProcessPoolExecutor(1, self._context, enter, (self.place.threads, self._farewell))
 
     def start(self) -> None:
         """Spawns the process now."""
@@ -94,50 +88,6 @@ class LocalProcesses(Crew):
             process.kill()
         for process in self._processes:
             process.close()
-
-
-class _Spawned(SpawnProcess):
-    """A process that Ctrl-C and SIGTERM don't reach: it inherits that they are blocked."""
-
-    def start(self) -> None:
-        resource_tracker.ensure_running()  # what starts it unblocks them
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            super().start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-class _Spawning(SpawnContext):
-    """Knows the processes that it spawned, which ProcessPoolExecutor doesn't tell."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spawned: list[_Spawned] = []
-
-    def Process(self, *args: Any, **options: Any) -> _Spawned:  # type: ignore[override]
-        process = _Spawned(*args, **options)
-        self.spawned.append(process)
-        return process
-
-
-def _enter(threads: int, farewell: str) -> None:
-    """What a worker process does first."""
-    for name in _LIBRARY_THREADS:
-        os.environ.setdefault(name, str(threads))
-    if farewell:
-        os.setsid()
-    threading.Thread(target=_die_with_parent, args=(farewell, os.dup(2)), daemon=True).start()
-
-
-def _die_with_parent(farewell: str, terminal: int) -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        try:
-            os.write(terminal, farewell.encode())
-        finally:  # whoever read that may be gone, too
-            os._exit(1)
 
 
 def _what_became(exitcode: int | None) -> str:

@@ -43,7 +43,7 @@ def check_batches(model: Model, split: Split, transform: InputTransform, device:
     An exporter can fix the batch in many ways, some of which nobody sees: shapes, slices, expanded constants.
     """
     session = InferenceSession(model, device)
-    few = Split(split.images[:IMAGES_AT_ONCE], split.labels[:IMAGES_AT_ONCE])
+    few = split.part(slice(IMAGES_AT_ONCE))
     try:
         (together,) = (session.run(batch.data) for batch in ordered_batches(few, transform, IMAGES_AT_ONCE))
         alone = [session.run(batch.data) for batch in ordered_batches(few, transform, 1)]

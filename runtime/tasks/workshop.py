@@ -21,7 +21,6 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.check import check_pruned
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.data.dataset import Split
 from wootz.runtime.executors.control import Control
 from wootz.runtime.job import Job
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
@@ -168,7 +167,7 @@ class Workshop:
         """Training images for criteria that look at data; from all classes, where images are sorted by class."""
         split = self.job.dataset.train
         chosen = np.unique(np.linspace(0, len(split) - 1, CRITERION_IMAGES).astype(np.int64))
-        images = Split(split.images[chosen], split.labels[chosen])
+        images = split.part(chosen)
         (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
         feeds = {model.graph.inputs[0].name: batch.data, LABELS: batch.labels}
         return Sample(feeds, partial(evaluate, device=self.job.device))

@@ -13,6 +13,7 @@ LATER = {
     "run": PLOTS,
     "status": PLOTS | {"onnxruntime", "PIL", "onnx", "onnx_graphsurgeon"},
     "store": PLOTS | {"onnxruntime", "PIL"},
+    "cache": PLOTS | {"onnxruntime", "PIL"},
     "import": PLOTS,
     "blocks": PLOTS,
     "simulate": PLOTS,

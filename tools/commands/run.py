@@ -66,6 +66,8 @@ from wootz.tools.summary import nothing_found, print_summary
               help="Which output of the network each class is: a class a line, or JSON {class: output}.")  # fmt: skip
 @click.option("--resize", type=click.Choice(get_args(Resize)),
               help="How photographs get the network's size (default: crop; for Caffe's networks squash).")  # fmt: skip
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keeps decoded photographs (default: $WOOTZ_CACHE, else one a user).")  # fmt: skip
 @click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")
 @click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'.")
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")
