@@ -35,7 +35,7 @@ COMMANDS = {
         "wootz.tools.commands.blocks:blocks",
         "Show the tuning blocks of MODEL for a subspace, what they cost and what they save.",
     ),
-    "run": Listed("wootz.tools.commands.run:run", "Find the best pruned version of MODEL."),
+    "run": Listed("wootz.tools.commands.run:run", "Find the best pruned version of MODEL for the images in --data."),
     "status": Listed(
         "wootz.tools.commands.status:status", "Tell where the run in RUN stands: running, finished or dead."
     ),
