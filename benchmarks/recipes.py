@@ -34,7 +34,6 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.input_sources import input_sources
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.data.loading import load_dataset
@@ -67,6 +66,7 @@ class Candidate:
             lr_policy=self.recipe.lr_policy,
             momentum=self.recipe.momentum,
             weight_decay=self.recipe.weight_decay,
+            clip_gradients=self.recipe.clip_gradients,
             warmup_iter=round(self.recipe.warmup * made),
             max_iter=made,
             batch_size=self.batch_size,
@@ -93,9 +93,32 @@ def recipe(kind: SolverType, base_lr: float) -> Recipe:
 
 
 SGD, ADAM = SolverType.SGD, SolverType.ADAM
+CLIPPED = replace(recipe(SGD, 0.002), clip_gradients=1.0)
 PHASES = {
-    "fine-tuning": variants(recipe(SGD, 0.01), (0.002, 0.05), recipe(ADAM, 0.001)),
-    "pre-training": variants(recipe(ADAM, 0.002), (0.0005, 0.008), recipe(SGD, 0.05)),
+    "fine-tuning": (
+        *variants(recipe(SGD, 0.01), (0.002, 0.05), recipe(ADAM, 0.001)),
+        Candidate("learning rate 0.005", recipe(SGD, 0.005)),
+        Candidate("3 times the steps, learning rate 0.005", recipe(SGD, 0.005), steps=3),
+        Candidate("3 times the steps, learning rate 0.002", recipe(SGD, 0.002), steps=3),
+    ),
+    "pre-training": (
+        *variants(recipe(ADAM, 0.002), (0.0005, 0.008), recipe(SGD, 0.05)),
+        Candidate("3 times the steps, learning rate 0.008", recipe(ADAM, 0.008), steps=3),
+    ),
+    "fine-tuning, folded": (
+        Candidate("gradients clipped at 1, learning rate 0.002", CLIPPED),
+        Candidate("gradients clipped at 1, learning rate 0.01", replace(CLIPPED, base_lr=0.01)),
+        Candidate("gradients clipped at 1, learning rate 0.0005", replace(CLIPPED, base_lr=0.0005)),
+        Candidate("Adam 0.001", recipe(ADAM, 0.001)),
+        Candidate("Adam 0.0003", recipe(ADAM, 0.0003)),
+        Candidate("learning rate 0.002", recipe(SGD, 0.002)),
+        Candidate("learning rate 0.0004", recipe(SGD, 0.0004)),
+    ),
+    "pre-training, folded": (
+        Candidate("middle", recipe(ADAM, 0.002)),
+        Candidate("learning rate 0.0005", recipe(ADAM, 0.0005)),
+        Candidate("learning rate 0.008", recipe(ADAM, 0.008)),
+    ),
     "new layers": variants(recipe(SGD, 0.01), (0.002, 0.05), recipe(ADAM, 0.001)),
     "from scratch": variants(recipe(SGD, 0.05), (0.01, 0.2), recipe(ADAM, 0.001)),
 }
@@ -179,12 +202,13 @@ def fewer(dataset: Dataset, train: int = 1200, validation: int = 500) -> Dataset
     )
 
 
+FOLDED = ("fine-tuning, folded", "pre-training, folded")
 PAIRS = (
     Pair("digits", digits, "from scratch", 60, 150, ("fine-tuning", "pre-training", "from scratch")),
     Pair("residual, flowers", lambda o: residual("flowers5_64", o), "from scratch", 40, 250),
     Pair("residual, dogs", lambda o: residual("dogs10_96", o), "from scratch", 40, 250),
     Pair("ResNet-20, CIFAR-10", lambda o: resnet20("cifar10_32_small", o), "", 40),
-    Pair("ResNet-20 folded, CIFAR-10", lambda o: resnet20("cifar10_32_small", o, True), "", 40, 0, ("fine-tuning",)),
+    Pair("ResNet-20 folded, CIFAR-10", lambda o: resnet20("cifar10_32_small", o, True), "", 40, 0, FOLDED),
     Pair("ResNet-20, flowers", lambda o: resnet20("flowers5_64", o), "new layers", 40, 40, ("new layers",)),
     Pair("ResNet-20, dogs", lambda o: resnet20("dogs10_96", o), "new layers", 40, 40, ("new layers",)),
 )
@@ -219,7 +243,7 @@ class Bench:
 
     def accuracy_of(self, phase: str, candidate: Candidate) -> float | None:
         """None where the training fails."""
-        match phase:
+        match phase.partition(",")[0]:
             case "fine-tuning":
                 return self._trained(self._assembled(PHASES["pre-training"][0]), candidate.solver(self.pair.steps))
             case "pre-training":
@@ -243,7 +267,7 @@ class Bench:
         pruner = self._pruner()
         prunable = [bool(table.prunable) for table in pruner.convolutions]
         rates = [RATES[i % len(RATES)] if is_prunable else 0.0 for i, is_prunable in enumerate(prunable)]
-        found = symbols(tuple(rates), input_sources(pruner).of_modules)
+        found = symbols(tuple(rates), pruner.input_sources.of_modules)
         blocks = [TuningBlock((symbol,)) for symbol in found if symbol.is_pruned]
         solver = candidate.solver(self.pair.steps)
         finished = self.trainer.pretrain(pruner, self.trainer.block_keys(pruner, blocks, solver), solver, "blocks")
@@ -260,7 +284,7 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     benches = [Bench(pair, options) for pair in PAIRS if options.only in pair.name]
     for number in range(max(map(len, PHASES.values()))):
         for bench in benches:
-            for phase in bench.pair.phases:
+            for phase in (phase for phase in bench.pair.phases if number < len(PHASES[phase])):
                 if time.monotonic() > end:
                     print("out of time: the same command goes on", file=sys.stderr)
                     return
@@ -270,7 +294,7 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
 def row(bench: Bench, phase: str, candidate: Candidate) -> Row:
     pair, begin = bench.pair, time.monotonic()
     accuracy = bench.accuracy_of(phase, candidate)
-    solver = candidate.solver(pair.steps if phase in ("fine-tuning", "pre-training") else pair.full_steps)
+    solver = candidate.solver(pair.steps if phase.startswith(("fine-tuning", "pre-training")) else pair.full_steps)
     settings = {"type": solver.type.value, "base_lr": solver.base_lr, "batch_size": solver.batch_size}
     shown = "failed" if accuracy is None else f"{accuracy:.3f}"
     print(f"{pair.name:28} {phase:13} {candidate.name:32} {shown} {time.monotonic() - begin:6.1f} s", flush=True)

@@ -62,6 +62,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup: float = 0.0
+    clip_gradients: float = -1.0
 
 
 FINE_TUNING = Recipe(SolverType.SGD, 0.01, epochs=5, least=200, most=4000, weight_decay=5e-4, warmup=0.05)
@@ -119,6 +120,7 @@ def solver_of(recipe: Recipe, circumstances: Circumstances, has_tests: bool) -> 
         max_iter=max_iter,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        clip_gradients=recipe.clip_gradients,
         warmup_iter=round(recipe.warmup * max_iter),
         batch_size=batch_size,
         test_interval=test_interval(max_iter, batch_size, circumstances.validation_images) if has_tests else 0,

@@ -32,10 +32,8 @@ def within_budget(
 ) -> Job:
     """The job with companions that `choose` gives for as large a scale as `budget` seconds allow, and a note on it.
 
-    Raises WootzError where even a single network doesn't fit, or where nothing is chosen that could be cut.
+    Raises WootzError where even a single network doesn't fit.
     """
-    if not choose(circumstances).is_adjustable:
-        raise WootzError("--budget cuts solvers and subspaces that are chosen, and all of them are given: leave it out")
     its_speed = speed(at.trainer, at.network, job.solver)
 
     @cache

@@ -95,7 +95,7 @@ def make_job(
         batch_size=_batch_size(full_network, len(dataset.train), solvers, memory_budget, device, options["precision"]),
         normalizes=any(node.op in NORMALIZATIONS for node in full_network.graph.nodes),
         untrained="all" if all_untrained else "some" if network.initialised else "none",
-        effort=options["effort"],
+        effort=options["effort"] or "normal",
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
@@ -150,10 +150,21 @@ def make_job(
         verify_each=options["verify_each"],
         chosen=companions.chosen,
     )
-    if options["budget"] is None or (run_files is not None and not companions.is_adjustable):
+    if run_files is None and not companions.is_adjustable:
+        _check_nothing_chooses(options)
+    if options["budget"] is None or not companions.is_adjustable:
         return job
     check(job)
     return within_budget(job, options["budget"], choose, circumstances, Workshop(job, open_store()))
+
+
+def _check_nothing_chooses(options: Mapping[str, Any]) -> None:
+    """Raises WootzError for options that would have no effect, since nothing is chosen."""
+    for name in ("effort", "budget"):
+        if options[name] is not None:
+            raise WootzError(
+                f"--{name} is about solvers and subspaces that are chosen, and all are given: leave it out"
+            )
 
 
 def _data_location(model: str | None, solvers: Solvers, options: Mapping[str, Any]) -> str:

@@ -127,6 +127,7 @@ def test_a_plan_says_how_all_is_trained_and_what_it_will_take(wootz, given, tmp_
     done = wootz(*command(given, tmp_path / "run"), "--threads", 1, "--store", tmp_path / "store", "--dry-run")
     assert done.code == 0, done.err
     for said in (
+        r"2 modules \(from the network's table\): m, n",
         "8 of 8 configurations to try",
         r"full network: \d+ steps of 16 images by SGD",
         r"fine-tuning: \d+ steps of 16 images by SGD",
@@ -156,10 +157,11 @@ def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, g
     assert {name: (tmp_path / "run" / name).read_bytes() for name in CHOSEN} == files
 
 
-def test_a_budget_has_nothing_to_cut_where_all_is_given(wootz, tmp_path):
-    done = wootz("run", make_job(tmp_path), "--data", tmp_path / "data.npz", "--budget", "5m", "--dry-run")
+@pytest.mark.parametrize("option", [("--budget", "5m"), ("--effort", "quick")])
+def test_there_is_nothing_to_choose_where_all_is_given(wootz, tmp_path, option):
+    done = wootz("run", make_job(tmp_path), "--data", tmp_path / "data.npz", *option, "--dry-run")
     assert done.code == 1
-    assert "--budget cuts solvers and subspaces that are chosen" in done.err
+    assert f"{option[0]} is about solvers and subspaces that are chosen, and all are given" in done.err
 
 
 def test_without_data_the_one_thing_that_is_missing_is_named(wootz, given, tmp_path):

@@ -73,7 +73,7 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning.")
 @click.option("--teacher-solver", metavar="FILE", help="Solver for training the full network (default: --solver).")
 @click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks.")
-@click.option("--effort", type=click.Choice(["quick", "normal", "thorough"]), default="normal", show_default=True,
+@click.option("--effort", type=click.Choice(["quick", "normal", "thorough"]), show_default="normal",
               help="How long trainings are, and how many networks are tried, where that is chosen.")  # fmt: skip
 @click.option("--budget", type=Duration(), metavar="30m|2h",
               help="Time into which the run shall fit: steps and networks that are chosen are cut.")  # fmt: skip
@@ -234,6 +234,8 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
     plan = plan_run(workshop, team.workers)
     rehearse(workshop, plan)
     memory = [workshop.block_memory(group) for group in plan.groups]
+    modules = ", ".join(job.subspace.modules)
+    click.echo(f"{len(job.subspace.modules)} modules (from the network's {job.modules_source}): {modules}")
     title = f"{len(plan.order)} of {len(plan.candidates)} configurations to try for '{job.objective}'"
     show_survey(Console(), plan.survey, title, memory)
     if job.untrained:
