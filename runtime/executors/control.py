@@ -108,16 +108,24 @@ class Control:
     stop stores what it wants to keep, and raises `Stopped`.
     """
 
-    def __init__(self, place: Place, ticket: Ticket | None = None, listener: Callable[[str], None] | None = None):
-        """Without a ticket nobody can stop the task: the process that would ask for it performs it, and is told by the
-        `listener`."""
+    def __init__(
+        self,
+        place: Place,
+        ticket: Ticket | None = None,
+        listener: Callable[[str], None] | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ):
+        """Without a ticket the process that drives performs the task: it is told by the `listener`, and the task is to
+        stop when it is `interrupted`."""
         self.place = place
-        self._ticket = ticket
+        self._ticket, self._interrupted = ticket, interrupted
         self._tell = listener if ticket is None else ticket.tell
         self._stops = False
         self._looked = self._told = float("-inf")
 
     def should_stop(self) -> bool:
+        if self._interrupted():
+            return True
         now = time.monotonic()
         if self._ticket is not None and not self._stops and now - self._looked >= INTERVAL:
             self._looked = now

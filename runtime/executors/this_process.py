@@ -11,11 +11,16 @@ from typing import Generic, Self
 
 from wootz.runtime.executors.control import Place
 from wootz.runtime.executors.engine import Cancelled, Ended, Listener, R, T, Work, nobody
+from wootz.runtime.executors.future_engine import GRACE
+from wootz.runtime.executors.interrupts import postponed
 from wootz.runtime.executors.worker import Order, fulfil
 
 
 class ThisProcess(Generic[T, R]):
-    """One task at a time, performed by `wait`, which therefore takes as long as that, whatever its timeout."""
+    """One task at a time, performed by `wait`, which therefore takes as long as that, whatever its timeout.
+
+    Ctrl-C and SIGTERM ask a task to stop, and end it after GRACE seconds.
+    """
 
     def __init__(self, place: Place, work: Work[T, R], folder: Path, listener: Listener[T] = nobody):
         """`listener` is told what tasks tell."""
@@ -54,5 +59,7 @@ class ThisProcess(Generic[T, R]):
             self._cancelled.remove(task)
             return [Ended(task, 0, start, self.now(), Cancelled())]
         order = pickle.dumps(Order(self._work, task))
-        answer = fulfil(order, self._place, None, self._folder, False, partial(self._listener, task))
+        with postponed(GRACE) as interrupted:
+            listener = partial(self._listener, task)
+            answer = fulfil(order, self._place, None, self._folder, False, listener, interrupted)
         return [Ended(task, 0, start, self.now(), answer.how)]

@@ -49,13 +49,14 @@ def fulfil(
     logs: Path,
     whole_output: bool,
     listener: Callable[[str], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> Answer:
     """Performs a pickled `Order`. With `whole_output` all that the process writes meanwhile goes to the log, too."""
     if ticket is not None and not ticket.is_open():
         unseen = WootzError(f"{logs} is not seen by a worker on {place.host}: all workers share the run's file system")
         return Answer(place.worker, as_raised(unseen))
     with _logging_to(log_file(logs, place.worker), whole_output):
-        return Answer(place.worker, _performed(order, Control(place, ticket, listener)))
+        return Answer(place.worker, _performed(order, Control(place, ticket, listener, interrupted)))
 
 
 def _performed(order: bytes, control: Control) -> Returned[Any] | Raised | Cancelled:

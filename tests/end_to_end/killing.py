@@ -3,8 +3,9 @@
     killing.py FOLDER MOMENT ARGUMENTS-OF-WOOTZ...
 
 MOMENT is `{"task": …, "what": …, "count": …, "signal": …, "group": …, "delay": …}` in JSON: the count-th time that
-`what` is about to happen while a task of the kind `task` is under way ("": none), or seconds after that. `steps.txt` in
-FOLDER gets a line for each training that is begun, with its kind and the first step that it makes.
+`what` is about to happen while a task of the kind `task` is under way ("": none), or seconds after that. With
+`"checkpoints": "rare"` they are as rare as always. `steps.txt` in FOLDER gets a line for each training that is begun,
+with its kind and the first step that it makes.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Killer:
         from wootz.runtime import training
         from wootz.runtime.tasks import trainer
 
-        trainer.SECONDS_BETWEEN_CHECKPOINTS, trainer.LEAST_SHARE_OF_TRAINING = 0.0, 0
+        if self.moment.get("checkpoints") != "rare":
+            trainer.SECONDS_BETWEEN_CHECKPOINTS, trainer.LEAST_SHARE_OF_TRAINING = 0.0, 0
         rehearse, advance = trainer.Trainer.rehearse, training.HostSteps.advance
 
         def watched_rehearsal(own, *arguments):
@@ -102,6 +104,8 @@ class Killer:
                 self.begun = True
                 with (self.folder / "steps.txt").open("a") as file:
                     file.write(f"{self.task}: {first}\n")
+            if self.happens("step", self.task):
+                self.strike()
             return advance(own, first, stop)
 
         trainer.Trainer.rehearse, training.HostSteps.advance = watched_rehearsal, watched_advance

@@ -186,6 +186,19 @@ def test_a_run_of_two_workers_whose_driver_alone_or_all_are_ended(wootz, tiny_jo
     check_that_it_comes_to_the_same(command, undisturbed, wootz)
 
 
+def test_a_training_that_is_interrupted_stores_what_it_has(wootz, tiny_job, undisturbed, tmp_path):
+    command, expected_steps = Command(tiny_job, tmp_path), []
+    for task, step, number in (("teacher", 2, "SIGTERM"), ("blocks", 5, "SIGINT"), ("network", 7, "SIGTERM")):
+        moment = {"task": task, "what": "step", "count": step, "signal": number, "checkpoints": "rare"}
+        code, _, errors = command.start(moment)
+        assert (code, errors) == (130, "interrupted: the same command goes on from here\n")
+        assert state(read_status(command.out), command.out) == "interrupted"
+        expected_steps.append(f"{task}: {step}")
+    assert command.start({"checkpoints": "rare"})[0] == 0
+    assert set(expected_steps) <= set(command.first_steps())
+    check_that_it_comes_to_the_same(command, undisturbed, wootz)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_sigterm_while_modules_are_imported_ends_in_a_line(tiny_job, tmp_path, seed):
     command = Command(tiny_job, tmp_path)

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 
 import pytest
 from processes import children, cpu_seconds, descendants, is_alive, wait_until
@@ -34,6 +35,19 @@ def test_a_signal_for_all_processes_of_a_job_reaches_the_driving_one_only(drive,
     os.killpg(driver.process.pid, number)
     assert driver.finish()[0] == status
     assert "until-stopped 1: stopped" in driver.log(0)
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS[1:])
+@pytest.mark.parametrize(("toy", "times", "stops"), [("until-stopped", 1, True), ("never-ending", 1, False),
+                                                     ("never-ending", 2, False)])  # fmt: skip
+def test_a_task_of_this_process_may_stop_in_order(drive, tmp_path, number, status, toy, times, stops) -> None:
+    driver = drive(f"{toy}:1")
+    wait_until((tmp_path / "began-1").exists)
+    for _ in range(times):
+        os.kill(driver.process.pid, number)
+        time.sleep(0.2)
+    assert driver.finish()[0] == status
+    assert (f"{toy} 1: stopped" in driver.log(0)) == stops
 
 
 @pytest.mark.parametrize(("number", "status"), SIGNALS)
