@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,11 @@ from wootz.runtime.result import (
     FullNetworkResult,
     Images,
     InfeasibleNetworkResult,
+    LatencyResult,
     NetworkResult,
     Reuse,
     RunResult,
+    Speed,
     TrainedBlockResult,
     TrainedNetworkResult,
     UntriedNetworkResult,
@@ -82,12 +84,14 @@ def deliver(
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
     best: BestNetwork | None = None
+    speed: Speed | None = None
     if block_trained is not None:
         write_model(job, teacher.model, TEACHER_FILE)
         for text in _failures(job, block_trained, default):
             watch.note(text)
         if block_trained.best is not None:
             model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
+            speed = _speed(workshop, teacher.model, model)
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
             write_model(job, model, BEST_FILE)
@@ -110,6 +114,7 @@ def deliver(
         images=Images(
             train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None
         ),
+        speed=speed,
         modules=job.subspace.modules,
         modules_source=job.modules_source,
         networks=_network_results(job, plan, block_trained, positions),
@@ -252,6 +257,14 @@ def _failures(job: Job, block_trained: Explored, default: Explored | None) -> li
             if isinstance(f.outcome, Failed)
         ]
     return texts
+
+
+def _speed(workshop: Workshop, full: Model, best: Model) -> Speed:
+    """Of the two networks side by side, on the machine that delivers."""
+    trainer = workshop.trainer
+    measured = trainer.latencies(full, best, workshop.job.image_shape)
+    of_full, of_best = (LatencyResult(**asdict(latency)) for latency in measured)
+    return Speed(full=of_full, best=of_best, threads=trainer.device.numerics_threads)
 
 
 def _narrow_margins(job: Job, teacher: Teacher, best: BestNetwork) -> Iterator[str]:

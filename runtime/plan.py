@@ -89,11 +89,25 @@ def _measured(workshop: Workshop, costs: Sequence[Cost]) -> tuple[Measurements, 
     job, pruner = workshop.job, workshop.architecture
     latencies: list[float | None] = [None] * (len(costs) + 1)
     if job.wants_latency:
-        models = (workshop.pruned(pruner, c) for c in job.subspace.configurations)
-        latencies = [workshop.trainer.latency(model, job.image_shape) for model in (pruner.model, *models)]
+        latencies = _latencies(workshop)
     all_costs = (network_cost(pruner.model), *costs)
     measured = [measurements(c.parameters, 2 * c.macs, None, ms) for c, ms in zip(all_costs, latencies, strict=True)]
     return measured[0], tuple(Candidate(i, m) for i, m in enumerate(measured[1:]))
+
+
+def _latencies(workshop: Workshop) -> list[float | None]:
+    """Milliseconds of the full network, then of each configuration, as they were beside the full network.
+
+    What slows the machine down for a while changes both, and not their ratio.
+    """
+    job, pruner = workshop.job, workshop.architecture
+    full, _ = workshop.trainer.latencies(pruner.model, pruner.model, job.image_shape)
+    found: list[float | None] = [full.median_ms]
+    for configuration in job.subspace.configurations:
+        pruned = workshop.pruned(pruner, configuration)
+        beside, latency = workshop.trainer.latencies(pruner.model, pruned, job.image_shape)
+        found.append(full.median_ms * latency.median_ms / beside.median_ms)
+    return found
 
 
 def _groups(workshop: Workshop, workers: int, blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:

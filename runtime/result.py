@@ -269,6 +269,32 @@ class Images(Struct, frozen=True, kw_only=True):
     test: Count | None
 
 
+class LatencyResult(Struct, frozen=True, kw_only=True):
+    """Milliseconds for one image: the median, and the quartiles below and above it."""
+
+    low_ms: float
+    median_ms: float
+    high_ms: float
+
+
+class Speed(Struct, frozen=True, kw_only=True):
+    """The full network and the best one, measured side by side on `threads` threads of the device."""
+
+    full: LatencyResult
+    best: LatencyResult
+    threads: Count
+
+    @property
+    def factor(self) -> float:
+        """How many times faster the best network is."""
+        return self.full.median_ms / self.best.median_ms
+
+    @property
+    def is_clearly_faster(self) -> bool:
+        """Whether three quarters of the best network's runs are faster than three quarters of the full one's."""
+        return self.best.high_ms < self.full.low_ms
+
+
 class RunResult(Struct, frozen=True, kw_only=True):
     """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration."""
 
@@ -287,6 +313,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     objective: ObjectiveResult
     classes: tuple[str, ...]
     images: Images | None = None
+    speed: Speed | None = None
     modules: tuple[str, ...]
     modules_source: str
     networks: tuple[NetworkResult, ...]

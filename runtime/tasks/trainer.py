@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,9 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import student_loss, student_prefix
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Dataset, Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, latency
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
 from wootz.runtime.executors.control import Stopped
+from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.progress import Progress
 from wootz.runtime.resident import ResidentSteps, with_batches
@@ -290,25 +292,32 @@ class Trainer:
         """The accuracy of a finished network on `split`, measured once and stored."""
         data = f"{split.digests} {self.test_transform}"
         recipe = EvaluationRecipe(self.digests.program(model), "accuracy", data, self.machine)
-        return self._measured(
-            recipe, lambda: accuracy(InferenceSession(model, self.device).run, split, self.test_transform)
+        record = self._measured(
+            recipe,
+            lambda: {"value": accuracy(InferenceSession(model, self.device).run, split, self.test_transform)},
         )
+        return float(record["value"])
 
-    def latency(self, model: Model, image_shape: tuple[int, int, int]) -> float:
-        """Milliseconds an image through the network, measured once a machine: a second time would give another."""
+    def latencies(self, full: Model, pruned: Model, image_shape: tuple[int, int, int]) -> tuple[Latency, Latency]:
+        """Of the full network and a pruned one, side by side; once a machine: a second time would give others."""
         measure = f"latency of {image_shape} on {self.device.numerics_threads} threads of {platform.node()}"
-        recipe = EvaluationRecipe(self.digests.program(model), measure, "", self.machine)
-        return self._measured(recipe, lambda: latency(model, image_shape, self.device))
+        programs = f"{self.digests.program(full)} {self.digests.program(pruned)}"
+        recipe = EvaluationRecipe(programs, measure, "", self.machine)
+        record = self._measured(
+            recipe,
+            lambda: {"latencies": [astuple(found) for found in latencies((full, pruned), image_shape, self.device)]},
+        )
+        of_full, of_pruned = (Latency(*map(float, quartiles)) for quartiles in record["latencies"])
+        return of_full, of_pruned
 
-    def _measured(self, recipe: EvaluationRecipe, measure: Callable[[], float]) -> float:
+    def _measured(self, recipe: EvaluationRecipe, measure: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
         record = self.store.get_record(recipe.key)
-        if record is not None and "value" in record:
-            return float(record["value"])
+        if record:
+            return record
         begin = time.perf_counter()
-        value = measure()
-        what = recipe.measure
-        self.store.put(recipe.key, Trained({}, {"value": value}), what=what, seconds=time.perf_counter() - begin)
-        return value
+        record = measure()
+        self.store.put(recipe.key, Trained({}, record), what=recipe.measure, seconds=time.perf_counter() - begin)
+        return record
 
     def stored_weights(self, key: str) -> Mapping[str, np.ndarray] | None:
         """What a training left under its key; None where there is nothing, or it failed."""

@@ -68,5 +68,5 @@ def arguments(job: Path, out: Path, store: Path) -> list[str]:
 def without_times(value: object) -> object:
     """What is in a `result.json`, but for what is measured with a clock."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "seconds_saved")}
+        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "seconds_saved", "speed")}
     return [without_times(v) for v in value] if isinstance(value, list) else value

@@ -33,19 +33,3 @@ def test_scores_that_are_no_numbers_are_never_correct():
     scores = np.array([[np.nan, np.nan], [np.nan, 1.0], [0.0, np.nan], [1.0, 0.0]], np.float32)
     split = Split(scores[..., None, None], np.array([0, 0, 1, 0]))
     assert accuracy(lambda data: data, split, AS_THEY_ARE) == 0.25
-
-
-def test_latency_is_that_of_one_image_the_median_of_many(monkeypatch):
-    shapes, clock = [], iter(np.cumsum([t for k in range(100) for t in (0.0, 9.0 if k < 5 else 0.002)]))
-
-    class Session:
-        def __init__(self, model, device):
-            pass
-
-        def run(self, data):
-            shapes.append(data.shape)
-
-    monkeypatch.setattr(evaluation, "InferenceSession", Session)
-    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(clock))
-    assert evaluation.latency(None, (3, 8, 9)) == pytest.approx(2.0)
-    assert set(shapes) == {(1, 3, 8, 9)}

@@ -20,6 +20,7 @@ from wootz.passes.training.memory import training_memory
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.executors.control import Stopped
+from wootz.runtime.latency import Latency
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress
 from wootz.runtime.session import Device
@@ -479,18 +480,22 @@ def test_the_memory_of_a_group_is_that_of_its_graph_which_is_built_once(split, p
 
 def test_measurements_are_made_once(split, network, store, monkeypatch):
     trainer = a_trainer(split, store)
-    accuracy, milliseconds = trainer.accuracy(network, split), trainer.latency(network, (2, 4, 4))
+    accuracy, measured = trainer.accuracy(network, split), trainer.latencies(network, network, (2, 4, 4))
     monkeypatch.setattr(trainer_module, "InferenceSession", lambda *_: pytest.fail("it is run again"))
-    monkeypatch.setattr(trainer_module, "latency", lambda *_: pytest.fail("it is measured again"))
-    assert (trainer.accuracy(network, split), trainer.latency(network, (2, 4, 4))) == (accuracy, milliseconds)
+    monkeypatch.setattr(trainer_module, "latencies", lambda *_: pytest.fail("it is measured again"))
+    assert trainer.accuracy(network, split) == accuracy
+    assert trainer.latencies(network, network, (2, 4, 4)) == measured
 
 
 def test_another_number_of_threads_and_another_machine_have_latencies_of_their_own(split, network, store, monkeypatch):
     measured = []
-    monkeypatch.setattr(trainer_module, "latency", lambda model, shape, device: measured.append(device.threads) or 1.0)
+    one = Latency(0.9, 1.0, 1.1)
+    monkeypatch.setattr(
+        trainer_module, "latencies", lambda models, shape, device: measured.append(device.threads) or (one, one)
+    )
     for threads in (1, 2, 2):
-        a_trainer(split, store, device=Device(threads=threads)).latency(network, (2, 4, 4))
+        a_trainer(split, store, device=Device(threads=threads)).latencies(network, network, (2, 4, 4))
     assert measured == [1, 2]
     monkeypatch.setattr(trainer_module.platform, "node", lambda: "another machine")
-    a_trainer(split, store).latency(network, (2, 4, 4))
+    a_trainer(split, store).latencies(network, network, (2, 4, 4))
     assert measured == [1, 2, 1]

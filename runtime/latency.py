@@ -1,0 +1,51 @@
+"""How long networks take for one image, measured side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wootz.passes.ir.model import Model
+from wootz.runtime.session import CPU, Device, InferenceSession
+
+WARM_UP = 5
+"""Runs before the first one that counts."""
+MOST_ROUNDS, LEAST_ROUNDS = 200, 20
+SECONDS_A_NETWORK = 2.0
+"""Rounds end when so much time was spent, for each network."""
+QUARTILES = (25, 50, 75)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The median of milliseconds for one image, and the quartiles below and above it."""
+
+    low_ms: float
+    median_ms: float
+    high_ms: float
+
+
+def latencies(models: Sequence[Model], image_shape: tuple[int, int, int], device: Device = CPU) -> tuple[Latency, ...]:
+    """The latency of each network for one image [channels, height, width] at a time.
+
+    They take turns, so that what slows the machine down for a while slows down all of them.
+    """
+    image = np.zeros((1, *image_shape), np.float32)
+    sessions = [InferenceSession(model, device) for model in models]
+    for session in sessions:
+        for _ in range(WARM_UP):
+            session.run(image)
+    rounds: list[list[float]] = []
+    end = time.perf_counter() + SECONDS_A_NETWORK * len(models)
+    while len(rounds) < LEAST_ROUNDS or (len(rounds) < MOST_ROUNDS and time.perf_counter() < end):
+        rounds.append([_milliseconds(session, image) for session in sessions])
+    return tuple(Latency(*map(float, np.percentile(times, QUARTILES))) for times in zip(*rounds, strict=True))
+
+
+def _milliseconds(session: InferenceSession, image: np.ndarray) -> float:
+    begin = time.perf_counter()
+    session.run(image)
+    return 1000 * (time.perf_counter() - begin)
