@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import pickle
 import struct
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
+import pyarrow.parquet
 from driver import BYTE_MUTATIONS, TEXT_MUTATIONS, Reader
 from PIL import Image
 
@@ -22,6 +24,7 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.transforms.annotate_modules import AnnotateModules
 from wootz.passes.transforms.apply_plan import ApplyPlan
+from wootz.runtime.data.class_index import read_class_index
 from wootz.runtime.data.loading import load_dataset
 
 NETWORK = PrunableNetwork(
@@ -125,6 +128,35 @@ def _photographs(file: Path) -> None:
     _read_data_set(file, write)
 
 
+def _listed(file: Path) -> None:
+    """A list of photographs, of which there are four; faults name the list, or a photograph beside it."""
+    with tempfile.TemporaryDirectory() as name:
+        for i in range(4):
+            Path(name, f"{i}.png").write_bytes(_photograph("png"))
+        Path(name, file.name).write_bytes(file.read_bytes())
+        try:
+            load_dataset(str(Path(name, file.name)), (3, 4, 5))
+        except WootzError as error:
+            raise InputError(str(error), file) from error
+
+
+def _class_index(file: Path) -> None:
+    read_class_index(file, outputs=4)
+
+
+def _table(file: Path) -> None:
+    load_dataset(str(file), (3, 4, 5))
+
+
+def _parquet() -> bytes:
+    images = [{"bytes": _photograph("png"), "path": f"{i}.png"} for i in range(8)]
+    said = {"info": {"features": {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}}}
+    table = pyarrow.table({"image": images, "label": [0, 1] * 4})
+    content = io.BytesIO()
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(said)}), content)
+    return content.getvalue()
+
+
 def _lmdb(file: Path) -> None:
     def write(folder: Path, content: bytes) -> None:
         (folder / "train_lmdb").mkdir()
@@ -152,6 +184,9 @@ PICKLES = [
     *(pickle.dumps(np.array(RATES, dtype), protocol=p) for dtype, p in (("f4", 0), ("f8", 2), ("f4", 4), ("f8", 5))),
     pickle.dumps([[np.float32(0.3), np.int64(0)]], protocol=2),
 ]
+LIST = b'0.png,cat,train\n1.png,"hot, dog",train\n2.png,cat,val\n3.png,"hot, dog",test\n'
+JSON_LIST = b"".join(b'{"path": "%d.png", "label": %d}\n' % (i, i % 2) for i in range(4))
+SYNSETS = b"n01440764 tench\nn01443537 goldfish\n"
 IDX = b"\0\0\x08\x03" + struct.pack(">III", 4, 4, 5) + PIXELS[:, 0].tobytes()
 
 READERS = (
@@ -186,5 +221,12 @@ READERS = (
     Reader("idx", _idx, "train-images-idx3-ubyte", [IDX], BYTE_MUTATIONS),
     Reader("idx.gz", _idx, "train-images-idx3-ubyte.gz", [gzip.compress(IDX, mtime=0)], BYTE_MUTATIONS),
     *(Reader(kind, _photographs, f"0.{kind}", [_photograph(kind)], BYTE_MUTATIONS) for kind in ("png", "jpeg", "gif")),
+    Reader("list.csv", _listed, "a.csv", [b"path,label,split\n" + LIST, LIST], TEXT_MUTATIONS),
+    Reader("list.jsonl", _listed, "a.jsonl", [JSON_LIST], TEXT_MUTATIONS),
+    Reader(
+        "classes.txt", _class_index, "a.txt", [b"cat\nhot dog\n", b"n01440764 tench\nn01443537 e\n"], TEXT_MUTATIONS
+    ),
+    Reader("classes.json", _class_index, "a.json", [b'{"cat": 3, "hot dog": 0}'], TEXT_MUTATIONS),
+    Reader("parquet", _table, "a.parquet", [_parquet()], BYTE_MUTATIONS),
     Reader("lmdb", _lmdb, "data.mdb", [_database()], BYTE_MUTATIONS),
 )

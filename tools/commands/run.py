@@ -59,9 +59,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @size_option
 @click.option("--new-head/--keep-head", default=None,
               help="Whether the last layer starts anew (default: where the data have other classes).")  # fmt: skip
-@click.option(
-    "--data", metavar="DIR", help="Data set: a folder with class folders, .npy, IDX or LMDB, an .npz, or 'digits'."
-)
+@click.option("--data", metavar="DIR|FILE",
+              help="Folder of class folders, .npy, IDX or LMDB; .npz, .csv, .jsonl, .parquet; 'digits'.")  # fmt: skip
 @click.option("--classes", metavar="FILE",
               help="Which output of the network each class is: a class a line, or JSON {class: output}.")  # fmt: skip
 @click.option("--resize", type=click.Choice(get_args(Resize)),
