@@ -1,23 +1,24 @@
-"""Whether a network that came with its weights only guesses: its pixels are hardly those that it was trained on."""
+"""Whether a network only guesses: its answers know nothing of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 
-from wootz.runtime.uncertainty import PERHAPS, Share
 
+def above_guessing(answers: np.ndarray, labels: np.ndarray) -> float:
+    """By how many standard deviations `answers` [images] are right more often than if they knew nothing of the image.
 
-def guessing_note(validation: Share, labels: np.ndarray, classes: Sequence[str]) -> str:
-    """A warning where `validation` isn't clearly above the share of the most frequent label [images]; or nothing."""
-    counts = np.bincount(labels, minlength=len(classes))
-    likeliest = Share(float(counts.max() / len(labels)), len(labels))
-    if validation.above(likeliest) >= PERHAPS or validation.accuracy >= 0.5:
-        return ""
-    answer = classes[int(counts.argmax())]
-    return (
-        f"The full network scores {validation.accuracy:.4f} on the validation images, no better than the answer "
-        f"{answer!r} to each of them ({likeliest.accuracy:.4f}): if it was trained, it was on other pixels (--mean, "
-        f"--scale and --channel-order say how they become its input) or on classes in another order."
-    )
+    That is Cohen's kappa over its standard error where there is no agreement but by chance (Fleiss, Cohen and Everitt
+    1969): the frequencies of the answers and of the labels are given, so that one answer to all is worth 0, however
+    frequent it is. Answers below 0 are none, and wrong.
+    """
+    classes = int(max(labels.max(), answers.max())) + 1
+    answered = np.bincount(answers[answers >= 0], minlength=classes) / len(answers)
+    frequency = np.bincount(labels, minlength=classes) / len(labels)
+    expected = float(answered @ frequency)
+    variance = expected + expected**2 - float((answered * frequency) @ (answered + frequency))
+    if variance < 1e-9:
+        return 0.0
+    return float(np.mean(answers == labels) - expected) / math.sqrt(variance / len(labels))

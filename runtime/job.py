@@ -37,8 +37,9 @@ class Job:
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
     `run` is the number of the run, the same whenever it is continued. Training graphs are printed to standard error
-    behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `chosen` are the files, by
-    name, of what nobody gave: they go into the run's folder.
+    behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `notes` are told,
+    `result_notes` stand in the result, too. `chosen` are the files, by name, of what nobody gave: they go into the
+    run's folder.
     """
 
     title: str
@@ -76,6 +77,7 @@ class Job:
     seed: int = 0
     run: str = ""
     notes: tuple[str, ...] = ()
+    result_notes: tuple[str, ...] = ()
     print_ir_after: tuple[str, ...] = ()
     verify_each: bool = False
     chosen: Mapping[str, bytes] = field(default_factory=dict)
@@ -90,13 +92,7 @@ class Job:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
-    channels = job.dataset.train.images.shape[1]
-    for name, values in (("mean", job.test_transform.mean), ("scale", job.test_transform.scale)):
-        if len(values) not in (1, channels):
-            wanted = "1" if channels == 1 else f"1 or {channels}"
-            raise WootzError(
-                f"the {name} of the input has {len(values)} values, for images of {channels} channels: give {wanted}"
-            )
+    check_channels(job.test_transform, job.dataset.train.images.shape[1])
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]
     shape = tensor_shape(output)
@@ -113,6 +109,16 @@ def check(job: Job) -> None:
         if solver.batch_size > len(job.dataset.train):
             raise WootzError(
                 f"batch_size {solver.batch_size} of the {name} exceeds the {len(job.dataset.train)} training images"
+            )
+
+
+def check_channels(transform: InputTransform, channels: int) -> None:
+    """Raises WootzError for a transform that is not for images of so many channels."""
+    for name, values in (("mean", transform.mean), ("scale", transform.scale)):
+        if len(values) not in (1, channels):
+            wanted = "1" if channels == 1 else f"1 or {channels}"
+            raise WootzError(
+                f"the {name} of the input has {len(values)} values, for images of {channels} channels: give {wanted}"
             )
 
 

@@ -35,7 +35,8 @@ OBJECTIVE_FILE = "objective.txt"
 SOLVER_FILE = "solver.prototxt"
 PRETRAIN_SOLVER_FILE = "pretrain.prototxt"
 TEACHER_SOLVER_FILE = "teacher.prototxt"
-CHOSEN_FILES = (SUBSPACE_FILE, OBJECTIVE_FILE, SOLVER_FILE, PRETRAIN_SOLVER_FILE, TEACHER_SOLVER_FILE)
+PIXELS_FILE = "pixels.json"
+CHOSEN_FILES = (SUBSPACE_FILE, OBJECTIVE_FILE, SOLVER_FILE, PRETRAIN_SOLVER_FILE, TEACHER_SOLVER_FILE, PIXELS_FILE)
 """What a run chooses where nobody says it. Such a file alone makes no run of a folder: users write them, too."""
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"

@@ -6,12 +6,10 @@ are too high for networks that are trained on the rest.
 
 from __future__ import annotations
 
-from wootz.runtime.uncertainty import PERHAPS, Share
+from wootz.runtime.uncertainty import CLEARLY, PERHAPS, Share
 
 COMPARED_IMAGES = 2000
 """Training images that are looked at, at most."""
-CLEARLY = 3.0
-"""Standard deviations by which two accuracies differ hardly by chance."""
 LEARNED_BY_HEART = 0.95
 """From this accuracy on, one that is equal on training and on validation images is telling without a test split."""
 

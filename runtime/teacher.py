@@ -9,7 +9,6 @@ import msgspec
 
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.guessing import guessing_note
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
@@ -103,19 +102,15 @@ def how_trained(job: Job) -> str:
 
 
 def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult, watch: Watch) -> None:
-    """A network that came with its weights may guess, or have been trained on the validation images."""
+    """A network that came with its weights may have been trained on the validation images."""
     data = workshop.job.dataset
     images = min(len(data.train), COMPARED_IMAGES)
     compared = data.train.part(slice(images))
-    validation = Share(full.accuracy, len(data.validation))
-    notes = (
-        seen_validation_note(
-            training=Share(workshop.trainer.accuracy(model, compared), images),
-            validation=validation,
-            test=None if data.test is None or full.test_accuracy is None else Share(full.test_accuracy, len(data.test)),
-            splits_training=data.splits_training,
-        ),
-        guessing_note(validation, data.validation.labels, data.classes),
+    note = seen_validation_note(
+        training=Share(workshop.trainer.accuracy(model, compared), images),
+        validation=Share(full.accuracy, len(data.validation)),
+        test=None if data.test is None or full.test_accuracy is None else Share(full.test_accuracy, len(data.test)),
+        splits_training=data.splits_training,
     )
-    for note in filter(None, notes):
+    if note:
         watch.note(note)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 PERHAPS = 2.0
 """Standard deviations by which two accuracies may differ by chance."""
+CLEARLY = 3.0
+"""Standard deviations by which two accuracies differ hardly by chance."""
 
 
 @dataclass(frozen=True)

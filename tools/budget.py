@@ -65,7 +65,7 @@ def with_companions(job: Job, companions: Companions) -> Job:
         solver=companions.solver,
         teacher_solver=companions.teacher_solver,
         pretrain_solver=companions.pretrain_solver,
-        chosen=companions.chosen,
+        chosen={**job.chosen, **companions.chosen},
     )
 
 

@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
@@ -17,7 +16,6 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import parse_pipeline
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
 from wootz.passes.training.legalize import Target
@@ -42,7 +40,8 @@ from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
-from wootz.tools.models import AS_EXPORTED, open_classifier, prunable_network
+from wootz.tools.models import open_classifier, prunable_network
+from wootz.tools.pixels import as_stated, find_pixels
 
 DEFAULT_EXAMPLE = "digits"
 NORMALIZATIONS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
@@ -76,8 +75,8 @@ def make_job(
     network_file = str(folder / "net.prototxt") if folder else str(model)
     network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
     device, device_notes = _device(solvers.fine_tuning, options)
-    transforms = _override(network.train_transform, options), _override(network.test_transform, options)
-    dataset, (train_transform, test_transform) = open_data(data, network, transforms, options)
+    transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
+    dataset, transforms = open_data(data, network, transforms, options)
     network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
@@ -86,6 +85,7 @@ def make_job(
     pruner = BlockPruner.of(full_network, criterion)
     round_to = options["round_to"] or fast_multiple(pruner.prunable_widths)
     prunable = prunable_network(pruner)
+    pixels = find_pixels(network, dataset, transforms, options, run_files, device)
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)
@@ -107,8 +107,8 @@ def make_job(
         modules_source=source,
         untrained=network.initialised,
         all_untrained=all_untrained,
-        train_transform=train_transform,
-        test_transform=test_transform,
+        train_transform=pixels.train_transform,
+        test_transform=pixels.test_transform,
         image_shape=image_shape(network),
         data_title=data,
         dataset=dataset,
@@ -138,7 +138,6 @@ def make_job(
         notes=(
             *device_notes,
             *network.notes,
-            *_pixel_notes(network, options),
             *_rounding_notes(round_to, options),
             *dataset.notes,
             *gap_notes(network.model, modules),
@@ -146,9 +145,10 @@ def make_job(
             *_machine_notes(companions.solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
+        result_notes=pixels.notes,
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
-        chosen=companions.chosen,
+        chosen={**companions.chosen, **pixels.chosen},
     )
     if run_files is None and not companions.is_adjustable:
         _check_nothing_chooses(options)
@@ -207,15 +207,6 @@ def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -
     return budget
 
 
-def _pixel_notes(network: ImportedNetwork, options: Mapping[str, Any]) -> Iterator[str]:
-    """What an ONNX file that doesn't say how pixels become its input is given, if nobody says."""
-    if network.test_transform is AS_EXPORTED and options["mean"] is None and options["scale"] is None:
-        yield (
-            "The network doesn't say how pixels become its input: it is given RGB pixels from 0 to 255 as they are; "
-            "--mean and --scale (and --channel-order) say otherwise."
-        )
-
-
 def _rounding_notes(multiple: int, options: Mapping[str, Any]) -> Iterator[str]:
     if options["round_to"] is None and multiple > 1:
         yield f"Layers keep multiples of {multiple} filters, which are computed fastest (--round-to)."
@@ -244,28 +235,6 @@ def _example_folder() -> Path:
 
 def _title(model: str | None) -> str:
     return f"the example {DEFAULT_EXAMPLE!r}" if model is None else model
-
-
-def _override(transform: InputTransform, options: Mapping[str, Any]) -> InputTransform:
-    given: dict[str, Any] = {
-        "mean": _numbers("--mean", options["mean"]),
-        "scale": _numbers("--scale", options["scale"]),
-        "channel_order": options["channel_order"],
-        "mirror": options["mirror"],
-    }
-    return replace(transform, **{name: value for name, value in given.items() if value is not None})
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
-        raise WootzError(f"{flag} {text}: not a number, or numbers with commas between them") from error
-    if flag == "--scale" and 0 in numbers:
-        raise WootzError(f"{flag} {text}: pixels times 0 are all the same")
-    return numbers
 
 
 def _device(solver: Solver | None, options: Mapping[str, Any]) -> tuple[Device, tuple[str, ...]]:

@@ -1,28 +1,36 @@
-"""When a given network is said to guess."""
+"""When answers are no better than guesses."""
 
 import numpy as np
 import pytest
 
-from wootz.runtime.guessing import guessing_note
-from wootz.runtime.uncertainty import Share
+from wootz.runtime.guessing import above_guessing
 
-BALANCED, SKEWED = np.arange(300) % 3, np.array([0] * 40 + [1] * 260)
+LABELS = np.arange(300) % 3
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "labels", "warned"),
-    [
-        (0.333, BALANCED, True),
-        (0.36, BALANCED, True),
-        (0.0, BALANCED, True),  # classes in another order, perhaps
-        (0.45, BALANCED, False),
-        (0.86, SKEWED, False),  # not better than one answer, but what networks reach where one class is that frequent
-        (0.13, SKEWED, True),
-    ],
-)
-def test_the_warning(accuracy, labels, warned):
-    note = guessing_note(Share(accuracy, len(labels)), labels, ("a", "b", "c"))
-    assert bool(note) == warned
-    if warned:
-        assert f"{accuracy:.4f} on the validation images" in note
-        assert "--mean" in note
+def test_all_answers_right():
+    assert above_guessing(LABELS, LABELS) == pytest.approx(np.sqrt((3 - 1) * 300))
+
+
+@pytest.mark.parametrize("frequent", [0.34, 0.9])
+def test_one_answer_to_all_is_a_guess_however_frequent_it_is(frequent):
+    labels = (np.arange(300) >= 300 * frequent).astype(int)
+    assert above_guessing(np.zeros(300, int), labels) == 0
+    assert above_guessing(np.full(300, -1), labels) == 0, "no answer at all"
+
+
+def test_a_network_that_knows_a_rare_class_does_not_guess():
+    """Even where one answer to all would be right more often."""
+    labels = (np.arange(300) >= 270).astype(int)
+    answers = np.where(np.arange(300) >= 235, 1, 0)
+    assert np.mean(answers == labels) < np.mean(labels == 0)
+    assert above_guessing(answers, labels) > 10
+
+
+def test_of_shuffled_answers_it_is_a_standard_normal_number():
+    generator = np.random.default_rng(0)
+    labels = generator.choice(5, 400, p=[0.4, 0.3, 0.1, 0.1, 0.1])
+    answers = generator.choice(5, 400, p=[0.1, 0.2, 0.3, 0.3, 0.1])
+    values = [above_guessing(generator.permutation(answers), labels) for _ in range(2000)]
+    assert abs(np.mean(values)) < 0.1
+    assert 0.9 < np.std(values) < 1.1

@@ -111,9 +111,14 @@ from wootz.tools.summary import nothing_found, print_summary
 @round_to_option
 @click.option("--check/--no-check", default=True, show_default=True,
               help="Execute each pruned network beside the masked original before it is trained.")  # fmt: skip
+@click.option("--normalize", metavar="NAME|MEAN:STD",
+              help="How pixels become the input: imagenet, 0..1, -1..1, caffe, raw, or mean and standard deviation "
+                   "(default: what the network's file says, else what is found out).")  # fmt: skip
 @click.option("--mean", help="Mean of the input pixels (0-255), one or one a channel: overrides the model's.")
 @click.option("--scale", help="Factor after the mean was subtracted, one or one a channel.")
 @click.option("--channel-order", type=click.Choice(["BGR", "RGB"]), help="Order of the input's channels.")
+@click.option("--allow-untrained", is_flag=True,
+              help="Go on with a network that came with its weights and only guesses.")  # fmt: skip
 @click.option("--mirror/--no-mirror", default=None, help="Whether training flips images at random.")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode; without a GPU the CPU."
@@ -199,6 +204,8 @@ def _run(
         with display, log, _watching(log, job, team) as watch, _writing_into(folder):
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
+            for note in job.result_notes:
+                watch.note(note)
             opened = open_store(watch.message)
             site = Site.of(job, opened)
             workshop = Workshop(job, opened)
@@ -227,7 +234,7 @@ def _show(console: Console, result: RunResult, folder: Path) -> None:
 def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
     """What a run would do, after all has been tried that can be without training."""
     check(job)
-    for note in job.notes:
+    for note in (*job.notes, *job.result_notes):
         click.echo(note)
     workshop = Workshop(job, open_store())
     plan = plan_run(workshop, team.workers)

@@ -1,0 +1,369 @@
+"""How pixels become the input of a network that doesn't say it: nodes in its graph, its answers, its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from wootz.passes.analysis.input_normalization import InputNormalization, input_normalization
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Constant, Model, Node, Tensor, tensor_shape
+from wootz.passes.ir.rewrite import erase_dead_nodes
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, conventions_for
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.batches import normalize, ordered_batches
+from wootz.runtime.data.dataset import Split
+from wootz.runtime.guessing import above_guessing
+from wootz.runtime.session import CPU, Device, InferenceSession
+from wootz.runtime.uncertainty import CLEARLY, PERHAPS, Share, format_accuracy
+
+IMAGES_TRIED = 300
+BATCH = 50
+BATCH_COMPARED = 10
+LAYERS_COMPARED = 4
+"""BatchNormalizations, the first ones, whose statistics are compared."""
+IMAGES_COMPARED = 50
+CLOSE = 2.0
+"""Distances whose quotient is below that may be so by chance."""
+FAR = 0.25
+"""A distance from which on two distributions have little in common; 1 is the largest."""
+SMALLEST_VARIANCE = 1e-5
+UNITS = ("raw", "0..1", "-1..1")
+"""The pixels of which networks compute their normalisation themselves."""
+
+ChannelOrder = Literal["BGR", "RGB"]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a network makes of images under a convention, and by how many standard deviations it is above guessing."""
+
+    accuracy: Share
+    above_guessing: float
+
+
+@dataclass(frozen=True)
+class PixelChoice:
+    """How pixels become the input, why, and what was measured: results by convention, the best first.
+
+    `distances` are those of `statistics_distances`.
+    """
+
+    transform: InputTransform
+    why: str = ""
+    tried: Mapping[str, Tried] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PixelQuestion:
+    """A network [N, channels, height, width] -> [N, classes], and the training images that it is given.
+
+    `transform` is what is stated, `stated_by` by whom. Where that is empty, mean and scale are not known, nor is the
+    order of channels unless `channel_order` is given. `is_trained` says that the network came with all its weights, for
+    the classes of the images; `may_guess`, that a network will do that doesn't know them.
+    """
+
+    model: Model
+    images: Split
+    transform: InputTransform
+    stated_by: str = ""
+    channel_order: ChannelOrder | None = None
+    is_trained: bool = True
+    may_guess: bool = False
+    device: Device = CPU
+
+
+def choose_pixels(question: PixelQuestion) -> PixelChoice:
+    """Answers by the first of these that can tell.
+
+    1. What is stated, and nodes behind the input that normalise it (`input_normalization`): they decide the units.
+    2. A trial of the usual conventions on labelled training images, where the network is for their classes.
+    3. The running statistics of its first BatchNormalizations, which one convention matches best; they also decide
+       between conventions of which none is clearly the best in the trial.
+
+    Raises WootzError where a network that should know the classes only guesses, whatever the convention.
+    """
+    candidates = _candidates(question)
+    first = PixelChoice(question.transform) if question.stated_by else _by_nodes(question, candidates)
+    if first is not None:
+        if not question.is_trained or _knows(try_conventions(question, {"": first.transform})):
+            return first
+        if question.stated_by:
+            return _guessing(question, first, try_conventions(question, {**candidates, "as stated": first.transform}))
+    if question.is_trained:
+        tried = try_conventions(question, candidates)
+        if _knows(tried):
+            return _by_answers(question, candidates, tried)
+        return _guessing(question, first or _by_statistics(question, candidates), tried)
+    return _by_statistics(question, candidates)
+
+
+def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
+    channels = question.images.images.shape[1]
+    known = conventions_for(channels)
+    return {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
+
+
+# By the nodes of the graph
+
+
+def _by_nodes(question: PixelQuestion, candidates: Mapping[str, InputTransform]) -> PixelChoice | None:
+    found = input_normalization(question.model)
+    if found is None:
+        return None
+    images = _some(question.images, IMAGES_COMPARED).images
+    name = units_before(found, images, {name: candidates[name] for name in UNITS}, candidates)
+    transform = candidates[name]
+    if question.channel_order is None and _subtracts_mean_in_bgr(found, transform):
+        transform = replace(transform, channel_order="BGR")
+    why = (
+        f"The network normalises its input itself ({', '.join(found.operators)}): it is given pixels {_units(name)}, "
+        f"{transform.channel_order}."
+    )
+    return PixelChoice(transform, why)
+
+
+def units_before(
+    nodes: InputNormalization,
+    images: np.ndarray,
+    units: Mapping[str, InputTransform],
+    usual: Mapping[str, InputTransform],
+) -> str:
+    """Those of the `units` from which the `nodes` make what the BatchNormalization behind them was trained on, or what
+    is `usual` and not these units again."""
+    expected = {name: _moments(images, transform) for name, transform in usual.items()}
+
+    def nearest(name: str) -> float:
+        mean, variance = _moments(images, units[name])
+        made = nodes.factor * mean + nodes.offset, nodes.factor**2 * variance
+        wanted = [moments for other, moments in expected.items() if other != name]
+        if nodes.expected is not None:
+            wanted = [nodes.expected]
+        return min(float(np.mean(bhattacharyya_distances(*made, *moments))) for moments in wanted)
+
+    return min(units, key=nearest)
+
+
+def _subtracts_mean_in_bgr(nodes: InputNormalization, transform: InputTransform) -> bool:
+    """Whether the pixels of which the nodes make 0 are ImageNet's mean from blue to red."""
+    if len(nodes.factor) != len(IMAGENET_MEAN) or not np.all(nodes.factor):
+        return False
+    pixels = -nodes.offset / nodes.factor / np.array(transform.scale) + np.array(transform.mean)
+    return bool(np.allclose(pixels, IMAGENET_MEAN[::-1], atol=2))
+
+
+def _moments(images: np.ndarray, transform: InputTransform) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each channel."""
+    values = normalize(images, transform).astype(np.float64)
+    return values.mean((0, 2, 3)), values.var((0, 2, 3))
+
+
+def _units(name: str) -> str:
+    return "from 0 to 255" if name == "raw" else name
+
+
+# By its answers
+
+
+def try_conventions(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, Tried]:
+    """What the network makes of up to `IMAGES_TRIED` training images under each of the transforms, the best first.
+
+    After each batch those drop out that are clearly worse than the best (`CLEARLY`, two-proportion z-test); the trial
+    ends when one is left that is clearly above guessing.
+    """
+    images = _some(question.images, IMAGES_TRIED)
+    session = InferenceSession(question.model, question.device)
+    answers = {name: np.empty(0, np.int64) for name in transforms}
+    tried: dict[str, Tried] = {}
+    racing = list(transforms)
+    for start in range(0, len(images), BATCH):
+        labels = images.labels[: start + BATCH]
+        batch = Split(images.images[start : start + BATCH], labels[start:])
+        for name in racing:
+            answers[name] = np.concatenate([answers[name], _answers(session, batch, transforms[name])])
+            share = Share(float(np.mean(answers[name] == labels)), len(labels))
+            tried[name] = Tried(share, above_guessing(answers[name], labels))
+        best = max((tried[name] for name in racing), key=lambda found: found.accuracy.accuracy)
+        racing = [name for name in racing if best.accuracy.above(tried[name].accuracy) < CLEARLY]
+        if len(racing) == 1 and best.above_guessing >= CLEARLY:
+            break
+    order = sorted(tried, key=lambda name: (name not in racing, -tried[name].accuracy.accuracy))
+    return {name: tried[name] for name in order}
+
+
+def _answers(session: InferenceSession, images: Split, transform: InputTransform) -> np.ndarray:
+    """The class with the largest score for each image; -1 where a score is no number."""
+    (batch,) = ordered_batches(images, transform, len(images))
+    scores = session.run(batch.data).reshape(len(images), -1)
+    answers: np.ndarray = np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1))
+    return answers
+
+
+def _knows(tried: Mapping[str, Tried]) -> bool:
+    """Whether the network clearly does better than guess under one of the conventions."""
+    return any(found.above_guessing >= CLEARLY for found in tried.values())
+
+
+def _by_answers(
+    question: PixelQuestion, candidates: Mapping[str, InputTransform], tried: Mapping[str, Tried]
+) -> PixelChoice:
+    best = next(iter(tried))
+    alike = [name for name in tried if tried[best].accuracy.above(tried[name].accuracy) < PERHAPS]
+    why = f"How pixels become the network's input, tried on training images: {_table(tried)}"
+    if len(alike) == 1:
+        return PixelChoice(candidates[best], f"{why}: {best} is taken.", tried)
+    distances = statistics_distances(question, {name: candidates[name] for name in alike})
+    name = next(iter(distances), best)
+    by = f"by its BatchNormalizations ({_distances(distances)})" if distances else "the best"
+    why = f"{why}: it does not tell {' from '.join(alike)}, and {by} {name} is taken; --normalize says otherwise."
+    return PixelChoice(candidates[name], why, tried, distances)
+
+
+def _guessing(question: PixelQuestion, otherwise: PixelChoice, tried: Mapping[str, Tried]) -> PixelChoice:
+    """`otherwise`, where the network may guess. Raises WootzError where it may not."""
+    table = _table(tried)
+    if _knows(tried):
+        best = next(iter(tried))
+        fault = f"on pixels as {question.stated_by} has them the network only guesses: {table}"
+        advice = f"give --normalize {best}, or"
+    else:
+        fault = f"the network only guesses, on training images and whatever it is given: {table}"
+        advice = (
+            "was it trained, for these classes, in this order (--classes says which output a class is), on other "
+            "pixels (--normalize MEAN:STD)? --new-head trains its last layer anew,"
+        )
+    if not question.may_guess:
+        raise WootzError(f"{fault}; {advice} --allow-untrained goes on")
+    warning = f"{fault[:1].upper()}{fault[1:]}."
+    return replace(otherwise, why=" ".join(filter(None, (warning, otherwise.why))), tried=tried)
+
+
+def _table(tried: Mapping[str, Tried]) -> str:
+    return ", ".join(f"{name} {format_accuracy(t.accuracy.accuracy, t.accuracy.images)}" for name, t in tried.items())
+
+
+# By its statistics
+
+
+def _by_statistics(question: PixelQuestion, candidates: Mapping[str, InputTransform]) -> PixelChoice:
+    distances = statistics_distances(question, candidates)
+    if not distances:
+        name = _likeliest(question)
+        why = (
+            f"Nothing tells how pixels become the network's input (no BatchNormalization whose statistics could): "
+            f"{name} is taken; --normalize says otherwise."
+        )
+        return PixelChoice(candidates[name], why)
+    best, *others = distances
+    why = (
+        f"How pixels become the network's input, by how far they are from what its first BatchNormalizations were "
+        f"trained on: {_distances(distances)}: {best} is taken"
+    )
+    if distances[best] > FAR:
+        why += "; none is near: --normalize says otherwise"
+    elif others and distances[others[0]] < CLOSE * distances[best]:
+        why += f"; {others[0]} is close: --normalize says otherwise"
+    return PixelChoice(candidates[best], f"{why}.", distances=distances)
+
+
+def _likeliest(question: PixelQuestion) -> str:
+    """What most networks want, where nothing tells; arrays of other numbers than pixels are rather for the network."""
+    images = question.images.images
+    if images.dtype != np.uint8:
+        return "raw"
+    return "imagenet" if "imagenet" in conventions_for(images.shape[1]) else "0..1"
+
+
+def statistics_distances(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, float]:
+    """How far, under each of the transforms, what the network's first BatchNormalizations read is from their running
+    mean and variance: the mean of `hellinger_distance` over these layers, the least first. Empty without such layers.
+    """
+    model = question.model.copy()
+    annotate_shapes(model.graph)
+    layers = _first_batch_normalizations(model)
+    if not layers:
+        return {}
+    session = InferenceSession(_moments_model(model, layers), question.device)
+    images = _some(question.images, IMAGES_COMPARED)
+    distances = {}
+    for name, transform in transforms.items():
+        batches = [(len(b.labels), session.run(b.data)) for b in ordered_batches(images, transform, BATCH_COMPARED)]
+        moments = np.average([m for _, m in batches], axis=0, weights=[n for n, _ in batches]).astype(np.float64)
+        distances[name] = float(np.mean(_layer_distances(layers, moments)))
+    distances = {name: d if np.isfinite(d) else 1.0 for name, d in distances.items()}
+    return dict(sorted(distances.items(), key=lambda item: item[1]))
+
+
+def hellinger_distance(
+    mean: np.ndarray, variance: np.ndarray, other_mean: np.ndarray, other_variance: np.ndarray
+) -> float:
+    """The squared Hellinger distance, 0 to 1, of normal distributions, one a channel: its mean over the channels."""
+    return float(np.mean(1 - np.exp(-bhattacharyya_distances(mean, variance, other_mean, other_variance))))
+
+
+def bhattacharyya_distances(
+    mean: np.ndarray, variance: np.ndarray, other_mean: np.ndarray, other_variance: np.ndarray
+) -> np.ndarray:
+    """Of normal distributions, one a channel, without an upper bound: the logarithm of their affinity."""
+    v, w = variance + SMALLEST_VARIANCE, other_variance + SMALLEST_VARIANCE
+    distances: np.ndarray = (mean - other_mean) ** 2 / (4 * (v + w)) + np.log(
+        (v + w) / (2 * np.sqrt(v) * np.sqrt(w))
+    ) / 2
+    return distances
+
+
+def _layer_distances(layers: list[Node], moments: np.ndarray) -> list[float]:
+    """`moments` has for each layer the means of its operand and of its square, a channel after the other."""
+    distances = []
+    for node in layers:
+        expected_mean, expected_variance = (operand.values.astype(np.float64) for operand in node.inputs[3:5])
+        channels = len(expected_mean)
+        mean, square, moments = moments[:channels], moments[channels : 2 * channels], moments[2 * channels :]
+        distances.append(hellinger_distance(mean, np.maximum(square - mean**2, 0), expected_mean, expected_variance))
+    return distances
+
+
+def _first_batch_normalizations(model: Model) -> list[Node]:
+    """Of images, with statistics that are constants."""
+    found = (
+        node
+        for node in model.graph.nodes
+        if node.op == "BatchNormalization"
+        and len(tensor_shape(node.inputs[0]) or ()) == 4
+        and all(isinstance(operand, Constant) for operand in node.inputs[3:5])
+    )
+    return [node for node, _ in zip(found, range(LAYERS_COMPARED), strict=False)]
+
+
+def _moments_model(model: Model, layers: list[Node]) -> Model:
+    """Gives the mean and the mean square of each channel that the `layers` read, all in one row."""
+    result = model.copy()
+    graph, build = result.graph, Builder(result.graph)
+    tensors = graph.tensors()
+    axes = build.constant([0, 2, 3], "axes")
+    rows: list[Tensor] = []
+    for node in layers:
+        operand = tensors[node.inputs[0].name]
+        for values in (operand, build.op("Mul", operand, operand, hint="square")):
+            rows.append(build.op("ReduceMean", values, axes, keepdims=0, hint="moment"))
+    row = build.op("Concat", *rows, axis=0, hint="moments")
+    row.dtype, row.shape = np.dtype(np.float32), None
+    graph.outputs = [row]
+    erase_dead_nodes(graph)
+    return replace(result, modules=())
+
+
+def _distances(distances: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {distance:.3f}" for name, distance in distances.items())
+
+
+def _some(images: Split, count: int) -> Split:
+    """Up to so many of the images, the same ones each time."""
+    chosen = np.random.default_rng(0).permutation(len(images))[:count]
+    return Split(images.images[chosen], images.labels[chosen])

@@ -1,0 +1,145 @@
+"""How pixels become the network's input: what the options of `wootz run` say of it, or what was found out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from wootz.frontend.caffe.importer import ImportedNetwork
+from wootz.passes.errors import InputError, WootzError, reading
+from wootz.passes.ir.model import tensor_shape
+from wootz.passes.plan.pixel_conventions import read_convention
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.job import check_channels
+from wootz.runtime.pixels import PixelChoice, PixelQuestion, choose_pixels
+from wootz.runtime.run_directory import PIXELS_FILE
+from wootz.runtime.session import Device
+from wootz.tools.companions import RunFiles
+from wootz.tools.data import Transforms
+
+OPTIONS = ("normalize", "mean", "scale")
+"""Those that say how pixels become the input; the order of channels alone doesn't."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The transforms of a run. `chosen` is the file, by name, that it writes of what nobody gave."""
+
+    train_transform: InputTransform
+    test_transform: InputTransform
+    notes: tuple[str, ...] = ()
+    chosen: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class PixelsFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`pixels.json`: `(pixel - mean) * scale` on pixels 0-255, and why; accuracies and distances by convention."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    channel_order: Literal["BGR", "RGB"]
+    why: str = ""
+    accuracies: dict[str, float] = {}
+    distances: dict[str, float] = {}
+
+    @staticmethod
+    def of(choice: PixelChoice) -> PixelsFile:
+        return PixelsFile(
+            mean=choice.transform.mean,
+            scale=choice.transform.scale,
+            channel_order=choice.transform.channel_order,
+            why=choice.why,
+            accuracies={name: tried.accuracy.accuracy for name, tried in choice.tried.items()},
+            distances=dict(choice.distances),
+        )
+
+    def to_bytes(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self), indent=1) + b"\n"
+
+    def applied(self, transform: InputTransform) -> InputTransform:
+        return replace(transform, mean=self.mean, scale=self.scale, channel_order=self.channel_order)
+
+
+def read_pixels(file: Path) -> PixelsFile:
+    """Raises InputError for a file that does not say how pixels become an input."""
+    with reading(file, "a pixels.json"):
+        found = msgspec.json.decode(file.read_bytes(), type=PixelsFile)
+    if not found.mean or not found.scale or 0 in found.scale:
+        raise InputError("mean and scale have to have numbers, scale none that is 0", file)
+    return found
+
+
+def as_stated(transform: InputTransform, options: Mapping[str, Any]) -> InputTransform:
+    """What the options say, and `transform` for the rest. Raises WootzError for options that contradict each other."""
+    normalize, order = options["normalize"], options["channel_order"]
+    if normalize is not None and (options["mean"] or options["scale"]):
+        raise WootzError("--normalize says what --mean and --scale say: give it, or these")
+    if normalize is not None:
+        transform = read_convention(normalize).applied(transform, order)
+    given: dict[str, Any] = {
+        "mean": _numbers("--mean", options["mean"]),
+        "scale": _numbers("--scale", options["scale"]),
+        "channel_order": order,
+        "mirror": options["mirror"],
+    }
+    return replace(transform, **{name: value for name, value in given.items() if value is not None})
+
+
+def find_pixels(
+    network: ImportedNetwork,
+    dataset: Dataset,
+    transforms: Transforms,
+    options: Mapping[str, Any],
+    run_files: RunFiles | None,
+    device: Device,
+) -> Pixels:
+    """`transforms`, where the options or the network's file say how pixels become the input; else with what the run of
+    `run_files` found out, or is found out now (`runtime.pixels`). Raises WootzError for a network that only guesses
+    where it should know the classes."""
+    train, test = transforms
+    by_option = next((f"--{name}" for name in OPTIONS if options[name] is not None), "")
+    stated_by = by_option or ("the network's file" if TRANSFORM_KEY in network.model.metadata else "")
+    check_channels(test, dataset.train.images.shape[1])
+    file = run_files.folder / PIXELS_FILE if run_files is not None and not stated_by else None
+    if file is not None and file.is_file():
+        return _pixels(read_pixels(file), train, test)
+    choice = choose_pixels(
+        PixelQuestion(
+            model=network.model,
+            images=dataset.train,
+            transform=test,
+            stated_by=stated_by,
+            channel_order=options["channel_order"],
+            is_trained=not network.initialised and _outputs(network) == len(dataset.classes),
+            may_guess=options["allow_untrained"],
+            device=device,
+        )
+    )
+    if stated_by:
+        return Pixels(train, test, tuple(filter(None, (choice.why,))))
+    return _pixels(PixelsFile.of(choice), train, test)
+
+
+def _pixels(found: PixelsFile, train: InputTransform, test: InputTransform) -> Pixels:
+    notes = tuple(filter(None, (found.why,)))
+    return Pixels(found.applied(train), found.applied(test), notes, {PIXELS_FILE: found.to_bytes()})
+
+
+def _outputs(network: ImportedNetwork) -> int | str | None:
+    return (tensor_shape(network.model.graph.outputs[0]) or (None, None))[1]
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise WootzError(f"{flag} {text}: not a number, or numbers with commas between them") from error
+    if flag == "--scale" and 0 in numbers:
+        raise WootzError(f"{flag} {text}: pixels times 0 are all the same")
+    return numbers
