@@ -117,7 +117,7 @@ def _by_nodes(question: PixelQuestion, candidates: Mapping[str, InputTransform])
     found = input_normalization(question.model)
     if found is None:
         return None
-    images = _some(question.images, IMAGES_COMPARED).images
+    images = np.asarray(_some(question.images, IMAGES_COMPARED).images)
     name = units_before(found, images, {name: candidates[name] for name in UNITS}, candidates)
     transform = candidates[name]
     if question.channel_order is None and _subtracts_mean_in_bgr(found, transform):
