@@ -31,13 +31,12 @@ from wootz.passes.blocks.identifier import symbols
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Constant, Model, with_weights
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.data.loading import load_dataset
-from wootz.runtime.defaults import Recipe
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
@@ -47,6 +46,18 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 RATES = (0.5, 0.7)
 IMAGENET = InputTransform(mean=(123.7, 116.3, 103.5), scale=(0.01712, 0.01751, 0.01743), mirror=True)
 IMAGENET = replace(IMAGENET, channel_order="RGB")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How something is trained, but for how long."""
+
+    type: SolverType
+    base_lr: float
+    lr_policy: LearningRatePolicy = "cosine"
+    weight_decay: float = 0.0
+    warmup: float = 0.0
+    clip_gradients: float = -1.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ class Candidate:
             type=self.recipe.type,
             base_lr=self.recipe.base_lr,
             lr_policy=self.recipe.lr_policy,
-            momentum=self.recipe.momentum,
+            momentum=0.9,
             weight_decay=self.recipe.weight_decay,
             clip_gradients=self.recipe.clip_gradients,
             warmup_iter=round(self.recipe.warmup * made),
@@ -87,9 +98,7 @@ def variants(middle: Recipe, rates: tuple[float, ...], other: Recipe) -> tuple[C
 
 
 def recipe(kind: SolverType, base_lr: float) -> Recipe:
-    """Without a number of steps, which is the pair's."""
-    decays, warms_up = (5e-4, 0.05) if kind is SolverType.SGD else (0.0, 0.0)
-    return Recipe(kind, base_lr, epochs=0, least=0, most=0, weight_decay=decays, warmup=warms_up)
+    return Recipe(kind, base_lr, weight_decay=5e-4, warmup=0.05) if kind is SolverType.SGD else Recipe(kind, base_lr)
 
 
 SGD, ADAM = SolverType.SGD, SolverType.ADAM

@@ -33,8 +33,8 @@ LEAST_BATCH_SIZE = 4
 """Statistics of batches of fewer images mean nothing."""
 LEAST_BATCHES = 4
 """Batches that the training images make at least: with fewer, each step sees nearly all of them."""
-WITHOUT_NORMALIZATION = 0.2
-"""The learning rate of networks that normalise no activations, in that of those that do: they diverge earlier."""
+CLIPPED_NORM = 1.0
+"""Of the gradients of networks that normalise no activations: without a bound they diverge."""
 TESTS = 6
 """Tests in a training, at each of which it may end."""
 SHARE_OF_TESTS = 0.25
@@ -50,11 +50,13 @@ LEAST_MULTIPLES = 4
 class Recipe:
     """How something is trained: for so many `epochs` of the training images, but from `least` to `most` steps.
 
-    `base_lr` is for batches of BATCH_SIZE images; the first `warmup` of the steps rise to it.
+    The learning rate is for batches of BATCH_SIZE images: `base_lr`, or `unnormalized_lr` where a network normalises no
+    activations. The first `warmup` of the steps rise to it.
     """
 
     type: SolverType
     base_lr: float
+    unnormalized_lr: float
     epochs: float
     least: int
     most: int
@@ -62,13 +64,12 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup: float = 0.0
-    clip_gradients: float = -1.0
 
 
-FINE_TUNING = Recipe(SolverType.SGD, 0.01, epochs=5, least=200, most=4000, weight_decay=5e-4, warmup=0.05)
-PRE_TRAINING = Recipe(SolverType.ADAM, 0.002, epochs=8, least=300, most=4000)
-NEW_LAYERS = Recipe(SolverType.SGD, 0.01, epochs=15, least=400, most=8000, weight_decay=5e-4, warmup=0.05)
-FROM_SCRATCH = Recipe(SolverType.SGD, 0.05, epochs=30, least=800, most=40000, weight_decay=5e-4, warmup=0.05)
+FINE_TUNING = Recipe(SolverType.SGD, 0.005, 0.002, epochs=6, least=300, most=4000, weight_decay=5e-4, warmup=0.05)
+PRE_TRAINING = Recipe(SolverType.ADAM, 0.008, 0.002, epochs=8, least=300, most=4000)
+NEW_LAYERS = Recipe(SolverType.SGD, 0.02, 0.004, epochs=15, least=400, most=8000, weight_decay=5e-4, warmup=0.05)
+FROM_SCRATCH = Recipe(SolverType.SGD, 0.05, 0.01, epochs=30, least=800, most=40000, weight_decay=5e-4, warmup=0.05)
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def solver_of(recipe: Recipe, circumstances: Circumstances, has_tests: bool) -> 
     steps = min(max(recipe.epochs * circumstances.training_images / batch_size, recipe.least), recipe.most)
     steps *= STEPS[circumstances.effort] * circumstances.scale
     max_iter = max(LEAST_STEPS, round(steps))
-    rate = recipe.base_lr * min(1.0, batch_size / BATCH_SIZE)
-    if not circumstances.normalizes:
-        rate *= WITHOUT_NORMALIZATION
+    rate = recipe.base_lr if circumstances.normalizes else recipe.unnormalized_lr
+    rate *= min(1.0, batch_size / BATCH_SIZE)
+    is_clipped = recipe.type is SolverType.SGD and not circumstances.normalizes
     return Solver(
         type=recipe.type,
         base_lr=float(f"{rate:.3g}"),
@@ -120,7 +121,7 @@ def solver_of(recipe: Recipe, circumstances: Circumstances, has_tests: bool) -> 
         max_iter=max_iter,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        clip_gradients=recipe.clip_gradients,
+        clip_gradients=CLIPPED_NORM if is_clipped else -1.0,
         warmup_iter=round(recipe.warmup * max_iter),
         batch_size=batch_size,
         test_interval=test_interval(max_iter, batch_size, circumstances.validation_images) if has_tests else 0,

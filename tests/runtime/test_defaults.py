@@ -78,7 +78,12 @@ def test_the_number_of_steps_follows_the_images_within_bounds():
 
 def test_networks_that_normalise_nothing_and_small_batches_learn_slower():
     whole = fine_tuning_solver(USUAL).base_lr
-    assert fine_tuning_solver(Circumstances(2400, 600, 32, normalizes=False)).base_lr < whole
+    unnormalized = fine_tuning_solver(Circumstances(2400, 600, 32, normalizes=False))
+    assert unnormalized.base_lr < whole
+    assert unnormalized.clip_gradients > 0 > fine_tuning_solver(USUAL).clip_gradients
+    assert pretraining_solver(Circumstances(2400, 600, 32, normalizes=False)).clip_gradients < 0, (
+        "blocks are independent"
+    )
     assert fine_tuning_solver(Circumstances(2400, 600, 8, normalizes=True)).base_lr == pytest.approx(whole / 4)
 
 
