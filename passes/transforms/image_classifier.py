@@ -30,7 +30,8 @@ class ImageClassifier(Pass):
     3. An open height and width become `size`.
     4. A network of float16 or float64 becomes one of float32. An input of integers becomes float32 where nothing but
        Casts reads it, which do the same with numbers that are whole.
-    5. A Transpose of images [N, height, width, channels] goes, if it is all that reads them.
+    5. A Transpose of images [N, height, width, channels] goes, if it is all that reads them, or what Casts, Add, Sub,
+       Mul and Div with constants, of one number or one a channel, compute of them.
     6. Scores [N, classes, 1, 1] are flattened.
     7. A softmax that the exporter took apart (see `fuse-softmax`) becomes one operator.
 
@@ -62,7 +63,7 @@ def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = 
     source = graph.inputs[0]
     removed = _without_transpose(graph)
     if removed is not None:
-        modules = (replace(m, entry=source.name) if m.entry == removed else m for m in model.modules)
+        modules = (replace(m, entry=removed[1]) if m.entry == removed[0] else m for m in model.modules)
         result = replace(result, modules=tuple(modules))
         changes.append(f"input {source.name}: [N, height, width, channels] is now [N, channels, height, width]")
     _check_image(source)
@@ -200,28 +201,53 @@ def _with_size(graph: Graph, size: tuple[int, ...]) -> Iterator[str]:
 
 
 def _first_transpose(graph: Graph) -> Node | None:
-    """The Transpose to channels first, if it is all that reads the images."""
-    (source,) = graph.inputs
-    if len(source.outputs) == 1 and source.outputs[0].op == "Transpose":
-        node = source.outputs[0]
-        if list(node.attrs.get("perm", ())) == CHANNELS_FIRST:
-            return node
+    """The Transpose to channels first, if it is all that reads the images, or what is computed of them by channel."""
+    tensor: Tensor = graph.inputs[0]
+    while len(tensor.outputs) == 1 and not any(tensor is t for t in graph.outputs):
+        node = tensor.outputs[0]
+        if node.op == "Transpose":
+            return node if list(node.attrs.get("perm", ())) == CHANNELS_FIRST else None
+        if not _computes_by_channel(node, tensor):
+            return None
+        tensor = node.outputs[0]
     return None
 
 
-def _without_transpose(graph: Graph) -> str | None:
-    """Removes it; gives the name of the tensor that it made."""
-    node = _first_transpose(graph)
-    if node is None or any(node.outputs[0] is t for t in graph.outputs):
+def _computes_by_channel(node: Node, read: Tensor) -> bool:
+    """Whether each element of images with channels last is computed alone, with one constant or one a channel."""
+    if node.op in ("Identity", "Cast"):
+        return True
+    if node.op not in ("Add", "Sub", "Mul", "Div"):
+        return False
+    constants = [t.values for t in node.inputs if t is not read and isinstance(t, Constant)]
+    return len(constants) == 1 and constants[0].ndim <= 4 and constants[0].size == ([1, *constants[0].shape])[-1]
+
+
+def _without_transpose(graph: Graph) -> tuple[str, str] | None:
+    """Removes it; gives the names of the tensor that it made and of the one that takes its place."""
+    transpose = _first_transpose(graph)
+    if transpose is None or any(transpose.outputs[0] is t for t in graph.outputs):
         return None
-    (source,), (transposed,) = graph.inputs, node.outputs
-    name = str(transposed.name)
-    redirect_readers(transposed, source)
-    erase_nodes(graph, [node])
+    (source,), (transposed,) = graph.inputs, transpose.outputs
+    build, tensor = Builder(graph), source
+    while (node := tensor.outputs[0]) is not transpose:
+        node.inputs = [_with_channels_first(t, build) if isinstance(t, Constant) else t for t in node.inputs]
+        tensor = node.outputs[0]
+        tensor.shape = None
+    names = str(transposed.name), str(tensor.name)
+    redirect_readers(transposed, tensor)
+    erase_nodes(graph, [transpose])
     shape = tensor_shape(source)
     if shape is not None and len(shape) == 4:
         source.shape = [shape[axis] for axis in CHANNELS_FIRST]
-    return name
+    return names
+
+
+def _with_channels_first(operand: Constant, build: Builder) -> Constant:
+    """One number, or one a channel, for images with channels first."""
+    if operand.values.size == 1:
+        return operand
+    return build.constant(operand.values.reshape(-1, 1, 1), f"{operand.name}/channels")
 
 
 def _check_image(source: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What a run writes: its result, and its events."""
+"""What a run writes: its result, its events, and how pixels become its input."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wootz.runtime.events import read_events
 from wootz.runtime.result import read_result
 from wootz.runtime.status import status_of
 from wootz.runtime.timeline import timeline
+from wootz.tools.pixels import read_pixels
 
 ARCHITECTURE = {"configuration": [0.5, [0.3, 0.7]], "model_size": 10, "flops": 20, "latency_ms": 0.5}
 RESULT = {
@@ -63,7 +64,13 @@ def _read_events(file: Path) -> None:
 RESULTS = [json.dumps(RESULT).encode(), json.dumps(RESULT, indent=1).encode()]
 LINES = [b"".join(json.dumps(event).encode() + b"\n" for event in EVENTS)]
 
+PIXELS = (
+    b'{"mean": [127.5], "scale": [0.008], "channel_order": "RGB", "why": "a trial", "accuracies": {"raw": 0.1}}',
+    b'{"mean": [1, 2, 3], "scale": [1.5, -1, 2e3], "channel_order": "BGR", "distances": {"raw": 0.9}}',
+)
+
 READERS = (
     Reader("result.json", read_result, "result.json", RESULTS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
+    Reader("pixels.json", read_pixels, "pixels.json", PIXELS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
     Reader("events.jsonl", _read_events, "events.jsonl", LINES, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
 )

@@ -252,6 +252,11 @@ def test_the_order_of_channels_that_is_given_holds():
     ("signature", "stem"),
     [
         ("float[1,4,4,3] x", "n = Transpose<perm = [0,3,1,2]>(x)"),
+        (
+            "float[1,4,4,3] x",
+            """m = Constant<value = float[3] {1, 1, 1}>() a = Mul(x, m) o = Constant<value = float {0.0}>()
+            s = Add(a, o) n = Transpose<perm = [0,3,1,2]>(s)""",
+        ),
         ("float[8,3,4,4] x", "n = Identity(x)"),
         ("float[N,H,W,3] x", "n = Transpose<perm = [0,3,1,2]>(x)"),
         ("uint8[N,3,H,W] x", "n = Cast<to = 1>(x)"),

@@ -26,6 +26,10 @@ NETWORKS = {
         {{ image = Transpose<perm = [0,3,1,2]>(x) {LAYERS} y = Flatten(p) }}""",
     "channels last, read twice": f"""g (float[N,2,2,2] x) => (float[N,4] y) <float[4,2,3,3] w>
         {{ other = Transpose<perm = [0,3,1,2]>(x) image = Add(other, x) {LAYERS} y = Flatten(p) }}""",
+    "channels last, normalised": f"""g (uint8[2,6,6,2] x) => (float[2,4] y)
+        <float[4,2,3,3] w, float[1,1,2] m = {{1,2}}, float[2] s = {{3,4}}, float o = {{0.5}}>
+        {{ f = Cast<to = 1>(x) a = Sub(m, f) b = Div(a, s) c = Add(b, o)
+           image = Transpose<perm = [0,3,1,2]>(c) {LAYERS} y = Flatten(p) }}""",
     "integers": f"""g (uint8[N,2,6,6] x) => (float[N,4] y) <float[4,2,3,3] w>
         {{ image = Cast<to = 1>(x) {LAYERS} y = Flatten(p) }}""",
     "integers, channels last": f"""g (uint8[N,6,6,2] x) => (float[N,4] y) <float[4,2,3,3] w>
