@@ -82,14 +82,18 @@ def _resized(
     graph computes it (`embed-batches`).
     """
     (lows, highs, shares), (lefts, rights, mixes) = places(*rows), places(*columns)
-    windows = np.empty((*images.shape[:2], rows[2], columns[2]), np.float32)
-    for window, image, low, high, share, left, right, mix in zip(
-        windows, images, lows, highs, shares, lefts, rights, mixes, strict=True
+    resized = np.empty((*images.shape[:2], rows[2], columns[2]), np.float32)
+    for target, image, low, high, share, left, right, mix in zip(
+        resized, images, lows, highs, shares, lefts, rights, mixes, strict=True
     ):
-        upper, lower = image[:, low].astype(np.float32), image[:, high].astype(np.float32)
-        between = upper * (PARTS - share)[:, None] + lower * share[:, None]
-        window[:] = between[:, :, left] * (PARTS - mix) + between[:, :, right] * mix
-    return windows / np.float32(PARTS**2)
+        first = left.min()
+        window = image[:, :, first : right.max() + 1].astype(np.float32)
+        between = window[:, low] * (PARTS - share)[:, None]
+        between += window[:, high] * share[:, None]
+        np.multiply(between.take(left - first, axis=2), PARTS - mix, out=target)
+        target += between.take(right - first, axis=2) * mix
+    resized *= np.float32(1 / PARTS**2)
+    return resized
 
 
 def places(begins: np.ndarray, extents: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

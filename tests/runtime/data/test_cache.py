@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,15 @@ def test_other_classes_and_another_place_need_no_decoding(photographs, tmp_path)
     assert moved.classes == ("eel", "dog", "cat")
     np.testing.assert_array_equal(of_class(moved, 1), of_class(dataset, 1))
     np.testing.assert_array_equal(of_class(moved, 2), of_class(dataset, 0))
+
+
+def test_of_two_who_need_it_at_once_one_decodes(photographs, tmp_path):
+    heard = [Heard(), Heard()]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda h: load(photographs, tmp_path / "cache", h).digest, heard)
+    assert first == second
+    assert sorted(len(h.begun) for h in heard) == [0, 1]
+    assert [p.name for p in (tmp_path / "cache").iterdir() if p.suffix] == []
 
 
 @pytest.mark.parametrize("damage", ["cut off", "no digests", "no entry", "no json"])
