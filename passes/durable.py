@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def naming(file: Path, temporary: Path) -> Iterator[None]:
+    """Has OSErrors name `file`, where they name the `temporary` one that is to become it, or none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, temporary, str(temporary)):
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def sync_file(file: Path) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import onnx
 from google.protobuf.message import DecodeError
 
-from wootz.passes.durable import sync_file, sync_folder
+from wootz.passes.durable import naming, sync_file, sync_folder
 from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.initial_values import read_initial_values, with_location, without_initial_values, write_arrays
 from wootz.passes.ir.model import OPSET, Model, constants
@@ -108,21 +108,18 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
     """A neighbouring file to write; it is renamed at the end: readers see the old content or the new one, and after a
     power failure, too.
 
-    OSErrors have the name of `file`, also where the system names none, as on a full disk.
+    OSErrors have the name of `file`, also where the system names its neighbour, or none, as on a full disk.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with partial.open("wb") as content:
-            yield content
-            content.flush()
-            os.fsync(content.fileno())
-        partial.replace(file)
-        sync_folder(file.parent)
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        with naming(file, partial):
+            with partial.open("wb") as content:
+                yield content
+                content.flush()
+                os.fsync(content.fileno())
+            partial.replace(file)
+            sync_folder(file.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -133,11 +130,12 @@ def _save_with_external_data(proto: onnx.ModelProto, file: Path) -> None:
     data, partial = f"{file.name}.data", file.with_name(f".{file.name}.{os.getpid()}")
     (file.parent / data).unlink(missing_ok=True)  # onnx appends to it
     try:
-        onnx.save_model(proto, partial, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
-        sync_file(file.parent / data)
-        sync_file(partial)
-        partial.replace(file)
-        sync_folder(file.parent)
+        with naming(file, partial):
+            onnx.save_model(proto, partial, save_as_external_data=True, all_tensors_to_one_file=True, location=data)
+            sync_file(file.parent / data)
+            sync_file(partial)
+            partial.replace(file)
+            sync_folder(file.parent)
     finally:
         partial.unlink(missing_ok=True)
 

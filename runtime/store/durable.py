@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from wootz.passes.durable import sync_folder
+from wootz.passes.durable import naming, sync_folder
 from wootz.runtime.store.process import Process
 
 TEMPORARY = re.compile(r"\.tmp-(?P<machine>[0-9a-f]*)-(?P<pid>\d+)-(?P<started>\d+)-[0-9a-f]{32}")
@@ -29,15 +29,16 @@ def write_durably(file: Path, pieces: Iterable[bytes | memoryview]) -> None:
 def replacing(file: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """A neighbour of `file`, of a unique name, open for writing: at the end it is flushed and renamed to `file`.
 
-    After an error it is gone.
+    After an error it is gone; OSErrors have the name of `file`.
     """
     temporary = temporary_name(file.parent)
     try:
-        with temporary.open("xb") as content:
-            yield content, temporary
-            content.flush()
-            os.fsync(content.fileno())
-        temporary.replace(file)
+        with naming(file, temporary):
+            with temporary.open("xb") as content:
+                yield content, temporary
+                content.flush()
+                os.fsync(content.fileno())
+            temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

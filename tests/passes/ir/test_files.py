@@ -18,6 +18,7 @@ from wootz.passes.ir import files
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import OPSET, Model, constants
 from wootz.passes.ir.text import parse_text
+from wootz.runtime.store.durable import write_durably
 
 TEXT = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,3] x) => (float[N,2] y) <float[3,2] w = {1,2,3,4,5,6}> { [multiply] y = MatMul(x, w) }"""
@@ -72,6 +73,15 @@ def test_external_data_is_read(tmp_path: Path) -> None:
     (tmp_path / "w.bin").unlink()
     with pytest.raises(InputError, match=r"model.onnx: the file with its external data is missing: .*w.bin"):
         load(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("write", [files.write_atomically, lambda file, content: write_durably(file, [content])])
+def test_what_cannot_be_written_is_named_and_not_its_neighbour(write, tmp_path: Path) -> None:
+    (tmp_path / "best.onnx").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write(tmp_path / "best.onnx", b"content")
+    assert error.value.filename == str(tmp_path / "best.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["best.onnx"]
 
 
 def test_large_models_are_written_with_their_weights_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
