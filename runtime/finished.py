@@ -8,7 +8,7 @@ from pathlib import Path
 from wootz.passes.errors import InputError
 from wootz.runtime.events import RunEnded, read_events
 from wootz.runtime.result import RunResult
-from wootz.runtime.run_directory import BEST_FILE, EVENTS_FILE, REPORT_FILE, TEACHER_FILE
+from wootz.runtime.run_directory import EVENTS_FILE, REPORT_FILE, digests_of_networks, read_run_mark
 from wootz.runtime.session import runtime_version
 
 
@@ -20,10 +20,11 @@ def finished_result(folder: Path) -> RunResult | None:
     try:
         result = RunResult.load(folder)
         *_, last = read_events(folder / EVENTS_FILE)
+        mark = read_run_mark(folder)
     except InputError:
         return None
-    files = (REPORT_FILE, TEACHER_FILE, *([] if result.best is None else [BEST_FILE]))
     has_ended = isinstance(last, RunEnded) and last.outcome in ("found", "nothing found")
-    is_whole = has_ended and all((folder / name).is_file() for name in files)
+    has_files = (folder / REPORT_FILE).is_file() and mark is not None and mark.delivered == digests_of_networks(folder)
+    is_whole = has_ended and has_files
     made_by = (result.environment.wootz, result.environment.runtime)
     return result if is_whole and made_by == (metadata.version("wootz"), runtime_version()) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import time
@@ -70,12 +71,14 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What `run.json` says: the run's own number, and what it is a run of, as soon as that is known."""
+    """What `run.json` says: the run's own number, what it is a run of, as soon as that is known, and at its end the
+    SHA-256 of the networks that it delivered, by the names of their files."""
 
     schema: int
     id: str
     inputs: dict[str, str] | None = None
     command: Command | None = None
+    delivered: dict[str, str] = {}
 
 
 class _Head(msgspec.Struct):
@@ -84,17 +87,21 @@ class _Head(msgspec.Struct):
 
 @dataclass
 class RunDirectory:
-    """A folder that is this process's to write into. `id` is the run's, the same whenever it is continued."""
+    """A folder that is this process's to write into."""
 
     folder: Path
-    id: str
     fresh: bool
-    _inputs: Mapping[str, str] | None
+    _mark: Mark
+
+    @property
+    def id(self) -> str:
+        """The run's, the same whenever it is continued."""
+        return self._mark.id
 
     @property
     def is_begun(self) -> bool:
         """Whether it is known what the folder holds a run of."""
-        return self._inputs is not None
+        return self._mark.inputs is not None
 
     def claim(
         self, inputs: Mapping[str, str], command: Command | None = None, chosen: Mapping[str, bytes] | None = None
@@ -104,18 +111,26 @@ class RunDirectory:
 
         Raises WootzError where the folder holds a run of something else.
         """
+        before = self._mark.inputs
         if self.fresh:
             self._clear()
-            self.id = _new_id()
-        elif self._inputs is not None and self._inputs != inputs:
+            self._mark = _new_mark()
+        elif before is not None and before != inputs:
             raise WootzError(
-                f"{self.folder} holds a run with {_differences(self._inputs, inputs)}: --fresh replaces it, --out "
+                f"{self.folder} holds a run with {_differences(before, inputs)}: --fresh replaces it, --out "
                 f"chooses another folder; what both have in common is in the store"
             )
-        self._inputs = dict(inputs)
         for name, content in (chosen or {}).items():
             write_durably(self.folder / name, [content])
-        _write_mark(self.folder, Mark(schema=SCHEMA, id=self.id, inputs=dict(inputs), command=command))
+        self._write(inputs=dict(inputs), command=command)
+
+    def end(self) -> None:
+        """Says that the networks in the folder are those that the run delivered."""
+        self._write(delivered=digests_of_networks(self.folder))
+
+    def _write(self, **changes: Any) -> None:
+        self._mark = msgspec.structs.replace(self._mark, **changes)
+        _write_mark(self.folder, self._mark)
 
     def _clear(self) -> None:
         for name, written in IN_FOLDERS.items():
@@ -146,6 +161,16 @@ def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
                 f"{file} is an input, and a run in {folder} writes a file of that name: copy it to somewhere else, or "
                 f"choose another --out"
             )
+
+
+def digests_of_networks(folder: Path) -> dict[str, str]:
+    """Of those that a run delivers, if they are in `folder`."""
+    found = {}
+    for name in (BEST_FILE, TEACHER_FILE):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as content:
+                found[name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return found
 
 
 @contextmanager
@@ -200,10 +225,10 @@ def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
             raise WootzError(f"{error}: --fresh begins anew, with what the store has of the run") from error
         mark, is_damaged = None, True
     if mark is None:
-        mark = Mark(schema=SCHEMA, id=_new_id())
+        mark = _new_mark()
         if not is_damaged:
             _write_mark(folder, mark)
-    directory = RunDirectory(folder, mark.id, fresh, mark.inputs)
+    directory = RunDirectory(folder, fresh, mark)
     try:
         yield directory
     finally:
@@ -259,8 +284,8 @@ def _write_mark(folder: Path, mark: Mark) -> None:
     write_durably(folder / MARK_FILE, [msgspec.json.format(msgspec.json.encode(mark), indent=1), b"\n"])
 
 
-def _new_id() -> str:
-    return uuid.uuid4().hex
+def _new_mark() -> Mark:
+    return Mark(schema=SCHEMA, id=uuid.uuid4().hex)
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:

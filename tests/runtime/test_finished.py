@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from wootz.runtime.finished import finished_result
+from wootz.runtime.run_directory import open_run_directory
 from wootz.runtime.session import runtime_version
 
 
@@ -11,9 +12,12 @@ from wootz.runtime.session import runtime_version
 def finished(tmp_path, run_result, whole_run, write_events):
     result = run_result()
     result = replace(result, environment=replace(result.environment, runtime=runtime_version()))
-    result.save(write_events(tmp_path, whole_run))
-    for name in ("report.html", "teacher.onnx", "best.onnx"):
-        (tmp_path / name).touch()
+    with open_run_directory(tmp_path) as directory:
+        directory.claim({"--seed": "0"})
+        result.save(write_events(tmp_path, whole_run))
+        for name in ("report.html", "teacher.onnx", "best.onnx"):
+            (tmp_path / name).write_bytes(b"0" * 100)
+        directory.end()
     return result
 
 
@@ -27,10 +31,22 @@ def test_one_without_a_file_goes_on(tmp_path, finished, name):
     assert finished_result(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["result.json", "events.jsonl"])
+@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "teacher.onnx", "best.onnx", "run.json"])
 def test_one_with_a_damaged_file_goes_on(tmp_path, finished, name):
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
     assert finished_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["teacher.onnx", "best.onnx"])
+def test_one_with_a_bit_that_fell_over_goes_on(tmp_path, finished, name):
+    (tmp_path / name).write_bytes(b"0" * 99 + b"1")
+    assert finished_result(tmp_path) is None
+
+
+def test_the_same_command_leaves_a_finished_run_finished(tmp_path, finished):
+    with open_run_directory(tmp_path) as directory:
+        directory.claim({"--seed": "0"})
+    assert finished_result(tmp_path) == finished
 
 
 def test_one_that_was_begun_again_goes_on(tmp_path, finished, whole_run, started, write_events):
@@ -54,4 +70,6 @@ def test_a_run_that_found_nothing_has_no_best_network(tmp_path, finished):
     (tmp_path / "best.onnx").unlink()
     nothing = replace(finished, best=None)
     nothing.save(tmp_path)
+    with open_run_directory(tmp_path) as directory:
+        directory.end()
     assert finished_result(tmp_path) == nothing

@@ -217,6 +217,7 @@ def _run(
             from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
 
             write_report(folder)
+            directory.end()
             if result.best is None:
                 watch.end("nothing found", nothing_found(result))
             else:
