@@ -17,6 +17,7 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.digest import digest
+from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds
 from wootz.runtime.tasks.recipe import Digests
@@ -93,6 +94,8 @@ def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
     check_channels(job.test_transform, job.dataset.train.images.shape[1])
+    for name in job.dataset.classes:
+        check_name(name)
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]
     shape = tensor_shape(output)

@@ -163,6 +163,14 @@ def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
             )
 
 
+def check_name(name: str) -> None:
+    """Raises WootzError for the name of a file, folder or class that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise WootzError(f"{name}: not UTF-8, as all is that a run writes: rename it, or link to it") from error
+
+
 def digests_of_networks(folder: Path) -> dict[str, str]:
     """Of those that a run delivers, if they are in `folder`."""
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,7 @@ def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:
 
 def _objective(files: CompanionFiles) -> Objective | None:
     given = files.options["objective"]
-    if given and not Path(given).is_file():
+    if given and not os.path.isfile(given):
         if len(given.split()) == 1 and Path(given).suffix:  # a file's name: the shortest objective has two words
             raise InputError("no such file: --objective takes a file, or a text such as 'min ModelSize'", given)
         return parse_objective(given, "--objective")

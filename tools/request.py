@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.run_directory import MARK_FILE, Command, read_run_mark
+from wootz.runtime.run_directory import MARK_FILE, Command, check_name, read_run_mark
 from wootz.tools.companions import RunFiles
 
 PATHS = ("weights", "data", "classes", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
@@ -52,8 +53,11 @@ class Request:
 def requested(model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
     """What is asked for by the argument `model` and the `options`, of which those in `given` were written down.
 
-    Raises WootzError for the folder of a run that has no command.
+    Raises WootzError for the folder of a run that has no command, and for names that are not UTF-8.
     """
+    for text in (model, *options.values()):
+        if isinstance(text, str):
+            check_name(_absolute(text) or text)
     own = _recorded({name: options[name] for name in options if name in given and name not in NOT_RECORDED})
     folder = None if model is None else Path(model)
     if folder is None or not (folder / MARK_FILE).is_file():
@@ -81,4 +85,4 @@ def _as_option(value: Any) -> Any:
 
 
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).absolute()) if path is not None and Path(path).exists() else path
+    return str(Path(path).absolute()) if path is not None and os.path.exists(path) else path

@@ -90,6 +90,18 @@ def test_a_network_that_does_not_exist(wootz, tmp_path):
     assert_refused(done, tmp_path, r"nothing\.prototxt: .*[Nn]o such file")
 
 
+@pytest.mark.parametrize("where", ["MODEL", "--out", "--subspace"])
+def test_names_that_are_not_utf_8(wootz, job_files, tmp_path, where):
+    given = {"MODEL": job_files, "--out": tmp_path / "out", "--subspace": job_files / "subspace.json"}
+    named = tmp_path / os.fsdecode(b"m\xe9")
+    if where != "--out":
+        named.symlink_to(given[where])
+    model, out, subspace = {**given, where: named}.values()
+    options = ("--data", "digits", "--out", out, "--subspace", subspace)
+    done = wootz("run", model, *options, cwd=tmp_path)
+    assert_refused(done, tmp_path, r"m\\udce9: not UTF-8")
+
+
 def test_a_network_with_another_number_of_classes(wootz, job_files, tmp_path):
     text = (job_files / "net.prototxt").read_text().replace("num_output: 10", "num_output: 7")
     (tmp_path / "net.prototxt").write_text(text)

@@ -32,6 +32,7 @@ from wootz.runtime.run_directory import (
     LOG_FOLDER,
     REPORT_FILE,
     check_inputs,
+    check_name,
     open_run_directory,
 )
 from wootz.runtime.speed import speed
@@ -168,6 +169,7 @@ def run(
     given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     request = requested(model, options, given)
     folder = (Path(out) if out else request.repeats or Path("runs") / run_name(model)).absolute()
+    check_name(str(folder))
     try:
         with gathered(workers, executor or "", options["threads"], gpu_count()) as team:
             if team is None:  # a process that mpiexec started, which has served the first one

@@ -1,0 +1,29 @@
+"""What `wootz run` is asked for: files, and texts that look like none."""
+
+import os
+
+import pytest
+
+from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import WootzError
+from wootz.tools.companions import CompanionFiles, _objective
+from wootz.tools.request import requested
+
+LONG_OBJECTIVE = "min ModelSize " + " ".join(f"constraint Accuracy >= 0.{digit}" for digit in range(1, 10))
+
+
+def test_an_objective_may_be_longer_than_the_name_of_a_file():
+    options = {"objective": LONG_OBJECTIVE}
+    assert requested("net.onnx", options, ["objective"]).command.options == options
+    assert _objective(CompanionFiles(options)) == parse_objective(LONG_OBJECTIVE, "here")
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
+    for name in (os.fsdecode(b"m\xe9.onnx"), os.fsdecode(b"\xe9/net.onnx")):
+        with pytest.raises(WootzError, match=r"udce9.*: not UTF-8"):
+            requested(name, {}, [])
+    (tmp_path / os.fsdecode(b"\xe9")).mkdir()
+    monkeypatch.chdir(tmp_path / os.fsdecode(b"\xe9"))
+    (tmp_path / os.fsdecode(b"\xe9") / "net.onnx").touch()
+    with pytest.raises(WootzError, match=r"udce9/net\.onnx: not UTF-8"):
+        requested("net.onnx", {}, [])
