@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import NO_SPACE, WootzError
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
@@ -46,6 +46,7 @@ from wootz.tools.budget import show_expected
 from wootz.tools.commands.blocks import show as show_survey
 from wootz.tools.duration import Duration
 from wootz.tools.job import make_job, run_name
+from wootz.tools.lasting_output import lasting_console
 from wootz.tools.memory import Memory
 from wootz.tools.models import round_to_option, size_option
 from wootz.tools.request import Request, requested
@@ -188,7 +189,7 @@ def run(
 def _run(
     request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
 ) -> None:
-    console = Console()
+    console = lasting_console()
     check_inputs(folder, request.inputs)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
         store = partial(open_store, console.print)
@@ -298,13 +299,15 @@ def _watching(log: EventLog, job: Job, team: Team) -> Iterator[Watch]:
 
 @contextmanager
 def _writing_into(folder: Path) -> Iterator[None]:
-    """Says of a file in `folder` that can't be written what to do, and names `folder` where the system names no file,
-    as that of a full disk."""
+    """Says of a file in `folder` that can't be written what to do, and names `folder` where the system says that there
+    is no room, but not for which file."""
     try:
         yield
     except OSError as error:
-        file = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else folder
-        if error.strerror is None or not file.is_relative_to(folder):
+        is_named = isinstance(error.filename, str | bytes | os.PathLike)
+        file = Path(os.fsdecode(error.filename)) if is_named else folder
+        is_of_folder = file.is_relative_to(folder) if is_named else error.errno in NO_SPACE
+        if error.strerror is None or not is_of_folder:
             raise
         said = f"{file}: {error.strerror}: what was trained is kept; once that is mended, the same command continues"
         raise WootzError(said) from error
