@@ -120,16 +120,14 @@ class RunDirectory:
                 f"{self.folder} holds a run with {_differences(before, inputs)}: --fresh replaces it, --out "
                 f"chooses another folder; what both have in common is in the store"
             )
+        self._mark = msgspec.structs.replace(self._mark, inputs=dict(inputs), command=command)
         for name, content in (chosen or {}).items():
             write_durably(self.folder / name, [content])
-        self._write(inputs=dict(inputs), command=command)
+        _write_mark(self.folder, self._mark)
 
     def end(self) -> None:
         """Says that the networks in the folder are those that the run delivered."""
-        self._write(delivered=digests_of_networks(self.folder))
-
-    def _write(self, **changes: Any) -> None:
-        self._mark = msgspec.structs.replace(self._mark, **changes)
+        self._mark = msgspec.structs.replace(self._mark, delivered=digests_of_networks(self.folder))
         _write_mark(self.folder, self._mark)
 
     def _clear(self) -> None:

@@ -157,6 +157,14 @@ def test_a_fresh_run_takes_away_what_runs_write_alone(tmp_path):
     assert files(tmp_path) == ["logs", "logs/mine.log", "mine.svg", "run.json", *kept]
 
 
+def test_a_folder_stays_a_runs_where_a_fresh_one_fails_on_the_way(tmp_path):
+    begun(tmp_path)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(OSError, match="mine"), open_run_directory(tmp_path, fresh=True) as directory:
+        directory.claim(INPUTS, None, {"objective.txt": b"min ModelSize", "mine": b"in the way"})
+    begun(tmp_path, fresh=True)
+
+
 def test_a_damaged_mark_stays_until_it_is_replaced(tmp_path):
     """Without it nothing says that the folder is a run's."""
     begun(tmp_path)
