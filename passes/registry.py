@@ -39,6 +39,7 @@ PASSES: dict[str, str] = {
     "prune-blocks": "wootz.passes.transforms.prune_blocks:PruneBlocks",
     "prune-filters": "wootz.passes.transforms.prune_filters:PruneFilters",
     "replace-head": "wootz.passes.transforms.replace_head:ReplaceHead",
+    "set-interface": "wootz.passes.transforms.set_interface:SetInterface",
     "strip-training": "wootz.passes.transforms.strip_training:StripTraining",
     "symmetric-pads": "wootz.passes.training.symmetric_pads:SymmetricPads",
     "teacher-student": "wootz.passes.transforms.teacher_student:TeacherStudent",

@@ -54,7 +54,7 @@ def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = 
     result = model.copy()
     graph = result.graph
     changes = [
-        *_keep_output(graph, scores),
+        *keep_output(graph, scores),
         *_with_float32(graph),
         *_with_float_input(graph),
         *_with_open_batch(graph),
@@ -93,7 +93,8 @@ def _described(tensors: list[Tensor]) -> str:
     return ", ".join(f"{name} [{', '.join(map(str, shape))}]" if shape is not None else name for name, shape in shapes)
 
 
-def _keep_output(graph: Graph, name: str) -> Iterator[str]:
+def keep_output(graph: Graph, name: str) -> Iterator[str]:
+    """Leaves out the other outputs and what they alone depend on, in place; gives what that is, a line each."""
     chosen = [t for t in graph.outputs if t.name == name] if name else list(graph.outputs)
     if not chosen:
         raise _refusal(f"no output named {name!r} (outputs: {_described(graph.outputs)})")
@@ -182,7 +183,7 @@ def _with_size(graph: Graph, size: tuple[int, ...]) -> Iterator[str]:
     shape = tensor_shape(source)
     if shape is None or len(shape) != 4:
         return
-    at = (1, 2) if _first_transpose(graph) else (2, 3)
+    at = (1, 2) if first_transpose(graph) else (2, 3)
     for axis, extent in zip(at, size, strict=False):
         if isinstance(shape[axis], int) and shape[axis] != extent:
             raise _refusal(
@@ -200,7 +201,7 @@ def _with_size(graph: Graph, size: tuple[int, ...]) -> Iterator[str]:
     yield f"input {source.name}: images are {size[0]}x{size[1]}"
 
 
-def _first_transpose(graph: Graph) -> Node | None:
+def first_transpose(graph: Graph) -> Node | None:
     """The Transpose to channels first, if it is all that reads the images, or what is computed of them by channel."""
     tensor: Tensor = graph.inputs[0]
     while len(tensor.outputs) == 1 and not any(tensor is t for t in graph.outputs):
@@ -225,7 +226,7 @@ def _computes_by_channel(node: Node, read: Tensor) -> bool:
 
 def _without_transpose(graph: Graph) -> tuple[str, str] | None:
     """Removes it; gives the names of the tensor that it made and of the one that takes its place."""
-    transpose = _first_transpose(graph)
+    transpose = first_transpose(graph)
     if transpose is None or any(transpose.outputs[0] is t for t in graph.outputs):
         return None
     (source,), (transposed,) = graph.inputs, transpose.outputs

@@ -9,6 +9,7 @@ from wootz.passes.ir.files import load, save
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.transforms.image_classifier import as_image_classifier
+from wootz.passes.transforms.set_interface import interface_of
 from wootz.runtime.session import evaluate
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
@@ -80,6 +81,34 @@ def test_each_image_has_the_scores_that_it_had(name, tmp_path):
     np.testing.assert_allclose(together[:batch], before.reshape(batch, 4), rtol=tolerance, atol=tolerance)
     np.testing.assert_array_equal(together[:batch], together[batch:])
     assert (not notes) == (name in ("channels last, read twice",))
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "channels last, read twice"])
+def test_the_way_back_takes_and_gives_what_the_network_did(name, tmp_path):
+    """`set-interface` after `image-classifier`: names, types and shapes, and the scores of the same images."""
+    original = network(name)
+    original.graph.outputs = [t for t in original.graph.outputs if t.name == "y"]
+    classifier, _ = as_image_classifier(original, "y", (6, 6) if name == "open size" else ())
+    back = interface_of(original, classifier).apply(classifier).model
+    verify(back)
+    save(back, tmp_path / "net.onnx")
+    back = load(tmp_path / "net.onnx")
+    for one, other in zip(
+        (*original.graph.inputs, *original.graph.outputs), (*back.graph.inputs, *back.graph.outputs), strict=True
+    ):
+        assert (one.name, np.dtype(one.dtype), list(one.shape)) == (
+            other.name,
+            np.dtype(other.dtype),
+            list(other.shape),
+        )
+    (source,) = original.graph.inputs
+    for extent in (6, 9) if name == "open size" else (6,):
+        shape = [n if isinstance(n, int) else 3 if i == 0 else extent for i, n in enumerate(source.shape)]
+        pixels = np.random.default_rng(1).integers(0, 9, shape).astype(source.dtype)
+        (before,) = onnx.reference.ReferenceEvaluator(original.to_proto()).run(["y"], {source.name: pixels})
+        after = evaluate(back, {source.name: pixels})["y"]
+        tolerance = 5e-2 if "float16" in name else 1e-5
+        np.testing.assert_allclose(after, before, rtol=tolerance, atol=tolerance)
 
 
 def test_what_is_in_the_form_already_stays(tmp_path):

@@ -1,0 +1,168 @@
+"""set-interface: gives a network of images [N, channels, height, width] inputs and outputs of another form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer, tensor_shape
+from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
+from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_output
+
+Layout = Literal["NCHW", "NHWC"]
+ElementType = Literal[
+    "float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"
+]
+
+
+@dataclass(frozen=True)
+class SetInterface(Pass):
+    """Gives a network of images [N, channels, height, width] and scores [N, classes] another form of both.
+
+    It is the way back from `image-classifier`; names stay.
+
+    1. With the layout NHWC it takes images [N, height, width, channels], and begins with a Transpose.
+    2. Images of another type are cast to float32 behind that, and scores of another type at the end. Casts that changed
+       nothing go.
+    3. A `batch`, and a height and width `size`, become those of the input: numbers, or names of open extents.
+    4. Scores of a higher rank get extents of 1 at the end.
+
+    Refuses several inputs or outputs, and images or scores of another form than that which it begins with.
+    """
+
+    name = "set-interface"
+    layout: Layout = option("NCHW", "of the images: NCHW or NHWC")
+    input_type: ElementType = option("float32", "element type of the images")
+    batch: str = option("", "a number, or the name of an open extent; by default as it is")
+    size: tuple[str, ...] = option((), "height and width, numbers or names; by default as they are")
+    output_rank: int = option(2, "4 for scores [N, classes, 1, 1]")
+    output_type: ElementType = option("float32", "element type of the scores")
+
+    def apply(self, model: Model) -> PassResult:
+        if self == SetInterface():
+            return PassResult(model, modified=False)
+        result = model.copy()
+        graph = result.graph
+        annotate_shapes(graph)
+        self._check(graph)
+        self._set_input(graph)
+        self._set_output(graph)
+        for tensor in graph.tensors().values():
+            if isinstance(tensor, Variable) and tensor is not graph.inputs[0]:
+                tensor.shape = None
+        try:
+            annotate_shapes(graph)
+        except WootzError as error:
+            raise self.refuse(f"with that input the network is not valid ({error})") from error
+        return PassResult(result, modified=True)
+
+    def _check(self, graph: Graph) -> None:
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            raise self.refuse(
+                f"the network has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, not 1 of each"
+            )
+        (source,), (scores,) = graph.inputs, graph.outputs
+        for tensor, rank in ((source, 4), (scores, 2)):
+            if len(tensor.shape or ()) != rank or np.dtype(tensor.dtype) != np.float32:
+                raise self.refuse(
+                    "image-classifier brings the network into the form that this begins with", tensor.name
+                )
+        if self.size and len(self.size) != 2:
+            raise self.refuse(f"a size is a height and a width, not {', '.join(self.size)}")
+
+    def _set_input(self, graph: Graph) -> None:
+        (old,) = graph.inputs
+        batch, channels, *size = tensor_shape(old) or ()
+        batch = _extent(self.batch) if self.batch else batch
+        size = [_extent(extent) for extent in self.size] or size
+        if self.layout == "NCHW" and self.input_type == "float32":
+            old.shape = [batch, channels, *size]
+            return
+        new = Variable(old.name, np.dtype(self.input_type), [batch, channels, *size])
+        builder = Builder(graph)
+        old.name = builder.fresh(f"{new.name}/image")
+        body, graph.nodes = list(graph.nodes), []
+        image: Tensor = new
+        if self.layout == "NHWC":
+            new.shape = [batch, *size, channels]
+            image = builder.op("Transpose", image, perm=CHANNELS_FIRST, hint=f"{new.name}/channels_first")
+        if self.input_type != "float32":
+            image = builder.op("Cast", image, to=int(onnx.TensorProto.FLOAT), hint=f"{new.name}/float")
+        redirect_readers(old, image)
+        graph.inputs = [new]
+        graph.nodes = [*graph.nodes, *body]
+        _drop_casts(graph, [n for n in image.outputs if _is_cast_to_float(n)])
+
+    def _set_output(self, graph: Graph) -> None:
+        (scores,) = graph.outputs
+        name, dtype = scores.name, np.dtype(self.output_type)
+        builder = Builder(graph)
+        last = producer(scores)
+        value: Tensor = scores
+        if self.output_rank > 2:
+            if last is not None and last.op == "Flatten" and _rank(last.inputs[0]) == self.output_rank:
+                value = last.inputs[0]
+            else:
+                axes = builder.constant(list(range(2, self.output_rank)), f"{name}/axes")
+                value = builder.op("Unsqueeze", scores, axes, hint=f"{name}/unsqueezed")
+        if dtype != np.float32:
+            value = builder.op("Cast", value, to=onnx.helper.np_dtype_to_tensor_dtype(dtype), hint=f"{name}/cast")
+        if value is scores:
+            return
+        scores.name = builder.fresh(f"{name}/scores")
+        value.name, value.dtype = name, dtype
+        graph.outputs = [value]
+        if last is not None and not scores.outputs:
+            erase_nodes(graph, [last])
+
+
+def interface_of(given: Model, classifier: Model) -> SetInterface:
+    """What `set-interface` has to do to what `image-classifier` made of a `given` model, for it to be as it was."""
+    (image,), (scores,) = classifier.graph.inputs, classifier.graph.outputs
+    kept = given.copy().graph
+    list(keep_output(kept, scores.name))
+    (source,), (result,) = kept.inputs, kept.outputs
+    was_last = first_transpose(kept) is not None and first_transpose(classifier.graph) is None
+    before = tensor_shape(source) or ()
+    batch, *size = [before[axis] for axis in ((0, 1, 2) if was_last else (0, 2, 3))]
+    after = tensor_shape(image) or ()
+    return SetInterface(
+        layout="NHWC" if was_last else "NCHW",
+        input_type=_type_name(source),
+        batch=str(batch) if batch != after[0] else "",
+        size=tuple(map(str, size)) if tuple(size) != after[2:] else (),
+        output_rank=max(2, _rank(result) or 2),
+        output_type=_type_name(result),
+    )
+
+
+def _type_name(tensor: Tensor) -> ElementType:
+    name: ElementType = "float32" if tensor.dtype is None else np.dtype(tensor.dtype).name  # type: ignore[assignment]
+    return name
+
+
+def _rank(tensor: Tensor) -> int | None:
+    return None if tensor.shape is None else len(tensor.shape)
+
+
+def _extent(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _is_cast_to_float(node: Node) -> bool:
+    return bool(node.op == "Cast" and node.attrs.get("to") in (int(onnx.TensorProto.FLOAT), np.float32))
+
+
+def _drop_casts(graph: Graph, casts: list[Node]) -> None:
+    """Takes out those whose results are no outputs of the graph."""
+    dropped = [n for n in casts if not any(n.outputs[0] is t for t in graph.outputs)]
+    for node in dropped:
+        redirect_readers(node.outputs[0], node.inputs[0])
+    erase_nodes(graph, dropped)
