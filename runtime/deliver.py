@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import onnx
 
-from wootz.passes.ir.files import save, write_atomically
+from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
-from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Metric
 from wootz.passes.plan.subspace import format_configuration
-from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY
-from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.runtime.delivered import for_inference, with_interface, write_network
+from wootz.runtime.description import Delivered, describe, write_description
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
@@ -45,7 +42,7 @@ from wootz.runtime.result import (
     block_symbols,
     objective_result,
 )
-from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, TEACHER_FILE
+from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, DESCRIPTION_FILE, TEACHER_FILE
 from wootz.runtime.session import runtime_version
 from wootz.runtime.strategies.enumeration import assignment
 from wootz.runtime.strategies.selection import Candidate, violated
@@ -86,7 +83,9 @@ def deliver(
     best: BestNetwork | None = None
     speed: Speed | None = None
     if block_trained is not None:
-        write_model(job, teacher.model, TEACHER_FILE)
+        assert isinstance(teacher.full, FullNetworkResult), "networks are tried with a teacher alone"
+        full_form = with_interface(job, teacher.model)
+        full_file = write_network(job, full_form, TEACHER_FILE, teacher.full.accuracy, watch.note)
         for text in _failures(job, block_trained, default):
             watch.note(text)
         if block_trained.best is not None:
@@ -94,7 +93,9 @@ def deliver(
             speed = _speed(workshop, teacher.model, model)
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
-            write_model(job, model, BEST_FILE)
+            best_file = write_network(job, for_inference(job, model), BEST_FILE, best.accuracy, watch.note)
+            delivered = Delivered(best, best_file, teacher.full, full_file, speed)
+            write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
     result = RunResult(
@@ -125,17 +126,6 @@ def deliver(
     )
     result.save(job.out)
     return result
-
-
-def write_model(job: Job, model: Model, name: str) -> None:
-    """Writes a finished network with its input transform and class names, after it has been verified."""
-    described = {TRANSFORM_KEY: job.test_transform.to_json(), CLASSES_KEY: json.dumps(job.dataset.classes)}
-    model = replace(model, metadata={**model.metadata, **described})
-    if job.embed_normalization:
-        model = EmbedNormalization().apply(model).model
-    verify(model)
-    onnx.checker.check_model(model.to_proto(), full_check=True)
-    save(model, job.out / name)
 
 
 def write_assignment(folder: Path, networks: Sequence[int], workers: int) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, tensor_shape
+from wootz.passes.ir.model import OPSET, Model, tensor_shape
 from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.digest import digest
 from wootz.runtime.run_directory import check_name
@@ -40,7 +41,8 @@ class Job:
     `run` is the number of the run, the same whenever it is continued. Training graphs are printed to standard error
     behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `notes` are told,
     `result_notes` stand in the result, too. `chosen` are the files, by name, of what nobody gave: they go into the
-    run's folder.
+    run's folder. What is delivered has the `interface` and the `opset` of the network that was given; with
+    `keeps_batchnorm` BatchNormalization stays in it.
     """
 
     title: str
@@ -82,6 +84,9 @@ class Job:
     print_ir_after: tuple[str, ...] = ()
     verify_each: bool = False
     chosen: Mapping[str, bytes] = field(default_factory=dict)
+    interface: SetInterface = UNCHANGED
+    opset: int = OPSET
+    keeps_batchnorm: bool = False
 
     @property
     def wants_latency(self) -> bool:
@@ -144,6 +149,9 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--precision": job.precision,
         "--device": job.device.numerics,
         "--embed-normalization": str(job.embed_normalization),
+        "interface of the network": repr(job.interface),
+        "--opset": str(job.opset),
+        "--keep-batchnorm": str(job.keeps_batchnorm),
         "--check": str(job.checks_pruned),
         "--early-end": str(job.ends_early),
         "--give-up": str(job.gives_up),

@@ -21,6 +21,7 @@ from wootz.runtime.store.heartbeat import Watch, read_mark
 from wootz.runtime.store.lease import Lease, take_lease
 
 BEST_FILE = "best.onnx"
+DESCRIPTION_FILE = "best.json"
 TEACHER_FILE = "teacher.onnx"
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
@@ -30,7 +31,17 @@ DAMAGED_EVENTS_FILE = "events.damaged.jsonl"
 MARK_FILE = "run.json"
 JOB_FILE = "job.pickle"
 LOCK_FILE = ".lock"
-FILES = (BEST_FILE, TEACHER_FILE, RESULT_FILE, REPORT_FILE, EVENTS_FILE, DAMAGED_EVENTS_FILE, JOB_FILE, ASSIGNMENT_FILE)
+FILES = (
+    BEST_FILE,
+    DESCRIPTION_FILE,
+    TEACHER_FILE,
+    RESULT_FILE,
+    REPORT_FILE,
+    EVENTS_FILE,
+    DAMAGED_EVENTS_FILE,
+    JOB_FILE,
+    ASSIGNMENT_FILE,
+)
 SUBSPACE_FILE = "subspace.json"
 OBJECTIVE_FILE = "objective.txt"
 SOLVER_FILE = "solver.prototxt"

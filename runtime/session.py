@@ -198,6 +198,25 @@ class InferenceSession:
         return result
 
 
+class FileSession:
+    """Runs a network in a file, or its content, as it is: its first input takes the data, whatever its type and layout,
+    and its first output is given back."""
+
+    def __init__(self, program: str | bytes, device: Device = CPU):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = device.threads or available_threads()
+        options.log_severity_level = 3
+        with _reported():
+            self._session = onnxruntime.InferenceSession(program, options, providers=device.providers())
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def run(self, data: np.ndarray) -> np.ndarray:
+        with _reported():
+            result: np.ndarray = self._session.run([self._output], {self._input: data})[0]
+        return result
+
+
 class DeviceWeights:
     """Weights where a session keeps them: they hold until its next step, and needn't leave the device."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.transforms.replace_head import replace_head
+from wootz.tools.models import Classifier
 
 
-def fit_head(network: ImportedNetwork, classes: int, new_head: bool | None, seed: int) -> ImportedNetwork:
+def fit_head(network: Classifier, classes: int, new_head: bool | None, seed: int) -> Classifier:
     """A classifier for `classes` classes; a new last layer is among those that are `initialised`.
 
     There is one where the network tells another number apart, or `new_head` says so; never where that is False. Raises

@@ -29,6 +29,7 @@ from wootz.runtime.defaults import (
     fitting_batch_size,
     wanted_batch_size,
 )
+from wootz.runtime.delivered import with_opset
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
@@ -149,12 +150,15 @@ def make_job(
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
         chosen={**companions.chosen, **pixels.chosen},
+        interface=network.interface,
+        keeps_batchnorm=options["keep_batchnorm"],
     )
     if run_files is None and not companions.is_adjustable:
         _check_nothing_chooses(options)
+    check(job)
+    job = with_opset(job, network.model.source_opset, options["opset"])
     if options["budget"] is None or not companions.is_adjustable:
         return job
-    check(job)
     return within_budget(job, options["budget"], choose, circumstances, Workshop(job, open_store()))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.image_classifier import as_image_classifier
+from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface, interface_of
 
 AS_EXPORTED = InputTransform(channel_order="RGB")
 """What an ONNX file is given that doesn't say how pixels become its input: Caffe's order is Caffe's alone."""
@@ -38,17 +39,32 @@ size_option = click.option(
 scores_option = click.option("--scores", metavar="NAME", help="The network's output with the scores, of several.")
 
 
+@dataclass(frozen=True)
+class Classifier(ImportedNetwork):
+    """A network in the form in which it is trained, and the `interface` that it came with."""
+
+    interface: SetInterface = UNCHANGED
+
+
 def open_classifier(
     model: str,
     weights: str | None = None,
     seed: int = 0,
     scores: str | None = None,
     size: tuple[int, ...] | None = None,
-) -> ImportedNetwork:
+) -> Classifier:
     """The network in the form in which it is trained, with a note on each change (see the pass image-classifier)."""
     network = open_network(model, weights, seed)
     classifier, changes = as_image_classifier(network.model, scores or "", size or ())
-    return replace(network, model=classifier, notes=(*network.notes, *(f"{change}." for change in changes)))
+    return Classifier(
+        model=classifier,
+        train_transform=network.train_transform,
+        test_transform=network.test_transform,
+        initialised=network.initialised,
+        notes=(*network.notes, *(f"{change}." for change in changes)),
+        blobs=network.blobs,
+        interface=interface_of(network.model, classifier),
+    )
 
 
 def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:

@@ -46,7 +46,7 @@ class SetInterface(Pass):
     output_type: ElementType = option("float32", "element type of the scores")
 
     def apply(self, model: Model) -> PassResult:
-        if self == SetInterface():
+        if self == UNCHANGED:
             return PassResult(model, modified=False)
         result = model.copy()
         graph = result.graph
@@ -123,6 +123,10 @@ class SetInterface(Pass):
             erase_nodes(graph, [last])
 
 
+UNCHANGED = SetInterface()
+"""The form that networks are trained in."""
+
+
 def interface_of(given: Model, classifier: Model) -> SetInterface:
     """What `set-interface` has to do to what `image-classifier` made of a `given` model, for it to be as it was."""
     (image,), (scores,) = classifier.graph.inputs, classifier.graph.outputs
@@ -144,7 +148,7 @@ def interface_of(given: Model, classifier: Model) -> SetInterface:
 
 
 def _type_name(tensor: Tensor) -> ElementType:
-    name: ElementType = "float32" if tensor.dtype is None else np.dtype(tensor.dtype).name  # type: ignore[assignment]
+    name: ElementType = "float32" if tensor.dtype is None else np.dtype(tensor.dtype).name
     return name
 
 

@@ -84,9 +84,14 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
             assert said in done.out, done.out
         result = RunResult.load(tmp_path / "out")
         best = result.best
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "best.onnx"), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(None, {"pixels": data.validation.images.astype(np.float32)})
-    assert np.mean(scores.argmax(1) == data.validation.labels) == pytest.approx(best.accuracy)
+    for file in ("best.onnx", "teacher.onnx"):
+        session = onnxruntime.InferenceSession(str(tmp_path / "out" / file), providers=["CPUExecutionProvider"])
+        (image,), (scores,) = session.get_inputs(), session.get_outputs()
+        assert (image.name, image.type, image.shape) == ("pixels", "tensor(uint8)", [1, "H", "W", 1])
+        assert (scores.name, scores.type, scores.shape) == ("y", "tensor(float)", [1, 10])
+        found = [session.run(None, {"pixels": row[None]})[0].argmax() for row in rows["x_val"].astype(np.uint8)]
+        accuracy = best.accuracy if file == "best.onnx" else result.full.accuracy
+        assert np.mean(np.equal(found, data.validation.labels)) == pytest.approx(accuracy)
 
 
 def test_what_cannot_be_trained_is_told_before_pre_training(wootz, job_files, tmp_path):

@@ -1,5 +1,6 @@
 """A network for other classes than those of the data: its last layer is replaced, and the full network fine-tuned."""
 
+import json
 import re
 
 import numpy as np
@@ -67,6 +68,14 @@ def test_it_gets_one_for_the_classes_of_the_data(wootz, job_files, tmp_path):
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
     accuracy = np.mean(scores.argmax(1) == validation.labels)
     assert accuracy == pytest.approx(RunResult.load(tmp_path / "out").best.accuracy)
+    described = json.loads((tmp_path / "out" / "best.json").read_text())
+    assert described["output"] == {"name": "y", "type": "float32", "shape": ["N", 10], "gives": "probabilities"}
+    assert (described["input"]["scale"], described["input"]["channel_order"]) == ([0.0625], "grey")
+    assert described["best"]["validation_accuracy"] == pytest.approx(accuracy)
+    assert described["best"]["bytes"] == (tmp_path / "out" / "best.onnx").stat().st_size
+    assert described["full"]["validation_accuracy"] == pytest.approx(full.accuracy)
+    assert described["origin"]["new_layers"] == [layer]
+    assert list(described["origin"]["rates"].values()) == list(RunResult.load(tmp_path / "out").best.configuration)
 
 
 def test_the_options_decide_otherwise(wootz, job_files, tmp_path):

@@ -49,6 +49,7 @@ from wootz.tools.job import make_job, run_name
 from wootz.tools.lasting_output import lasting_console
 from wootz.tools.memory import Memory
 from wootz.tools.models import round_to_option, size_option
+from wootz.tools.opset import Opset
 from wootz.tools.request import Request, requested
 from wootz.tools.run_display import RunDisplay
 from wootz.tools.summary import nothing_found, print_summary
@@ -138,6 +139,9 @@ from wootz.tools.summary import nothing_found, print_summary
               help="Print training graphs behind that pass, to standard error (workers: to their logs).")  # fmt: skip
 @click.option("--verify-each", is_flag=True, help="Verify training graphs between the passes that make them.")
 @click.option("--embed-normalization", is_flag=True, help="best.onnx takes raw RGB pixels.")
+@click.option("--opset", type=Opset(), default="original", show_default=True, metavar="N",
+              help="Of the networks that are written; original: that of MODEL.")  # fmt: skip
+@click.option("--keep-batchnorm", is_flag=True, help="Leave BatchNormalization in best.onnx as it is.")
 @click.option(
     "--seed",
     type=int,

@@ -1,0 +1,207 @@
+"""The form in which a network is delivered: it takes what the given network took, and says how to feed it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from wootz.passes.analysis.class_scores import score_kind
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import LARGEST_MESSAGE, load, save
+from wootz.passes.ir.model import OPSET, Header, Model, constants
+from wootz.passes.ir.shapes import infer_shapes
+from wootz.passes.ir.verifier import verify
+from wootz.passes.pipeline import parse_pipeline, run_pipeline
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.passes.transforms.set_interface import SetInterface
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.data.dataset import Split
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
+from wootz.runtime.job import Job
+from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
+
+SCORES_KEY = "wootz.scores"
+"""Metadata: whether the output gives logits, probabilities or log-probabilities."""
+SIZE_KEY = "wootz.size"
+"""Metadata: JSON, height and width of the images that the network was trained on."""
+FOR_INFERENCE = "eliminate-dead,fold-constants,{}eliminate-dead"
+LARGEST_LOSS = 0.01
+"""The accuracy that a file may lack, of what the network has: other types of numbers are rounded otherwise."""
+TRIED_IMAGES = 8
+DIFFERENCE, DIFFERENCE_IN_HALF = 1e-3, 5e-2
+"""Between scores in both forms, as max|a - b| / max|b|: far more than rounding, far less than a mistaken layout."""
+
+
+def for_inference(job: Job, model: Model) -> Model:
+    """The network as `best.onnx` has it: with the interface and description, and simplified.
+
+    What is computed from shapes and constants is one, Identity nodes are gone, and BatchNormalization is a part of the
+    convolution before it unless the job keeps it. The table of modules stays where all of their boundaries do.
+    """
+    whole = with_interface(job, model)
+    folding = "" if job.keeps_batchnorm else "fold-batchnorm,"
+    result = run_pipeline(replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding))).model
+    tensors = result.graph.tensors()
+    keeps_all = all(name in tensors for m in whole.modules for name in (m.entry, m.exit))
+    return replace(result, modules=whole.modules if keeps_all else ())
+
+
+def with_interface(job: Job, model: Model) -> Model:
+    """The network as `teacher.onnx` has it: it takes and gives what the given network did, and is described.
+
+    Where that took integers, a normalisation of pixels has to be a part of the network, and becomes one.
+    """
+    transform = job.test_transform
+    described = {
+        TRANSFORM_KEY: transform.to_json(),
+        CLASSES_KEY: json.dumps(job.dataset.classes),
+        SIZE_KEY: json.dumps(job.image_shape[1:]),
+        SCORES_KEY: score_kind(infer_shapes(model).graph.outputs[0]),
+    }
+    model = replace(model, metadata={**model.metadata, **described})
+    if job.embed_normalization or (_takes_integers(job.interface) and _normalises(transform)):
+        model = EmbedNormalization().apply(model).model
+    model = job.interface.apply(model).model
+    return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=_in_words(model)))
+
+
+def _takes_integers(interface: SetInterface) -> bool:
+    return np.dtype(interface.input_type).kind in "iu"
+
+
+def _normalises(transform: InputTransform) -> bool:
+    return any(transform.mean) or any(factor != 1 for factor in transform.scale)
+
+
+def _in_words(model: Model) -> str:
+    """What the network takes and gives, for whoever looks into the file."""
+    (image,), (scores,) = model.graph.inputs, model.graph.outputs
+    transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
+    numbers = "pixels from 0 to 255"
+    if _normalises(transform):
+        numbers = f"(pixel - mean) * scale with mean {_listed(transform.mean)} and scale {_listed(transform.scale)}"
+    height, width = json.loads(model.metadata[SIZE_KEY])
+    colours = "grey" if 1 in image.shape[1:] else transform.channel_order
+    return (
+        f"Input {image.name} [{', '.join(map(str, image.shape))}]: images of {height}x{width} in {colours}, {numbers}. "
+        f"Output {scores.name}: {model.metadata[SCORES_KEY]} of {len(json.loads(model.metadata[CLASSES_KEY]))} classes."
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A network in its delivered form, the file that has it, its opset, and the accuracy of the file."""
+
+    model: Model
+    file: Path
+    opset: int
+    accuracy: float
+
+
+def write_network(job: Job, model: Model, name: str, expected: float, note: Callable[[str], None]) -> Written:
+    """Writes a network in its delivered form into the run's folder.
+
+    The file is run on the validation images, fed as its metadata say. `expected` is the accuracy of the network that
+    was trained; a file that falls short of it is none, and refused with WootzError. `note` is told where the network
+    can't be in the job's opset.
+    """
+    verify(model)
+    opset, file = job.opset, job.out / name
+    try:
+        onnx.checker.check_model(model.to_proto(opset), full_check=True)
+    except WootzError as error:
+        opset = OPSET
+        onnx.checker.check_model(model.to_proto(), full_check=True)
+        note(f"{name} has opset {OPSET}: {error}")
+    save(model, file, opset)
+    predict = _predictor(job.interface, _session(file, opset, job.device))
+    found = accuracy(predict, job.dataset.validation, InputTransform.from_json(model.metadata[TRANSFORM_KEY]))
+    if found < expected - max(LARGEST_LOSS, 1.5 / len(job.dataset.validation)):
+        file.unlink()
+        raise WootzError(
+            f"{file}: the file gets {100 * found:.2f} % of the validation images right, the network that was trained "
+            f"{100 * expected:.2f} %, so it was removed; --opset {OPSET} --keep-batchnorm writes one with fewer changes"
+        )
+    return Written(model, file, opset, found)
+
+
+def _session(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
+    """The file itself, or what this ONNX Runtime can run of an opset that is newer than it."""
+    return FileSession(str(file), device) if runs_opset(opset) else InferenceSession(load(file), device)
+
+
+def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Callable[[np.ndarray], np.ndarray]:
+    """Scores [n, classes] of images float32 [n, channels, height, width], by a network with that interface."""
+    batch = int(interface.batch) if interface.batch.isdigit() else 0
+
+    def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
+        for first in range(0, len(images), batch or len(images)):
+            piece = images[first : first + (batch or len(images))]
+            yield np.resize(piece, (batch, *piece.shape[1:])) if batch else piece
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        turned = images.transpose(0, 2, 3, 1) if interface.layout == "NHWC" else images
+        given = np.ascontiguousarray(turned, np.dtype(interface.input_type))
+        scores = np.concatenate([session.run(piece) for piece in pieces(given)])
+        return scores[: len(images)].reshape(len(images), -1).astype(np.float32)
+
+    return predict
+
+
+def with_opset(job: Job, given: int, asked: int) -> Job:
+    """The job with the opset of what it delivers: the `given` network's, unless another than 0 is `asked` for.
+
+    The full network is brought into the form that is delivered, and compared with itself on a few images: what can't
+    be delivered is told before anything is trained. Raises WootzError where that can't be, in the opset asked for, or
+    gives other scores; where the network's own opset lacks something, the job has the IR's and a note.
+    """
+    delivered = for_inference(job, job.network)
+    try:
+        _try(job, delivered, asked or given)
+    except WootzError as error:
+        if asked:
+            raise WootzError(f"--opset {asked}: {error}") from error
+        if given == OPSET:
+            raise
+        _try(job, delivered, OPSET)
+        note = f"best.onnx gets opset {OPSET}, not the network's {given}: {error}."
+        return replace(job, opset=OPSET, notes=(*job.notes, note))
+    return replace(job, opset=asked or given)
+
+
+def _try(job: Job, delivered: Model, opset: int) -> None:
+    """Raises WootzError for a network that can't be in `opset`, or gives other scores than as it is trained."""
+    proto = delivered.to_proto(opset)
+    size = sum(values.nbytes for values in constants(delivered.graph).values())
+    if runs_opset(opset) and size <= LARGEST_MESSAGE:
+        _compare(job, delivered, FileSession(proto.SerializeToString(), job.device))
+
+
+def _compare(job: Job, delivered: Model, session: FileSession) -> None:
+    """Raises WootzError where the network gives other scores in its delivered form."""
+    split = job.dataset.validation
+    few = Split(split.images[:TRIED_IMAGES], split.labels[:TRIED_IMAGES])
+    transform = InputTransform.from_json(delivered.metadata[TRANSFORM_KEY])
+    (own,) = ordered_batches(few, job.test_transform, EVALUATION_BATCH)
+    (given,) = ordered_batches(few, transform, EVALUATION_BATCH)
+    trained = InferenceSession(job.network, job.device)
+    before = np.concatenate([trained.run(image[None]).reshape(1, -1) for image in own.data])
+    after = _predictor(job.interface, session)(given.data)
+    halves = "float16" in (job.interface.input_type, job.interface.output_type)
+    allowed = (DIFFERENCE_IN_HALF if halves else DIFFERENCE) * float(np.abs(before).max())
+    if np.isfinite(before).all() and not float(np.abs(after - before).max()) <= allowed:
+        raise WootzError(
+            f"the network gives other scores with the input that it came with ({_in_words(delivered)}): "
+            f"they differ by {np.abs(after - before).max():.3g}; --opset {OPSET} --keep-batchnorm changes less"
+        )

@@ -1,0 +1,164 @@
+"""`best.json`: what a program needs that runs `best.onnx`, and how the network came about.
+
+The types are the file, as those of `runtime.result` are; docs/result.md says what each field is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from wootz.passes.analysis.class_scores import ScoreKind
+from wootz.passes.ir.files import write_atomically
+from wootz.passes.ir.model import Tensor
+from wootz.passes.plan.subspace import Rate
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.set_interface import Layout
+from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, Written
+from wootz.runtime.job import Job
+from wootz.runtime.result import BestNetwork, FullNetworkResult, LatencyResult, Speed
+
+SCHEMA = 1
+
+
+class Value(Struct, frozen=True, kw_only=True):
+    """An input or output: extents are numbers, or names of those that are open."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+class ImageInput(Value, frozen=True, kw_only=True):
+    """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed.
+
+    That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. Where `crop_size`
+    is not 0, a square of that size is cut out of the middle of a larger image.
+    """
+
+    layout: Layout
+    height: int
+    width: int
+    channel_order: Literal["RGB", "BGR", "grey"]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    crop_size: int
+
+
+class Scores(Value, frozen=True, kw_only=True):
+    """The output: one number a class."""
+
+    gives: ScoreKind
+
+
+class NetworkFacts(Struct, frozen=True, kw_only=True):
+    """A network as a file: `validation_accuracy` is that of the file itself, in ONNX Runtime."""
+
+    file: str
+    bytes: int
+    opset: int
+    parameters: int
+    flops: int
+    validation_accuracy: float
+    test_accuracy: float | None
+    latency_ms: float
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """How the network came about. `rates` are the shares of filters removed, by module."""
+
+    wootz: str
+    network: str
+    data: str
+    objective: str
+    seed: int
+    rates: Mapping[str, Rate]
+    new_layers: tuple[str, ...]
+    keeps_batchnorm: bool
+
+
+class Description(Struct, frozen=True, kw_only=True):
+    """The file. `full` is the network before it was pruned, as `teacher.onnx` has it."""
+
+    schema: int
+    classes: tuple[str, ...]
+    input: ImageInput
+    output: Scores
+    best: NetworkFacts
+    full: NetworkFacts
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The two networks that a run writes, and what it knows of them."""
+
+    best: BestNetwork
+    best_file: Written
+    full: FullNetworkResult
+    full_file: Written
+    speed: Speed
+
+
+def describe(job: Job, delivered: Delivered) -> Description:
+    model = delivered.best_file.model
+    described = model.metadata
+    transform = InputTransform.from_json(described[TRANSFORM_KEY])
+    height, width = json.loads(described[SIZE_KEY])
+    (image,), (scores,) = model.graph.inputs, model.graph.outputs
+    return Description(
+        schema=SCHEMA,
+        classes=tuple(json.loads(described[CLASSES_KEY])),
+        input=ImageInput(
+            **_value(image),
+            layout=job.interface.layout,
+            height=height,
+            width=width,
+            channel_order="grey" if job.image_shape[0] == 1 else transform.channel_order,
+            mean=transform.mean,
+            scale=transform.scale,
+            crop_size=transform.crop_size,
+        ),
+        output=Scores(**_value(scores), gives=cast(ScoreKind, described[SCORES_KEY])),
+        best=_facts(delivered.best, delivered.best_file, delivered.speed.best),
+        full=_facts(delivered.full, delivered.full_file, delivered.speed.full),
+        origin=Origin(
+            wootz=metadata.version("wootz"),
+            network=job.title,
+            data=job.data_title,
+            objective=str(job.objective),
+            seed=job.seed,
+            rates=dict(zip(job.subspace.modules, delivered.best.configuration, strict=True)),
+            new_layers=delivered.full.new_layers,
+            keeps_batchnorm=job.keeps_batchnorm,
+        ),
+    )
+
+
+def write_description(description: Description, file: Path) -> None:
+    write_atomically(file, msgspec.json.format(msgspec.json.encode(description), indent=1) + b"\n")
+
+
+def _value(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "type": np.dtype(tensor.dtype).name, "shape": tuple(tensor.shape)}
+
+
+def _facts(network: BestNetwork | FullNetworkResult, written: Written, latency: LatencyResult) -> NetworkFacts:
+    return NetworkFacts(
+        file=written.file.name,
+        bytes=written.file.stat().st_size,
+        opset=written.opset,
+        parameters=network.model_size,
+        flops=network.flops,
+        validation_accuracy=written.accuracy,
+        test_accuracy=network.test_accuracy,
+        latency_ms=latency.median_ms,
+    )

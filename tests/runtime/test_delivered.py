@@ -1,0 +1,179 @@
+"""What is delivered, beside what was given: the same input and output, the same scores, in ONNX Runtime and OpenCV."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import load, save
+from wootz.passes.ir.model import with_weights
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.runtime import delivered as delivered_module
+from wootz.runtime.batches import normalize
+from wootz.runtime.data.dataset import Dataset, Split
+from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, for_inference, with_interface, with_opset, write_network
+from wootz.runtime.job import Job
+from wootz.runtime.session import Device, InferenceSession
+from wootz.tools.models import open_classifier
+
+SHARED = Path(os.environ.get("WOOTZ_SHARED", "../shared"))
+NORMALISED = InputTransform(mean=(125.0, 120.0, 110.0), scale=(0.017,), channel_order="RGB")
+RAW = InputTransform(channel_order="RGB")
+
+
+def job_of(file, transform, folder, **options) -> Job:
+    """The job of a run on random images, labelled as the network sees them."""
+    network = open_classifier(str(file), size=options.pop("size", None))
+    channels, height, width = network.model.graph.inputs[0].shape[1:]
+    images = np.random.default_rng(0).integers(0, 256, (24, channels, height, width), np.uint8)
+    classes = network.model.graph.outputs[0].shape[1]
+    solver = Solver(base_lr=0.1, max_iter=1, batch_size=2)
+    split = Split(images, np.zeros(len(images), np.int64))
+    job = Job(
+        title=str(file), network=network.model, modules_source="", untrained=(), all_untrained=False,
+        train_transform=transform, test_transform=transform, image_shape=(channels, height, width), data_title="noise",
+        dataset=Dataset(tuple(map(str, range(classes))), split, split, None), subspace=Subspace((), ()),
+        objective=parse_objective("max Accuracy", "test"), teacher_solver=solver, solver=solver, pretrain_solver=solver,
+        out=folder, device=Device(threads=1), interface=network.interface, **options,
+    )  # fmt: skip
+    scores, _ = scores_of(job)
+    labelled = Split(images, scores.argmax(1))
+    return replace(job, dataset=replace(job.dataset, train=labelled, validation=labelled))
+
+
+def scores_of(job):
+    """Those of the network as it is trained, and what it is fed."""
+    images = normalize(job.dataset.train.images, job.test_transform)
+    return InferenceSession(job.network, job.device).run(images).reshape(len(images), -1), images
+
+
+def signature(file):
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    values = (*session.get_inputs(), *session.get_outputs())
+    return [(v.name, v.type, v.shape) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("r_static1", 17), ("r_nhwc", 13), ("r_dynHW", 17), ("r_conv_head", 11), ("r_k1000", 21), ("r_eca", 11)],
+)
+def test_it_takes_and_gives_what_the_given_network_did(name, version, tmp_path):
+    if not SHARED.is_dir():
+        pytest.skip("without the shared files")
+    given = tmp_path / "given.onnx"
+    save(load(SHARED / "cases" / "onnx" / f"{name}.onnx"), given, version)
+    job = job_of(given, RAW, tmp_path, size=(8, 8) if name == "r_dynHW" else None)
+    job = with_opset(job, version, 0)
+    assert (job.opset, job.notes) == (version, ())
+    for form in (for_inference, with_interface):
+        written = write_network(job, form(job, job.network), "best.onnx", 1.0, pytest.fail)
+        assert written.accuracy == 1
+        assert signature(given) == signature(written.file)
+        assert onnx.load(written.file).opset_import[0].version == version
+
+
+@pytest.mark.parametrize("network", ["resnet20_cifar10", "efficientnet_lite0"])
+def test_a_real_network_is_simplified_and_opencv_runs_it(network, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    given = SHARED / "pretrained" / f"{network}.onnx"
+    if not given.is_file():
+        pytest.skip("without the shared files")
+    job = with_opset(job_of(given, NORMALISED, tmp_path), 17, 0)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    assert written.accuracy == 1
+    operators = {node.op_type for node in onnx.load(written.file).graph.node}
+    assert not operators & {"BatchNormalization", "Shape", "Gather", "Unsqueeze", "Concat", "Constant", "Identity"}
+    blob = cv2.dnn.readNetFromONNX(str(written.file))
+    wanted, images = scores_of(job)
+    blob.setInput(images[:4])
+    np.testing.assert_allclose(blob.forward(), wanted[:4], rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
+    kept = with_interface(job, job.network)
+    assert any(node.op == "BatchNormalization" for node in kept.graph.nodes)
+
+
+HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
+INTEGERS = f"""{HEADER} g (uint8[2,6,6,3] pixels) => (float16[2,4,1,1] y) <float[4,3,1,1] w, float[1] z = {{0.1}}>
+    {{ t = Transpose<perm = [0,3,1,2]>(pixels) f = Cast<to = 1>(t) h = Conv(f, w) s = Mul(h, z) p = GlobalAveragePool(s)
+       q = Softmax<axis = 1>(p) y = Cast<to = 10>(q) }}"""
+
+
+def write_integers(folder):
+    proto = onnx.parser.parse_model(INTEGERS)
+    weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    del proto.graph.value_info[:]
+    onnx.save(proto, folder / "given.onnx")
+    return folder / "given.onnx"
+
+
+@pytest.mark.parametrize("transform", [RAW, NORMALISED, InputTransform(mean=(99.0,), channel_order="BGR")])
+def test_integers_in_rows_fixed_to_two_images(transform, tmp_path):
+    """A normalisation of pixels becomes a part of what takes integers; 24 images are fed two by two."""
+    given = write_integers(tmp_path)
+    job = with_opset(job_of(given, transform, tmp_path), 18, 0)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    assert signature(given) == signature(written.file)
+    assert written.accuracy == 1
+    metadata = load(written.file).metadata
+    assert InputTransform.from_json(metadata[TRANSFORM_KEY]).mean == (0.0,)
+    assert metadata[SCORES_KEY] == "probabilities"
+    assert json.loads(metadata[SIZE_KEY]) == [6, 6]
+    session = onnxruntime.InferenceSession(str(written.file), providers=["CPUExecutionProvider"])
+    pixels = np.ascontiguousarray(job.dataset.train.images[:2].transpose(0, 2, 3, 1))
+    (scores,) = session.run(None, {"pixels": pixels})
+    wanted, _ = scores_of(job)
+    np.testing.assert_allclose(scores.reshape(2, 4), wanted[:2], atol=2e-3)
+
+
+def test_what_is_delivered_says_what_it_is(tmp_path):
+    job = with_opset(job_of(write_integers(tmp_path), RAW, tmp_path), 18, 0)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    proto = onnx.load(written.file)
+    assert (proto.producer_name, bool(proto.producer_version)) == ("wootz", True)
+    assert proto.doc_string == (
+        "Input pixels [2, 6, 6, 3]: images of 6x6 in RGB, pixels from 0 to 255. Output y: probabilities of 4 classes."
+    )
+
+
+def test_a_file_that_is_not_what_was_trained_is_refused_and_removed(tmp_path):
+    job = with_opset(job_of(write_integers(tmp_path), RAW, tmp_path), 18, 0)
+    other = with_weights(job.network, {"w": -job.network.graph.tensors()["w"].values})
+    with pytest.raises(WootzError, match=r"the file gets .* of the validation images right, the network that was"):
+        write_network(job, for_inference(job, other), "best.onnx", 1.0, pytest.fail)
+    assert not (tmp_path / "best.onnx").exists()
+
+
+def test_an_interface_that_gives_other_scores_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    job = job_of(write_integers(tmp_path), RAW, tmp_path)
+    form = delivered_module.for_inference
+
+    def negated(job, model):
+        result = form(job, model)
+        return with_weights(result, {"w": -result.graph.tensors()["w"].values})
+
+    monkeypatch.setattr(delivered_module, "for_inference", negated)
+    with pytest.raises(WootzError, match="gives other scores with the input that it came with"):
+        with_opset(job, 18, 0)
+
+
+def test_an_opset_that_lacks_something_is_told(tmp_path):
+    """GridSample came with opset 16."""
+    text = f"""{HEADER} g (float[N,1,2,2] x) => (float[N,1] y) <float[1,2,2,2] grid = {{0,0,0,0,0,0,0,0}}>
+        {{ s = Shape<start = 0, end = 1>(x) o = Constant<value = int64[3] {{2,2,2}}>() t = Concat<axis = 0>(s, o)
+           e = Expand(grid, t) g = GridSample(x, e) p = GlobalAveragePool(g) y = Flatten(p) }}"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "given.onnx")
+    job = job_of(tmp_path / "given.onnx", RAW, tmp_path)
+    with pytest.raises(WootzError, match=r"^--opset 11: .*GridSample"):
+        with_opset(job, 18, 11)
+    told = with_opset(job, 11, 0)
+    assert told.opset == 18
+    assert "best.onnx gets opset 18, not the network's 11: " in told.notes[-1]
