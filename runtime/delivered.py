@@ -47,7 +47,9 @@ def for_inference(job: Job, model: Model) -> Model:
     """
     whole = with_interface(job, model)
     folding = "" if job.keeps_batchnorm else "fold-batchnorm,"
-    result = run_pipeline(replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding))).model
+    result = run_pipeline(
+        replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding)), verify_each=False
+    ).model
     tensors = result.graph.tensors()
     keeps_all = all(name in tensors for m in whole.modules for name in (m.entry, m.exit))
     return replace(result, modules=whole.modules if keeps_all else ())
