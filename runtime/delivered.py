@@ -22,7 +22,6 @@ from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransfo
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
 from wootz.runtime.job import Job
 from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
@@ -91,8 +90,9 @@ def _in_words(model: Model) -> str:
         numbers = f"(pixel - mean) * scale with mean {_listed(transform.mean)} and scale {_listed(transform.scale)}"
     height, width = json.loads(model.metadata[SIZE_KEY])
     colours = "grey" if 1 in image.shape[1:] else transform.channel_order
+    shape = ", ".join(map(str, image.shape))
     return (
-        f"Input {image.name} [{', '.join(map(str, image.shape))}]: images of {height}x{width} in {colours}, {numbers}. "
+        f"Input {image.name} [{shape}]: images of {height}x{width} ({transform.resize}) in {colours}, {numbers}. "
         f"Output {scores.name}: {model.metadata[SCORES_KEY]} of {len(json.loads(model.metadata[CLASSES_KEY]))} classes."
     )
 
@@ -192,8 +192,7 @@ def _try(job: Job, delivered: Model, opset: int) -> None:
 
 def _compare(job: Job, delivered: Model, session: FileSession) -> None:
     """Raises WootzError where the network gives other scores in its delivered form."""
-    split = job.dataset.validation
-    few = Split(split.images[:TRIED_IMAGES], split.labels[:TRIED_IMAGES])
+    few = job.dataset.validation.part(slice(TRIED_IMAGES))
     transform = InputTransform.from_json(delivered.metadata[TRANSFORM_KEY])
     (own,) = ordered_batches(few, job.test_transform, EVALUATION_BATCH)
     (given,) = ordered_batches(few, transform, EVALUATION_BATCH)

@@ -20,7 +20,7 @@ from wootz.passes.analysis.class_scores import ScoreKind
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Tensor
 from wootz.passes.plan.subspace import Rate
-from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform, Resize
 from wootz.passes.transforms.set_interface import Layout
 from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, Written
 from wootz.runtime.job import Job
@@ -40,8 +40,8 @@ class Value(Struct, frozen=True, kw_only=True):
 class ImageInput(Value, frozen=True, kw_only=True):
     """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed.
 
-    That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. Where `crop_size`
-    is not 0, a square of that size is cut out of the middle of a larger image.
+    That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. How photographs
+    get that size say `resize`, `resize_to` and `crop_size` (`passes.plan.transform.InputTransform`).
     """
 
     layout: Layout
@@ -50,6 +50,8 @@ class ImageInput(Value, frozen=True, kw_only=True):
     channel_order: Literal["RGB", "BGR", "grey"]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    resize: Resize
+    resize_to: int
     crop_size: int
 
 
@@ -125,6 +127,8 @@ def describe(job: Job, delivered: Delivered) -> Description:
             channel_order="grey" if job.image_shape[0] == 1 else transform.channel_order,
             mean=transform.mean,
             scale=transform.scale,
+            resize=transform.resize,
+            resize_to=transform.resize_to,
             crop_size=transform.crop_size,
         ),
         output=Scores(**_value(scores), gives=cast(ScoreKind, described[SCORES_KEY])),

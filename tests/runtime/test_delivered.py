@@ -140,7 +140,8 @@ def test_what_is_delivered_says_what_it_is(tmp_path):
     proto = onnx.load(written.file)
     assert (proto.producer_name, bool(proto.producer_version)) == ("wootz", True)
     assert proto.doc_string == (
-        "Input pixels [2, 6, 6, 3]: images of 6x6 in RGB, pixels from 0 to 255. Output y: probabilities of 4 classes."
+        "Input pixels [2, 6, 6, 3]: images of 6x6 (squash) in RGB, pixels from 0 to 255. "
+        "Output y: probabilities of 4 classes."
     )
 
 
