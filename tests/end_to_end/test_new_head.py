@@ -88,7 +88,7 @@ def test_the_options_decide_otherwise(wootz, job_files, tmp_path):
     (tmp_path / "net.onnx").write_bytes((tmp_path / "out" / "teacher.onnx").read_bytes())
     assert not RunResult.load(tmp_path / "out").full.reused
     for option, new_layers in (("--keep-head", ()), ("--new-head", ("z",))):
-        done = run(wootz, job_files, tmp_path, option, "--fresh")
+        done = run(wootz, job_files, tmp_path, option, "--allow-untrained", "--fresh")
         assert done.code == 0, done.err
         assert RunResult.load(tmp_path / "out").full.new_layers == new_layers
         assert ("(--new-head asks for that)" in done.out) == bool(new_layers)
