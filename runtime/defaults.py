@@ -162,16 +162,19 @@ def fitting_batch_size(wanted: int, memory: Callable[[int], int], budget: int | 
 
 
 def default_subspace(modules: Sequence[str], whole: Collection[str], count: int, seed: int) -> Subspace:
-    """`count` configurations, or as many as there are: each of RATES in all modules, then random ones whose sizes are
-    spread. Modules in `whole` are not pruned.
+    """`count` configurations, or as many as there are: each of RATES in all modules, the least of them in every second
+    one, then random ones whose sizes are spread. Modules in `whole` are not pruned.
 
-    A larger subspace begins with a smaller one of the same seed. Raises WootzError where no module can be pruned.
+    The second kind is there to be found where time is too short for the others. A larger subspace begins with a smaller
+    one of the same seed. Raises WootzError where no module can be pruned.
     """
-    pruned = len(modules) - len(set(modules) & set(whole))
+    pruned = [module for module in modules if module not in whole]
     if not pruned:
         raise WootzError("the network has no module in which filters can be removed: mark modules in the prototxt")
-    possible = len(RATES) ** pruned
+    possible = len(RATES) ** len(pruned)
     uniform: list[Configuration] = [tuple(0.0 if m in whole else rate for m in modules) for rate in reversed(RATES)]
+    seconds = pruned[1::2] or pruned
+    uniform.append(tuple(min(RATES) if module in seconds else 0.0 for module in modules))
     sampled = sample_subspace(modules, RATES, min(count, possible), seed, "spread", whole).configurations
     return Subspace(tuple(modules), tuple(dict.fromkeys((*uniform, *sampled)))[:count])
 

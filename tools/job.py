@@ -38,7 +38,7 @@ from wootz.runtime.session import Device, cuda_obstacle
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.budget import within_budget
-from wootz.tools.companions import CompanionFiles, RunFiles, Solvers, complete_companions, read_solvers
+from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
 from wootz.tools.models import open_classifier, prunable_network
@@ -143,6 +143,7 @@ def make_job(
             *dataset.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
+            *_normalization_notes(circumstances, companions),
             *_machine_notes(companions.solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
@@ -209,6 +210,14 @@ def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -
         raise WootzError("--memory goes with --groups=joint: the paper's groups don't depend on memory")
     budget: int = options["memory"]
     return budget
+
+
+def _normalization_notes(circumstances: Circumstances, companions: Companions) -> Iterator[str]:
+    if companions.is_adjustable and not circumstances.normalizes:
+        yield (
+            "The network normalises no activations, so its learning rates are small: if an exporter has folded its "
+            "BatchNormalization, a file that has it will do better (docs/recipes.md)."
+        )
 
 
 def _rounding_notes(multiple: int, options: Mapping[str, Any]) -> Iterator[str]:
