@@ -188,15 +188,14 @@ def _fill(
         try:
             for chunk in _decode_chunks(_chunks(photographs), draft.images, image_shape, resizing):
                 digests[chunk.first : chunk.first + len(chunk.digests)] = chunk.digests
-                broken |= chunk.broken
-                _broken_note(dict(sorted(broken.items())), photographs)
+                if chunk.broken:
+                    broken = dict(sorted({**broken, **chunk.broken}.items()))
+                    _broken_note(broken, photographs)
                 listener.advance(len(chunk.digests))
         finally:
             listener.end()
         seconds = time.perf_counter() - begin
-        entry = Entry(
-            str(location), len(photographs), image_shape, resizing.policy, dict(sorted(broken.items())), seconds
-        )
+        entry = Entry(str(location), len(photographs), image_shape, resizing.policy, broken, seconds)
         write_entry(draft, entry, digests)
 
 
