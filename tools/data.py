@@ -30,7 +30,7 @@ def open_data(
     dataset = load_dataset(
         location,
         shape,
-        crop_size=transforms[0].crop_size,
+        crop_size=transforms[0].crop_size if transforms[0].resize == "squash" else 0,
         seed=options["seed"],
         classes=options["classes"],
         outputs=_outputs(network),

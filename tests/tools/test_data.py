@@ -75,6 +75,17 @@ def test_options_come_first(photographs):
     imported = network(said=InputTransform())
     assert opened(photographs, imported, resize="pad")[1] == (InputTransform(resize="pad"),) * 2
     assert opened(photographs, network(), resize="squash")[1] == (RGB, RGB)
+    cropped = network(said=replace(RGB, resize="crop", resize_to=32, crop_size=28))
+    dataset, transforms = opened(photographs, cropped, resize="squash")
+    assert transforms == (RGB, RGB)
+    assert dataset.train.images.shape[1:] == (3, 28, 28)
+
+
+def test_caffes_crops_are_taken_from_photographs_of_the_first_ones_size(photographs):
+    said = InputTransform(crop_size=28)
+    dataset, transforms = opened(photographs, network(said=said))
+    assert transforms == (said, said)
+    assert dataset.train.images.shape[1:] == (3, 40, 50)
 
 
 def test_arrays_are_not_resized(tmp_path):
