@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wootz.passes.analysis.computed_constants import ComputedConstants
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
@@ -26,7 +27,8 @@ class ImageClassifier(Pass):
     """Brings a network into the form [N, channels, height, width] float32 -> [N, classes] for any N.
 
     1. One output stays: `scores`, or the only one. What it doesn't depend on goes, inputs too.
-    2. A batch that the exporter fixed becomes symbolic, also as the first extent of a constant shape of Reshape.
+    2. A batch that the exporter fixed becomes symbolic, also as the first extent of a shape of Reshape that is
+       constant, or computed of constants.
     3. An open height and width become `size`.
     4. A network of float16 or float64 becomes one of float32. An input of integers becomes float32 where nothing but
        Casts reads it, which do the same with numbers that are whole.
@@ -156,9 +158,11 @@ def _with_open_batch(graph: Graph) -> Iterator[str]:
         return
     fixed = shape[0]
     annotate_shapes(graph)
+    computed = ComputedConstants(graph)
     for node in graph.nodes:
-        if node.op == "Reshape":
-            _open_reshape(node, fixed)
+        if node.op == "Reshape" and (target := computed.constant(node.inputs[1])) is not None:
+            _open_reshape(node, target.values, fixed)
+    erase_dead_nodes(graph)
     source.shape = [BATCH, *shape[1:]]
     for tensor in graph.tensors().values():
         if isinstance(tensor, Variable) and tensor is not source:
@@ -166,14 +170,14 @@ def _with_open_batch(graph: Graph) -> Iterator[str]:
     yield f"the batch, fixed to {fixed} by the exporter, is now of any size"
 
 
-def _open_reshape(node: Node, fixed: int) -> None:
+def _open_reshape(node: Node, target: np.ndarray, fixed: int) -> None:
     """Where both sides of a Reshape have the fixed batch in front, the extent is taken from the operand (0)."""
-    shape, operand = node.inputs[1], tensor_shape(node.inputs[0])
-    if not isinstance(shape, Constant) or not shape.values.size or not operand:
+    operand = tensor_shape(node.inputs[0])
+    if not target.size or not operand:
         return
-    if operand[0] == shape.values[0] == fixed and (not node.attrs.get("allowzero", 0) or np.all(shape.values)):
+    if operand[0] == target[0] == fixed and (not node.attrs.get("allowzero", 0) or np.all(target)):
         node.attrs.pop("allowzero", None)
-        node.inputs[1] = Constant(f"{node.outputs[0].name}/shape", np.array([0, *shape.values[1:]], np.int64))
+        node.inputs[1] = Constant(f"{node.outputs[0].name}/shape", np.array([0, *target[1:]], np.int64))
 
 
 def _with_size(graph: Graph, size: tuple[int, ...]) -> Iterator[str]:

@@ -21,6 +21,9 @@ LAYERS = """
 NETWORKS = {
     "batch of one": f"""g (float[1,2,6,6] x) => (float[1,4] y) <float[4,2,3,3] w, int64[2] s = {{1,-1}}>
         {{ image = Identity(x) {LAYERS} y = Reshape(p, s) }}""",
+    "batch in parts": f"""g (float[1,2,6,6] x) => (float[1,4] y)
+        <float[4,2,3,3] w, int64 one = {{1}}, int64[1] rest = {{-1}}, int64[1] axis = {{0}}>
+        {{ image = Identity(x) {LAYERS} a = Unsqueeze(one, axis) s = Concat<axis = 0>(a, rest) y = Reshape(p, s) }}""",
     "batch of three": f"""g (float[3,2,6,6] x) => (float[3,4] y) <float[4,2,3,3] w, int64[2] s = {{3,4}}>
         {{ image = Identity(x) {LAYERS} y = Reshape<allowzero = 1>(p, s) }}""",
     "channels last": f"""g (float[N,6,6,2] x) => (float[N,4] y) <float[4,2,3,3] w>
