@@ -144,9 +144,9 @@ def _find_head(graph: Graph) -> _Head:
         else:
             behind.insert(0, node)
         tensor = node.inputs[0 if operand is None else 1 - operand]
-        if len(tensor.outputs) > 1:
-            readers = " and ".join(n.op for n in tensor.outputs)
-            raise _refusal(f"{tensor.name} is read by {readers}: {A_CLASSIFIER}", node)
+        readers = [n.op for n in tensor.outputs if n.op not in ("Shape", "Size")]
+        if len(readers) > 1:
+            raise _refusal(f"{tensor.name} is read by {' and '.join(readers)}: {A_CLASSIFIER}", node)
     head = _head(graph, node, bias, tuple(behind))
     shape, axis = tensor_shape(scores), _axes_behind(head)[-1]
     if shape is None or axis != 1 or any(extent != 1 for extent in shape[2:]):

@@ -178,3 +178,45 @@ def test_an_opset_that_lacks_something_is_told(tmp_path):
     told = with_opset(job, 11, 0)
     assert told.opset == 18
     assert "best.onnx gets opset 18, not the network's 11: " in told.notes[-1]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("version", "is_open"), [(11, True), (13, False), (17, True)])
+def test_an_export_of_pytorch_comes_back_and_opencv_runs_it(version, is_open, tmp_path):
+    """BatchNormalization, a view whose shape is computed, and a Softmax at the end."""
+    torch, cv2 = pytest.importorskip("torch"), pytest.importorskip("cv2")
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False), torch.nn.BatchNorm2d(8))
+            self.second = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3, padding=1), torch.nn.BatchNorm2d(8))
+            self.fc = torch.nn.Linear(8 * 4 * 4, 7)
+
+        def forward(self, x):
+            x = torch.relu(self.first(x))
+            x = torch.nn.functional.adaptive_avg_pool2d(torch.relu(self.second(x) + x), 4)
+            return torch.softmax(self.fc(x.view(x.size(0), -1)), 1)
+
+    torch.manual_seed(0)
+    network = Network().train()
+    with torch.no_grad():
+        network(torch.randn(64, 3, 16, 16))
+    given = tmp_path / "given.onnx"
+    image = torch.randn(1, 3, 16, 16)
+    torch.onnx.export(
+        network.eval(), image, given, opset_version=version, dynamo=False, do_constant_folding=False,
+        input_names=["image"], output_names=["scores"], training=torch.onnx.TrainingMode.PRESERVE,
+        dynamic_axes={"image": {0: "batch"}, "scores": {0: "batch"}} if is_open else None,
+    )  # fmt: skip
+    assert "BatchNormalization" in {node.op_type for node in onnx.load(given).graph.node}
+    job = with_opset(job_of(given, NORMALISED, tmp_path), version, 0)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    assert (written.opset, written.accuracy) == (version, 1)
+    assert signature(given) == signature(written.file)
+    operators = [node.op_type for node in onnx.load(written.file).graph.node]
+    assert operators == ["Conv", "Relu", "Conv", "Add", "Relu", "AveragePool", "Reshape", "Gemm", "Softmax"]
+    wanted, images = scores_of(job)
+    blob = cv2.dnn.readNetFromONNX(str(written.file))
+    blob.setInput(images[:1])
+    np.testing.assert_allclose(blob.forward(), wanted[:1], rtol=1e-3)

@@ -40,8 +40,13 @@ def _slice(node: Rewriting, opset: int) -> None:
 
 
 def _over_trailing_axes(node: Rewriting, opset: int) -> None:
-    """Softmax, LogSoftmax and Hardmax before opset 13 are over all dimensions from `axis` on."""
+    """Softmax, LogSoftmax and Hardmax before opset 13 are over all dimensions from `axis` on.
+
+    The result has the operand's shape: where exporters compute shapes, that of an output of the network is known alone.
+    """
     axis, shape = node.take("axis", 1), node.shape(node.input(0))
+    if shape is None:
+        shape = node.shape(node.outputs[0])
     if shape is not None and set(shape[axis:][1:]) <= {1}:
         node.put(axis=axis)
         node.keep()
