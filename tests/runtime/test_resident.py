@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,9 +84,11 @@ def short_window(monkeypatch):
         Solver(base_lr=0.1, iter_size=9, max_iter=3, batch_size=4, clip_gradients=1.0),
     ],
 )
-def test_losses_and_weights_are_those_of_batches_from_the_host(network, split, solver):
-    graph = build_training_graph(network, solver)
-    (first, steps), (second, resident_steps) = host(graph, split, solver), on_device(graph, split, solver)
+@pytest.mark.parametrize("least_area", [1.0, 0.3])
+def test_losses_and_weights_are_those_of_batches_from_the_host(network, split, solver, least_area):
+    graph, transform = build_training_graph(network, solver), replace(TRANSFORM, least_area=least_area)
+    first, steps = host(graph, split, solver, transform)
+    second, resident_steps = on_device(graph, split, solver, transform)
     expected, found = train(steps, solver), train(resident_steps, solver)
     assert found.losses.shape == (solver.max_iter, 1)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
