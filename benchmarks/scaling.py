@@ -71,7 +71,7 @@ def job_of(arguments: Sequence[str], out: Path) -> Job:
     options = run.make_context("run", list(arguments)).params
     with gathered(threads=1) as team:
         assert team is not None
-        return make_job(options["model"], out, options, team)
+        return make_job(options["model"], out, options, team, partial(Store.open, out.with_name("store")))
 
 
 def site_in(folder: Path, store_name: str = "store") -> Site:

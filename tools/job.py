@@ -72,9 +72,9 @@ def make_job(
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     files = CompanionFiles(options, folder, run_files)
     solvers = read_solvers(files)
-    data = _data_location(model, solvers, options)
     network_file = str(folder / "net.prototxt") if folder else str(model)
     network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
+    data = _data_location(model, solvers, options)
     device, device_notes = _device(solvers.fine_tuning, options)
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
     dataset, transforms = open_data(data, network, transforms, options)

@@ -112,8 +112,8 @@ def test_a_network_with_another_number_of_classes(wootz, job_files, tmp_path):
             ("pretrain-solver", "pretrain.prototxt"),
         )
     ]  # fmt: skip
-    done = wootz("run", "net.prototxt", "--data", "digits", "--out", "out", *options, cwd=tmp_path)
-    assert_refused(done, tmp_path, r"7 classes.*10.*num_output")
+    done = wootz("run", "net.prototxt", "--keep-head", "--data", "digits", "--out", "out", *options, cwd=tmp_path)
+    assert_refused(done, tmp_path, r"7 classes.*10: without --keep-head it gets a new last layer")
 
 
 def test_a_folder_that_is_not_a_runs(wootz, job_files, tmp_path):
