@@ -139,7 +139,7 @@ def test_a_plan_says_how_all_is_trained_and_what_it_will_take(wootz, given, tmp_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, given, tmp_path):
+def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, given, run, tmp_path):
     store = tmp_path / "store"
     short = wootz(*command(given, tmp_path / "run"), "--budget", "0.01s", "--threads", 1, "--store", store)
     assert short.code == 1
@@ -151,7 +151,8 @@ def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, g
     done = wootz(*begun, "--store", store)
     assert "To fit into" in done.out, done.err
     assert "cut to" in done.out
-    assert read_solver(tmp_path / "run" / "solver.prototxt").max_iter < 80
+    cut, uncut = (read_solver(folder / "solver.prototxt").max_iter for folder in (tmp_path / "run", run))
+    assert cut < uncut
     files = {name: (tmp_path / "run" / name).read_bytes() for name in CHOSEN}
     again = wootz(*begun, "--store", tmp_path / "another")  # where another speed would be measured
     assert "this run is finished" in again.out
