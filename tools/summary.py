@@ -31,7 +31,9 @@ def print_summary(console: Console, result: RunResult, folder: Path, report: Pat
         console.print(f"report: {report}", highlight=False, soft_wrap=True)
         return
     accuracies = partial(_accuracies, result.images)
-    table = Table(title=result.objective.text, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(
+        title=result.objective.text, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
+    )
     table.add_column("network", no_wrap=True)
     for column in ("parameters", "", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
