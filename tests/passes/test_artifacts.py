@@ -55,6 +55,7 @@ PIPELINES = {name: name for name in PASSES} | {
     "mixed-precision": ",".join([TRAINING[0], TRAINING[1], "mixed-precision", *TRAINING[2:]]),
     "prune-blocks": "prune-blocks{rate=0.5}",
     "prune-filters": "prune-filters{rate=0.5}",
+    "replace-head": "replace-head{classes=3}",
     "teacher-student": "teacher-student{blocks=a@0.5},training-mode,build-gradients,apply-optimizer,legalize",
 }
 """For each pass what makes its artefact; a new pass is tried on the network itself."""

@@ -544,6 +544,7 @@ def test_the_page_about_arrays_names_them_all_and_its_example_is_a_data_set(tmp_
     page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
     assert all(f"`{name}`" in page for name in ARRAYS)
     monkeypatch.chdir(tmp_path)
-    exec("\n".join(line[4:] for line in page.splitlines() if line.startswith("    ")), {})
+    example = page[page.index("    import numpy as np") :]
+    exec("\n".join(line[4:] for line in example.splitlines() if line.startswith("    ")), {})
     dataset = load_dataset("images.npz", (3, 32, 32))
     assert (dataset.classes, len(dataset.train), len(dataset.validation)) == (("cat", "dog"), 80, 20)
