@@ -63,7 +63,7 @@ ALONE, PLAN, IMPORTS = "--alone", "--plan", "--imports"
 
 
 def digits_job(out: Path) -> Job:
-    return job_of(["--threads=1", "--no-check"], out)
+    return job_of(["--threads=1", "--no-check", "--round-to=1"], out)
 
 
 def job_of(arguments: Sequence[str], out: Path) -> Job:
@@ -228,7 +228,17 @@ def wootz(folder: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
     command = "from wootz.tools.cli import main; main()"
     out, store = folder / name, folder / f"store-{name}"
     return subprocess.Popen(
-        [sys.executable, "-c", command, "run", "--threads=1", f"--out={out}", f"--store={store}", *options],
+        [
+            sys.executable,
+            "-c",
+            command,
+            "run",
+            "--threads=1",
+            "--round-to=1",
+            f"--out={out}",
+            f"--store={store}",
+            *options,
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
