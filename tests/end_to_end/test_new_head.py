@@ -4,9 +4,10 @@ import json
 import re
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+import residual
+from residual import MODULES, WEIGHTS
 
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants
@@ -15,39 +16,16 @@ from wootz.runtime.result import RunResult
 
 pytest.importorskip("sklearn")
 
-HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
-BODY = """
-    h = Conv<pads = [1,1,1,1]>(image, stem)
-    a1 = Conv(h, a) a2 = Relu(a1) a3 = Conv<pads = [1,1,1,1]>(a2, b) a4 = Add(a3, h) m1 = Relu(a4)
-    b1 = Conv(m1, c) b2 = Relu(b1) b3 = Conv<pads = [1,1,1,1]>(b2, d) b4 = Add(b3, m1) m2 = Relu(b4)
-    p = GlobalAveragePool(m2) v = Flatten(p) z = MatMul(v, fc) l = Add(z, fcb)
-"""
-WEIGHTS = {
-    "stem": (8, 1, 3, 3), "a": (8, 8, 1, 1), "b": (8, 8, 3, 3), "c": (8, 8, 1, 1), "d": (8, 8, 3, 3), "fc": (8, 25),
-    "fcb": (25,),
-}  # fmt: skip
-
 
 def write_network(folder, end):
     """Two residual modules and 25 classes; `end` makes `y` of the logits `l`."""
-    elided = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in WEIGHTS.items())
-    signature = "(float[N,1,8,8] image) => (float[N,25] y)"
-    proto = onnx.parser.parse_model(f"{HEADER} g {signature} <{elided}> {{ {BODY} {end} }}")
-    generator = np.random.default_rng(0)
-    for name, shape in WEIGHTS.items():
-        values = generator.normal(size=shape, scale=np.sqrt(2 / np.prod(shape[1:] or shape[:1])))
-        proto.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
-    del proto.graph.value_info[:]
-    onnx.save(proto, folder / "net.onnx")
-    (folder / "subspace.json").write_text("[[0.5, 0.5], [0.75, 0.5], [0.5, 0.75]]")
+    body = f"{MODULES} v = Flatten(p) z = MatMul(v, fc) l = Add(z, fcb) {end}"
+    weights = {**WEIGHTS, "fc": (8, 25), "fcb": (25,)}
+    residual.write_network(folder, "(float[N,1,8,8] image) => (float[N,25] y)", body, weights)
 
 
 def run(wootz, job_files, folder, *options):
-    return wootz(
-        "run", "net.onnx", "--data", "digits", "--subspace", "subspace.json", "--solver", job_files / "solver.prototxt",
-        "--pretrain-solver", job_files / "pretrain.prototxt", "--objective", "max Accuracy", "--threads", 1,
-        "--scale", "0.0625", "--out", "out", *options, cwd=folder,
-    )  # fmt: skip
+    return residual.run(wootz, job_files, folder, "--scale", "0.0625", *options)
 
 
 def test_it_gets_one_for_the_classes_of_the_data(wootz, job_files, tmp_path):
