@@ -152,11 +152,12 @@ def tasks(found: Timeline, palette: Palette) -> Figure:
         axes.axvline(begin / seconds, color=palette.text, linewidth=0.8, linestyle=":")
     axes.set_xlim(0, found.end / seconds or 1)
     axes.set_ylim(found.workers - 0.5, -0.5)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(False, axis="y")
     axes.set_xlabel(f"{unit} since the run began" + ("; dotted: it was continued" if len(found.attempts) > 1 else ""))
     axes.set_ylabel("worker")
-    kinds = [Patch(color=colour, label=name) for kind, (colour, name) in colours.items() if _has(drawn, kind)]
+    shown = dict.fromkeys(entry for kind, entry in colours.items() if _has(drawn, kind))
+    kinds = [Patch(color=colour, label=name) for colour, name in shown]
     endings = [Patch(facecolor="none", edgecolor=palette.text, hatch=hatch, label=ending)
                for ending, hatch in PROBLEMS.items() if any(e == ending for _, e in drawn)]  # fmt: skip
     _legend(figure, axes, [*kinds, *endings])
