@@ -152,7 +152,7 @@ def _integer(scalar: Scalar) -> int:
         value = int(scalar.text, 8 if octal else 0)
     except ValueError:
         raise ValueError("an integer") from None
-    if abs(value) > LARGEST_INTEGER:
+    if not -LARGEST_INTEGER - 1 <= value <= LARGEST_INTEGER:
         raise ValueError(f"an integer of at most {LARGEST_INTEGER}")
     return value
 

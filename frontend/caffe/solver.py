@@ -147,12 +147,12 @@ def write_solver(path: Path, solver: Solver, comment: str = "") -> None:
 
 
 def print_solver(solver: Solver, comment: str = "") -> str:
-    """The fields of `solver` that aren't defaults, and those that say what it is about, one a line."""
-    defaults = Solver()
+    """The fields of `solver` that aren't defaults, that its policy needs, and that say what it is about, one a line."""
+    defaults, always = Solver(), {*_ALWAYS_WRITTEN, *_POLICY_NEEDS.get(solver.lr_policy, ())}
     shown = {
         f.name: value
         for f in fields(Solver)
-        if (value := getattr(solver, f.name)) != getattr(defaults, f.name) or f.name in _ALWAYS_WRITTEN
+        if (value := getattr(solver, f.name)) != getattr(defaults, f.name) or f.name in always
     }
     lines = [f"# {comment}"] if comment else []
     for name, value in shown.items():

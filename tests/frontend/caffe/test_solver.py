@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wootz.frontend.caffe.prototxt import parse_prototxt
@@ -181,6 +181,8 @@ def solvers(draw: st.DrawFn) -> Solver:
 
 
 @given(solvers())
+@example(Solver(lr_policy="inv"))
+@example(Solver(lr_policy="step", stepsize=1))
 def test_what_is_written_is_read_back(solver: Solver) -> None:
     assert parse(print_solver(solver, "why")) == solver
 
