@@ -17,7 +17,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Metric
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivered import for_inference, with_interface, write_network
-from wootz.runtime.description import Delivered, describe, write_description
+from wootz.runtime.description import Delivered, describe, image_input, write_description
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
@@ -80,12 +80,13 @@ def deliver(
     """Writes the full network, the best one and the result into the run directory, and gives the result."""
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
+    full, full_form = teacher.full, with_interface(job, teacher.model)
     best: BestNetwork | None = None
     speed: Speed | None = None
     if block_trained is not None:
-        assert isinstance(teacher.full, FullNetworkResult), "networks are tried with a teacher alone"
-        full_form = with_interface(job, teacher.model)
-        full_file = write_network(job, full_form, TEACHER_FILE, teacher.full.accuracy, watch.note)
+        assert isinstance(full, FullNetworkResult), "networks are tried with a teacher alone"
+        full_file = write_network(job, full_form, TEACHER_FILE, full.accuracy, watch.note)
+        full = msgspec.structs.replace(full, file_bytes=full_file.bytes)
         for text in _failures(job, block_trained, default):
             watch.note(text)
         if block_trained.best is not None:
@@ -94,13 +95,14 @@ def deliver(
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
             best_file = write_network(job, for_inference(job, model), BEST_FILE, best.accuracy, watch.note)
-            delivered = Delivered(best, best_file, teacher.full, full_file, speed)
+            best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
+            delivered = Delivered(best, best_file, full, full_file, speed)
             write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
     result = RunResult(
         best=best,
-        full=teacher.full,
+        full=full,
         networks_evaluated=len(block_trained.networks) if block_trained else 0,
         networks_feasible=len(plan.order),
         networks_total=len(plan.candidates),
@@ -115,6 +117,7 @@ def deliver(
         images=Images(
             train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None
         ),
+        input=image_input(job, full_form),
         speed=speed,
         modules=job.subspace.modules,
         modules_source=job.modules_source,

@@ -110,6 +110,11 @@ class Written:
     opset: int
     accuracy: float
 
+    @property
+    def bytes(self) -> int:
+        """The size of the file."""
+        return self.file.stat().st_size
+
 
 def write_network(job: Job, model: Model, name: str, expected: float, note: Callable[[str], None]) -> Written:
     """Writes a network in its delivered form into the run's folder.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -18,41 +18,14 @@ from msgspec import Struct
 
 from wootz.passes.analysis.class_scores import ScoreKind
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.ir.model import Tensor
+from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.plan.subspace import Rate
-from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform, Resize
-from wootz.passes.transforms.set_interface import Layout
+from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, Written
 from wootz.runtime.job import Job
-from wootz.runtime.result import BestNetwork, FullNetworkResult, LatencyResult, Speed
+from wootz.runtime.result import BestNetwork, FullNetworkResult, ImageInput, LatencyResult, Speed, Value
 
 SCHEMA = 1
-
-
-class Value(Struct, frozen=True, kw_only=True):
-    """An input or output: extents are numbers, or names of those that are open."""
-
-    name: str
-    type: str
-    shape: tuple[int | str, ...]
-
-
-class ImageInput(Value, frozen=True, kw_only=True):
-    """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed.
-
-    That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. How photographs
-    get that size say `resize`, `resize_to` and `crop_size` (`passes.plan.transform.InputTransform`).
-    """
-
-    layout: Layout
-    height: int
-    width: int
-    channel_order: Literal["RGB", "BGR", "grey"]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    resize: Resize
-    resize_to: int
-    crop_size: int
 
 
 class Scores(Value, frozen=True, kw_only=True):
@@ -113,25 +86,11 @@ class Delivered:
 def describe(job: Job, delivered: Delivered) -> Description:
     model = delivered.best_file.model
     described = model.metadata
-    transform = InputTransform.from_json(described[TRANSFORM_KEY])
-    height, width = json.loads(described[SIZE_KEY])
-    (image,), (scores,) = model.graph.inputs, model.graph.outputs
     return Description(
         schema=SCHEMA,
         classes=tuple(json.loads(described[CLASSES_KEY])),
-        input=ImageInput(
-            **_value(image),
-            layout=job.interface.layout,
-            height=height,
-            width=width,
-            channel_order="grey" if job.image_shape[0] == 1 else transform.channel_order,
-            mean=transform.mean,
-            scale=transform.scale,
-            resize=transform.resize,
-            resize_to=transform.resize_to,
-            crop_size=transform.crop_size,
-        ),
-        output=Scores(**_value(scores), gives=cast(ScoreKind, described[SCORES_KEY])),
+        input=image_input(job, model),
+        output=Scores(**_value(model.graph.outputs[0]), gives=cast(ScoreKind, described[SCORES_KEY])),
         best=_facts(delivered.best, delivered.best_file, delivered.speed.best),
         full=_facts(delivered.full, delivered.full_file, delivered.speed.full),
         origin=Origin(
@@ -147,6 +106,24 @@ def describe(job: Job, delivered: Delivered) -> Description:
     )
 
 
+def image_input(job: Job, model: Model) -> ImageInput:
+    """What a network in its delivered form takes."""
+    transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
+    height, width = json.loads(model.metadata[SIZE_KEY])
+    return ImageInput(
+        **_value(model.graph.inputs[0]),
+        layout=job.interface.layout,
+        height=height,
+        width=width,
+        channel_order="grey" if job.image_shape[0] == 1 else transform.channel_order,
+        mean=transform.mean,
+        scale=transform.scale,
+        resize=transform.resize,
+        resize_to=transform.resize_to,
+        crop_size=transform.crop_size,
+    )
+
+
 def write_description(description: Description, file: Path) -> None:
     write_atomically(file, msgspec.json.format(msgspec.json.encode(description), indent=1) + b"\n")
 
@@ -158,7 +135,7 @@ def _value(tensor: Tensor) -> dict[str, Any]:
 def _facts(network: BestNetwork | FullNetworkResult, written: Written, latency: LatencyResult) -> NetworkFacts:
     return NetworkFacts(
         file=written.file.name,
-        bytes=written.file.stat().st_size,
+        bytes=written.bytes,
         opset=written.opset,
         parameters=network.model_size,
         flops=network.flops,

@@ -17,6 +17,7 @@ from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.subspace import Configuration, Rate
+from wootz.passes.plan.transform import Layout, Resize
 from wootz.runtime.run_directory import RESULT_FILE
 from wootz.runtime.store.durable import write_durably
 
@@ -109,11 +110,12 @@ NetworkResult = EvaluatedNetworkResult | UntriedNetworkResult | InfeasibleNetwor
 class BestNetwork(Network, frozen=True, kw_only=True):
     """The network chosen, `index` in the subspace; `model` is its file in the run directory, None for the baseline's.
 
-    `test_accuracy` is None without a test split.
+    The file has `file_bytes`. `test_accuracy` is None without a test split.
     """
 
     index: Count
     model: str | None
+    file_bytes: Count | None = None
     accuracy: Accuracy
     test_accuracy: Accuracy | None
 
@@ -130,7 +132,7 @@ class TunedResult(Struct, frozen=True, kw_only=True):
 
 
 class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="trained"):
-    """The unpruned network, in the file `model`. `origin` says where its weights come from.
+    """The unpruned network, in the file `model` of `file_bytes`. `origin` says where its weights come from.
 
     `new_layers` are those that its weights file lacked. Where it was trained here `seconds` were spent on it, in the
     `steps` of `curve`. `accuracy` is that of the teacher; `tuned` is the same network after the fine-tuning of the
@@ -139,6 +141,7 @@ class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", t
     """
 
     model: str
+    file_bytes: Count | None = None
     accuracy: Accuracy
     test_accuracy: Accuracy | None
     origin: Literal["given", "fine-tuned", "trained from scratch"]
@@ -203,13 +206,18 @@ BlockResult = TrainedBlockResult | FailedBlockResult
 
 
 class PhaseSeconds(Struct, frozen=True, kw_only=True):
-    """Wall-clock time of each phase, and of all of the run. `plan` includes the checks before anything is trained."""
+    """Wall-clock time of each phase, and of all of the run: the phases follow each other, so that `total` is their sum.
+
+    `plan` includes the checks before anything is trained, `delivery` ends where the result is written. Of a run that
+    was continued it is the time of all attempts.
+    """
 
     plan: Seconds = 0.0
     teacher: Seconds = 0.0
     pretraining: Seconds = 0.0
     exploration: Seconds = 0.0
     baseline: Seconds = 0.0
+    delivery: Seconds = 0.0
     total: Seconds
 
 
@@ -269,6 +277,43 @@ class Images(Struct, frozen=True, kw_only=True):
     test: Count | None
 
 
+class Value(Struct, frozen=True, kw_only=True):
+    """An input or output: extents are numbers, or names of those that are open."""
+
+    name: str
+    type: str
+    shape: tuple[int | str, ...]
+
+
+class ImageInput(Value, frozen=True, kw_only=True):
+    """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed.
+
+    That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. How photographs
+    get that size say `resize`, `resize_to` and `crop_size` (`passes.plan.transform.InputTransform`).
+    """
+
+    layout: Layout
+    height: int
+    width: int
+    channel_order: Literal["RGB", "BGR", "grey"]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    resize: Resize
+    resize_to: int
+    crop_size: int
+
+    @property
+    def shape_of_one(self) -> tuple[int, ...]:
+        """The shape of the input for one image, or for as many as the network takes at once."""
+        sizes = {"N": 1, "H": self.height, "W": self.width}
+        return tuple(n if isinstance(n, int) else sizes[axis] for axis, n in zip(self.layout, self.shape, strict=True))
+
+    @property
+    def is_normalised(self) -> bool:
+        """Whether the network is fed anything but the pixels as they are."""
+        return any(self.mean) or any(factor != 1 for factor in self.scale)
+
+
 class LatencyResult(Struct, frozen=True, kw_only=True):
     """Milliseconds for one image: the median, and the quartiles below and above it."""
 
@@ -313,6 +358,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     objective: ObjectiveResult
     classes: tuple[str, ...]
     images: Images | None = None
+    input: ImageInput | None = None
     speed: Speed | None = None
     modules: tuple[str, ...]
     modules_source: str

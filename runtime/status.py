@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from wootz.passes.errors import InputError
 from wootz.runtime.events import (
     HEARTBEAT_SECONDS,
     BestFound,
@@ -31,6 +33,7 @@ from wootz.runtime.events import (
     TaskStarted,
     WorkerLost,
     events_of,
+    read_events,
 )
 from wootz.runtime.run_directory import EVENTS_FILE
 
@@ -72,13 +75,16 @@ class Done(Struct, frozen=True, kw_only=True):
 class RunStatus(Struct, frozen=True, kw_only=True):
     """What the events so far come to. `attempt` counts the processes that have worked on the run, from 1.
 
-    `elapsed` is the time of the last event, in seconds since this attempt began; `lost` are workers.
+    `elapsed` is the time of the last event, in seconds since this attempt began, `phase_since` that at which its phase
+    did; `phase_seconds` are those of the phases before it, in all attempts. `lost` are workers.
     """
 
     attempt: int = 0
     run: RunStarted | None = None
     plan: Planned | None = None
     phase: Phase = "plan"
+    phase_since: float = 0.0
+    phase_seconds: Mapping[Phase, float] = {}
     elapsed: float = 0.0
     blocks: int = 0
     blocks_reused: int = 0
@@ -93,20 +99,31 @@ class RunStatus(Struct, frozen=True, kw_only=True):
         return self.done.get(kind, Done())
 
     @property
+    def spent(self) -> Mapping[Phase, float]:
+        """Seconds of each phase so far, in all attempts."""
+        now = self.phase_seconds.get(self.phase, 0.0) + self.elapsed - self.phase_since
+        return {**self.phase_seconds, self.phase: now}
+
+    @property
+    def earlier(self) -> float:
+        """Seconds of the attempts before this one."""
+        return sum(self.spent.values()) - self.elapsed
+
+    @property
     def seconds_saved(self) -> float:
         return sum(done.seconds_saved for done in self.done.values())
 
 
 def fold(status: RunStatus, event: Event) -> RunStatus:
     """The status after one more event."""
+    if isinstance(event, RunStarted):
+        return RunStatus(attempt=status.attempt + 1, run=event, phase_seconds=status.spent)
     status = replace(status, elapsed=event.elapsed)
     match event:
-        case RunStarted():
-            return RunStatus(attempt=status.attempt + 1, run=event)
         case Planned():
             return replace(status, plan=event)
         case PhaseStarted():
-            return replace(status, phase=event.phase)
+            return replace(status, phase=event.phase, phase_since=event.elapsed, phase_seconds=status.spent)
         case TaskStarted():
             return replace(status, under_way=(*_without(status, event.task), _begun(event)))
         case Progress():
@@ -135,6 +152,13 @@ def status_of(events: Iterable[Event]) -> RunStatus:
 def read_status(folder: Path) -> RunStatus:
     """The status of the run in `folder`. Raises InputError where there is none."""
     return status_of(events_of(folder))
+
+
+def time_spent(file: Path) -> Mapping[Phase, float]:
+    """Seconds of each phase in the attempts that `file` has events of; it may be missing, or have none."""
+    with suppress(InputError):
+        return status_of(read_events(file) if file.is_file() else ()).spent
+    return {}
 
 
 def state(status: RunStatus, folder: Path) -> State:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 
@@ -52,15 +52,19 @@ from wootz.runtime.tasks.telling import read_step
 
 
 class Watch:
-    """Listens to a run: what happens goes into the event log, what the result needs of it is kept."""
+    """Listens to a run: what happens goes into the event log, what the result needs of it is kept.
 
-    def __init__(self, log: EventLog, job: Job):
+    `earlier` are the seconds of each phase in earlier attempts at the same run.
+    """
+
+    def __init__(self, log: EventLog, job: Job, earlier: Mapping[Phase, float] | None = None):
         self._job = job
         self._log = log
         self._notes: list[str] = []
         self._best: int | None = None
-        self._begin = time.monotonic()
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[Phase, float] = {**(earlier or {})}
+        self._phase: Phase = "plan"
+        self._since = time.monotonic()
         self._last_block_ended: float | None = None
         self._groups: list[PretrainBlocks] = []
         self._groups_left = 0
@@ -87,24 +91,29 @@ class Watch:
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        """Measures a phase; the exploration's begins with the last block."""
-        begin = time.monotonic()
+        """One after the other; the exploration begins with the last block."""
         self._last_block_ended = None
-        self._log.emit(PhaseStarted(phase="pretraining" if name == "exploration" and self._groups else name))
+        self._enter("pretraining" if name == "exploration" and self._groups else name)
         yield
-        end = time.monotonic()
-        if name == "exploration" and self._last_block_ended is not None:
-            self._seconds["pretraining"] = self._last_block_ended - begin
-            begin = self._last_block_ended
-        self._seconds[name] = end - begin
+        if self._phase == "pretraining" and self._last_block_ended is not None:  # other blocks were not needed any more
+            self._pass_to("exploration", self._last_block_ended)
 
     def delivery(self) -> None:
-        """The last phase begins; the result that it writes can't have its time."""
-        self._log.emit(PhaseStarted(phase="delivery"))
+        """The last phase begins; the result that it writes has its time until then."""
+        self._enter("delivery")
+
+    def _enter(self, phase: Phase) -> None:
+        self._pass_to(phase, time.monotonic())
+        self._log.emit(PhaseStarted(phase=phase))
+
+    def _pass_to(self, phase: Phase, now: float) -> None:
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._since
+        self._phase, self._since = phase, now
 
     def seconds(self) -> PhaseSeconds:
-        """What each phase took: blocks until the last one was finished, networks from then on."""
-        return PhaseSeconds(**self._seconds, total=time.monotonic() - self._begin)
+        """What each phase took so far: blocks until the last one was finished, networks from then on."""
+        self._pass_to(self._phase, time.monotonic())
+        return PhaseSeconds(**self._seconds, total=sum(self._seconds.values()))
 
     def note(self, text: str) -> None:
         """Something that belongs into the result, too."""
@@ -215,7 +224,7 @@ class Watch:
             self._last_block_ended = time.monotonic()
             self._groups_left -= 1
             if not self._groups_left:
-                self._log.emit(PhaseStarted(phase="exploration"))
+                self._enter("exploration")
 
     def _solver(self, task: Task) -> Solver:
         match task:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -10,76 +11,163 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.python_lines import python_lines
 from wootz.runtime.result import (
     BestNetwork,
     Exploration,
     FailedFullNetworkResult,
     FullNetworkResult,
-    Images,
+    PhaseSeconds,
     RunResult,
     Speed,
-    TunedResult,
 )
-from wootz.runtime.run_directory import BEST_FILE
-from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
+from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
 from wootz.runtime.uncertainty import format_accuracy
 
+PHASES = {
+    "plan": "planning and checks",
+    "teacher": "full network",
+    "pretraining": "blocks",
+    "exploration": "networks",
+    "baseline": "default networks",
+    "delivery": "writing",
+}
+TUNED = "  full, tuned too"
+"""What a row is called of the full network after the fine-tuning that the pruned ones get."""
+INDENT = 8
+"""Columns before the text of a line that begins with what it is about."""
 
-def print_summary(console: Console, result: RunResult, folder: Path, report: Path) -> None:
-    full = result.full
-    if isinstance(full, FailedFullNetworkResult):
-        console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+def print_summary(console: Console, result: RunResult, folder: Path) -> None:
+    """What was tried, where the results are, the network before and after, and how to run it."""
+    folder = _from_here(folder)
+    if isinstance(result.full, FailedFullNetworkResult):
+        _print(console, "report", str(folder / REPORT_FILE))
         return
-    accuracies = partial(_accuracies, result.images)
+    console.print(_explorations(result))
+    if reused := _reused(result):
+        _print(console, "reused", reused)
+    _print(console, "time", _time(result.seconds))
+    _print(console, "report", str(folder / REPORT_FILE))
+    if result.best is not None:
+        _print(console, "best", str(folder / BEST_FILE))
+        _print(console, "rates", format_configuration(result.best.configuration))
+    console.print(_before_and_after(result, result.full))
+    if result.best is not None and result.input is not None:
+        for line in python_lines(result.input, folder / BEST_FILE):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _from_here(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _print(console: Console, name: str, text: str) -> None:
+    """`name:   text`, in as many lines as it takes; a path is never torn."""
+    lines = textwrap.wrap(
+        f"{name + ':':{INDENT}}{text}",
+        console.width,
+        subsequent_indent=" " * INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+
+
+def _explorations(result: RunResult) -> Table:
+    """What was tried and how long it took, a row an exploration, each with its best network."""
     table = Table(
         title=result.objective.text, title_justify="left", box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False
     )
-    table.add_column("network", no_wrap=True)
-    for column in ("parameters", "", "validation", "test", "tried", "time"):
+    table.add_column("networks", no_wrap=True)
+    for column in ("parameters", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_row(
-        "full network",
-        f"{full.model_size:,}",
-        "",
-        *accuracies(full),
-        "",
-        _time(full.seconds),
-    )
-    if full.tuned is not None:
-        table.add_row(
-            "  fine-tuned too",
-            "",
-            "",
-            *accuracies(full.tuned),
-            "",
-            _time(full.tuned.seconds),
-        )
     _add_exploration(table, "block-trained", result.block_trained, result, result.seconds.pretraining)
     if result.baseline is not None:
         _add_exploration(table, "default", result.baseline, result, 0.0)
-    console.print(table)
-    if reused := _reused(result):
-        console.print(reused, highlight=False, soft_wrap=True)
-    if result.speed is not None:
-        console.print(_speed(result.speed), highlight=False, soft_wrap=True)
-    if result.best is not None:
-        rates = format_configuration(result.best.configuration)
-        console.print(f"best:   {folder / BEST_FILE}  {rates}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return table
 
 
 def _add_exploration(table: Table, title: str, found: Exploration, result: RunResult, before: float) -> None:
-    tried, time = f"{found.networks_evaluated} of {result.networks_feasible}", _time(before + found.seconds)
+    tried, time = f"{found.networks_evaluated} of {result.networks_feasible}", show_seconds(before + found.seconds)
     best = found.best
     if best is None:
-        table.add_row(title, "none", "", "", "", tried, time)
+        table.add_row(title, "none", "", "", tried, time)
         return
-    share = f"{100 * best.model_size / result.full.model_size:.0f} %"
-    table.add_row(title, f"{best.model_size:,}", share, *_accuracies(result.images, best), tried, time)
+    validation, test = _images(result)
+    accuracies = format_accuracy(best.accuracy, validation), format_accuracy(best.test_accuracy, test)
+    table.add_row(title, f"{best.model_size:,}", *accuracies, tried, time)
+
+
+def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
+    """The full network beside the best one, if there is one, and how they compare."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for column in ("full", "best", "best of full") if result.best is not None else ("full",):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in _rows(result, full, result.best):
+        table.add_row(*row[: len(table.columns)])
+    return table
+
+
+def _rows(result: RunResult, full: FullNetworkResult, best: BestNetwork | None) -> Iterator[tuple[str, str, str, str]]:
+    """Of what, the full network's, the best one's, and how that compares."""
+    found = best or full
+    yield _amounts("parameters", full.model_size, found.model_size, "{:,}".format)
+    yield _amounts("MFLOPs an image", full.flops, found.flops, lambda flops: f"{flops / 1e6:,.2f}")
+    if full.file_bytes is not None and found.file_bytes is not None:
+        yield _amounts("file", full.file_bytes, found.file_bytes, show_bytes)
+    if result.speed is not None:
+        yield from _latencies(result.speed)
+    validation, test = _images(result)
+    yield _accuracies("validation accuracy", full.accuracy, found.accuracy, validation)
+    if full.tuned is not None:
+        yield _accuracies(TUNED, full.tuned.accuracy, found.accuracy, validation)
+    yield _accuracies("test accuracy", full.test_accuracy, found.test_accuracy, test)
+    if full.tuned is not None:
+        yield _accuracies(TUNED, full.tuned.test_accuracy, found.test_accuracy, test)
+
+
+def _amounts(name: str, full: int, best: int, show: Callable[[int], str]) -> tuple[str, str, str, str]:
+    return name, show(full), show(best), _share(best, full)
+
+
+def _latencies(speed: Speed) -> Iterator[tuple[str, str, str, str]]:
+    """The medians, and below them the spread of the half of the runs that is nearest to them."""
+    full, best = speed.full, speed.best
+    found = f"{speed.factor:.2f} × as fast" if speed.is_clearly_faster else "not clearly faster"
+    threads = f"latency, {speed.threads} thread{'' if speed.threads == 1 else 's'}"
+    yield threads, show_milliseconds(full.median_ms), show_milliseconds(best.median_ms), found
+    of_full, of_best = (f"{x.low_ms:.3g} to {x.high_ms:.3g}" for x in (full, best))
+    yield "  half of the runs", of_full, of_best, ""
+
+
+def _accuracies(name: str, full: float | None, best: float | None, images: int | None) -> tuple[str, str, str, str]:
+    """With their standard errors, and the difference."""
+    difference = "" if full is None or best is None else f"{100 * (best - full):+.1f} points"
+    shown = "" if name == TUNED else format_accuracy(best, images)
+    return name, format_accuracy(full, images), shown, difference
+
+
+def _images(result: RunResult) -> tuple[int | None, int | None]:
+    """How many images of the validation and of the test split accuracies were measured on, where that is known."""
+    return (result.images.validation, result.images.test) if result.images is not None else (None, None)
+
+
+def _share(best: int, full: int) -> str:
+    return f"{100 * best / full:.0f} %" if full else ""
+
+
+def _time(seconds: PhaseSeconds) -> str:
+    """`52 s: planning and checks 4.1 s, full network 2.9 s, …`: the parts are all of it."""
+    parts = ((name, getattr(seconds, phase)) for phase, name in PHASES.items())
+    shown = ", ".join(f"{name} {show_seconds(part)}" for name, part in parts if part)
+    return f"{show_seconds(seconds.total)}: {shown}"
 
 
 def _reused(result: RunResult) -> str:
-    """`reused: 31 of 48 blocks, 12 of 20 networks known: 14 min saved`; nothing where nothing was."""
+    """`31 of 48 blocks, 12 of 20 networks known: 14 min saved`; nothing where nothing was."""
     reuse, counts = result.reuse, []
     for noun, known, all_ in (
         ("blocks", reuse.blocks, len(result.blocks)),
@@ -90,28 +178,7 @@ def _reused(result: RunResult) -> str:
             counts.append(f"{known} of {all_} {noun}")
     if reuse.teacher:
         counts.insert(0, "the full network")
-    return f"reused: {', '.join(counts)} known: {show_seconds(reuse.seconds_saved)} saved" if counts else ""
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s"
-
-
-def _speed(speed: Speed) -> str:
-    """`speed:  0.72 ms (0.70 to 0.75) an image instead of 1.39 ms (1.36 to 1.45): 1.93 × as fast on 2 threads`."""
-    measured = ((x.median_ms, x.low_ms, x.high_ms) for x in (speed.best, speed.full))
-    best, full = (f"{median:.3g} ms ({low:.3g} to {high:.3g})" for median, low, high in measured)
-    threads = f"{speed.threads} thread{'' if speed.threads == 1 else 's'}"
-    found = f"{speed.factor:.2f} × as fast" if speed.is_clearly_faster else "not clearly faster"
-    return f"speed:  {best} an image instead of {full}: {found} on {threads}"
-
-
-def _accuracies(images: Images | None, measured: FullNetworkResult | TunedResult | BestNetwork) -> tuple[str, str]:
-    """On the validation and on the test split, with their standard errors."""
-    return (
-        format_accuracy(measured.accuracy, images.validation if images else None),
-        format_accuracy(measured.test_accuracy, images.test if images else None),
-    )
+    return f"{', '.join(counts)} known: {show_seconds(reuse.seconds_saved)} saved" if counts else ""
 
 
 def nothing_found(result: RunResult) -> str:

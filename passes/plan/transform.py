@@ -15,6 +15,9 @@ CLASSES_KEY = "wootz.classes"
 Resize = Literal["squash", "crop", "pad"]
 """What becomes of a photograph's proportions."""
 
+Layout = Literal["NCHW", "NHWC"]
+"""Where the channels of images are: before height and width, or behind them."""
+
 
 @dataclass(frozen=True, repr=False)
 class InputTransform:

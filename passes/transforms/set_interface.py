@@ -14,9 +14,9 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer, tensor_shape
 from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.transform import Layout
 from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_output
 
-Layout = Literal["NCHW", "NHWC"]
 ElementType = Literal[
     "float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"
 ]

@@ -32,6 +32,11 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * DURATIONS[match[2]]
 
 
+def show_milliseconds(milliseconds: float) -> str:
+    """With three digits: 0.0251 ms, 12.5 ms, 1,250 ms."""
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds:,.0f} ms"
+
+
 def show_seconds(seconds: float) -> str:
     """`seconds` in the unit that suits: 4.2 s, 14 min, 3.5 h, 12 d."""
     for unit in ("d", "h", "min"):

@@ -28,7 +28,7 @@ def assert_refused_before_training(done, folder, reason):
     assert not (folder / "out" / "teacher.onnx").exists()
 
 
-def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, job_files, tmp_path):
+def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, job_files, tmp_path, monkeypatch):
     """uint8[1, height, width, channels], open sizes, scores behind a view that has the batch in it."""
     write_network(
         tmp_path,
@@ -55,6 +55,10 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
         for said in ("outputs left out: p", "the batch, fixed to 1", "uint8 is now float32", "images are 8x8",
                      "[N, height, width, channels] is now [N, channels, height, width]"):  # fmt: skip
             assert said in done.out, done.out
+        monkeypatch.chdir(tmp_path)
+        known: dict[str, np.ndarray] = {}
+        exec("\n".join(done.out.splitlines()[-3:]), known)
+        assert (known["scores"].shape, known["scores"].dtype) == ((1, 10), np.float32)
         result = RunResult.load(tmp_path / "out")
         best = result.best
     for file in ("best.onnx", "teacher.onnx"):

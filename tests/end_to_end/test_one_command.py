@@ -66,6 +66,9 @@ def test_the_same_command_and_the_folder_itself_show_what_was_found(wootz, given
         done = wootz(*arguments, "--store", given / "empty")
         assert done.code == 0, done.err
         assert "this run is finished" in done.out
+        known: dict[str, np.ndarray] = {}
+        exec("\n".join(done.out.splitlines()[-3:]), known)
+        assert known["scores"].shape == (1, len(json.loads((run / "result.json").read_text())["classes"]))
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
 
 

@@ -18,6 +18,7 @@ from wootz.runtime.result import (
     FailedBlockResult,
     FailedNetworkResult,
     FullNetworkResult,
+    ImageInput,
     Images,
     LatencyResult,
     NetworkResult,
@@ -97,7 +98,8 @@ def _exploration(networks: tuple[NetworkResult, ...], file: str | None) -> Explo
     n = trained[-1]
     best = BestNetwork(
         index=n.index, configuration=n.configuration, model=file, model_size=n.model_size, flops=n.flops,
-        latency_ms=n.latency_ms, accuracy=n.accuracy, test_accuracy=n.accuracy - 0.01,
+        latency_ms=n.latency_ms, file_bytes=None if file is None else 1_850_000, accuracy=n.accuracy,
+        test_accuracy=n.accuracy - 0.01,
     )  # fmt: skip
     evaluated = sum(isinstance(n, TrainedNetworkResult | FailedNetworkResult) for n in networks)
     return Exploration(best=best, networks=networks, networks_evaluated=evaluated, seconds=2.0 * evaluated)
@@ -121,6 +123,7 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
         "best": block_trained.best,
         "full": FullNetworkResult(
             configuration=(0.0,) * modules, model_size=1_200_000, flops=2_500_000, latency_ms=3.5, model="teacher.onnx",
+            file_bytes=4_810_000,
             accuracy=0.9, test_accuracy=0.88, origin="trained from scratch", curve=((0, 0.1), (100, 0.9)), steps=100,
             seconds=3.0, reference="tuned",
             tuned=TunedResult(
@@ -131,7 +134,8 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
         "networks_feasible": count,
         "networks_total": count,
         "baseline": baseline,
-        "seconds": PhaseSeconds(plan=1.0, teacher=3.0, pretraining=12.3, exploration=30.0, baseline=40.0, total=87.0),
+        "seconds": PhaseSeconds(plan=1.0, teacher=3.0, pretraining=12.3, exploration=30.0, baseline=40.0, delivery=0.7,
+                                total=87.0),
         "reuse": Reuse(
             blocks=sum(b.reused for b in blocks),
             networks=sum(n.reused for n in block_trained.evaluated),
@@ -147,6 +151,10 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
             full=LatencyResult(low_ms=3.4, median_ms=3.5, high_ms=3.7),
             best=LatencyResult(low_ms=1.7, median_ms=1.8, high_ms=2.0),
             threads=2,
+        ),
+        "input": ImageInput(
+            name="data", type="float32", shape=("N", 1, 8, 8), layout="NCHW", height=8, width=8, channel_order="grey",
+            mean=(128.0,), scale=(0.0078125,), resize="squash", resize_to=0, crop_size=0,
         ),
         "images": Images(train=1000, validation=250, test=540),
         "modules": names,

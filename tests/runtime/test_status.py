@@ -9,7 +9,16 @@ from msgspec.structs import replace
 
 from wootz.passes.errors import InputError
 from wootz.runtime.events import Planned, RunEnded, TaskId, TaskStarted
-from wootz.runtime.status import SILENT_SECONDS, Done, RunStatus, read_status, seconds_left, state, status_of
+from wootz.runtime.status import (
+    SILENT_SECONDS,
+    Done,
+    RunStatus,
+    read_status,
+    seconds_left,
+    state,
+    status_of,
+    time_spent,
+)
 
 
 def until(events, elapsed):
@@ -46,7 +55,19 @@ def test_a_worker_is_known_when_it_is_heard_of(started):
 
 def test_a_run_that_is_continued_begins_anew(whole_run, started):
     again = status_of([*whole_run, started])
-    assert again == RunStatus(attempt=2, run=started)
+    assert again == RunStatus(attempt=2, run=started, phase_seconds={"plan": 2, "teacher": 6, "exploration": 19})
+    assert again.earlier == 27
+
+
+def test_the_time_of_all_attempts_by_phase(whole_run, started, write_events, tmp_path):
+    events = tmp_path / "events.jsonl"
+    assert time_spent(events) == {"plan": 0}
+    events.touch()
+    assert time_spent(events) == {}
+    first, second = until(whole_run, 14), until(whole_run, 5)
+    write_events(tmp_path, [*first, *second])
+    assert time_spent(events) == {"plan": 2 + 2, "teacher": 6 + 3, "exploration": 6}
+    assert status_of([*first, *second]).earlier == 14
 
 
 @pytest.mark.parametrize(

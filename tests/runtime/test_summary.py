@@ -1,32 +1,103 @@
 """What a run prints at the end."""
 
 import io
+from pathlib import Path
 
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
+from wootz.runtime.result import Speed
 from wootz.tools.summary import print_summary
 
 
 def printed(result, folder, width=80) -> str:
     out = io.StringIO()
-    print_summary(Console(file=out, width=width), result, folder, folder / "report.html")
+    print_summary(Console(file=out, width=width), result, folder)
     return out.getvalue()
 
 
-def test_the_table_fits_80_columns(tmp_path, run_result):
-    text = printed(run_result(), tmp_path)
-    table = text[: text.index("reused:")]
-    assert "…" not in table
-    assert max(map(len, table.splitlines())) <= 80
-    for shown in ("90.0 ± 1.9 %", "fine-tuned too", "1,200,000", "84.0 ± 1.6 %", "4 of 5"):
-        assert shown in table
+def cells(text: str) -> dict[str, list[str]]:
+    """The rows of the table of the network before and after, by what they are about."""
+    lines = text[text.index("best of full") :].splitlines()[2:]
+    rows = [[cell.strip() for cell in line[1:].split("  ") if cell.strip()] for line in lines if line.startswith(" ")]
+    return {row[0]: row[1:] for row in rows if row}
 
 
-def test_the_speed_is_told_and_where_it_is_none(tmp_path, run_result):
-    result = run_result()
-    assert "1.8 ms (1.7 to 2) an image instead of 3.5 ms (3.4 to 3.7): 1.94 × as fast on 2 threads" in printed(
-        result, tmp_path
-    )
-    slower = type(result.speed)(full=result.speed.best, best=result.speed.full, threads=1)
-    assert "not clearly faster on 1 thread" in printed(run_result(speed=slower), tmp_path)
-    assert "speed:" not in printed(run_result(speed=None), tmp_path)
+@pytest.mark.parametrize(("count", "modules"), [(5, 2), (500, 40)])
+def test_all_fits_80_columns(tmp_path, run_result, count, modules):
+    text = printed(run_result(count=count, modules=modules), Path("/runs/net"))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\nbest:   /runs/net/best.onnx\nrates:  [0." in text
+    assert "\nreport: /runs/net/report.html\n" in text
+
+
+def test_the_network_before_and_after(tmp_path, run_result):
+    assert cells(printed(run_result(), tmp_path)) == {
+        "parameters": ["1,200,000", "460,000", "38 %"],
+        "MFLOPs an image": ["2.50", "1.10", "44 %"],
+        "file": ["4.81 MB", "1.85 MB", "38 %"],
+        "latency, 2 threads": ["3.5 ms", "1.8 ms", "1.94 × as fast"],
+        "half of the runs": ["3.4 to 3.7", "1.7 to 2"],
+        "validation accuracy": ["90.0 ± 1.9 %", "85.0 ± 2.3 %", "-5.0 points"],
+        "full, tuned too": ["88.5 ± 1.4 %", "-4.5 points"],
+        "test accuracy": ["88.0 ± 1.4 %", "84.0 ± 1.6 %", "-4.0 points"],
+    }
+
+
+def test_what_was_tried_and_the_time_by_phase(tmp_path, run_result):
+    text = " ".join(printed(run_result(), tmp_path).split())
+    for said in (
+        "block-trained 460,000 85.0 ± 2.3 % 84.0 ± 1.6 % 4 of 5 42 s",
+        "reused: 2 of 6 blocks, 1 of 4 networks, 1 of 4 default networks known: 14 min saved",
+        "time: 87 s: planning and checks 1.0 s, full network 3.0 s, blocks 12 s, networks 30 s, default networks 40 s, "
+        "writing 0.7 s",
+    ):
+        assert said in text, said
+
+
+def test_a_network_that_is_not_faster_is_said_to_be_none(tmp_path, run_result):
+    full, best = run_result().speed.full, run_result().speed.best
+    slower = Speed(full=best, best=full, threads=1)
+    assert cells(printed(run_result(speed=slower), tmp_path))["latency, 1 thread"][-1] == "not clearly faster"
+    hardly = replace(best, high_ms=full.low_ms)
+    assert "not clearly faster" in printed(run_result(speed=Speed(full=full, best=hardly, threads=1)), tmp_path)
+
+
+def test_without_a_best_network_the_full_one_is_told_of(tmp_path, run_result):
+    nothing = {"best": None, "networks": (), "networks_evaluated": 0, "speed": None, "baseline": None}
+    text = printed(run_result(**nothing), Path("/runs/net"))
+    assert "1,200,000" in text
+    for absent in ("best", "latency", "onnxruntime"):
+        assert absent not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "took"),
+    [
+        ({}, (1, 1, 8, 8)),
+        ({"name": "it's \\", "shape": ("batch", 1, "h", "w"), "height": 6, "width": 5}, (1, 1, 6, 5)),
+        ({"shape": (4, "h", "w", 3), "layout": "NHWC", "type": "uint8", "width": 5}, (4, 8, 5, 3)),
+    ],
+)
+def test_the_last_lines_run_the_network_as_they_are(tmp_path, run_result, monkeypatch, changes, took):
+    monkeypatch.chdir(tmp_path)
+    image = replace(run_result().input, **changes)
+    folder = tmp_path / "it's a 'run'"
+    folder.mkdir()
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.type))
+    data = onnx.helper.make_tensor_value_info(image.name, kind, image.shape)
+    scores = onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.INT64, (4,))
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Shape", [image.name], ["scores"])], "g", [data], [scores])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9),
+              folder / "best.onnx")  # fmt: skip
+    *_, first, second, third = printed(run_result(input=image), folder).splitlines()
+    assert all(len(line) <= 80 for line in (first, second, third))
+    known: dict[str, object] = {}
+    exec("\n".join((first, second, third)), known)
+    assert known["scores"].tolist() == list(took)
+    assert f"# {image.height}x{image.width} grey, (pixel - mean) * scale: best.json" in first

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import asdict
 
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.objective import Metric, Objective
@@ -44,4 +46,25 @@ def test_the_exploration_begins_when_no_group_of_blocks_is_left(tmp_path, order,
                     watch.finished(task, how.value, ended)
                 phases = [event.phase for event in told if isinstance(event, PhaseStarted)]
                 assert phases == ["pretraining", *(["exploration"] if not left else [])]
-        assert watch.seconds().pretraining <= watch.seconds().total
+
+
+def test_phases_come_to_the_whole_time_with_that_of_earlier_attempts(tmp_path):
+    with EventLog(tmp_path / "events.jsonl") as log:
+        watch = Watch(log, JOB, {"plan": 10.0, "teacher": 20.0, "exploration": 40.0})
+        with watch.phase("plan"):
+            watch.planned(PLAN, 0.0)
+        with watch.phase("teacher"):
+            time.sleep(0.01)
+        with watch.phase("exploration"):
+            task = PretrainBlocks(GROUPS[0])
+            watch.finished(task, (Finished("", {}),), Ended(Order(task), 0, 0.0, 1.0, Returned(())))
+            time.sleep(0.01)  # the other groups are not needed any more
+        watch.delivery()
+        spent = asdict(watch.seconds())
+    total = spent.pop("total")
+    assert total == pytest.approx(sum(spent.values()))
+    assert spent["plan"] > 10
+    assert spent["teacher"] >= 20.01
+    assert spent["exploration"] >= 40.01
+    assert 0 < spent["pretraining"] < 1
+    assert spent["delivery"] > 0

@@ -30,12 +30,12 @@ from wootz.runtime.run_directory import (
     DAMAGED_EVENTS_FILE,
     EVENTS_FILE,
     LOG_FOLDER,
-    REPORT_FILE,
     check_inputs,
     check_name,
     open_run_directory,
 )
 from wootz.runtime.speed import speed
+from wootz.runtime.status import time_spent
 from wootz.runtime.store import Store
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.tasks.perform import Site, perform, provide
@@ -205,10 +205,12 @@ def _run(
             _show(console, known, folder)
             return
         job = replace(job, run=directory.id)
-        damage = set_aside_if_damaged(folder / EVENTS_FILE, folder / DAMAGED_EVENTS_FILE)
+        events = folder / EVENTS_FILE
+        damage = set_aside_if_damaged(events, folder / DAMAGED_EVENTS_FILE)
+        earlier = time_spent(events)
         display = RunDisplay(console)
-        log = EventLog(folder / EVENTS_FILE, [display])
-        with display, log, _watching(log, job, team) as watch, _writing_into(folder):
+        log = EventLog(events, [display])
+        with display, log, _watching(Watch(log, job, earlier), team) as watch, _writing_into(folder):
             for note in filter(None, (damage, *job.notes)):
                 watch.message(note)
             for note in job.result_notes:
@@ -234,7 +236,7 @@ def _run(
 
 def _show(console: Console, result: RunResult, folder: Path) -> None:
     """Raises WootzError where a run found nothing."""
-    print_summary(console, result, folder, folder / REPORT_FILE)
+    print_summary(console, result, folder)
     if result.best is None:
         raise WootzError(nothing_found(result))
 
@@ -285,9 +287,8 @@ def _expected_line(workshop: Workshop, plan: RunPlan) -> str:
 
 
 @contextmanager
-def _watching(log: EventLog, job: Job, team: Team) -> Iterator[Watch]:
+def _watching(watch: Watch, team: Team) -> Iterator[Watch]:
     """The watch of a run, which is told of an early end; where the disk is full, what led to that matters more."""
-    watch = Watch(log, job)
     watch.begin(team.description, team.workers)
     try:
         yield watch
