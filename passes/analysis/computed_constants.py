@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from wootz.passes.ir.evaluate import RANDOM, UNRELIABLE, evaluate_node
+from wootz.passes.ir.evaluate import RANDOM, UNRELIABLE, evaluate_node, of_type_alone
 from wootz.passes.ir.model import Constant, Graph, Node, Tensor, constant_behind, constants, is_constant, producer
 
 
@@ -19,8 +19,10 @@ class ComputedConstants:
         self._computed: dict[str, Constant | None] = {}
         for node in graph.nodes:
             if _is_computable(node) and all(
-                t.is_empty() or ((is_constant(t) or t.name in self._constant) and t.name not in inputs)
-                for t in node.inputs
+                t.is_empty()
+                or ((is_constant(t) or t.name in self._constant) and t.name not in inputs)
+                or of_type_alone(node, i) is not None
+                for i, t in enumerate(node.inputs)
             ):
                 self._constant.update(t.name for t in node.outputs if not t.is_empty())
 
@@ -42,16 +44,24 @@ class ComputedConstants:
     def _compute(self, tensor: Tensor) -> None:
         node = producer(tensor)
         assert node is not None, "what is computed has a node"
-        operands = [None if t.is_empty() else self.constant(t) for t in node.inputs]
+        operands = [self._operand(node, i) for i in range(len(node.inputs))]
         results: list[np.ndarray] = []
         if not any(o is None and not t.is_empty() for o, t in zip(operands, node.inputs, strict=True)):
             try:
-                results = evaluate_node(node, [None if o is None else o.values for o in operands])
+                results = evaluate_node(node, operands)
             except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
                 results = []  # the reference implementation can't do it
         for i, output in enumerate(node.outputs):
             if not output.is_empty():
                 self._computed[output.name] = Constant(output.name, results[i]) if i < len(results) else None
+
+    def _operand(self, node: Node, index: int) -> np.ndarray | None:
+        """Its value; None where it is omitted, or can't be computed."""
+        tensor = node.inputs[index]
+        if tensor.is_empty():
+            return None
+        known = self.constant(tensor)
+        return of_type_alone(node, index) if known is None else known.values
 
 
 def parameter_values(graph: Graph, computed: Iterable[str] = ()) -> dict[str, np.ndarray]:

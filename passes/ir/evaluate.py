@@ -50,6 +50,12 @@ def _by_reference(node: Node, operands: Sequence[np.ndarray | None]) -> list[np.
     return [np.asarray(result) for result in ReferenceEvaluator(proto).run(None, feeds)]
 
 
+def of_type_alone(node: Node, index: int) -> np.ndarray | None:
+    """An operand of which only the element type counts, empty, where that is known: the second one of CastLike."""
+    dtype = node.inputs[index].dtype if node.op == "CastLike" and index == 1 else None
+    return None if dtype is None else np.zeros(0, dtype)
+
+
 def _divide(attrs: Attributes, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Integers are divided towards zero, as in C."""
     if a.dtype.kind == "f":
@@ -76,6 +82,7 @@ DIRECT: dict[str, Callable[..., np.ndarray]] = {
     "Mul": lambda attrs, a, b: a * b,
     "Div": _divide,
     "Cast": _cast,
+    "CastLike": lambda attrs, a, like: a.astype(like.dtype),
     "Concat": lambda attrs, *parts: np.concatenate(parts, attrs["axis"]),
     "Gather": lambda attrs, a, indices: np.take(a, indices, attrs.get("axis", 0)),
     "Identity": lambda attrs, a: a,

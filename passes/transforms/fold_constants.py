@@ -10,7 +10,7 @@ import numpy as np
 from wootz.passes.analysis.symbolic_values import Entry, Extent, SymbolicValues, symbolic_values
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.evaluate import can_evaluate, evaluate_node
+from wootz.passes.ir.evaluate import can_evaluate, evaluate_node, of_type_alone
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, erase_nodes, insert_nodes
 
@@ -22,7 +22,8 @@ KEPT = {"DequantizeLinear", "QuantizeLinear"}
 class FoldConstants(Pass):
     """Computes now what depends on constants and known shapes alone.
 
-    1. A node whose operands are all constants becomes a constant of the same name, by ONNX's reference implementation.
+    1. A node whose operands are all constants becomes a constant of the same name, by ONNX's reference implementation;
+       of the second operand of CastLike the type is enough, where it is known.
     2. What is computed from shapes becomes a constant where none of the dimensions that it needs is symbolic: of a
        batch [N, 3, 8, 8] the number of channels is known, though N is not.
     3. The target of a Reshape or Expand, and the sizes of a Resize, become constants where all that isn't known are
@@ -72,6 +73,7 @@ class FoldConstants(Pass):
 
     def _value(self, node: Node, given: set[str]) -> np.ndarray | None:
         operands = [None if t.name in given else _operand(t) for t in node.inputs]
+        operands = [of_type_alone(node, i) if o is None else o for i, o in enumerate(operands)]
         if node.op in KEPT or not can_evaluate(node) or any(o is None for o in operands):
             return None
         try:
