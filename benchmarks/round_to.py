@@ -16,6 +16,7 @@ from pathlib import Path
 from wootz.passes.blocks.costs import network_cost
 from wootz.passes.ir.model import Model
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.latency import latencies
 from wootz.runtime.session import Device
 from wootz.tools.models import open_classifier, prunable_network
@@ -50,8 +51,8 @@ def _speeds(
     for rate in rates:
         of_modules = {module: rate for module in network.modules if network.prunable(module)}
         for multiple in multiples:
-            rounding = pruner.rounding_to(multiple)
-            versions[rate, multiple] = rounding.materialize(rounding.plan(of_modules))
+            rounded = pruner.rounding_to(Rounding(multiple))
+            versions[rate, multiple] = rounded.materialize(rounded.plan(of_modules))
     _, *shape = full.graph.inputs[0].shape
     of_full, *measured = latencies((full, *versions.values()), tuple(shape), Device(threads=threads))
     parameters = network_cost(full).parameters

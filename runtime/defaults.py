@@ -6,7 +6,7 @@ docs/recipes.md says which recipes were compared to come to these numbers, and o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,6 +15,7 @@ from wootz.passes.plan.objective import Constraint, Metric, Objective
 from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 from wootz.passes.plan.subspace import Configuration, Subspace
+from wootz.passes.pruning.rounding import Rounding
 
 Effort = Literal["quick", "normal", "thorough"]
 
@@ -42,8 +43,6 @@ SHARE_OF_TESTS = 0.25
 LEAST_STEPS = 20
 FAST_MULTIPLE = 8
 """Convolutions of so many channels, or multiples, are fast on CPUs and GPUs (docs/benchmarks.md)."""
-LEAST_MULTIPLES = 4
-"""Of the multiple in the narrowest layer: with fewer, different rates would come to the same there."""
 
 
 @dataclass(frozen=True)
@@ -161,22 +160,24 @@ def fitting_batch_size(wanted: int, memory: Callable[[int], int], budget: int | 
     return size
 
 
-def default_subspace(modules: Sequence[str], whole: Collection[str], count: int, seed: int) -> Subspace:
+def default_subspace(least: Mapping[str, Mapping[float, float]], count: int, seed: int) -> Subspace:
     """`count` configurations, or as many as there are: each of RATES in all modules, the least of them in every second
-    one, then random ones whose sizes are spread. Modules in `whole` are not pruned.
+    one, then random ones whose sizes are spread.
 
-    The second kind is there to be found where time is too short for the others. A larger subspace begins with a smaller
-    one of the same seed. Raises WootzError where no module can be pruned.
+    `least` has for each module the rate that stands for each of RATES (`BlockPruner.least_rates`), 0 where nothing of
+    it can be removed. The second kind is there to be found where time is too short for the others. A larger subspace
+    begins with a smaller one of the same seed. Raises WootzError where no module can be pruned.
     """
-    pruned = [module for module in modules if module not in whole]
+    pruned = [module for module, taken in least.items() if any(taken[rate] for rate in RATES)]
     if not pruned:
         raise WootzError("the network has no module in which filters can be removed: mark modules in the prototxt")
-    possible = len(RATES) ** len(pruned)
-    uniform: list[Configuration] = [tuple(0.0 if m in whole else rate for m in modules) for rate in reversed(RATES)]
+    possible = math.prod(len({taken[rate] for rate in RATES}) for taken in least.values())
+    uniform: list[Configuration] = [tuple(taken[rate] for taken in least.values()) for rate in reversed(RATES)]
     seconds = pruned[1::2] or pruned
-    uniform.append(tuple(min(RATES) if module in seconds else 0.0 for module in modules))
-    sampled = sample_subspace(modules, RATES, min(count, possible), seed, "spread", whole).configurations
-    return Subspace(tuple(modules), tuple(dict.fromkeys((*uniform, *sampled)))[:count])
+    uniform.append(tuple(taken[min(RATES)] if module in seconds else 0.0 for module, taken in least.items()))
+    sampled = sample_subspace(tuple(least), RATES, min(count, possible), seed, "spread", least).configurations
+    different = dict.fromkeys(configuration for configuration in (*uniform, *sampled) if any(configuration))
+    return Subspace(tuple(least), tuple(different)[:count])
 
 
 def networks_to_try(circumstances: Circumstances) -> int:
@@ -185,11 +186,9 @@ def networks_to_try(circumstances: Circumstances) -> int:
     return max(min(LEAST_NETWORKS, wanted), round(wanted * min(1.0, circumstances.scale)))
 
 
-def fast_multiple(widths: Iterable[int]) -> int:
-    """What numbers of filters are rounded to, for convolutions of so many filters: FAST_MULTIPLE, or less for narrow
-    ones."""
-    multiple = FAST_MULTIPLE
-    narrowest = min(widths, default=1)
-    while multiple > 1 and narrowest < LEAST_MULTIPLES * multiple:
-        multiple //= 2
-    return multiple
+def rounding(round_to: int | None, subspace: Subspace) -> Rounding:
+    """To multiples of `round_to` filters; where nobody says it of FAST_MULTIPLE, and of fewer in layers in which rates
+    of the subspace would come to the same."""
+    if round_to is not None:
+        return Rounding(round_to)
+    return Rounding(FAST_MULTIPLE, subspace.rates)

@@ -13,10 +13,12 @@ from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
+from wootz.passes.pruning.rounding import Rounding
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface
 from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.defaults import FAST_MULTIPLE, rounding
 from wootz.runtime.digest import digest
 from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
@@ -33,9 +35,10 @@ class Job:
     `untrained` are the layers whose weights came from fillers: when there are any, the full network is trained with
     `teacher_solver` before it serves as teacher; the pruned networks are fine-tuned with `solver`. `title` and
     `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
-    one process; None sets no bound. Layers keep multiples of `round_to` filters. With `checks_pruned` each pruned
-    network is executed beside the masked original before it is trained. With `ends_early` a network is done when it
-    meets the objective's bounds on accuracy, with `gives_up` also when it won't meet them (`tasks.early_end`).
+    one process; None sets no bound. Layers keep multiples of filters by `rounding`, which follows from `round_to` and
+    `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
+    With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
+    won't meet them (`tasks.early_end`).
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
     `run` is the number of the run, the same whenever it is continued. Training graphs are printed to standard error
@@ -66,7 +69,7 @@ class Job:
     groups: Literal["joint", "paper"] = "joint"
     memory_budget: int | None = None
     criterion: str = "l1"
-    round_to: int = 1
+    round_to: int | None = 1
     target: Target = "onnx"
     device: Device = CPU
     embed_normalization: bool = False
@@ -87,6 +90,10 @@ class Job:
     interface: SetInterface = UNCHANGED
     opset: int = OPSET
     keeps_batchnorm: bool = False
+
+    @property
+    def rounding(self) -> Rounding:
+        return rounding(self.round_to, self.subspace)
 
     @property
     def wants_latency(self) -> bool:
@@ -144,7 +151,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--identifier": job.identifier,
         "--groups": job.groups,
         "--criterion": job.criterion,
-        "--round-to": str(job.round_to),
+        "--round-to": str(job.round_to or f"at most {FAST_MULTIPLE}"),
         "--target": job.target,
         "--precision": job.precision,
         "--device": job.device.numerics,

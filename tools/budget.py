@@ -41,7 +41,8 @@ def within_budget(
         return with_companions(job, choose(replace(circumstances, scale=scale)))
 
     def expected(candidate: Job) -> ExpectedTime:
-        survey = survey_subspace(at.architecture, candidate.subspace, job.identifier, one_group)
+        pruner = at.architecture.rounding_to(candidate.rounding)
+        survey = survey_subspace(pruner, candidate.subspace, job.identifier, one_group)
         return expected_time(survey, trainings_of(candidate), its_speed)
 
     def fits(candidate: Job) -> bool:

@@ -10,13 +10,16 @@ from typing import Any
 
 from wootz.frontend.caffe.solver import print_solver, read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
-from wootz.frontend.subspace import print_subspace, read_subspace
+from wootz.frontend.subspace import print_subspace
 from wootz.passes.errors import InputError
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import PrunableNetwork, Subspace
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
     OBJECTIVE,
+    RATES,
     Circumstances,
     default_subspace,
     fine_tuning_solver,
@@ -31,6 +34,7 @@ from wootz.runtime.run_directory import (
     SUBSPACE_FILE,
     TEACHER_SOLVER_FILE,
 )
+from wootz.tools.networks import read_networks
 
 CONVENTIONAL = {
     "objective": OBJECTIVE_FILE,
@@ -121,18 +125,18 @@ class Companions:
 
 
 def complete_companions(
-    files: CompanionFiles, solvers: Solvers, network: PrunableNetwork, circumstances: Circumstances
+    files: CompanionFiles, solvers: Solvers, pruner: BlockPruner, circumstances: Circumstances
 ) -> Companions:
-    """Reads what is given and chooses the rest. Raises WootzError for files that don't fit the network, and where
-    nothing of it can be pruned."""
+    """Reads what is given and chooses the rest, for a network that `pruner` prunes. Raises WootzError for files that
+    don't fit the network, and where nothing of it can be pruned."""
     chosen: dict[str, str] = {}
-    objective, (subspace, warnings) = _objective(files), _subspace(files, network)
+    objective, (subspace, warnings) = _objective(files), _subspace(files, pruner)
     if objective is None:
         objective = OBJECTIVE
         chosen[OBJECTIVE_FILE] = f"{objective}\n"
     if subspace is None:
-        whole = [module for module in network.modules if not network.prunable(module)]
-        subspace = default_subspace(network.modules, whole, networks_to_try(circumstances), circumstances.seed)
+        least = pruner.rounding_to(Rounding(files.options["round_to"] or 1)).least_rates(RATES)
+        subspace = default_subspace(least, networks_to_try(circumstances), circumstances.seed)
         chosen[SUBSPACE_FILE] = print_subspace(subspace)
     fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
     images = f"{circumstances.training_images:,} images"
@@ -177,6 +181,6 @@ def _objective(files: CompanionFiles) -> Objective | None:
     return None if file is None else read_objective(file)
 
 
-def _subspace(files: CompanionFiles, network: PrunableNetwork) -> tuple[Subspace | None, tuple[str, ...]]:
+def _subspace(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:
     file = files.find("subspace")
-    return (None, ()) if file is None else read_subspace(file, network)
+    return (None, ()) if file is None else read_networks(file, pruner, files.options["round_to"])

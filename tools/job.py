@@ -16,6 +16,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import parse_pipeline
 from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
 from wootz.passes.training.legalize import Target
@@ -25,8 +26,8 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.defaults import (
     BATCH_SIZE,
     Circumstances,
-    fast_multiple,
     fitting_batch_size,
+    rounding,
     wanted_batch_size,
 )
 from wootz.runtime.delivered import with_opset
@@ -41,7 +42,7 @@ from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
-from wootz.tools.models import open_classifier, prunable_network
+from wootz.tools.models import open_classifier
 from wootz.tools.pixels import as_stated, find_pixels
 
 DEFAULT_EXAMPLE = "digits"
@@ -84,8 +85,6 @@ def make_job(
     full_network = replace(network.model, modules=modules)
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     pruner = BlockPruner.of(full_network, criterion)
-    round_to = options["round_to"] or fast_multiple(pruner.prunable_widths)
-    prunable = prunable_network(pruner)
     pixels = find_pixels(network, dataset, transforms, options, run_files, device)
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
@@ -100,7 +99,7 @@ def make_job(
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
-    choose = partial(complete_companions, files, solvers, prunable)
+    choose = partial(complete_companions, files, solvers, pruner)
     companions = choose(circumstances)
     job = Job(
         title=_title(model),
@@ -124,7 +123,7 @@ def make_job(
         groups=options["groups"],
         memory_budget=memory_budget,
         criterion=options["criterion"],
-        round_to=round_to,
+        round_to=options["round_to"],
         target=target,
         device=device,
         embed_normalization=options["embed_normalization"],
@@ -139,7 +138,7 @@ def make_job(
         notes=(
             *device_notes,
             *network.notes,
-            *_rounding_notes(round_to, options),
+            *_rounding_notes(pruner, companions.subspace, options),
             *dataset.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
@@ -220,9 +219,11 @@ def _normalization_notes(circumstances: Circumstances, companions: Companions) -
         )
 
 
-def _rounding_notes(multiple: int, options: Mapping[str, Any]) -> Iterator[str]:
-    if options["round_to"] is None and multiple > 1:
-        yield f"Layers keep multiples of {multiple} filters, which are computed fastest (--round-to)."
+def _rounding_notes(pruner: BlockPruner, subspace: Subspace, options: Mapping[str, Any]) -> Iterator[str]:
+    multiples = pruner.rounding_to(rounding(None, subspace)).multiples
+    if options["round_to"] is None and max(multiples, default=1) > 1:
+        narrow = f" (narrow ones of {', '.join(map(str, multiples[1:]))})" if multiples[1:] else ""
+        yield f"Layers keep multiples of {multiples[0]} filters{narrow}, which are computed fastest: --round-to."
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:

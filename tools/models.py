@@ -84,7 +84,8 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
 
 round_to_option = click.option(
     "--round-to", type=click.IntRange(min=1), metavar="N",
-    help="Layers keep multiples of N filters (default: 8, which are fast; less where layers are narrow).",
+    help="Layers keep multiples of N filters (default: 8, which are fast; 4, 2 or 1 in layers so narrow that rates "
+         "would come to the same).",
 )  # fmt: skip
 
 

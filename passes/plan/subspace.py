@@ -50,6 +50,12 @@ class Subspace:
     modules: tuple[str, ...]
     configurations: tuple[Configuration, ...]
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """All that occur, ascending."""
+        rates = (rate for configuration in self.configurations for rate in configuration)
+        return tuple(sorted({r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))}))
+
 
 def single_rate(rates: tuple[float, ...]) -> Rate:
     """The rate of a module whose prunable convolutions have `rates`: one number when all are equal."""

@@ -20,6 +20,7 @@ from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.input_sources import InputSources, find_input_sources
 from wootz.passes.pruning.materializer import Materializer, kept_atoms
 from wootz.passes.pruning.planner import Planner
+from wootz.passes.pruning.rounding import EXACT, Rounding
 from wootz.passes.pruning.student import Student, carve
 
 OUTSIDE = "outside of all modules (prune-filters prunes it)"
@@ -42,7 +43,7 @@ class ModuleConvolutions:
 
 
 def plan_blocks(
-    model: Model, rates: Mapping[str, Rate], criterion: str = "l1", round_to: int = 1, min_channels: int = 1
+    model: Model, rates: Mapping[str, Rate], criterion: str = "l1", rounding: Rounding = EXACT, min_channels: int = 1
 ) -> PruningPlan:
     """The plan that prunes the modules named in `rates`; the others stay whole.
 
@@ -50,7 +51,7 @@ def plan_blocks(
     Raises WootzError for an unknown module, a rate outside [0, 1), a tuple of another length, a rate above 0 where
     nothing can be removed, and different rates for tied convolutions.
     """
-    return BlockPruner.of(model, criterion, round_to=round_to, min_channels=min_channels).plan(rates)
+    return BlockPruner.of(model, criterion, rounding=rounding, min_channels=min_channels).plan(rates)
 
 
 def prunable_convolutions(model: Model) -> tuple[ModuleConvolutions, ...]:
@@ -80,13 +81,13 @@ class BlockPruner:
         model: Model,
         criterion: str = "l1",
         seed: int = 0,
-        round_to: int = 1,
+        rounding: Rounding = EXACT,
         min_channels: int = 1,
         sample: Sample | None = None,
     ) -> BlockPruner:
         """The pruner for `model`; `sample` is for criteria that look at data."""
         modules, _ = find_modules(model)
-        planner = Planner.of(model, criterion, seed, round_to, min_channels, sample=sample)
+        planner = Planner.of(model, criterion, seed, rounding, min_channels, sample=sample)
         cells = _ModuleCells(model, modules, planner)
         materializer = Materializer.of(model, planner.analysis)
         return BlockPruner(model, modules, cells.convolutions, cells.of_convolution, planner, materializer)
@@ -106,6 +107,26 @@ class BlockPruner:
 
     def plan(self, rates: Mapping[str, Rate]) -> PruningPlan:
         """See the function `plan_blocks`."""
+        return self.planner.plan(self._rates_of_cells(rates))
+
+    def kept(self, rates: Mapping[str, Rate]) -> frozenset[tuple[int, int]]:
+        """How many channels each cell keeps of which some go: the same for rates that make the same network.
+
+        Raises WootzError as `plan` does.
+        """
+        cells, counts = self.planner.cells, self.planner.counts(self._rates_of_cells(rates))
+        return frozenset((cell, count) for cell, count in counts.items() if count < len(cells[cell].channels))
+
+    def least_rates(self, rates: Iterable[float]) -> dict[str, dict[float, float]]:
+        """For each module and each of the rates the least one of them, or 0, that leaves the same of the module."""
+        least: dict[str, dict[float, float]] = {}
+        for table in self.convolutions:
+            first: dict[frozenset[tuple[int, int]], float] = {}
+            of_module = {r: self.kept({table.module: r if table.prunable else 0.0}) for r in sorted({0.0, *rates})}
+            least[table.module] = {rate: first.setdefault(kept, rate) for rate, kept in of_module.items()}
+        return least
+
+    def _rates_of_cells(self, rates: Mapping[str, Rate]) -> dict[int, float]:
         cell_rates: dict[int, float] = {}
         tables = {table.module: table for table in self.convolutions}
         for module, rate in rates.items():
@@ -118,7 +139,7 @@ class BlockPruner:
                         tied = self.planner.cells[cell].layers
                         names = " and ".join(repr(self.planner.analysis.layers[i].name) for i in tied)
                         raise WootzError(f"module {module!r}: {names} are tied and need the same rate")
-        return self.planner.plan({cell: rate for cell, rate in cell_rates.items() if rate})
+        return {cell: rate for cell, rate in cell_rates.items() if rate}
 
     def materialize(self, plan: PruningPlan) -> Model:
         return self.materializer.materialize(plan)
@@ -177,15 +198,15 @@ class BlockPruner:
     def analysis(self) -> ChannelAnalysis:
         return self.planner.analysis
 
-    def rounding_to(self, multiple: int) -> BlockPruner:
-        """The same, keeping multiples of so many filters where a layer has them."""
-        return replace(self, planner=self.planner.rounding_to(multiple))
+    def rounding_to(self, rounding: Rounding) -> BlockPruner:
+        """The same, with counts rounded so."""
+        return replace(self, planner=self.planner.rounding_to(rounding))
 
     @property
-    def prunable_widths(self) -> tuple[int, ...]:
-        """How many filters each convolution has from which some can be removed."""
-        prunable = {name for table in self.convolutions for name in table.prunable}
-        return tuple(len(layer.atoms) for layer in self.analysis.layers if layer.name in prunable)
+    def multiples(self) -> tuple[int, ...]:
+        """Of how many filters layers of which some can be removed keep multiples: in which one, the largest first."""
+        cells = [cell for table in self.convolutions for name in table.prunable for cell in self.cells_of[name]]
+        return tuple(sorted(self.planner.multiples(cells), reverse=True))
 
 
 class _ModuleCells:

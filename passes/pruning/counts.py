@@ -8,7 +8,7 @@ families comes before those of fewer, whose totals follow where they share famil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,6 +55,11 @@ class Families:
         ties = [(np.full(len(row), min(row)), np.fromiter(row, int)) for row in self.weights.values()]
         root = connected(max(self.members, default=-1) + 1, ties)
         return {family: int(root[family]) for family in self.members}
+
+    def narrowest(self, families: Collection[int]) -> int:
+        """Of the filters of a layer that these families hold, the fewest."""
+        held = ([w * self.sizes[f] for f, w in row.items() if f in families] for row in self.weights.values())
+        return min((sum(filters) for filters in held if filters), default=0)
 
     def counts(self, rates: Mapping[int, float], round_to: int, at_least: int) -> dict[int, int]:
         """How many channels each cell of the families keeps that `rates` (family -> rate above 0) names."""

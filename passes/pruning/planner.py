@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.pruning import LayerPlan, PruningPlan
 from wootz.passes.pruning.cells import Cell, find_cells
 from wootz.passes.pruning.counts import Families
+from wootz.passes.pruning.rounding import EXACT, Rounding
 
 NOT_ASKED = "nothing was asked of it"
 Counts = Mapping[int, int]
@@ -37,9 +38,10 @@ class Planner:
     scores: np.ndarray
     criterion: str
     seed: int
-    round_to: int
+    rounding: Rounding
     min_channels: int
     _counts: dict[tuple[tuple[int, float], ...], dict[int, int]] = field(default_factory=dict, repr=False)
+    _multiples: dict[tuple[int, ...], int] = field(default_factory=dict, repr=False)
     _removed: dict[tuple[int, int], np.ndarray] = field(default_factory=dict, repr=False)
     _entries: dict[tuple[int, tuple[tuple[int, int], ...]], LayerPlan] = field(default_factory=dict, repr=False)
 
@@ -48,7 +50,7 @@ class Planner:
         model: Model,
         criterion: str = "l1",
         seed: int = 0,
-        round_to: int = 1,
+        rounding: Rounding = EXACT,
         min_channels: int = 1,
         analysis: ChannelAnalysis | None = None,
         sample: Sample | None = None,
@@ -57,12 +59,12 @@ class Planner:
 
         Raises WootzError for an unknown criterion, or one that lacks what it needs, and for counts below 1.
         """
-        _require_counts(round_to, min_channels)
+        _require_counts(rounding, min_channels)
         analysis = analysis or analyse_channels(model)
         cells, locks = find_cells(analysis)
         families = Families.of(analysis, cells)
         scores = _scores(model, analysis, criterion, seed, sample)
-        return Planner(analysis, cells, locks, families, scores, criterion, seed, round_to, min_channels)
+        return Planner(analysis, cells, locks, families, scores, criterion, seed, rounding, min_channels)
 
     def with_weights(self, model: Model, criterion: str | None = None, sample: Sample | None = None) -> Planner:
         """The planner for `model`, which differs in its weights alone; by another criterion, if one is given."""
@@ -70,10 +72,10 @@ class Planner:
         scores = _scores(model, self.analysis, criterion, self.seed, sample)
         return replace(self, scores=scores, criterion=criterion, _removed={}, _entries={})
 
-    def rounding_to(self, multiple: int) -> Planner:
-        """The planner that keeps multiples of so many filters. Raises WootzError for less than 1."""
-        _require_counts(multiple, self.min_channels)
-        return replace(self, round_to=multiple, _counts={}, _removed={}, _entries={})
+    def rounding_to(self, rounding: Rounding) -> Planner:
+        """The planner that rounds counts so. Raises WootzError for a multiple below 1."""
+        _require_counts(rounding, self.min_channels)
+        return replace(self, rounding=rounding, _counts={}, _multiples={}, _removed={}, _entries={})
 
     def cells_of(self, layer: int) -> tuple[int, ...]:
         """The positions of the cells that have filters in the layer at that position of the analysis."""
@@ -99,18 +101,37 @@ class Planner:
         for rate in set(rates.values()):
             require_rate(rate)
         self._require_even({i: rates.get(i, 0.0) for i in range(len(self.cells))})
-        of_components: dict[int, dict[int, float]] = {}
-        for i, rate in rates.items():
-            if rate:
-                family = self.cells[i].family
-                of_components.setdefault(self.families.component_of[family], {})[family] = rate
         counts: dict[int, int] = {}
-        for chosen in of_components.values():
+        for chosen in self._by_component({i: rate for i, rate in rates.items() if rate}):
             key = tuple(sorted(chosen.items()))
             if key not in self._counts:
-                self._counts[key] = self.families.counts(chosen, self.round_to, self.min_channels)
+                self._counts[key] = self.families.counts(chosen, self._multiple(chosen), self.min_channels)
             counts.update(self._counts[key])
         return counts
+
+    def multiples(self, cells: Iterable[int]) -> set[int]:
+        """Of how many filters the layers with these cells, by position, keep multiples."""
+        return {self._multiple(chosen) for chosen in self._by_component(dict.fromkeys(cells, 0.0))}
+
+    def _by_component(self, rates: Mapping[int, float]) -> Iterable[Mapping[int, float]]:
+        """The rates of cells as those of their families, apart for families that share no layers."""
+        of_components: dict[int, dict[int, float]] = {}
+        for i, rate in rates.items():
+            family = self.cells[i].family
+            of_components.setdefault(self.families.component_of[family], {})[family] = rate
+        return of_components.values()
+
+    def _multiple(self, chosen: Iterable[int]) -> int:
+        """Of how many filters the layers keep multiples that lose channels of the chosen families."""
+        key = tuple(sorted(chosen))
+        if key not in self._multiples:
+
+            def kept(rate: float, multiple: int) -> tuple[int, ...]:
+                counts = self.families.counts(dict.fromkeys(key, rate), multiple, self.min_channels)
+                return tuple(counts.values()) if rate else tuple(len(self.cells[i].channels) for i in counts)
+
+            self._multiples[key] = self.rounding.multiple_for(self.families.narrowest(key), kept)
+        return self._multiples[key]
 
     def plan_counts(self, counts: Counts) -> PruningPlan:
         """The plan that keeps the most important channels of each cell, `counts` of them.
@@ -213,8 +234,8 @@ class Planner:
                 )
 
 
-def _require_counts(round_to: int, min_channels: int) -> None:
-    for name, count in (("round-to", round_to), ("min-channels", min_channels)):
+def _require_counts(rounding: Rounding, min_channels: int) -> None:
+    for name, count in (("round-to", rounding.multiple), ("min-channels", min_channels)):
         if count < 1:
             raise WootzError(f"{name}={count} is no number of filters: it has to be at least 1")
 

@@ -12,6 +12,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
+from wootz.passes.pruning.rounding import Rounding
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class PruneBlocks(Pass):
             raise self.refuse("takes one of rate=R (for all modules) and rates=R1,R2,… (one a module)")
         is_default = self.rate is None and not self.rates
         sample = read_sample(self.data, self.evaluator) if self.data else None
-        pruner = BlockPruner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample)
+        pruner = BlockPruner.of(model, self.criterion, self.seed, Rounding(self.round_to), self.min_channels, sample)
         rates = self._rates(pruner, DEFAULT_RATE if is_default else self.rate)
         plan = pruner.plan(rates)
         pruned = pruner.materialize(plan)

@@ -20,6 +20,7 @@ from wootz.passes.plan.pruning import PruningPlan
 from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
 from wootz.passes.pruning.materializer import Materializer
 from wootz.passes.pruning.planner import Counts, Planner
+from wootz.passes.pruning.rounding import Rounding
 
 RATE_STEPS = 1000
 """Targets are met by a multiple of 1/1000."""
@@ -69,7 +70,9 @@ class PruneFilters(Pass):
         is_default = not any(targets)
         rate = DEFAULT_RATE if is_default else self.rate or 0.0
         sample = read_sample(self.data, self.evaluator) if self.data else None
-        planner = Planner.of(model, self.criterion, self.seed, self.round_to, self.min_channels, sample=sample)
+        planner = Planner.of(
+            model, self.criterion, self.seed, Rounding(self.round_to), self.min_channels, sample=sample
+        )
         materializer = Materializer.of(model, planner.analysis)
         if self.macs:
             plan = self._plan_for_target(model, planner, materializer, macs, "macs", self.macs)

@@ -177,7 +177,7 @@ class Trainer:
     ) -> Iterator[Program]:
         """The training graph of each group."""
         planner = pruner.planner
-        chosen_by = (self.digests.array(planner.scores), f"{planner.round_to} {planner.min_channels}")
+        chosen_by = (self.digests.array(planner.scores), f"{planner.rounding} {planner.min_channels}")
         teacher = (self.digests.program(pruner.model), repr(pruner.modules), *chosen_by)
         for blocks in groups:
             sources = ("blocks", *teacher, *map(repr, blocks), *self._options(solver))

@@ -95,7 +95,7 @@ class Workshop:
         """Prunes the full network as it was given: whoever asks for sizes and structure needs no trained weights."""
         job = self.job
         criterion = "l1" if job.criterion in DATA_CRITERIA else job.criterion
-        return BlockPruner.of(self.network, criterion, round_to=job.round_to)
+        return BlockPruner.of(self.network, criterion, rounding=job.rounding)
 
     def pruner(self, teacher: str) -> BlockPruner:
         """Prunes the teacher whose key that is, empty where its weights were given."""

@@ -142,6 +142,16 @@ def test_a_plan_says_how_all_is_trained_and_what_it_will_take(wootz, given, tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_configurations_that_are_one_network_are_tried_once(wootz, given, tmp_path):
+    (tmp_path / "subspace.json").write_text("[[0.5, 0.5], [0.55, 0.5], [0.5, 0.9]]")
+    options = ("--subspace", tmp_path / "subspace.json", "--round-to", 2, "--threads", 1, "--dry-run")
+    done = wootz(*command(given, tmp_path / "run"), *options, "--store", tmp_path / "store")
+    assert done.code == 0, done.err
+    assert "1 of 3 configurations are left out" in done.out
+    assert "[0.55, 0.5] is [0.5, 0.5]." in done.out
+    assert "2 of 2 configurations to try" in done.out
+
+
 def test_a_budget_cuts_what_is_chosen_and_a_continued_run_keeps_to_that(wootz, given, run, tmp_path):
     store = tmp_path / "store"
     short = wootz(*command(given, tmp_path / "run"), "--budget", "0.01s", "--threads", 1, "--store", store)

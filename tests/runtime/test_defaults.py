@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
     FINE_TUNING,
     LEAST_BATCH_SIZE,
@@ -13,11 +15,11 @@ from wootz.runtime.defaults import (
     RATES,
     Circumstances,
     default_subspace,
-    fast_multiple,
     fine_tuning_solver,
     fitting_batch_size,
     networks_to_try,
     pretraining_solver,
+    rounding,
     teacher_solver,
     test_interval,
     wanted_batch_size,
@@ -117,11 +119,16 @@ def test_a_batch_is_a_small_part_of_the_images(images, size):
     assert wanted_batch_size(images) == size
 
 
+def least(names, whole=()):
+    """The rate that stands for each rate, for modules of which some are not pruned."""
+    return {name: {rate: 0.0 if name in whole else rate for rate in RATES} for name in names}
+
+
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 5), st.data())
 def test_a_subspace_has_different_configurations_that_prune_what_can_be_pruned(modules, count, seed, data):
     names = [f"m{i}" for i in range(modules)]
     whole = data.draw(st.sets(st.sampled_from(names), max_size=modules - 1))
-    subspace = default_subspace(names, whole, count, seed)
+    subspace = default_subspace(least(names, whole), count, seed)
     found = subspace.configurations
     pruned = modules - len(whole)
     assert len(found) == len(set(found)) == min(count, len(RATES) ** pruned + (pruned > 1))
@@ -131,21 +138,30 @@ def test_a_subspace_has_different_configurations_that_prune_what_can_be_pruned(m
             continue
         for name, rate in zip(names, configuration, strict=True):
             assert rate == 0 if name in whole else rate in RATES
-    assert default_subspace(names, whole, max(1, count - 3), seed).configurations == found[: max(1, count - 3)]
+    smaller = default_subspace(least(names, whole), max(1, count - 3), seed).configurations
+    assert smaller == found[: max(1, count - 3)]
+
+
+def test_a_subspace_of_a_narrow_network_has_fewer_configurations():
+    narrow = {"a": {0.3: 0.0, 0.5: 0.5, 0.7: 0.5}, "b": {0.3: 0.3, 0.5: 0.3, 0.7: 0.7}}
+    found = default_subspace(narrow, 16, 0).configurations
+    assert found[:3] == ((0.5, 0.7), (0.5, 0.3), (0.0, 0.3))
+    assert set(found) == {(a, b) for a in (0.0, 0.5) for b in (0.3, 0.7)}
+    with pytest.raises(WootzError, match="no module in which filters can be removed"):
+        default_subspace({"a": dict.fromkeys(RATES, 0.0)}, 16, 0)
 
 
 def test_a_subspace_reaches_from_the_smallest_to_the_largest():
-    found = default_subspace(["a", "b", "c"], [], 8, 0).configurations
+    found = default_subspace(least(["a", "b", "c"]), 8, 0).configurations
     assert {*((rate,) * 3 for rate in RATES), (0.0, 0.3, 0.0)} <= set(found)
 
 
 def test_nothing_to_prune():
     with pytest.raises(WootzError, match="no module in which filters can be removed"):
-        default_subspace(["a", "b"], ["a", "b"], 8, 0)
+        default_subspace(least(["a", "b"], ["a", "b"]), 8, 0)
 
 
-@pytest.mark.parametrize(
-    ("widths", "multiple"), [((64, 32), 8), ((64, 16), 4), ((8,), 2), ((9, 64), 2), ((7,), 1), ((1,), 1), ((), 1)]
-)
-def test_filters_are_rounded_so_that_some_can_be_removed_from_the_narrowest_layer(widths, multiple):
-    assert fast_multiple(widths) == multiple
+def test_counts_are_rounded_to_what_is_fast_or_to_what_one_says():
+    subspace = Subspace(("a", "b"), ((0.3, 0.0), (0.3, (0.5, 0.7))))
+    assert rounding(None, subspace) == Rounding(8, (0.0, 0.3, 0.5, 0.7))
+    assert rounding(3, subspace) == Rounding(3)

@@ -15,6 +15,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.survey import one_group, survey_subspace
 from wootz.tools.cli import wootz
 from wootz.tools.models import open_network, prunable_network
@@ -145,7 +146,7 @@ def test_repeated_configurations_are_warned_of(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ("[[0.5, 0.5, 0.5, 0.5]]", "has a single configuration"),
+        ("[[0.5, 0.5, 0.5, 0.5]]", "has a single network"),
         ("[[0.5, 0.5], [0.3, 0.3]]", "row 1: 2 rates; a row has 4 rates, one a module, or"),
         ("[[0.5, 0, 0, 0], [0, 1, 0, 0]]", "row 2: rate 2 is 1"),
     ],
@@ -183,16 +184,16 @@ def test_sampling_leaves_whole_what_cannot_be_pruned(tmp_path):
         )
     path = tmp_path / "marked.prototxt"
     path.write_text(marked)
-    result = run("subspace", "sample", path, "--rates", "0.3,0.5", "--count", "2", "-o", tmp_path / "s.json")
+    result = run("subspace", "sample", path, "--rates", "0.3,0.7", "--count", "2", "-o", tmp_path / "s.json")
     assert result.exit_code == 0, result.exception
-    assert sorted(json.loads((tmp_path / "s.json").read_text())) == [[0.3, 0], [0.5, 0]]
+    assert sorted(json.loads((tmp_path / "s.json").read_text())) == [[0.3, 0], [0.7, 0]]
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--count", "17", "--rates", "0.3,0.5"), "2 rates for 4 modules give 16 configurations, not 17"),
-        (("--count", "2", "--rates", "0.3,1.5"), "fractions, from 0 to below 1, not 0.3, 1.5"),
+        (("--count", "17", "--rates", "0.3,0.5"), "2 rates for 4 modules give 16 different networks, not 17"),
+        (("--count", "2", "--rates", "0.3,1.5"), "1.5 is not a pruning rate"),
     ],
 )
 def test_refused_samples(tmp_path, arguments, reason):
@@ -279,14 +280,50 @@ def test_layers_keep_multiples_of_filters_that_are_fast_or_as_many_as_one_says(t
         assert done.exit_code == 0, done.output
         return [network["parameters"] for network in json.loads((tmp_path / "blocks.json").read_text())["networks"]]
 
-    def expected(multiple):
-        pruner = pruner_of(RESIDUAL).rounding_to(multiple)
+    def expected(rounding):
+        pruner = pruner_of(RESIDUAL).rounding_to(rounding)
         names = [m.name for m in pruner.modules]
         return [
             network_cost(pruner.materialize(pruner.plan(dict(zip(names, rates, strict=True))))).parameters
             for rates in json.loads(subspace.read_text())
         ]
 
-    assert parameters("--round-to", "1") == expected(1) != expected(8)
-    assert parameters("--round-to", "3") == expected(3)
-    assert parameters() == expected(4)
+    assert parameters("--round-to", "1") == expected(Rounding(1)) != expected(Rounding(8))
+    assert parameters("--round-to", "3") == expected(Rounding(3))
+    assert parameters() == expected(Rounding(8, (0.3, 0.5))) != expected(Rounding(8))
+
+
+def test_configurations_that_are_the_same_network_are_left_out_and_named(tmp_path):
+    """Of 16 filters a quarter and a tenth are 4 and 1: in multiples of 4 the same."""
+    subspace, table = tmp_path / "subspace.json", tmp_path / "blocks.json"
+    subspace.write_text("[[0.75, 0.9, 0.5, 0.5], [0.9, 0.9, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5], [0.9, 0.75, 0.5, 0.5]]")
+
+    def networks(*options):
+        done = run("blocks", RESIDUAL, "--subspace", subspace, "-o", table, *options)
+        assert done.exit_code == 0, done.output
+        return [network["configuration"] for network in json.loads(table.read_text())["networks"]], done.output
+
+    assert len(networks()[0]) == 4
+    left, output = networks("--round-to", "4")
+    assert left == [[0.75, 0.9, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]
+    assert "2 of 4 configurations are left out, being the same network as an earlier one: " in output
+    assert "[0.9, 0.9, 0.5, 0.5] is [0.75, 0.9, 0.5, 0.5], [0.9, 0.75, 0.5, 0.5] is [0.75, 0.9, 0.5, 0.5]." in output
+    subspace.write_text("[[0.75, 0.9, 0.5, 0.5], [0.9, 0.9, 0.5, 0.5]]")
+    assert "has a single network" in refusal("blocks", RESIDUAL, "--subspace", subspace, "--round-to", "4")
+
+
+def test_sampled_configurations_are_different_networks(tmp_path):
+    subspace = tmp_path / "subspace.json"
+
+    def sample(count, *options):
+        arguments = ("--rates", "0.5,0.75,0.9", "--count", count, "-o", subspace, *options)
+        return ("subspace", "sample", RESIDUAL, *arguments)
+
+    assert run(*sample(40)).exit_code == 0
+    assert {r for row in json.loads(subspace.read_text()) for r in row} == {0.5, 0.75, 0.9}
+    assert run(*sample(16, "--round-to", "4")).exit_code == 0
+    assert {r for row in json.loads(subspace.read_text()) for r in row[:2]} == {0.5, 0.75}
+    done = run("blocks", RESIDUAL, "--subspace", subspace, "--round-to", "4")
+    assert done.exit_code == 0
+    assert "left out" not in done.output
+    assert "give 36 different networks, not 37" in refusal(*sample(37, "--round-to", "4"))

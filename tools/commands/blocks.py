@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.frontend.caffe.solver import read_solver
-from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.blocks.groups import Group, format_bytes, group_blocks
@@ -26,12 +25,13 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import group_memory, partition_by_memory
-from wootz.runtime.defaults import fast_multiple
+from wootz.runtime.defaults import rounding
 from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.survey import Grouping, Survey, one_group, survey_subspace
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory
-from wootz.tools.models import open_classifier, prunable_network, round_to_option, scores_option, size_option
+from wootz.tools.models import open_classifier, round_to_option, scores_option, size_option
+from wootz.tools.networks import read_networks
 
 MOST_NETWORKS_SHOWN = 20
 
@@ -78,14 +78,12 @@ def blocks(
     modules, source = find_modules(network)
     check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
-    pruner = pruner.rounding_to(round_to or fast_multiple(pruner.prunable_widths))
-    subspace, warnings = read_subspace(subspace_file, prunable_network(pruner))
+    subspace, warnings = read_networks(subspace_file, pruner, round_to)
+    pruner = pruner.rounding_to(rounding(round_to, subspace))
     for warning in (*opened.notes, *gap_notes(network, modules), *warnings):
         click.echo(f"warning: {warning}", err=True)
     if len(subspace.configurations) < 2:
-        raise WootzError(
-            f"{subspace_file} has a single configuration: blocks are what networks share; give at least two"
-        )
+        raise WootzError(f"{subspace_file} has a single network: blocks are what networks share; give at least two")
     if groups == "paper":
         grouping: Grouping = group_blocks
     else:

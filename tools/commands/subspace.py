@@ -11,7 +11,8 @@ from wootz.frontend.subspace import write_subspace
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.sampling import Sampling, sample_subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.tools.models import open_classifier, prunable_network, scores_option, size_option
+from wootz.passes.pruning.rounding import Rounding
+from wootz.tools.models import open_classifier, scores_option, size_option
 
 
 class Rates(click.ParamType):
@@ -41,6 +42,8 @@ def subspace() -> None:
 @click.option("--sampling", type=click.Choice(["spread", "independent", "runs"]), default="spread", show_default=True,
               help="spread: network sizes nearly uniform; independent: each rate for itself; "
                    "runs: one rate for several modules in a row.")  # fmt: skip
+@click.option("--round-to", type=click.IntRange(min=1), default=1, metavar="N",
+              help="What the run gets as --round-to: no two configurations are then the same network.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The .json or .csv to write.")
 def sample(
     model: str,
@@ -50,13 +53,14 @@ def sample(
     count: int,
     seed: int,
     sampling: str,
+    round_to: int,
     output: Path,
 ) -> None:
     """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
-    network = prunable_network(BlockPruner.of(open_classifier(model, scores=scores, size=size).model))
-    whole = [module for module in network.modules if not network.prunable(module)]
-    if len(whole) == len(network.modules):
+    pruner = BlockPruner.of(open_classifier(model, scores=scores, size=size).model, rounding=Rounding(round_to))
+    if not any(table.prunable for table in pruner.convolutions):
         raise WootzError(f"{model} has no module in which filters can be removed: mark modules in the prototxt")
-    sampled = sample_subspace(network.modules, rates, count, seed, cast(Sampling, sampling), whole)
+    least = pruner.least_rates(rates)
+    sampled = sample_subspace(tuple(least), rates, count, seed, cast(Sampling, sampling), least)
     write_subspace(output, sampled)
-    click.echo(f"{output}: {len(sampled.configurations)} configurations of {len(network.modules)} modules")
+    click.echo(f"{output}: {len(sampled.configurations)} configurations of {len(least)} modules")

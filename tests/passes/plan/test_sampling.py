@@ -8,6 +8,7 @@ from wootz.passes.plan.sampling import LONGEST_RUN, sample_subspace
 
 MODULES = tuple(f"m{i}" for i in range(16))
 RATES = (0.3, 0.5, 0.7)
+WHOLE_B = {"b": {0.3: 0.0, 0.5: 0.0}}
 
 
 def mean_rates(sampling):
@@ -51,11 +52,20 @@ def test_a_whole_space_can_be_sampled():
 
 
 def test_modules_that_stay_whole():
-    subspace = sample_subspace(("a", "b", "c"), (0.3, 0.5), 4, seed=0, whole=("b",))
+    subspace = sample_subspace(("a", "b", "c"), (0.3, 0.5), 4, seed=0, standing_for=WHOLE_B)
     assert subspace.modules == ("a", "b", "c")
     assert set(subspace.configurations) == {(0.3, 0, 0.3), (0.3, 0, 0.5), (0.5, 0, 0.3), (0.5, 0, 0.5)}
-    with pytest.raises(WootzError, match="2 rates for 2 modules give 4 configurations, not 5"):
-        sample_subspace(("a", "b", "c"), (0.3, 0.5), 5, seed=0, whole=("b",))
+    with pytest.raises(WootzError, match="2 rates for 2 modules give 4 different networks, not 5"):
+        sample_subspace(("a", "b", "c"), (0.3, 0.5), 5, seed=0, standing_for=WHOLE_B)
+
+
+def test_rates_that_leave_the_same_are_one():
+    same = {"a": {0.3: 0.3, 0.5: 0.3, 0.7: 0.7}, "b": dict.fromkeys(RATES, 0.3)}
+    for sampling in ("spread", "independent", "runs"):
+        subspace = sample_subspace(("a", "b", "c"), RATES, 6, 0, sampling, same)
+        assert set(subspace.configurations) == {(a, 0.3, c) for a in (0.3, 0.7) for c in RATES}
+    with pytest.raises(WootzError, match="3 rates for 3 modules give 6 different networks, not 7"):
+        sample_subspace(("a", "b", "c"), RATES, 7, 0, "spread", same)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +75,8 @@ def test_modules_that_stay_whole():
         ((-0.1,), 1, "not -0.1"),
         ((float("nan"),), 1, "not nan"),
         ((), 1, "fractions"),
-        ((0.3, 0.3, 0.5), 9, "2 rates for 3 modules give 8 configurations, not 9"),
-        ((0.3,), 0, "give 1 configurations, not 0"),
+        ((0.3, 0.3, 0.5), 9, "2 rates for 3 modules give 8 different networks, not 9"),
+        ((0.3,), 0, "give 1 different networks, not 0"),
     ],
 )
 def test_refusals(rates, count, reason):
