@@ -264,8 +264,9 @@ def _narrow_margins(job: Job, teacher: Teacher, best: BestNetwork) -> Iterator[s
     """Notes of bounds on the accuracy that the best network meets, but may miss on other images."""
     assert isinstance(teacher.full, FullNetworkResult)
     measured = Share(best.accuracy, len(job.dataset.validation))
+    full, found = teacher.full.measured, {Metric.ACCURACY: best.accuracy}
     lower = (c for c in job.objective.constraints if c.metric is Metric.ACCURACY and c.comparison in (">", ">="))
-    yield from filter(None, (margin_note(measured, c.bound(teacher.full.measured)) for c in lower))
+    yield from filter(None, (margin_note(measured, c.bound(full)) for c in lower if c.holds(found, full)))
 
 
 def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored | None) -> Reuse:

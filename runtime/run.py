@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Measurements
+from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.training.parameters import placeholder_notes
+from wootz.runtime.defaults import MOST_LOST, OBJECTIVE
 from wootz.runtime.deliver import Explored, deliver, write_assignment
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
-from wootz.runtime.job import check
+from wootz.runtime.job import Job, check
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, RunResult
+from wootz.runtime.run_directory import OBJECTIVE_FILE
 from wootz.runtime.strategies.enumeration import Enumeration
-from wootz.runtime.strategies.selection import best_of, check_accuracy_bounds, meets
+from wootz.runtime.strategies.selection import best_of, check_accuracy_bounds, meets, nearest
 from wootz.runtime.tasks.task import (
     FineTune,
     FineTuneFull,
@@ -136,13 +138,30 @@ def _explore(
     with watch.phase("exploration" if start == "block-trained" else "baseline"):
         finished = drive(strategy, engine, order_of, watch, tell_of_best)
     decisive = strategy.decisive(finished)
-    best = best_of({task: measured(task, finished[task]) for task in decisive}, job.objective, full.measured)
+    found = {task: measured(task, finished[task]) for task in decisive}
+    best = best_of(found, job.objective, full.measured)
+    if best is None and start == "block-trained" and _nobody_gave_the_objective(job):
+        best = nearest(found, full.measured, MOST_LOST)
+        if best is not None:
+            watch.note(_nearest_note(job, len(found), full.reference_accuracy - (found[best] or {})[Metric.ACCURACY]))
     return Explored(
         start=start,
         blocks={b: _of_block(b, groups[b], finished) for b in plan.survey.plan.blocks if b in groups},
         networks={task.network: finished[task][0] for task in decisive},
         orders={task.network: order_of(task, finished) for task in decisive},
         best=None if best is None else best.network,
+    )
+
+
+def _nobody_gave_the_objective(job: Job) -> bool:
+    """Then a network that misses it is worth more than none. One that was changed in the run's folder is given."""
+    return OBJECTIVE_FILE in job.chosen and job.objective == OBJECTIVE
+
+
+def _nearest_note(job: Job, tried: int, lost: float) -> str:
+    return (
+        f"None of the {tried} networks meets '{job.objective}', which nobody asked for: the most accurate is taken, "
+        f"which loses {100 * lost:.1f} points. With --effort thorough trainings are longer, --objective sets a bound."
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
 from wootz.passes.errors import WootzError
-from wootz.passes.plan.objective import Measurements, Metric, Objective
+from wootz.passes.plan.objective import Constraint, Measurements, Metric, Objective
 
 
 @dataclass(frozen=True)
@@ -78,3 +78,9 @@ def best_of(networks: Mapping[N, Measurements | None], objective: Objective, ful
         if meets(measured, objective, full) and (best_measured is None or objective.better(measured, best_measured)):
             best, best_measured = network, measured
     return best
+
+
+def nearest(networks: Mapping[N, Measurements | None], full: Measurements, most_lost: float) -> N | None:
+    """The most accurate one, the first of equals; None where all lose more than `most_lost` of the full accuracy."""
+    bound = Constraint(Metric.ACCURACY, ">=", offset=-most_lost, scale=1.0)
+    return best_of(networks, Objective("max", Metric.ACCURACY, (bound,)), full)

@@ -20,6 +20,7 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning import block_pruner
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
+from wootz.runtime import run as run_module
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, TaskId, read_events
 from wootz.runtime.executors.shares import shared_machine
@@ -219,6 +220,22 @@ def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(jo
     assert sum(w.size for n, w in constants(written).items() if n.split(".")[-1] in trained) == found.best.model_size
     assert found.best.configuration == (0.75, 0.5), "the smallest comes first"
     assert [type(n) for n in found.networks[1:]] == [UntriedNetworkResult] * 3, "it ends the exploration"
+
+
+@pytest.mark.parametrize(("given", "most_lost", "is_taken"), [(True, 1, False), (False, 1, True), (False, -1, False)])
+def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
+    job, given, most_lost, is_taken, monkeypatch
+):
+    objective = parse_objective("min ModelSize constraint Accuracy < 0.9", "test")  # all have more
+    monkeypatch.setattr(run_module, "OBJECTIVE", objective)
+    monkeypatch.setattr(run_module, "MOST_LOST", most_lost)
+    found = finished(replace(job, objective=objective, chosen={} if given else {"objective.txt": b""}))
+    assert (found.best is not None) == is_taken == (job.out / "best.onnx").exists()
+    lost = found.full.accuracy - max(network.accuracy for network in found.block_trained.trained)
+    notes = [note for note in found.notes if note.startswith("None of the 4 networks meets 'min ModelSize")]
+    assert [f"loses {100 * lost:.1f} points" in note for note in notes] == [True] * is_taken
+    if is_taken:
+        assert found.best.accuracy == found.full.accuracy - lost
 
 
 def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch):
