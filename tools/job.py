@@ -22,6 +22,7 @@ from wootz.passes.registry import PIPELINES
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.training.parameters import with_frozen
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.defaults import (
     BATCH_SIZE,
@@ -80,6 +81,7 @@ def make_job(
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
     dataset, transforms = open_data(data, network, transforms, options)
     network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
+    network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
     full_network = replace(network.model, modules=modules)

@@ -7,14 +7,15 @@ rules for that. Would a weight stay as it is, unnoticed, since no gradient reach
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from wootz.passes.errors import PassError
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, producer, subgraph_nodes
+from wootz.passes.errors import PassError, WootzError
+from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Graph, Model, Node, Tensor, producer, subgraph_nodes
 from wootz.passes.training.gradient_rules import (
     ALSO_NUMBERS,
     FIXED_OPERANDS,
@@ -34,6 +35,8 @@ CONSTANT_NODE = re.compile(r"(.*/)?Constant(_\d+)?_output_0")
 """How PyTorch's older exporter names what a Constant node holds; parameters are initializers there."""
 GENERATED_NAME = re.compile(r"(.*/)?(onnx::\w+_\d+|val_\d+|\d+)")
 """How PyTorch's exporters name initializers that are no parameter of the network, or computed from some."""
+COMPUTED_NAME = re.compile(r"(.*/)?\w+_default(_\d+)?")
+"""How PyTorch's newer exporter names what it has computed, by the operator: `convert_element_type_default`."""
 STATE_NAME = re.compile(r"(.*/)?\w+(\.\w+)+")
 """How PyTorch names parameters, `layer1.0.scale`, perhaps behind a prefix of ours."""
 
@@ -181,13 +184,32 @@ def _is_uniform(constant: Constant) -> bool:
     return bool(np.all(constant.values == np.asarray(constant.values).flat[0]))
 
 
+def with_frozen(model: Model, patterns: Sequence[str]) -> Model:
+    """The model with lr_mult 0 for the constants that `patterns` name (a name, or a prefix that ends in / or *).
+
+    No training graph that is made of it, or of a pruned version, trains them. Raises WootzError for a pattern that
+    names no constant.
+    """
+    names = _constant_names(model.graph)
+    for pattern in patterns:
+        if not any(is_named(name, [pattern]) for name in names):
+            raise WootzError(f"--freeze: {pattern!r} names no constant of the network (a prefix ends in / or *)")
+    frozen = {name: (0.0, 0.0) for name in sorted(names) if is_named(name, patterns)}
+    table = json.dumps({**multipliers(model), **frozen})
+    return replace(model, metadata={**model.metadata, MULTIPLIERS_KEY: table}) if frozen else model
+
+
 def _check_names(options: Mapping[str, tuple[str, ...]], graph: Graph, asking: str) -> None:
-    names = {_given_name(t) for t in graph.tensors().values() if isinstance(t, Constant)}
-    names |= {_given_name(c) for node in graph.nodes for c in _constants_inside(node)}
+    names = _constant_names(graph)
     for option, patterns in options.items():
         for name in patterns:
             if not any(is_named(known, [name]) for known in names):
                 raise PassError(asking, f"{option}={name} names no constant (a prefix ends in / or *)")
+
+
+def _constant_names(graph: Graph) -> set[str]:
+    names = {_given_name(t) for t in graph.tensors().values() if isinstance(t, Constant)}
+    return names | {_given_name(c) for node in graph.nodes for c in _constants_inside(node)}
 
 
 def _given_name(constant: Constant) -> str:
@@ -245,11 +267,10 @@ class _Untrained:
         is_weight = node.domain or index in UNTRAINED_WEIGHTS.get(node.op, ())
         if not _is_several(tensor) or not (_is_real(tensor) or index in UNTRAINED_WEIGHTS.get(node.op, ())):
             return ()
-        if not is_weight and (
-            CONSTANT_NODE.fullmatch(_given_name(tensor)) or (_is_uniform(tensor) and tensor.values.size > 1)
-        ):
-            return ()
-        return (tensor,)
+        name = _given_name(tensor)
+        is_count = node.op == "Div" and index == 1 and COMPUTED_NAME.fullmatch(name)
+        is_made_up = is_count or CONSTANT_NODE.fullmatch(name) or (_is_uniform(tensor) and tensor.values.size > 1)
+        return () if is_made_up and not is_weight else (tensor,)
 
     def _reason(self, node: Node, index: int) -> str:
         """Why what `node` reads as operand `index` gets no gradient; empty where it is trained, or needs none."""

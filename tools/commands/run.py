@@ -122,6 +122,8 @@ from wootz.tools.summary import nothing_found, print_summary
 @click.option("--channel-order", type=click.Choice(["BGR", "RGB"]), help="Order of the input's channels.")
 @click.option("--allow-untrained", is_flag=True,
               help="Go on with a network that came with its weights and only guesses.")  # fmt: skip
+@click.option("--freeze", multiple=True, metavar="NAME",
+              help="Leave this constant as it is, or those that begin with a NAME ending in / or *.")  # fmt: skip
 @click.option("--mirror/--no-mirror", default=None, help="Whether training flips images at random.")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode; without a GPU the CPU."

@@ -181,6 +181,18 @@ def test_scales_and_biases_that_an_exporter_made_up_are_not_trained(names, make_
         gradients(model, trained=("val_9",))
 
 
+def test_a_divisor_that_an_exporter_has_computed_is_no_weight(make_model):
+    text = """g (float[N,3] x) => (y) <float[3,4] w, float[1,4] "{name}", float[4,2] fc> {{
+      h = MatMul(x, w)  d = Div(h, "{name}")  y = MatMul(d, fc) }}"""
+
+    def make(name):
+        return make_model(text.format(name=name), w=(3, 4), **{name: (1, 4)}, fc=(4, 2))
+
+    assert gradients(make("convert_element_type_default_1"))[0] == ["w", "fc"]
+    with pytest.raises(PassError, match="temperature isn't trained, though Div reads it"):
+        gradients(make("temperature"))
+
+
 @pytest.mark.parametrize("name", ["scale", "val_3", "embedded.scale"])
 def test_what_brings_pixels_into_range_is_not_trained(name, make_model):
     text = f"""g (float[N,3,4,4] x) => (y)
