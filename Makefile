@@ -11,7 +11,8 @@ WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 .PHONY: demo test test-matrix fuzz mutants unit lint types install clean
 
 demo: $(VENV)/.demo
-	$(BIN)/wootz run --baseline --fresh
+	$(BIN)/python examples/digits_onnx/write_images.py build/digits
+	$(BIN)/wootz run examples/digits_onnx/digits.onnx --data build/digits --baseline --fresh
 
 test: $(VENV)/.test$(EXTRAS) lint types
 	$(BIN)/python -m pytest tests -n auto
