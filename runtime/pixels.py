@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,6 +37,12 @@ UNITS = ("raw", "0..1", "-1..1")
 """The pixels of which networks compute their normalisation themselves."""
 
 ChannelOrder = Literal["BGR", "RGB"]
+Measuring = Callable[[str, Callable[[], Mapping[str, Any]]], Mapping[str, Any]]
+"""Gives what its second argument measures, as plain data: now, or what was kept under that text, network and images."""
+
+
+def _at_once(what: str, measure: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    return measure()
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class PixelQuestion:
 
     `transform` is what is stated, `stated_by` by whom. Where that is empty, mean and scale are not known, nor is the
     order of channels unless `channel_order` is given. `is_trained` says that the network came with all its weights, for
-    the classes of the images; `may_guess`, that a network will do that doesn't know them.
+    the classes of the images; `may_guess`, that a network will do that doesn't know them. `measuring` is asked for all
+    that the network is executed for.
     """
 
     model: Model
@@ -77,6 +84,7 @@ class PixelQuestion:
     is_trained: bool = True
     may_guess: bool = False
     device: Device = CPU
+    measuring: Measuring = _at_once
 
 
 def choose_pixels(question: PixelQuestion) -> PixelChoice:
@@ -177,6 +185,12 @@ def try_conventions(question: PixelQuestion, transforms: Mapping[str, InputTrans
     After each batch those drop out that are clearly worse than the best (`CLEARLY`, two-proportion z-test); the trial
     ends when one is left that is clearly above guessing.
     """
+    what = f"right answers with {transforms}, up to {IMAGES_TRIED} images by {BATCH}, without those {CLEARLY} worse"
+    found = question.measuring(what, lambda: {name: astuple(t) for name, t in _trial(question, transforms).items()})
+    return {name: Tried(Share(*share), above) for name, (share, above) in found.items()}
+
+
+def _trial(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, Tried]:
     images = _some(question.images, IMAGES_TRIED)
     session = InferenceSession(question.model, question.device)
     answers = {name: np.empty(0, np.int64) for name in transforms}
@@ -284,6 +298,12 @@ def statistics_distances(question: PixelQuestion, transforms: Mapping[str, Input
     """How far, under each of the transforms, what the network's first BatchNormalizations read is from their running
     mean and variance: the mean of `hellinger_distance` over these layers, the least first. Empty without such layers.
     """
+    first = f"the first {LAYERS_COMPARED} BatchNormalizations on {IMAGES_COMPARED} images"
+    found = question.measuring(f"distances of {first} with {transforms}", lambda: _distances_of(question, transforms))
+    return {name: float(distance) for name, distance in found.items()}
+
+
+def _distances_of(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, float]:
     model = question.model.copy()
     annotate_shapes(model.graph)
     layers = _first_batch_normalizations(model)

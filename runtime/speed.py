@@ -9,7 +9,6 @@ from wootz.passes.ir.model import Model
 from wootz.passes.plan.solver import Solver
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
-from wootz.runtime.outcome import Trained
 from wootz.runtime.session import InferenceSession
 from wootz.runtime.tasks.recipe import EvaluationRecipe
 from wootz.runtime.tasks.trainer import Trainer
@@ -34,14 +33,8 @@ def speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
     """That of a network, measured once a store and machine."""
     measure = f"speed with {solver.type.value}, {solver.batch_size} images on {trainer.device.numerics_threads} threads"
     data = f"{trainer.dataset.train.digests} {trainer.train_transform}"
-    key = EvaluationRecipe(trainer.digests.program(model), measure, data, trainer.machine).key
-    record = trainer.store.get_record(key)
-    if record is not None:
-        return Speed(**record)
-    begin = time.perf_counter()
-    found = measured_speed(trainer, model, solver)
-    trainer.store.put(key, Trained({}, asdict(found)), what=measure, seconds=time.perf_counter() - begin)
-    return found
+    recipe = EvaluationRecipe(trainer.digests.program(model), measure, data, trainer.machine)
+    return Speed(**recipe.measured(trainer.store, lambda: asdict(measured_speed(trainer, model, solver))))
 
 
 def measured_speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:

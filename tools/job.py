@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
 from wootz.passes.training.legalize import Target
-from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.parameters import with_frozen
 from wootz.passes.training.training_graph import build_training_graph
@@ -38,6 +37,8 @@ from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.runtime.store import Store
+from wootz.runtime.tasks.program import Program
+from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
@@ -69,7 +70,7 @@ def make_job(
     """The job of `wootz run MODEL` with its options, by name, for a `team`; `run_files` are those of a run that
     is repeated or continued. Raises WootzError for any fault of them.
 
-    The store is opened where the speed of the network has to be known, and remembers it.
+    The store is opened where something has to be measured, and remembers it.
     """
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
     files = CompanionFiles(options, folder, run_files)
@@ -84,17 +85,20 @@ def make_job(
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
+    open_store = cache(open_store)
     full_network = replace(network.model, modules=modules)
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     pruner = BlockPruner.of(full_network, criterion)
-    pixels = find_pixels(network, dataset, transforms, options, run_files, device)
+    pixels = find_pixels(network, dataset, transforms, options, run_files, device, open_store)
     all_untrained = network_file.endswith(".prototxt") and not options["weights"]
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)
     circumstances = Circumstances(
         training_images=len(dataset.train),
         validation_images=len(dataset.validation),
-        batch_size=_batch_size(full_network, len(dataset.train), solvers, memory_budget, device, options["precision"]),
+        batch_size=_batch_size(
+            full_network, len(dataset.train), solvers, memory_budget, device, options["precision"], open_store
+        ),
         normalizes=any(node.op in NORMALIZATIONS for node in full_network.graph.nodes),
         untrained="all" if all_untrained else "some" if network.initialised else "none",
         effort=options["effort"] or "normal",
@@ -183,15 +187,24 @@ def _data_location(model: str | None, solvers: Solvers, options: Mapping[str, An
 
 
 def _batch_size(
-    network: Model, images: int, solvers: Solvers, budget: int | None, device: Device, precision: Precision
+    network: Model,
+    images: int,
+    solvers: Solvers,
+    budget: int | None,
+    device: Device,
+    precision: Precision,
+    open_store: Callable[[], Store],
 ) -> int:
     """Images of a step for solvers that have to be chosen: as many as fit into the memory, at most what is wanted."""
     if solvers.are_complete:
         return BATCH_SIZE
     if device.kind == "cuda":
         budget = int(SHARE_FOR_TRAINING * (gpu_memory() or 0)) or None
-    graph = build_training_graph(network, Solver(momentum=0.9), precision=precision)
-    return fitting_batch_size(wanted_batch_size(images), lambda size: training_memory(graph, size).total, budget)
+    digests, solver = Digests(), Solver(momentum=0.9)
+    build = partial(build_training_graph, network, solver, precision=precision)
+    sources = ("network", digests.program(network), repr(solver), precision)
+    program = Program(build, sources, "the full network", open_store(), digests)
+    return fitting_batch_size(wanted_batch_size(images), program.memory, budget)
 
 
 def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:

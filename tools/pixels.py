@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +12,16 @@ import msgspec
 
 from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import InputError, WootzError, reading
-from wootz.passes.ir.model import tensor_shape
+from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.plan.pixel_conventions import read_convention
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.job import check_channels
 from wootz.runtime.pixels import PixelChoice, PixelQuestion, choose_pixels
 from wootz.runtime.run_directory import PIXELS_FILE
 from wootz.runtime.session import Device
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.recipe import Digests, EvaluationRecipe
 from wootz.tools.companions import RunFiles
 from wootz.tools.data import Transforms
 
@@ -96,10 +99,13 @@ def find_pixels(
     options: Mapping[str, Any],
     run_files: RunFiles | None,
     device: Device,
+    open_store: Callable[[], Store],
 ) -> Pixels:
     """`transforms`, where the options or the network's file say how pixels become the input; else with what the run of
-    `run_files` found out, or is found out now (`runtime.pixels`). Raises WootzError for a network that only guesses
-    where it should know the classes."""
+    `run_files` found out, or is found out now (`runtime.pixels`). What is measured for that is kept in the store.
+
+    Raises WootzError for a network that only guesses where it should know the classes.
+    """
     train, test = transforms
     by_option = next((f"--{name}" for name in OPTIONS if options[name] is not None), "")
     stated_by = by_option or ("the network's file" if TRANSFORM_KEY in network.model.metadata else "")
@@ -117,11 +123,25 @@ def find_pixels(
             is_trained=not network.initialised and _outputs(network) == len(dataset.classes),
             may_guess=options["allow_untrained"],
             device=device,
+            measuring=partial(_measured, open_store, network.model, dataset.train, device),
         )
     )
     if stated_by:
         return Pixels(train, test, tuple(filter(None, (choice.why,))))
     return _pixels(PixelsFile.of(choice), train, test)
+
+
+def _measured(
+    open_store: Callable[[], Store],
+    model: Model,
+    images: Split,
+    device: Device,
+    what: str,
+    measure: Callable[[], Mapping[str, Any]],
+) -> Mapping[str, Any]:
+    """What is measured of a network on training images: the store keeps it."""
+    recipe = EvaluationRecipe(Digests().program(model), what, str(images.digests), device.numerics)
+    return recipe.measured(open_store(), measure, "how pixels become the input")
 
 
 def _pixels(found: PixelsFile, train: InputTransform, test: InputTransform) -> Pixels:

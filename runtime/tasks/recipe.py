@@ -7,16 +7,20 @@ differs, and where it makes the same, the result is the same.
 
 from __future__ import annotations
 
+import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from wootz.passes.ir.model import TRAINING_KEY, Model, constants, proto_without_values
+from wootz.passes.ir.model import MULTIPLIERS_KEY, TRAINING_KEY, Model, constants, proto_without_values
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.digest import array_digest, digest
+from wootz.runtime.outcome import Trained
+from wootz.runtime.store import Store
 
 SMALLEST_DIGESTED = 64
 """Elements from which on a weight is digested for itself, once for all programs that share it."""
@@ -63,6 +67,15 @@ class EvaluationRecipe:
     def key(self) -> str:
         return digest(repr(self).encode())
 
+    def measured(self, store: Store, measure: Callable[[], Mapping[str, Any]], what: str = "") -> Mapping[str, Any]:
+        """The record that `measure` gives, which the store keeps; `what` is its title there, else what is measured."""
+        record = store.get_record(self.key)
+        if record is None:
+            begin = time.perf_counter()
+            record = measure()
+            store.put(self.key, Trained({}, record), what=what or self.measure, seconds=time.perf_counter() - begin)
+        return record
+
 
 @dataclass(frozen=True)
 class Digests:
@@ -79,8 +92,10 @@ class Digests:
         return found
 
     def program(self, model: Model) -> str:
-        """Of everything that is executed: nodes, weights, inputs and outputs, and of a training graph which is what."""
-        bare = replace(model, modules=(), metadata={k: v for k, v in model.metadata.items() if k == TRAINING_KEY})
+        """Of everything that is executed: nodes, weights, inputs and outputs, and of a training graph which is what; of
+        a network also the multipliers of learning rates, which are numbers in what trains it."""
+        kept = TRAINING_KEY if TRAINING_KEY in model.metadata else MULTIPLIERS_KEY
+        bare = replace(model, modules=(), metadata={k: v for k, v in model.metadata.items() if k == kept})
         arrays = {
             name: v for name, v in constants(model.graph).items() if v.size >= SMALLEST_DIGESTED and v.dtype != object
         }

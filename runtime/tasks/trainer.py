@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -292,8 +291,8 @@ class Trainer:
         """The accuracy of a finished network on `split`, measured once and stored."""
         data = f"{split.digests} {self.test_transform}"
         recipe = EvaluationRecipe(self.digests.program(model), "accuracy", data, self.machine)
-        record = self._measured(
-            recipe,
+        record = recipe.measured(
+            self.store,
             lambda: {"value": accuracy(InferenceSession(model, self.device).run, split, self.test_transform)},
         )
         return float(record["value"])
@@ -303,21 +302,12 @@ class Trainer:
         measure = f"latency of {image_shape} on {self.device.numerics_threads} threads of {platform.node()}"
         programs = f"{self.digests.program(full)} {self.digests.program(pruned)}"
         recipe = EvaluationRecipe(programs, measure, "", self.machine)
-        record = self._measured(
-            recipe,
+        record = recipe.measured(
+            self.store,
             lambda: {"latencies": [astuple(found) for found in latencies((full, pruned), image_shape, self.device)]},
         )
         of_full, of_pruned = (Latency(*map(float, quartiles)) for quartiles in record["latencies"])
         return of_full, of_pruned
-
-    def _measured(self, recipe: EvaluationRecipe, measure: Callable[[], dict[str, Any]]) -> Mapping[str, Any]:
-        record = self.store.get_record(recipe.key)
-        if record:
-            return record
-        begin = time.perf_counter()
-        record = measure()
-        self.store.put(recipe.key, Trained({}, record), what=recipe.measure, seconds=time.perf_counter() - begin)
-        return record
 
     def stored_weights(self, key: str) -> Mapping[str, np.ndarray] | None:
         """What a training left under its key; None where there is nothing, or it failed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import wootz.runtime.tasks.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import StorageError
-from wootz.passes.ir.model import constants, with_weights
+from wootz.passes.ir.model import MULTIPLIERS_KEY, constants, with_weights
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
@@ -232,6 +233,16 @@ def test_the_key_of_a_network_has_its_weights_and_the_solver(split, store, prune
         assert network_key(trainer, other, solver) != before, name
     bound = early_end(parse_objective("min ModelSize constraint Accuracy > 0.5", "test"), 1.0)
     assert network_key(trainer, pruner.model, solver, bound) != before
+
+
+def test_keys_have_the_multipliers_of_learning_rates(split, store, pruner):
+    """They are in no operator of the network, but in what trains it: also where its digest is remembered."""
+    trainer, slow = a_trainer(split, store), {"conv2.weight": [0.1, 1.0]}
+    other = replace(pruner.model, metadata={**pruner.model.metadata, MULTIPLIERS_KEY: json.dumps(slow)})
+    before, after = keys(trainer, pruner), keys(trainer, BlockPruner.of(other, "l1"))
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+    assert trainer.digests.program(pruner.model) != trainer.digests.program(other)
 
 
 def test_the_key_of_a_block_has_what_it_computes_with_and_nothing_behind_it(split, store, pruner):
