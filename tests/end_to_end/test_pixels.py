@@ -43,7 +43,7 @@ def test_a_trial_finds_it_once_for_a_run(wootz, job_files, exported):
     assert (told.mean, told.scale) == ((127.5,), (1 / 127.5,))
     kept = json.loads((exported / "out" / "pixels.json").read_text())
     assert (kept["mean"], kept["scale"], kept["channel_order"]) == ([127.5], [1 / 127.5], "RGB")
-    assert kept["accuracies"]["-1..1"] > 0.8
+    assert kept["accuracies"]["-1..1"] > 0.7  # of 50 images
     assert set(kept["accuracies"]) == {"-1..1", "0..1", "raw"}
 
     again = run(wootz, job_files, exported)
