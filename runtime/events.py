@@ -75,8 +75,12 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run started"):
 
 
 class Planned(_Event, frozen=True, kw_only=True, tag="planned"):
-    """What is to be done. With `stops_at_first` fewer networks may be needed than are feasible."""
+    """What is to be done. With `stops_at_first` fewer networks may be needed than are feasible.
 
+    `model_size` is the full network's number of parameters.
+    """
+
+    model_size: Count = 0
     networks_total: Count
     networks_feasible: Count
     blocks: Count
@@ -121,7 +125,8 @@ class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
     """A task has its result, which lies in the store under `key`.
 
     It may be `reused`: found there, computed by another run or an earlier attempt; `seconds` are those of the training
-    all the same. `blocks` is the number of blocks in the task.
+    all the same. `blocks` is the number of blocks in the task. Of a pruned network `bound` is what the objective asks
+    of its accuracy at least, if it does, and `meets_bound` whether that is met.
     """
 
     task: TaskId
@@ -132,6 +137,8 @@ class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
     reused: bool = False
     blocks: Count = 0
     accuracy: Accuracy | None = None
+    bound: float | None = None
+    meets_bound: bool | None = None
     ended: End = "all steps"
     steps_saved: Count = 0
     reason: str | None = None

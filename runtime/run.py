@@ -56,6 +56,7 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
     if isinstance(full, FailedFullNetworkResult):
         return deliver(workshop, plan, teacher, executor, engine.workers, watch)
     check_accuracy_bounds(job.objective, full.measured)
+    watch.full_network(full.measured)
     if len(plan.tried.configurations) == 1:
         watch.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
     block_trained = _explore("block-trained", workshop, plan, teacher.key, full, engine, watch)

@@ -58,7 +58,7 @@ def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None,
     )
     if trained is None:
         _note_what_is_odd(workshop, model, full, watch)
-    watch.message(f"Full network: accuracy {full.accuracy:.4f}, {full.model_size:,} parameters.")
+    watch.message(f"Full network: {100 * full.accuracy:.1f} % right, {full.model_size:,} parameters.")
     return Teacher(key, model, full)
 
 
@@ -82,7 +82,7 @@ def with_tuned(workshop: Workshop, teacher: Teacher, tuned: Finished, watch: Wat
     )
     is_reference = job.reference == "tuned" or result.accuracy > full.accuracy
     watch.message(
-        f"Fine-tuned as the pruned ones are it has {result.accuracy:.4f}: "
+        f"Fine-tuned as the pruned ones are it gets {100 * result.accuracy:.1f} % right: "
         f"{'that' if is_reference else 'the former'} is what 'full' means in the objective."
     )
     reference = "tuned" if is_reference else "given"

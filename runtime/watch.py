@@ -11,7 +11,6 @@ from importlib import metadata
 
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.events import (
     BestFound,
     EventLog,
@@ -66,6 +65,8 @@ class Watch:
         self._phase: Phase = "plan"
         self._since = time.monotonic()
         self._last_block_ended: float | None = None
+        self._plan: RunPlan | None = None
+        self._full: Measurements = {}
         self._groups: list[PretrainBlocks] = []
         self._groups_left = 0
 
@@ -129,10 +130,12 @@ class Watch:
     def planned(self, plan: RunPlan, seconds: float) -> None:
         """`seconds` is what the rehearsal took, 0 where all was known."""
         job = self._job
+        self._plan = plan
         self._groups = [PretrainBlocks(group) for group in plan.groups]
         self._groups_left = len(self._groups)
         self._log.emit(
             Planned(
+                model_size=int(plan.full[Metric.MODEL_SIZE]),
                 networks_total=len(plan.candidates),
                 networks_feasible=len(plan.order),
                 blocks=sum(map(len, plan.groups)),
@@ -145,6 +148,10 @@ class Watch:
         )
         if seconds:
             self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
+
+    def full_network(self, measured: Measurements) -> None:
+        """What `full` in the objective means, as soon as it is known."""
+        self._full = measured
 
     def known_blocks(self, known: int, wanted: int) -> None:
         if known:
@@ -178,15 +185,17 @@ class Watch:
     # What `drive` tells
 
     def started(self, task: Task) -> None:
-        solver, title = self._solver(task), str(task)
-        if isinstance(task, FineTune):
-            title = f"{title} {format_configuration(self._job.subspace.configurations[task.network])}"
-        self._log.emit(TaskStarted(task=self._id(task), title=title, steps=solver.max_iter, display=solver.display))
+        solver = self._solver(task)
+        self._log.emit(
+            TaskStarted(task=self._id(task), title=self._title(task), steps=solver.max_iter, display=solver.display)
+        )
 
     def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:
         failures = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
         record = None if failures or isinstance(task, PretrainBlocks) else results[0].outcome
         assert not isinstance(record, Failed)
+        accuracy = None if record is None else curve_of(record)[-1][1]
+        bound, meets_bound = self._bound(accuracy) if isinstance(task, FineTune) else (None, None)
         self._log.emit(
             TaskEnded(
                 task=self._id(task),
@@ -196,7 +205,9 @@ class Watch:
                 seconds=sum(result.seconds for result in results),
                 reused=not any(result.computed for result in results),
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
-                accuracy=None if record is None else curve_of(record)[-1][1],
+                accuracy=accuracy,
+                bound=bound,
+                meets_bound=meets_bound,
                 ended="all steps" if record is None else record["ended"],
                 steps_saved=0 if record is None else steps_saved(self._solver(task), record),
                 reason=failures[0] if failures else None,
@@ -225,6 +236,28 @@ class Watch:
             self._groups_left -= 1
             if not self._groups_left:
                 self._enter("exploration")
+
+    def _title(self, task: Task) -> str:
+        """In words that a reader understands without the subspace: `network 3 of 10, 54 % of full`."""
+        plan = self._plan
+        if plan is None or isinstance(task, TrainTeacher | FineTuneFull):
+            return str(task)
+        if isinstance(task, PretrainBlocks):
+            group = f", group {self._groups.index(task) + 1} of {len(self._groups)}" if len(self._groups) > 1 else ""
+            return f"{len(task.blocks)} block{'s'[: len(task.blocks) != 1]}{group}"
+        number, candidate = next((n, c) for n, c in enumerate(plan.order, 1) if c.index == task.network)
+        share = 100 * candidate.measured[Metric.MODEL_SIZE] / plan.full[Metric.MODEL_SIZE]
+        return f"{self._id(task).kind} {number} of {len(plan.order)}, {share:.0f} % of full"
+
+    def _bound(self, accuracy: float | None) -> tuple[float | None, bool | None]:
+        """What the objective asks of an accuracy at least, and whether this one meets it."""
+        lower = [
+            c for c in self._job.objective.constraints if c.metric is Metric.ACCURACY and c.comparison in (">", ">=")
+        ]
+        if accuracy is None or not lower:
+            return None, None
+        measured = {Metric.ACCURACY: accuracy}
+        return max(c.bound(self._full) for c in lower), all(c.holds(measured, self._full) for c in lower)
 
     def _solver(self, task: Task) -> Solver:
         match task:

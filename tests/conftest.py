@@ -89,20 +89,20 @@ def whole_run(started):
     events = [
         at(0, started),
         at(0, PhaseStarted(phase="plan")),
-        at(2, Planned(networks_total=9, networks_feasible=8, blocks=5, groups=2, teacher=True, baseline=False,
-                      stops_at_first=True)),
+        at(2, Planned(model_size=24_690, networks_total=9, networks_feasible=8, blocks=5, groups=2, teacher=True,
+                      baseline=False, stops_at_first=True)),
         at(2, PhaseStarted(phase="teacher")),
         at(2, TaskStarted(task=TaskId("teacher"), title="the full network", worker=0, steps=40)),
         at(5, Progress(task=TaskId("teacher"), worker=0, step=20, loss=0.7, accuracy=0.6)),
         at(8, TaskEnded(task=TaskId("teacher"), worker=0, outcome="trained", key="ab", seconds=6, accuracy=0.9)),
         at(8, PhaseStarted(phase="exploration")),
-        at(8, TaskStarted(task=TaskId("blocks", 0), title="3 blocks, 1(0.3) to 2(0.5)", worker=1, steps=30)),
+        at(8, TaskStarted(task=TaskId("blocks", 0), title="3 blocks, group 1 of 2", worker=1, steps=30)),
         at(8, TaskEnded(task=TaskId("blocks", 1), worker=0, outcome="trained", seconds=9, reused=True, blocks=2)),
         at(14, TaskEnded(task=TaskId("blocks", 0), worker=1, outcome="trained", seconds=6, blocks=3)),
     ]  # fmt: skip
     for i in range(6):
         task, worker, begin = TaskId("network", i), i % 2, 14 + 4.0 * (i // 2)
-        title = f"network {i + 1} [0.{i}, 0.5]"
+        title = f"network {i + 1} of 8, {50 + i} % of full"
         events.append(at(begin, TaskStarted(task=task, title=title, worker=worker, steps=100, display=50)))
         events.append(at(begin + 1, Progress(task=task, worker=worker, step=50, loss=0.5, accuracy=0.5 + i / 20)))
         if i == 1:
@@ -111,7 +111,8 @@ def whole_run(started):
         outcome = "failed" if i == 3 else "trained"
         events.append(at(begin + 4, TaskEnded(task=task, worker=worker, outcome=outcome, seconds=4, key="cd",
                                               reason="it diverged" if i == 3 else None,
-                                              accuracy=None if i == 3 else 0.6 + i / 20)))  # fmt: skip
+                                              accuracy=None if i == 3 else 0.6 + i / 20, bound=None if i == 3 else 0.8,
+                                              meets_bound=None if i == 3 else i >= 4)))  # fmt: skip
     events += [
         at(26, BestFound(index=4, configuration=(0.4, (0.5, 0.3)), model_size=12_345, accuracy=0.8)),
         at(26, Note(text="network 4: it diverged")),

@@ -1,9 +1,9 @@
-"""Shows a run under way from its events, whatever does the work: what is done on top, a line a worker below."""
+"""Shows a run under way from its events, whatever does the work: how far it is on top, a line a task below."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
 from wootz.runtime.events import (
     Event,
@@ -25,12 +26,15 @@ from wootz.runtime.events import (
 from wootz.runtime.status import RunStatus, Work, fold, seconds_left
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.tasks.task import FineTuneFull, TrainTeacher
-from wootz.tools.status_table import PHASES, facts, say, time_left
+from wootz.tools.status_table import progress
+from wootz.tools.wrapping import say, wrapped
 
 BETWEEN_SUMMARIES = 60.0
 """Seconds, where there is no terminal: then a line says how far the run is."""
-BAR_WIDTH = 20
-LINES_BESIDE_WORKERS = 4
+SHORTEST_BAR, LONGEST_BAR = 6, 20
+LINES_LEFT_FREE = 2
+INDENT = 4
+"""Of all lines but the first one of what is said of a task."""
 
 
 class RunDisplay:
@@ -61,44 +65,52 @@ class RunDisplay:
         line = _line(event, self._status)
         self._status, self._heard = fold(self._status, event), self._clock()
         if line is not None and not (self._console.is_terminal and isinstance(event, Progress)):
-            say(self._console, line)
+            say(self._console, line, INDENT if line.startswith(" ") else 0)
         if not self._console.is_terminal and isinstance(event, TaskEnded):
             self._summarise()
 
     def _summarise(self) -> None:
         if self._heard - self._summarised >= BETWEEN_SUMMARIES:
             self._summarised = self._heard
-            say(self._console, self._summary())
+            say(self._console, "; ".join(self._progress()))
 
-    def _summary(self) -> str:
-        """How far the run is, in a line."""
-        done = [f"{name} {text}" for name, text in facts(self._status)]
-        left = seconds_left(self._status, self._elapsed)
-        return "; ".join(
-            [PHASES[self._status.phase], *done, *([f"{time_left(self._status, left)} left"] if left else [])]
-        )
+    def _progress(self) -> list[str]:
+        return list(progress(self._status, self._elapsed, seconds_left(self._status, self._elapsed)))
 
     @property
     def _elapsed(self) -> float:
         return self._status.elapsed + self._clock() - self._heard
 
     def _render(self) -> RenderableType:
-        room = max(1, self._console.height - LINES_BESIDE_WORKERS)
-        rows = Table.grid(padding=(0, 2))
-        for work in self._status.under_way[:room]:
-            rows.add_row(*self._cells(work))
+        width, height = self._console.size
+        lines = [line for text in self._progress() for line in wrapped(text, width, INDENT).splitlines()]
+        room = max(1, height - len(lines) - LINES_LEFT_FREE)
         hidden = len(self._status.under_way) - room
-        return Group(escape(self._summary()), rows, *([f"… and {hidden} more"] if hidden > 0 else []))
+        more = [f"… and {hidden} more"] if hidden > 0 else []
+        return Group(*map(escape, lines), self._rows(self._status.under_way[:room]), *more)
+
+    def _rows(self, under_way: Sequence[Work]) -> Table:
+        """A row a task; where there is little room, titles are cut and numbers are not."""
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        shows_workers = self._status.run is not None and self._status.run.workers > 1
+        if shows_workers:
+            rows.add_column(no_wrap=True)
+        rows.add_column()
+        rows.add_column(min_width=SHORTEST_BAR, max_width=LONGEST_BAR)
+        for _ in range(3):
+            rows.add_column(no_wrap=True, justify="right")
+        for work in under_way:
+            worker = ["" if work.worker is None else str(work.worker)] if shows_workers else []
+            rows.add_row(*worker, *self._cells(work))
+        return rows
 
     def _cells(self, work: Work) -> tuple[RenderableType, ...]:
-        seconds = self._elapsed - work.since
         return (
-            "" if work.worker is None else str(work.worker),
-            escape(work.title),
-            ProgressBar(total=work.steps or None, completed=work.step, width=BAR_WIDTH, pulse=not work.steps),
+            Text(work.title, no_wrap=True, overflow="ellipsis"),
+            ProgressBar(total=work.steps or None, completed=work.step, pulse=not work.steps),
             f"{work.step} of {work.steps}" if work.steps else "",
-            ", ".join(_measured(work.loss, work.accuracy)),
-            show_seconds(max(0.0, seconds)),
+            next(reversed(_measured(work.loss, work.accuracy)), ""),
+            show_seconds(max(0.0, self._elapsed - work.since)),
         )
 
 
@@ -128,21 +140,32 @@ def _ending(event: TaskEnded, steps: int) -> str:
     if event.outcome == "failed":
         told = [f"failed: {event.reason}"]
     else:
-        told = [*_measured(None, event.accuracy)]
+        told = _reached(event)
         if event.ended != "all steps":
-            told.append(f"{event.ended} {_how_early(event.steps_saved, steps)}")
+            told.append(f"{'done' if event.ended == 'bound met' else event.ended} {_how_early(event, steps)}")
     told.append("known before" if event.reused else show_seconds(event.seconds))
     return ", ".join(told)
 
 
-def _how_early(saved: int, steps: int) -> str:
+def _reached(event: TaskEnded) -> list[str]:
+    """`81.2 %` and `misses 82.8 %`, with as many digits as it takes to see that."""
+    if event.bound is None or event.accuracy is None:
+        return _measured(None, event.accuracy)
+    both = 100 * event.accuracy, 100 * event.bound
+    digits = 1 if event.meets_bound else next((n for n in (1, 2, 3) if len({round(x, n) for x in both}) == 2), 1)
+    accuracy, bound = (f"{x:.{digits}f} %" for x in both)
+    return [accuracy, f"{'meets' if event.meets_bound else 'misses'} {bound}"]
+
+
+def _how_early(event: TaskEnded, steps: int) -> str:
+    saved = event.steps_saved
     if not saved:
         return "at the last step"
-    return "without training" if saved == steps else f"{saved} step{'s'[: saved != 1]} before the end"
+    return "without training" if saved == steps else f"{saved} step{'s'[: saved != 1]} early"
 
 
 def _measured(loss: float | None, accuracy: float | None) -> list[str]:
-    shown = (None if loss is None else f"loss {loss:.4f}", None if accuracy is None else f"accuracy {accuracy:.4f}")
+    shown = (None if loss is None else f"loss {loss:.3g}", None if accuracy is None else f"{100 * accuracy:.1f} %")
     return [text for text in shown if text is not None]
 
 

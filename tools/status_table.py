@@ -10,10 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.events import Phase, TaskKind
 from wootz.runtime.status import RunStatus, State, Work
 from wootz.runtime.store.amounts import show_seconds
+from wootz.tools.wrapping import say
 
-PHASES = {
+PHASES: dict[Phase, str] = {
     "plan": "planning",
     "teacher": "training the full network",
     "pretraining": "pre-training blocks",
@@ -21,14 +23,22 @@ PHASES = {
     "baseline": "trying default networks",
     "delivery": "writing the results",
 }
+COUNTED: dict[Phase, TaskKind] = {
+    "pretraining": "blocks",
+    "exploration": "network",
+    "baseline": "default network",
+}
+"""The phases that go through many tasks, and of which kind these are."""
 SHOWN_NOTES = 10
+LONGEST_NAME = 36
+"""Characters."""
 
 
 def print_status(console: Console, status: RunStatus, state: State, seconds: float, left: float | None) -> None:
     """All that is known of a run: how it stands, what is done, what each worker does, and the last notes."""
     run = status.run
     assert run is not None, "events of a run begin with its start"
-    say(console, f"{run.network} on {run.data}: {headline(status, state, seconds)}")
+    say(console, f"{_shortened(run.network)} on {_shortened(run.data)}: {headline(status, state, seconds)}")
     say(console, run.objective)
     table = Table.grid(padding=(0, 2))
     for name, text in (*facts(status), *([("time left", time_left(status, left))] if left is not None else [])):
@@ -41,12 +51,17 @@ def print_status(console: Console, status: RunStatus, state: State, seconds: flo
     if hidden > 0:
         say(console, f"… and {hidden} notes before these:")
     for note in status.notes[-SHOWN_NOTES:]:
-        say(console, f"note: {note}")
+        say(console, f"note: {note}", indent=2)
+
+
+def _shortened(name: str) -> str:
+    """The end of a long path."""
+    return name if len(name) <= LONGEST_NAME else f"…{name[1 - LONGEST_NAME :]}"
 
 
 def headline(status: RunStatus, state: State, seconds: float) -> str:
-    """How the run stands, in one sentence."""
-    run, duration = status.run, show_seconds(seconds)
+    """How the run stands, in one sentence; `seconds` are those of this attempt."""
+    run, duration = status.run, show_seconds(status.earlier + seconds)
     where = f"process {run.pid} on {run.host}" if run else ""
     reason = f": {status.ended.reason}" if status.ended and status.ended.reason else ""
     match state:
@@ -66,33 +81,57 @@ def headline(status: RunStatus, state: State, seconds: float) -> str:
             return f"nothing heard after {duration} ({where}): suspended, or its machine is gone"
 
 
+def progress(status: RunStatus, elapsed: float, left: float | None) -> Iterator[str]:
+    """How far a run is: the phase, what of it is done and the time; the best network so far; workers that are lost."""
+    kind = COUNTED.get(status.phase)
+    done = {} if kind is None else dict(_counts(status))
+    phase = f"{PHASES[status.phase]}, {done[kind]}" if kind in done else PHASES[status.phase]
+    time = f"{show_seconds(status.earlier + elapsed)} so far"
+    yield f"{phase}; {time}{'' if left is None else f', {time_left(status, left)} left'}"
+    if status.phase in ("exploration", "baseline"):
+        yield f"best so far: {best_text(status)}"
+    if status.lost:
+        yield f"workers lost: {', '.join(map(str, status.lost))}"
+
+
 def facts(status: RunStatus) -> Iterator[tuple[str, str]]:
     """What is done of what, the best so far, and what was saved, each with its name."""
-    plan = status.plan
-    if plan is None:
+    if status.plan is None:
         return
-    if plan.blocks:
-        yield "blocks", _of(status.blocks, plan.blocks, False, status.blocks_reused, status.of("blocks").failed)
-    networks, default = status.of("network"), status.of("default network")
-    at_most, feasible = plan.stops_at_first, plan.networks_feasible
-    yield "networks", _of(networks.tasks, feasible, at_most, networks.reused, networks.failed)
-    if plan.baseline:
-        yield "default networks", _of(default.tasks, feasible, at_most, default.reused, default.failed)
-    yield "best so far", best_text(status)
+    for kind, text in _counts(status):
+        yield kind if kind == "blocks" else f"{kind}s", text
+    rates = "" if status.best is None else f": rates {format_configuration(status.best.configuration)}"
+    yield "best so far", f"{best_text(status)}{rates}"
     if status.seconds_saved:
         yield "saved", f"{show_seconds(status.seconds_saved)}, by results that were known before"
     if status.lost:
         yield "workers lost", ", ".join(map(str, status.lost))
     if status.attempt > 1:
-        yield "continued", f"{status.attempt - 1} times"
+        yield "continued", "once" if status.attempt == 2 else f"{status.attempt - 1} times"
+
+
+def _counts(status: RunStatus) -> Iterator[tuple[TaskKind, str]]:
+    """Of blocks, networks and default networks: `3 of at most 10 done, 1 known before, 1 failed`."""
+    plan = status.plan
+    if plan is None:
+        return
+    if plan.blocks:
+        yield "blocks", _of(status.blocks, plan.blocks, False, status.blocks_reused, status.of("blocks").failed)
+    kinds: tuple[TaskKind, ...] = ("network", "default network") if plan.baseline else ("network",)
+    for kind in kinds:
+        done = status.of(kind)
+        yield kind, _of(done.tasks, plan.networks_feasible, plan.stops_at_first, done.reused, done.failed)
 
 
 def best_text(status: RunStatus) -> str:
-    best = status.best
+    """`54 % of full (12,345 parameters), 80.0 % right`."""
+    best, plan = status.best, status.plan
     if best is None:
         return "none yet"
-    rates = format_configuration(best.configuration)
-    return f"{rates}, {best.model_size:,} parameters, accuracy {100 * best.accuracy:.2f} %"
+    size = f"{best.model_size:,} parameters"
+    if plan is not None and plan.model_size:
+        size = f"{100 * best.model_size / plan.model_size:.0f} % of full ({size})"
+    return f"{size}, {100 * best.accuracy:.1f} % right"
 
 
 def time_left(status: RunStatus, left: float) -> str:
@@ -118,20 +157,15 @@ def _cells(work: Work, seconds: float) -> tuple[str, ...]:
         work.title,
         f"{work.step} of {work.steps}" if work.steps else "",
         "" if work.loss is None else f"{work.loss:.4f}",
-        "" if work.accuracy is None else f"{100 * work.accuracy:.2f} %",
+        "" if work.accuracy is None else f"{100 * work.accuracy:.1f} %",
         show_seconds(max(0.0, seconds - work.since)),
     )
-
-
-def say(console: Console, text: str) -> None:
-    """A line as it is, whatever is in it."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _of(done: int, total: int, at_most: bool, reused: int, failed: int) -> str:
     known = f"{reused} known before" if reused else ""
     broken = f"{failed} failed" if failed else ""
-    return ", ".join(filter(None, (f"{done} of {'at most ' if at_most else ''}{total}", known, broken)))
+    return ", ".join(filter(None, (f"{done} of {'at most ' if at_most else ''}{total} done", known, broken)))
 
 
 def _workers(status: RunStatus) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from wootz.runtime.result import (
 from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
 from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
 from wootz.runtime.uncertainty import format_accuracy
+from wootz.tools.wrapping import say
 
 PHASES = {
     "plan": "planning and checks",
@@ -64,15 +64,7 @@ def _from_here(folder: Path) -> Path:
 
 
 def _print(console: Console, name: str, text: str) -> None:
-    """`name:   text`, in as many lines as it takes; a path is never torn."""
-    lines = textwrap.wrap(
-        f"{name + ':':{INDENT}}{text}",
-        console.width,
-        subsequent_indent=" " * INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
+    say(console, f"{name + ':':{INDENT}}{text}", INDENT)
 
 
 def _explorations(result: RunResult) -> Table:
@@ -190,8 +182,8 @@ def nothing_found(result: RunResult) -> str:
         return f"none of the {found.networks_evaluated} networks could be trained: {found.failed[0].reason}"
     closest = max(found.trained, key=lambda n: n.accuracy)
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
-    rates = format_configuration(closest.configuration)
     return (
         f"none of the {found.networks_evaluated} networks meets '{result.objective.text}'{failed}: the most accurate "
-        f"is {rates} with {closest.accuracy:.4f}; relax the constraint or add larger configurations"
+        f"gets {100 * closest.accuracy:.2f} % right with {_share(closest.model_size, result.full.model_size)} of the "
+        f"full network's parameters; relax the constraint or add larger configurations"
     )

@@ -31,7 +31,7 @@ class FineTuneFull:
     """Fine-tune the full network as the pruned ones are, for a fair comparison."""
 
     def __str__(self) -> str:
-        return "the full network, fine-tuned as the others"
+        return "the full network, fine-tuned too"
 
 
 @dataclass(frozen=True)

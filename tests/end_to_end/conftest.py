@@ -27,7 +27,7 @@ def run_wootz(
 ) -> Finished:
     """Runs a console script of this environment as a user would."""
     command = [*before, str(Path(sys.executable).parent / tool), *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "160", "NO_COLOR": "1"}
+    environment = {**os.environ, "COLUMNS": "10000", "NO_COLOR": "1"}
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, timeout=600)
     return Finished(done.returncode, done.stdout, done.stderr)
 

@@ -82,7 +82,7 @@ def test_a_full_disk_ends_the_run_at_once(run_here, tiny_job, tmp_path, expected
     check_line(
         done, r"error: .*/store/entries/.*\.entry: can't be written \(No space left on device\): make room there"
     )
-    full_network = ["the full network", "the full network, fine-tuned as the others"]
+    full_network = ["the full network", "the full network, fine-tuned too"]
     assert done.trained == full_network, "the blocks are trained, and can't be stored"
     assert "tried again" not in done.out
     assert run_here(["status", str(tmp_path / "run")]).code == 5

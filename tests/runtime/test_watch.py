@@ -17,7 +17,7 @@ from wootz.runtime.tasks.task import Finished, Order, PretrainBlocks
 from wootz.runtime.watch import Watch
 
 GROUPS = tuple((TuningBlock((Symbol(module, 0.5),)),) for module in range(3))
-PLAN = SimpleNamespace(groups=GROUPS, candidates=(), order=())
+PLAN = SimpleNamespace(groups=GROUPS, candidates=(), order=(), full={Metric.MODEL_SIZE: 1000})
 JOB = SimpleNamespace(
     objective=Objective("min", Metric.MODEL_SIZE),
     untrained=(),

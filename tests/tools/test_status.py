@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from wootz.passes.errors import InputError
-from wootz.runtime.events import Note
+from wootz.runtime.events import BestFound, Note
 from wootz.runtime.result import RunResult
 from wootz.runtime.status import read_status
 from wootz.tools.cli import wootz
@@ -18,8 +18,10 @@ from wootz.tools.cli import wootz
 HEAVY = ("onnxruntime", "matplotlib", "jinja2", "PIL")
 
 
-def status(folder, *options):
-    return CliRunner(env={"COLUMNS": "100"}).invoke(wootz, ["status", str(folder), *options], standalone_mode=False)
+def status(folder, *options, columns=100):
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(
+        wootz, ["status", str(folder), *options], standalone_mode=False
+    )
 
 
 def test_a_run_that_goes_on(whole_run, write_events, tmp_path):
@@ -29,21 +31,35 @@ def test_a_run_that_goes_on(whole_run, write_events, tmp_path):
         "examples/digits on digits: trying networks",
         "on node3, 2 workers",
         "min ModelSize constraint Accuracy >= 0.8",
-        "5 of 5, 2 known before",
-        "1 of at most 8",
+        "5 of 5 done, 2 known before",
+        "1 of at most 8 done",
         "none yet",
         "at most ",
         "9.0 s, by results that were known before",
-        "network 3 [0.2, 0.5]",
+        "network 3 of 8, 52 % of full",
         "50 of 100",
     ):
         assert said in done.output, said
 
 
+@pytest.mark.parametrize("until", [19.5, 100])
+def test_no_line_is_wider_than_the_terminal(whole_run, write_events, tmp_path, until):
+    """With long names, many modules and long notes."""
+    events = [event for event in whole_run if event.elapsed <= until]
+    begun = replace(events[0], network="/home/somebody/" + "networks/" * 20 + "net.onnx", data="photographs/" * 20)
+    best = BestFound(index=4, configuration=(0.25,) * 99, model_size=10**9, accuracy=0.99999)
+    note = Note(text="What is found out about a network may take a hundred words and more. " * 5)
+    done = status(write_events(tmp_path, [begun, *events[1:], best, note]), columns=80)
+    assert max(map(len, done.output.splitlines())) <= 80
+    assert "networks/net.onnx on …" in done.output
+    assert done.output.count("0.25") == 99
+
+
 def test_a_finished_run(whole_run, write_events, tmp_path):
     done = status(write_events(tmp_path, whole_run))
     assert done.return_value == 0
-    for said in ("finished in 27 s", "5 of at most 8, 1 failed", "[0.4, 0.5/0.3], 12,345 parameters, accuracy 80.00 %",
+    for said in ("finished in 27 s", "5 of at most 8 done, 1 failed",
+                 "50 % of full (12,345 parameters), 80.0 % right: rates [0.4, 0.5/0.3]",
                  "workers lost", "note: network 4: it diverged"):  # fmt: skip
         assert said in done.output, said
     assert "time left" not in done.output

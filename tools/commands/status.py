@@ -26,10 +26,12 @@ EXIT_CODES: dict[State, int] = {
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints. `seconds` since this attempt began, and `seconds_left`, null where nobody knows."""
+    """What `--json` prints. `seconds` since this attempt began, those of attempts before it (`seconds_earlier`), and
+    `seconds_left`, null where nobody knows."""
 
     state: State
     seconds: float
+    seconds_earlier: float
     seconds_left: float | None
     status: RunStatus
 
@@ -55,7 +57,7 @@ def status(run: Path, as_json: bool) -> int:
     seconds = _seconds(found, run, now)
     left = seconds_left(found, seconds) if now == "running" else None
     if as_json:
-        shown = Shown(state=now, seconds=seconds, seconds_left=left, status=found)
+        shown = Shown(state=now, seconds=seconds, seconds_earlier=found.earlier, seconds_left=left, status=found)
         click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=1))
     else:
         print_status(Console(), found, now, seconds, left)
