@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivered import for_inference, with_interface, write_network
 from wootz.runtime.description import Delivered, describe, image_input, write_description
@@ -35,6 +36,8 @@ from wootz.runtime.result import (
     NetworkResult,
     Reuse,
     RunResult,
+    SolverFields,
+    Solvers,
     Speed,
     TrainedBlockResult,
     TrainedNetworkResult,
@@ -51,6 +54,10 @@ from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.teacher import Teacher
 from wootz.runtime.uncertainty import Share, margin_note
 from wootz.runtime.watch import Watch
+
+NOT_OF_TRAINING = ("snapshot", "snapshot_prefix", "average_loss", "display", "solver_mode", "data", "machines")
+"""Fields of solvers that change nothing of what is trained."""
+ALWAYS_TOLD = ("type", "base_lr", "lr_policy", "max_iter", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,12 @@ def deliver(
             train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None
         ),
         input=image_input(job, full_form),
+        input_source=job.pixels_source,
+        solvers=Solvers(
+            teacher=_solver_fields(job.teacher_solver) if job.untrained else None,
+            fine_tuning=_solver_fields(job.solver),
+            pretraining=_solver_fields(job.pretrain_solver),
+        ),
         speed=speed,
         modules=job.subspace.modules,
         modules_source=job.modules_source,
@@ -283,6 +296,13 @@ def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored |
     )
 
 
+def _solver_fields(solver: Solver) -> SolverFields:
+    """Those that say how is trained, where they are not the default; some always."""
+    values = {**asdict(solver), "type": solver.type.value}
+    shown = (f for f in fields(Solver) if f.name not in NOT_OF_TRAINING)
+    return {f.name: values[f.name] for f in shown if f.name in ALWAYS_TOLD or values[f.name] != f.default}
+
+
 def _environment(job: Job, executor: str, workers: int) -> Environment:
     return Environment(
         wootz=metadata.version("wootz"),
@@ -294,4 +314,5 @@ def _environment(job: Job, executor: str, workers: int) -> Environment:
         device=job.device.kind,
         precision=job.precision,
         target=job.target,
+        command=job.command,
     )

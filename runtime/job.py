@@ -41,6 +41,7 @@ class Job:
     won't meet them (`tasks.early_end`).
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
+    `pixels_source` says where the transforms come from, `command` what the run was begun with.
     `run` is the number of the run, the same whenever it is continued. Training graphs are printed to standard error
     behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `notes` are told,
     `result_notes` stand in the result, too. `chosen` are the files, by name, of what nobody gave: they go into the
@@ -82,6 +83,8 @@ class Job:
     static: bool = False
     seed: int = 0
     run: str = ""
+    command: str = ""
+    pixels_source: str = ""
     notes: tuple[str, ...] = ()
     result_notes: tuple[str, ...] = ()
     print_ir_after: tuple[str, ...] = ()

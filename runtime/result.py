@@ -6,7 +6,7 @@ renamed, removed or means something else; more fields are no new schema.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -231,8 +231,20 @@ class Reuse(Struct, frozen=True, kw_only=True):
     seconds_saved: Seconds = 0.0
 
 
+SolverFields = Mapping[str, str | int | float | tuple[int, ...]]
+"""What a solver says of training, by Caffe's names; fields that are left out have their default values."""
+
+
+class Solvers(Struct, frozen=True, kw_only=True):
+    """How was trained; `teacher` is None where the full network's weights were given."""
+
+    teacher: SolverFields | None
+    fine_tuning: SolverFields
+    pretraining: SolverFields
+
+
 class Environment(Struct, frozen=True, kw_only=True):
-    """What computed it. `device` is "cpu" or "cuda"."""
+    """What computed it, by which `command`. `device` is "cpu" or "cuda"."""
 
     wootz: str
     python: str
@@ -243,6 +255,7 @@ class Environment(Struct, frozen=True, kw_only=True):
     device: str
     precision: str
     target: str
+    command: str = ""
 
 
 class Exploration(Struct, frozen=True, kw_only=True):
@@ -341,7 +354,10 @@ class Speed(Struct, frozen=True, kw_only=True):
 
 
 class RunResult(Struct, frozen=True, kw_only=True):
-    """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration."""
+    """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration.
+
+    `input_source` says who said how pixels become the `input`, or how it was found out.
+    """
 
     schema: int = SCHEMA
     best: BestNetwork | None
@@ -359,6 +375,8 @@ class RunResult(Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     images: Images | None = None
     input: ImageInput | None = None
+    input_source: str = ""
+    solvers: Solvers | None = None
     speed: Speed | None = None
     modules: tuple[str, ...]
     modules_source: str

@@ -141,6 +141,7 @@ def make_job(
         reference=options["reference"],
         static=options["static"],
         seed=options["seed"],
+        pixels_source=pixels.source,
         notes=(
             *device_notes,
             *network.notes,

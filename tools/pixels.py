@@ -31,10 +31,12 @@ OPTIONS = ("normalize", "mean", "scale")
 
 @dataclass(frozen=True)
 class Pixels:
-    """The transforms of a run. `chosen` is the file, by name, that it writes of what nobody gave."""
+    """The transforms of a run, and where they come from. `chosen` is the file, by name, that it writes of what nobody
+    gave."""
 
     train_transform: InputTransform
     test_transform: InputTransform
+    source: str
     notes: tuple[str, ...] = ()
     chosen: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -127,7 +129,7 @@ def find_pixels(
         )
     )
     if stated_by:
-        return Pixels(train, test, tuple(filter(None, (choice.why,))))
+        return Pixels(train, test, f"said by {stated_by}", tuple(filter(None, (choice.why,))))
     return _pixels(PixelsFile.of(choice), train, test)
 
 
@@ -146,7 +148,8 @@ def _measured(
 
 def _pixels(found: PixelsFile, train: InputTransform, test: InputTransform) -> Pixels:
     notes = tuple(filter(None, (found.why,)))
-    return Pixels(found.applied(train), found.applied(test), notes, {PIXELS_FILE: found.to_bytes()})
+    source = found.why or "what is usual"
+    return Pixels(found.applied(train), found.applied(test), source, notes, {PIXELS_FILE: found.to_bytes()})
 
 
 def _outputs(network: ImportedNetwork) -> int | str | None:

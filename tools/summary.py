@@ -45,6 +45,7 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
     if isinstance(result.full, FailedFullNetworkResult):
         _print(console, "report", str(folder / REPORT_FILE))
         return
+    console.print()
     console.print(_explorations(result))
     if reused := _reused(result):
         _print(console, "reused", reused)

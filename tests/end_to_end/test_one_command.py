@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import asdict
 from tiny import make_job, trained, without_times
 
 from wootz.frontend.caffe.solver import read_solver
 from wootz.frontend.objective import read_objective
+from wootz.runtime.result import RunResult
 
 CHOSEN = ("objective.txt", "pretrain.prototxt", "solver.prototxt", "subspace.json", "teacher.prototxt")
 
@@ -58,6 +60,20 @@ def test_what_was_chosen_can_be_read(run):
     for name in CHOSEN:
         if name.endswith(".prototxt"):
             assert read_solver(run / name).batch_size == 16
+
+
+def test_the_result_says_how_it_came_about(run):
+    result = RunResult.load(run)
+    assert result.environment.command.startswith("wootz run ")
+    assert "--effort quick" in result.environment.command
+    assert result.solvers.teacher == result.solvers.fine_tuning
+    assert result.solvers.pretraining["type"] == "Adam"
+    assert result.solvers.fine_tuning["batch_size"] == 16
+    assert (result.input.mean, result.input_source) == ((128,), "said by --mean")
+    assert result.best.file_bytes == (run / "best.onnx").stat().st_size
+    assert result.full.file_bytes == (run / "teacher.onnx").stat().st_size
+    spent = asdict(result.seconds)
+    assert spent.pop("total") == pytest.approx(sum(spent.values()))
 
 
 def test_the_same_command_and_the_folder_itself_show_what_was_found(wootz, given, run):

@@ -25,6 +25,7 @@ from wootz.runtime.result import (
     PhaseSeconds,
     Reuse,
     RunResult,
+    Solvers,
     Speed,
     TrainedBlockResult,
     TrainedNetworkResult,
@@ -156,6 +157,13 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
             name="data", type="float32", shape=("N", 1, 8, 8), layout="NCHW", height=8, width=8, channel_order="grey",
             mean=(128.0,), scale=(0.0078125,), resize="squash", resize_to=0, crop_size=0,
         ),
+        "input_source": "said by <the network's file>",
+        "solvers": Solvers(
+            teacher={"type": "SGD", "base_lr": 0.05, "lr_policy": "fixed", "max_iter": 100, "batch_size": 32},
+            fine_tuning={"type": "SGD", "base_lr": 0.01, "lr_policy": "multistep", "max_iter": 100, "batch_size": 32,
+                         "stepvalue": (50, 75), "gamma": 0.1},
+            pretraining={"type": "Adam", "base_lr": 0.002, "lr_policy": "cosine", "max_iter": 50, "batch_size": 32},
+        ),
         "images": Images(train=1000, validation=250, test=540),
         "modules": names,
         "modules_source": "marks in the prototxt",
@@ -165,6 +173,7 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
         "environment": Environment(
             wootz="0.1.0", python="3.11.2", platform="Linux", runtime="onnxruntime 1.19.2", executor="this process",
             workers=1, device="cpu", precision="float32", target="onnx",
+            command="wootz run 'net <1>' --seed 0",
         ),
     }  # fmt: skip
     return RunResult(**{**fields, **changes})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -54,8 +55,18 @@ from wootz.tools.request import Request, requested
 from wootz.tools.run_display import RunDisplay
 from wootz.tools.summary import nothing_found, print_summary
 
+ARGUMENTS = "wootz.arguments"
 
-@click.command()
+
+class CommandThatKeepsArguments(click.Command):
+    """Its context has the arguments as they were written, for the report."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        context.meta[ARGUMENTS] = tuple(arguments)
+        return super().parse_args(context, arguments)
+
+
+@click.command(cls=CommandThatKeepsArguments)
 @click.argument("model", required=False)
 @click.option("--weights", metavar="FILE", help="Weights of a prototxt: .caffemodel or .caffemodel.h5.")
 @click.option("--scores", "--output", metavar="NAME", help="The network's output with the scores, of several.")
@@ -206,7 +217,8 @@ def _run(
             console.print(f"{folder}: this run is finished; --fresh replaces it", highlight=False, soft_wrap=True)
             _show(console, known, folder)
             return
-        job = replace(job, run=directory.id)
+        written = click.get_current_context().meta[ARGUMENTS]
+        job = replace(job, run=directory.id, command=shlex.join(("wootz", "run", *written)))
         events = folder / EVENTS_FILE
         damage = set_aside_if_damaged(events, folder / DAMAGED_EVENTS_FILE)
         earlier = time_spent(events)
