@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import resources
 from itertools import chain, groupby
@@ -13,18 +14,23 @@ import jinja2
 
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import format_configuration
+from wootz.passes.plan.transform import Resize
 from wootz.runtime import plots
+from wootz.runtime.comparison import before_and_after
 from wootz.runtime.events import read_events
+from wootz.runtime.python_lines import python_lines
 from wootz.runtime.result import (
     FullNetworkResult,
+    ImageInput,
     InfeasibleNetworkResult,
     NetworkResult,
     RunResult,
+    SolverFields,
     TrainedBlockResult,
     UntriedNetworkResult,
     block_text,
 )
-from wootz.runtime.run_directory import EVENTS_FILE, REPORT_FILE, PlotName, plot_file
+from wootz.runtime.run_directory import BEST_FILE, EVENTS_FILE, REPORT_FILE, PlotName, plot_file
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.timeline import Timeline, timeline
 from wootz.runtime.uncertainty import format_accuracy
@@ -32,6 +38,13 @@ from wootz.runtime.uncertainty import format_accuracy
 SHOWN_ROWS = 20
 """Of a table; the others are folded."""
 SHOWN_NOTES = 6
+TOGETHER = re.compile(r"(?<=\d) (?=[%±×]|m?s\b|min\b|h\b)|(?<=[±×]) ")
+"""Spaces at which a number is not torn from what it is counted in."""
+RESIZED: dict[Resize, str] = {
+    "squash": "squashed: each side gets its length",
+    "crop": "cropped: the shorter side becomes {}, the middle is kept",
+    "pad": "fitted in, the rest is grey",
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -73,14 +86,15 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    full = result.full
     environment.filters |= {
         "accuracy": format_accuracy,
         "percent": lambda value: "–" if value is None else f"{100 * value:.2f} %",
         "count": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:,.2f}",
         "duration": show_seconds,
-        "milliseconds": lambda x: f"{x.median_ms:.3g} ms ({x.low_ms:.3g} to {x.high_ms:.3g})",
         "configuration": format_configuration,
+        "field": lambda value: ", ".join(map(str, value)) if isinstance(value, tuple) else value,
         "block": lambda block: block_text(block.symbols, result.modules),
         "block_numbers": _block_numbers,
         "untried": lambda networks: _number_of(networks, UntriedNetworkResult),
@@ -89,11 +103,53 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     explorations = [("block-trained", result.block_trained, result.seconds.pretraining)]
     if result.baseline is not None:
         explorations.append(("default", result.baseline, 0.0))
-    measured = any(network.latency_ms is not None for network in (result.full, *result.networks))
-    return environment.from_string(template).render(
+    measured = any(network.latency_ms is not None for network in (full, *result.networks))
+    solvers = _solvers(result)
+    page = environment.from_string(template).render(
         result=result, images=images, explorations=explorations, times=times, latency=measured,
+        comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
+        lines=python_lines(result.input, Path(BEST_FILE)) if result.best and result.input else (),
+        setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),
         shown_rows=SHOWN_ROWS, shown_notes=SHOWN_NOTES, light=plots.LIGHT, dark=plots.DARK,
     )  # fmt: skip
+    return TOGETHER.sub("\N{NO-BREAK SPACE}", page)
+
+
+def _setup(result: RunResult) -> Iterator[tuple[str, str]]:
+    """What the run was made of, each with its name."""
+    images = result.images
+    if images is not None:
+        test = f", {images.test:,} for the test" if images.test else ""
+        yield "images", f"{images.train:,} for training, {images.validation:,} for validation{test}"
+    if result.input is not None:
+        yield from _preprocessing(result.input)
+    if result.input_source:
+        yield "where that is from", result.input_source
+    yield f"modules ({result.modules_source})", ", ".join(result.modules)
+    yield "seed", str(result.seed)
+    yield "precision", f"{result.environment.precision}, {result.environment.target}"
+
+
+def _preprocessing(image: ImageInput) -> Iterator[tuple[str, str]]:
+    """How a photograph becomes the network's input."""
+    yield "input", f"{image.name}, {image.type} [{', '.join(map(str, image.shape))}], {image.layout}"
+    yield "size", f"{image.height} × {image.width}"
+    yield (
+        "photographs of other sizes",
+        RESIZED[image.resize].format(image.resize_to or "as long as needed")
+        + (f"; a square of {image.crop_size} is cut out of the middle" if image.crop_size else ""),
+    )
+    yield "channels", image.channel_order
+    mean, scale = (", ".join(f"{x:.6g}" for x in values) for values in (image.mean, image.scale))
+    numbers = f"(pixel - mean) * scale, pixels from 0 to 255; mean {mean}; scale {scale}"
+    yield "pixels", numbers if image.is_normalised else "from 0 to 255"
+
+
+def _solvers(result: RunResult) -> dict[str, SolverFields]:
+    if result.solvers is None:
+        return {}
+    found = {"fine-tuning": result.solvers.fine_tuning, "pre-training": result.solvers.pretraining}
+    return found if result.solvers.teacher is None else {"full network": result.solvers.teacher, **found}
 
 
 def _number_of(networks: Iterable[NetworkResult], state: type[NetworkResult]) -> int:

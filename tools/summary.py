@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -10,18 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.comparison import before_and_after, share
 from wootz.runtime.python_lines import python_lines
 from wootz.runtime.result import (
-    BestNetwork,
     Exploration,
     FailedFullNetworkResult,
     FullNetworkResult,
     PhaseSeconds,
     RunResult,
-    Speed,
 )
 from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
-from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
+from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.uncertainty import format_accuracy
 from wootz.tools.wrapping import say
 
@@ -33,8 +31,6 @@ PHASES = {
     "baseline": "default networks",
     "delivery": "writing",
 }
-TUNED = "  full, tuned too"
-"""What a row is called of the full network after the fine-tuning that the pruned ones get."""
 INDENT = 8
 """Columns before the text of a line that begins with what it is about."""
 
@@ -88,7 +84,8 @@ def _add_exploration(table: Table, title: str, found: Exploration, result: RunRe
     if best is None:
         table.add_row(title, "none", "", "", tried, time)
         return
-    validation, test = _images(result)
+    images = result.images
+    validation, test = (images.validation, images.test) if images is not None else (None, None)
     accuracies = format_accuracy(best.accuracy, validation), format_accuracy(best.test_accuracy, test)
     table.add_row(title, f"{best.model_size:,}", *accuracies, tried, time)
 
@@ -99,57 +96,10 @@ def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("full", "best", "best of full") if result.best is not None else ("full",):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(result, full, result.best):
-        table.add_row(*row[: len(table.columns)])
+    for row in before_and_after(result, full):
+        cells = ("  " * row.is_detail + row.name, row.full, row.best, row.compared)
+        table.add_row(*cells[: len(table.columns)])
     return table
-
-
-def _rows(result: RunResult, full: FullNetworkResult, best: BestNetwork | None) -> Iterator[tuple[str, str, str, str]]:
-    """Of what, the full network's, the best one's, and how that compares."""
-    found = best or full
-    yield _amounts("parameters", full.model_size, found.model_size, "{:,}".format)
-    yield _amounts("MFLOPs an image", full.flops, found.flops, lambda flops: f"{flops / 1e6:,.2f}")
-    if full.file_bytes is not None and found.file_bytes is not None:
-        yield _amounts("file", full.file_bytes, found.file_bytes, show_bytes)
-    if result.speed is not None:
-        yield from _latencies(result.speed)
-    validation, test = _images(result)
-    yield _accuracies("validation accuracy", full.accuracy, found.accuracy, validation)
-    if full.tuned is not None:
-        yield _accuracies(TUNED, full.tuned.accuracy, found.accuracy, validation)
-    yield _accuracies("test accuracy", full.test_accuracy, found.test_accuracy, test)
-    if full.tuned is not None:
-        yield _accuracies(TUNED, full.tuned.test_accuracy, found.test_accuracy, test)
-
-
-def _amounts(name: str, full: int, best: int, show: Callable[[int], str]) -> tuple[str, str, str, str]:
-    return name, show(full), show(best), _share(best, full)
-
-
-def _latencies(speed: Speed) -> Iterator[tuple[str, str, str, str]]:
-    """The medians, and below them the spread of the half of the runs that is nearest to them."""
-    full, best = speed.full, speed.best
-    found = f"{speed.factor:.2f} × as fast" if speed.is_clearly_faster else "not clearly faster"
-    threads = f"latency, {speed.threads} thread{'' if speed.threads == 1 else 's'}"
-    yield threads, show_milliseconds(full.median_ms), show_milliseconds(best.median_ms), found
-    of_full, of_best = (f"{x.low_ms:.3g} to {x.high_ms:.3g}" for x in (full, best))
-    yield "  half of the runs", of_full, of_best, ""
-
-
-def _accuracies(name: str, full: float | None, best: float | None, images: int | None) -> tuple[str, str, str, str]:
-    """With their standard errors, and the difference."""
-    difference = "" if full is None or best is None else f"{100 * (best - full):+.1f} points"
-    shown = "" if name == TUNED else format_accuracy(best, images)
-    return name, format_accuracy(full, images), shown, difference
-
-
-def _images(result: RunResult) -> tuple[int | None, int | None]:
-    """How many images of the validation and of the test split accuracies were measured on, where that is known."""
-    return (result.images.validation, result.images.test) if result.images is not None else (None, None)
-
-
-def _share(best: int, full: int) -> str:
-    return f"{100 * best / full:.0f} %" if full else ""
 
 
 def _time(seconds: PhaseSeconds) -> str:
@@ -185,6 +135,6 @@ def nothing_found(result: RunResult) -> str:
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
     return (
         f"none of the {found.networks_evaluated} networks meets '{result.objective.text}'{failed}: the most accurate "
-        f"gets {100 * closest.accuracy:.2f} % right with {_share(closest.model_size, result.full.model_size)} of the "
+        f"gets {100 * closest.accuracy:.2f} % right with {share(closest.model_size, result.full.model_size)} of the "
         f"full network's parameters; relax the constraint or add larger configurations"
     )

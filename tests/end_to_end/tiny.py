@@ -66,7 +66,8 @@ def arguments(job: Path, out: Path, store: Path) -> list[str]:
 
 
 def without_times(value: object) -> object:
-    """What is in a `result.json`, but for what is measured with a clock."""
+    """What is in a `result.json`, but for what is measured with a clock, and the command line."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in ("seconds", "seconds_saved", "speed")}
+        left_out = ("seconds", "seconds_saved", "speed", "command")
+        return {k: without_times(v) for k, v in value.items() if k not in left_out}
     return [without_times(v) for v in value] if isinstance(value, list) else value

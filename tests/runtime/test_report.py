@@ -1,10 +1,12 @@
 """The page of a run, read by a parser; how it looks is for eyes."""
 
 import base64
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from msgspec.structs import replace
 
 from wootz.passes.errors import InputError
 from wootz.runtime.events import RunStarted
@@ -20,6 +22,7 @@ from wootz.runtime.result import (
     TrainedNetworkResult,
 )
 
+EXPLORATIONS = ("", "full network", "best, block-trained", "best, default")
 VOID = ("meta", "img", "source", "br")
 
 
@@ -54,6 +57,7 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] in ("style", "title"):
             return
+        data = data.replace("\N{NO-BREAK SPACE}", " ")
         self.texts.append(data)
         if {"td", "th"} & set(self.open):
             self.tables[-1][-1][-1] += data
@@ -61,6 +65,16 @@ class Page(HTMLParser):
     @property
     def text(self):
         return " ".join(" ".join(self.texts).split())
+
+    def table(self, *headings):
+        """The rows below these headings, by their first cell."""
+        (rows,) = (table[1:] for table in self.tables if table[0] == list(headings))
+        return {row[0]: row[1:] for row in rows}
+
+    @property
+    def facts(self):
+        """Those of all tables of two columns."""
+        return dict(row for table in self.tables for row in table if len(row) == 2)
 
     def rows(self, heading):
         """Those of all tables whose first column is called `heading`."""
@@ -97,8 +111,7 @@ def test_every_network_and_block_is_there_and_long_tables_are_folded(tmp_path, r
 def test_the_summary_compares_what_was_found(tmp_path, run_result):
     result = run_result()
     page = page_of(tmp_path, result)
-    summary = {row[0]: row[1:] for row in page.tables[0][1:]}
-    assert page.tables[0][0] == ["", "full network", "best, block-trained", "best, default"]
+    summary = page.table(*EXPLORATIONS)
     assert summary["parameters"] == ["1,200,000", "460,000", "460,000"]
     assert summary["latency, ms"] == ["3.50", "1.80", "1.80"]
     assert summary["test accuracy"] == ["88.0 ± 1.4 %", "84.0 ± 1.6 %", "74.0 ± 1.9 %"]
@@ -113,21 +126,79 @@ def test_the_summary_compares_what_was_found(tmp_path, run_result):
 
 def test_steps_that_early_ends_saved_are_told(tmp_path, run_result):
     page = page_of(tmp_path, run_result(count=20))
-    summary = {row[0]: row[1:] for row in page.tables[0][1:]}
+    summary = page.table(*EXPLORATIONS)
     assert summary["steps saved by early ends"] == ["–", "120", "120"]
+
+
+def test_the_network_before_and_after_comes_first(tmp_path, run_result):
+    page = page_of(tmp_path, run_result())
+    assert page.tables[0][0] == ["", "full", "best", "best of full"]
+    rows = {tuple(row) for row in page.tables[0]}
+    for row in (
+        ("parameters", "1,200,000", "460,000", "38 %"),
+        ("file", "4.81 MB", "1.85 MB", "38 %"),
+        ("latency, 2 threads", "3.5 ms", "1.8 ms", "1.94 × as fast"),
+        ("validation accuracy", "90.0 ± 1.9 %", "85.0 ± 2.3 %", "-5.0 points"),
+        ("full, tuned too", "88.5 ± 1.4 %", "", "-4.5 points"),
+    ):
+        assert row in rows, row
+    assert "network = onnxruntime.InferenceSession('best.onnx')" in page.text
+
+
+def test_how_it_came_about(tmp_path, run_result):
+    page = page_of(tmp_path, run_result(seed=17))
+    for name, said in {
+        "images": "1,000 for training, 250 for validation, 540 for the test",
+        "input": "data, float32 [N, 1, 8, 8], NCHW",
+        "size": "8 × 8",
+        "photographs of other sizes": "squashed: each side gets its length",
+        "channels": "grey",
+        "pixels": "(pixel - mean) * scale, pixels from 0 to 255; mean 128; scale 0.0078125",
+        "where that is from": "said by <the network's file>",
+        "seed": "17",
+    }.items():
+        assert page.facts[name] == said
+    solvers = page.table("", "full network", "fine-tuning", "pre-training")
+    assert solvers["type"] == ["SGD", "SGD", "Adam"]
+    assert solvers["stepvalue"] == ["–", "50, 75", "–"]
+    assert "wootz run 'net <1>' --seed 0" in page.text
+    given = run_result(solvers=replace(run_result().solvers, teacher=None))
+    assert page_of(tmp_path, given).table("", "fine-tuning", "pre-training")["base_lr"] == ["0.01", "0.002"]
+
+
+def test_nothing_is_taken_for_html(tmp_path, run_result):
+    """Whatever names, notes and commands have in them."""
+    evil = "<script>alert(1)</script>&amp;"
+    result = run_result(
+        network=evil, data=evil, input_source=evil, notes=(evil,), modules_source=evil, classes=(evil,),
+        input=replace(run_result().input, name=evil),
+        environment=replace(run_result().environment, command=evil, executor=evil),
+        solvers=replace(run_result().solvers, teacher={"type": evil, evil: evil}),
+    )  # fmt: skip
+    result.save(tmp_path)
+    text = write_report(tmp_path).read_text()
+    assert "<script" not in text
+    assert Page(text).text.count(evil) >= 10
+
+
+def test_numbers_are_not_torn_from_what_they_are_counted_in(tmp_path, run_result):
+    run_result(count=20).save(tmp_path)
+    text = re.sub(r"<style>.*?</style>", "", write_report(tmp_path).read_text(), flags=re.DOTALL)
+    assert "38\N{NO-BREAK SPACE}%" in text
+    assert not re.search(r"\d (%|±|×|ms\b)", text)
 
 
 def test_latency_has_no_column_where_it_was_not_measured(tmp_path, run_result):
     full = FullNetworkResult(
         configuration=(0.0, 0.0), model_size=1, flops=1, model="t", accuracy=1, test_accuracy=None, origin="given"
     )
-    page = page_of(tmp_path, run_result(**NOTHING, full=full))
+    page = page_of(tmp_path, run_result(**NOTHING, full=full, speed=None))
     assert "latency" not in page.text
 
 
 def test_the_page_tells_what_was_found(tmp_path, run_result):
     page = page_of(tmp_path, run_result(notes=("Block 1(0.3) diverged.",)))
-    for text in ("460,000 parameters", "38 % of the full", "85.00 %", "It is in best.onnx", "net <1>",
+    for text in ("38 % of the full network's parameters", "85.00 % of the", "It is in best.onnx", "net <1>",
                  "Block 1(0.3) diverged."):  # fmt: skip
         assert text in page.text, text
     assert page.rows("configuration")[3][-1] == "1 5", "its blocks, by their numbers"
