@@ -95,6 +95,15 @@ def main() -> None:
     run_command(wootz, sys.argv[1:])
 
 
+def _naming_all_missing(error: click.MissingParameter) -> click.ClickException:
+    """The same error, of all that is missing and not of the first one alone."""
+    context = error.ctx
+    if context is None:
+        return error
+    missing = [p for p in context.command.params if p.required and p.name not in context.params]
+    return click.UsageError(f"Missing: {', '.join(p.get_error_hint(context) for p in missing)}", context)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -109,6 +118,9 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> None:
     try:
         result: Any = command.main([a for a in arguments if a != DEBUG], standalone_mode=False)
         sys.exit(result if isinstance(result, int) else 0)
+    except click.MissingParameter as error:
+        _naming_all_missing(error).show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

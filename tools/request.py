@@ -23,6 +23,9 @@ CHOOSING = ("effort", "budget")
 CHOSEN_BY_EFFORT = ("subspace", "solver", "teacher_solver", "pretrain_solver")
 
 
+ALWAYS_FILES = ("weights", "classes", "subspace", "solver", "teacher_solver", "pretrain_solver")
+
+
 @dataclass(frozen=True)
 class Request:
     """A run to be made of `model` with `options`, by name; `command` is of these what is recorded.
@@ -53,11 +56,13 @@ class Request:
 def requested(model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
     """What is asked for by the argument `model` and the `options`, of which those in `given` were written down.
 
-    Raises WootzError for the folder of a run that has no command, and for names that are not UTF-8.
+    Raises WootzError for the folder of a run that has no command, for names that are not UTF-8, and for files that are
+    not there.
     """
     for text in (model, *options.values()):
         if isinstance(text, str):
             check_name(_absolute(text) or text)
+    _check_that_all_are_there(options)
     own = _recorded({name: options[name] for name in options if name in given and name not in NOT_RECORDED})
     folder = None if model is None else Path(model)
     if folder is None or not (folder / MARK_FILE).is_file():
@@ -71,6 +76,14 @@ def requested(model: str | None, options: Mapping[str, Any], given: Collection[s
     merged = {**options, **{name: _as_option(value) for name, value in command.options.items() if name in options}}
     files = RunFiles(folder, CHOSEN_BY_EFFORT if is_chosen_anew else ())
     return Request(before.model, merged, command, folder, files)
+
+
+def _check_that_all_are_there(options: Mapping[str, Any]) -> None:
+    """Raises WootzError for several files that aren't; of a single one its reader says more."""
+    given = {f"--{name.replace('_', '-')}": options[name] for name in ALWAYS_FILES if options.get(name)}
+    missing = [f"{option} {file}" for option, file in given.items() if not os.path.exists(file)]
+    if len(missing) > 1:
+        raise WootzError(f"no such files: {', '.join(missing)}")
 
 
 def _recorded(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_the_result_says_how_it_came_about(run):
     result = RunResult.load(run)
     assert result.environment.command.startswith("wootz run ")
     assert "--effort quick" in result.environment.command
-    assert result.solvers.teacher == result.solvers.fine_tuning
+    assert result.solvers.teacher["max_iter"] == read_solver(run / "teacher.prototxt").max_iter
     assert result.solvers.pretraining["type"] == "Adam"
     assert result.solvers.fine_tuning["batch_size"] == 16
     assert (result.input.mean, result.input_source) == ((128,), "said by --mean")

@@ -112,7 +112,7 @@ def test_notes_go_to_standard_error(tmp_path, capsys) -> None:
         (["none.prototxt", "-o", "x.onnx"], 1, "error: none.prototxt: no such file\n"),
         ([DIGITS, "--weights", "none.caffemodel", "-o", "x.onnx"], 1, "error: none.caffemodel: no such file\n"),
         ([DIGITS, "--input-shape", "data=a", "-o", "x.onnx"], 2, "is not of the form data=1,3,224,224"),
-        ([DIGITS], 2, "Missing option '-o'"),
+        ([DIGITS], 2, "Missing: '-o'"),
     ],
 )
 def test_faults(tmp_path, monkeypatch, capsys, arguments, code, message) -> None:

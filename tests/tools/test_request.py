@@ -27,3 +27,15 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
     (tmp_path / os.fsdecode(b"\xe9") / "net.onnx").touch()
     with pytest.raises(WootzError, match=r"udce9/net\.onnx: not UTF-8"):
         requested("net.onnx", {}, [])
+
+
+def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
+    (tmp_path / "solver.prototxt").touch()
+    options = {
+        "solver": str(tmp_path / "solver.prototxt"),
+        "weights": "net.caffemodel",
+        "pretrain_solver": "p.prototxt",
+    }
+    with pytest.raises(WootzError, match=r"^no such files: --weights net.caffemodel, --pretrain-solver p.prototxt$"):
+        requested("net.prototxt", {"subspace": None, **options}, [])
+    requested("net.prototxt", {"weights": "net.caffemodel"}, [])
