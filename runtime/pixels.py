@@ -229,13 +229,16 @@ def _by_answers(
 ) -> PixelChoice:
     best = next(iter(tried))
     alike = [name for name in tried if tried[best].accuracy.above(tried[name].accuracy) < PERHAPS]
-    why = f"How pixels become the network's input, tried on training images: {_table(tried)}"
     if len(alike) == 1:
-        return PixelChoice(candidates[best], f"{why}: {best} is taken.", tried)
+        why = f"{_is_taken(best)}, by a trial on training images ({_table(tried)})."
+        return PixelChoice(candidates[best], why, tried)
     distances = statistics_distances(question, {name: candidates[name] for name in alike})
     name = next(iter(distances), best)
     by = f"by its BatchNormalizations ({_distances(distances)})" if distances else "the best"
-    why = f"{why}: it does not tell {' from '.join(alike)}, and {by} {name} is taken; --normalize says otherwise."
+    why = (
+        f"{_is_taken(name)}, {by}, since a trial on training images does not tell {' from '.join(alike)} "
+        f"({_table(tried)}); --normalize says otherwise."
+    )
     return PixelChoice(candidates[name], why, tried, distances)
 
 
@@ -276,14 +279,18 @@ def _by_statistics(question: PixelQuestion, candidates: Mapping[str, InputTransf
         return PixelChoice(candidates[name], why)
     best, *others = distances
     why = (
-        f"How pixels become the network's input, by how far they are from what its first BatchNormalizations were "
-        f"trained on: {_distances(distances)}: {best} is taken"
+        f"{_is_taken(best)}, the nearest to what the network's first BatchNormalizations were trained on "
+        f"({_distances(distances)})"
     )
     if distances[best] > FAR:
         why += "; none is near: --normalize says otherwise"
     elif others and distances[others[0]] < CLOSE * distances[best]:
         why += f"; {others[0]} is close: --normalize says otherwise"
     return PixelChoice(candidates[best], f"{why}.", distances=distances)
+
+
+def _is_taken(name: str) -> str:
+    return f"How pixels become the input: {name} is taken"
 
 
 def _likeliest(question: PixelQuestion) -> str:

@@ -168,7 +168,7 @@ def complete_companions(
 def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:
     if not chosen:
         return ()
-    return (f"Chosen, since nobody said otherwise, and in the run's folder to be read: {', '.join(chosen)}.",)
+    return (f"Chosen, since not given, and kept in the run's folder: {', '.join(chosen)}.",)
 
 
 def _objective(files: CompanionFiles) -> Objective | None:

@@ -28,8 +28,8 @@ def fit_head(network: Classifier, classes: int, new_head: bool | None, seed: int
         raise WootzError(
             f"the network is not for the {classes} classes of the data, and has no new head: {error}"
         ) from error
-    reason = "--new-head asks for that" if fits else f"the data have {classes} classes, the network {head.before}"
-    note = f"{head.layer} is a new layer for {classes} classes ({reason}): the full network is trained first."
+    reason = "--new-head" if fits else f"The data have {classes} classes, the network {head.before}"
+    note = f"{reason}: the last layer {head.layer!r} starts anew, and the full network is trained first."
     return replace(
         network,
         model=head.model,

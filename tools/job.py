@@ -239,7 +239,7 @@ def _rounding_notes(pruner: BlockPruner, subspace: Subspace, options: Mapping[st
     multiples = pruner.rounding_to(rounding(None, subspace)).multiples
     if options["round_to"] is None and max(multiples, default=1) > 1:
         narrow = f" (narrow ones of {', '.join(map(str, multiples[1:]))})" if multiples[1:] else ""
-        yield f"Layers keep multiples of {multiples[0]} filters{narrow}, which are computed fastest: --round-to."
+        yield f"Layers keep multiples of {multiples[0]} filters{narrow}, which are fast; --round-to says otherwise."
 
 
 def _machine_notes(solver: Solver, processes: int) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ def test_it_gets_one_for_the_classes_of_the_data(wootz, job_files, tmp_path):
     write_network(tmp_path, end)
     done = run(wootz, job_files, tmp_path)
     assert done.code == 0, done.err
-    assert "is a new layer for 10 classes (the data have 10 classes, the network 25)" in done.out
+    assert "The data have 10 classes, the network 25: the last layer" in done.out
     full = RunResult.load(tmp_path / "out").full
     (layer,) = full.new_layers
     assert f"The full network is fine-tuned; new layers: {layer}." in done.out
@@ -69,7 +69,7 @@ def test_the_options_decide_otherwise(wootz, job_files, tmp_path):
         done = run(wootz, job_files, tmp_path, option, "--allow-untrained", "--fresh")
         assert done.code == 0, done.err
         assert RunResult.load(tmp_path / "out").full.new_layers == new_layers
-        assert ("(--new-head asks for that)" in done.out) == bool(new_layers)
+        assert ("--new-head: the last layer 'z' starts anew" in done.out) == bool(new_layers)
     trained = constants(load(tmp_path / "out" / "teacher.onnx").graph)["fc"]
     given = constants(load(tmp_path / "net.onnx").graph)["fc"]
     assert trained.shape == given.shape
@@ -95,4 +95,4 @@ def test_a_prototxt_gets_one_too(wootz, job_files, tmp_path):
         "--objective", "max Accuracy", cwd=tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert "is a new layer for 10 classes (the data have 10 classes, the network 12)" in done.out
+    assert "The data have 10 classes, the network 12: the last layer" in done.out

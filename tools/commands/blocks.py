@@ -170,7 +170,7 @@ def _uncovered_lines(survey: Survey) -> list[str]:
     texts = [f"{_symbol_text(survey, symbol)} in network {n + 1}" for n, symbol in survey.plan.uncovered]
     more = f" and {len(texts) - 10} more" if len(texts) > 10 else ""
     if not texts:
-        return [f"in no block: none of {count} modules of networks"]
+        return []
     return [f"in no block: {len(texts)} of {count} modules of networks ({', '.join(texts[:10])}{more})"]
 
 

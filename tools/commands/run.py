@@ -268,9 +268,7 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
     click.echo(f"{len(job.subspace.modules)} modules (from the network's {job.modules_source}): {modules}")
     title = f"{len(plan.order)} of {len(plan.candidates)} configurations to try for '{job.objective}'"
     show_survey(Console(), plan.survey, title, memory)
-    if job.untrained:
-        click.echo(f"the full network is trained first ({job.teacher_solver.max_iter} steps)")
-    else:
+    if not job.untrained:
         keys = workshop.block_keys("", [block for group in plan.groups for block in group])
         known = sum(workshop.trainer.store.entry(key) is not None for key in keys.values())
         click.echo(f"in the store: {known} of {len(keys)} blocks")
