@@ -33,6 +33,7 @@ PASSES: dict[str, str] = {
     "fuse-softmax": "wootz.passes.transforms.fuse_softmax:FuseSoftmax",
     "image-classifier": "wootz.passes.transforms.image_classifier:ImageClassifier",
     "infer-shapes": "wootz.passes.transforms.infer_shapes:InferShapes",
+    "int8": "wootz.passes.transforms.int8:Int8",
     "legalize": "wootz.passes.training.legalize:Legalize",
     "mixed-precision": "wootz.passes.training.mixed_precision:MixedPrecision",
     "print-stats": "wootz.passes.transforms.print_stats:PrintStats",
@@ -43,6 +44,7 @@ PASSES: dict[str, str] = {
     "strip-training": "wootz.passes.transforms.strip_training:StripTraining",
     "symmetric-pads": "wootz.passes.training.symmetric_pads:SymmetricPads",
     "teacher-student": "wootz.passes.transforms.teacher_student:TeacherStudent",
+    "to-float16": "wootz.passes.transforms.to_float16:ToFloat16",
     "to-float32": "wootz.passes.transforms.to_float32:ToFloat32",
     "training-mode": "wootz.passes.training.training_mode:TrainingMode",
     "verify": "wootz.passes.transforms.verify:Verify",
@@ -54,9 +56,10 @@ PIPELINES: dict[str, str] = {
     "block-training": "teacher-student,training-mode,build-gradients{frozen=teacher/},apply-optimizer,legalize",
     "block-training-float16": "teacher-student,training-mode,mixed-precision{frozen=teacher/},"
     "build-gradients{frozen=teacher/},apply-optimizer{loss-scale=65536.0},legalize{target=onnx-cuda}",
+    "float16": "to-float16",
 }
 """Pipelines that have names. A name stands for its passes in the text of a pipeline, with options of any of them as
-`training{apply-optimizer.momentum=0.9}`; what a run trains is made by these, too."""
+`training{apply-optimizer.momentum=0.9}`; what a run trains is made by those of training, too."""
 ENTRY_POINT_GROUP = "wootz.passes"
 
 PassClasses = Mapping[str, type[Pass]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransfo
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.runtime.batches import ordered_batches
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
 from wootz.runtime.job import Job
 from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
@@ -69,6 +70,11 @@ def with_interface(job: Job, model: Model) -> Model:
     model = replace(model, metadata={**model.metadata, **described})
     if job.embed_normalization or (_takes_integers(job.interface) and _normalises(transform)):
         model = EmbedNormalization().apply(model).model
+    return in_given_form(job, model)
+
+
+def in_given_form(job: Job, model: Model) -> Model:
+    """A described classifier with the interface of the given network."""
     model = job.interface.apply(model).model
     return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=_in_words(model)))
 
@@ -117,40 +123,66 @@ class Written:
 
 
 def write_network(job: Job, model: Model, name: str, expected: float, note: Callable[[str], None]) -> Written:
-    """Writes a network in its delivered form into the run's folder.
+    """Writes a network in its delivered form into the run's folder (`write_file`).
 
-    The file is run on the validation images, fed as its metadata say. `expected` is the accuracy of the network that
-    was trained; a file that falls short of it is none, and refused with WootzError. `note` is told where the network
-    can't be in the job's opset.
+    `expected` is the accuracy of the network that was trained; a file that falls short of it is none, and refused with
+    WootzError.
+    """
+    file = job.out / name
+    written = write_file(job, model, file, note)
+    if written.accuracy < expected - max(LARGEST_LOSS, 1.5 / len(job.dataset.validation)):
+        file.unlink()
+        raise WootzError(
+            f"{file}: the file gets {100 * written.accuracy:.2f} % of the validation images right, the network that "
+            f"was trained {100 * expected:.2f} %, so it was removed; --opset {OPSET} --keep-batchnorm writes one with "
+            f"fewer changes"
+        )
+    return written
+
+
+def write_file(job: Job, model: Model, file: Path, note: Callable[[str], None]) -> Written:
+    """Writes a network in its delivered form, and runs the file on the validation images, fed as its metadata say.
+
+    `note` is told where the network can't be in the job's opset.
     """
     verify(model)
-    opset, file = job.opset, job.out / name
+    opset = job.opset
     try:
         onnx.checker.check_model(model.to_proto(opset), full_check=True)
     except WootzError as error:
         opset = OPSET
         onnx.checker.check_model(model.to_proto(), full_check=True)
-        note(f"{name} has opset {OPSET}: {error}")
+        note(f"{file.name} has opset {OPSET}: {error}")
     save(model, file, opset)
-    predict = _predictor(job.interface, _session(file, opset, job.device))
-    found = accuracy(predict, job.dataset.validation, InputTransform.from_json(model.metadata[TRANSFORM_KEY]))
-    if found < expected - max(LARGEST_LOSS, 1.5 / len(job.dataset.validation)):
-        file.unlink()
-        raise WootzError(
-            f"{file}: the file gets {100 * found:.2f} % of the validation images right, the network that was trained "
-            f"{100 * expected:.2f} %, so it was removed; --opset {OPSET} --keep-batchnorm writes one with fewer changes"
-        )
-    return Written(model, file, opset, found)
+    return Written(model, file, opset, accuracy_of_file(job, file, opset, model.metadata, job.dataset.validation))
 
 
-def _session(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
+def accuracy_of_file(job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split) -> float:
+    """That of a network in a file, fed as its metadata say."""
+    predict = _predictor(job.interface, open_file(file, opset, job.device))
+    return accuracy(predict, split, InputTransform.from_json(described[TRANSFORM_KEY]))
+
+
+def image_of(interface: SetInterface, shape: tuple[int, int, int]) -> np.ndarray:
+    """The smallest input, of zeros, of a network with that interface for images of `shape`."""
+    channels, height, width = shape
+    extents = (height, width, channels) if interface.layout == "NHWC" else shape
+    return np.zeros((_batch(interface) or 1, *extents), np.dtype(interface.input_type))
+
+
+def _batch(interface: SetInterface) -> int:
+    """The number of images that it takes; 0 for any."""
+    return int(interface.batch) if interface.batch.isdigit() else 0
+
+
+def open_file(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
     """The file itself, or what this ONNX Runtime can run of an opset that is newer than it."""
     return FileSession(str(file), device) if runs_opset(opset) else InferenceSession(load(file), device)
 
 
 def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Callable[[np.ndarray], np.ndarray]:
     """Scores [n, classes] of images float32 [n, channels, height, width], by a network with that interface."""
-    batch = int(interface.batch) if interface.batch.isdigit() else 0
+    batch = _batch(interface)
 
     def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
         for first in range(0, len(images), batch or len(images)):

@@ -17,13 +17,22 @@ import numpy as np
 from msgspec import Struct
 
 from wootz.passes.analysis.class_scores import ScoreKind
+from wootz.passes.errors import reading
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, Written
 from wootz.runtime.job import Job
-from wootz.runtime.result import BestNetwork, FullNetworkResult, ImageInput, LatencyResult, Speed, Value
+from wootz.runtime.result import (
+    BestNetwork,
+    FinishedNetwork,
+    FullNetworkResult,
+    ImageInput,
+    LatencyResult,
+    Speed,
+    Value,
+)
 
 SCHEMA = 1
 
@@ -60,6 +69,20 @@ class Origin(Struct, frozen=True, kw_only=True):
     keeps_batchnorm: bool
 
 
+class FinishedFacts(Struct, frozen=True, kw_only=True):
+    """A further file of the best network, made by the passes of `pipeline`; its output is that of `best.onnx`."""
+
+    file: str
+    pipeline: str
+    bytes: int
+    opset: int
+    input: ImageInput
+    validation_accuracy: float
+    test_accuracy: float | None
+    latency_ms: float
+    meets_objective: bool
+
+
 class Description(Struct, frozen=True, kw_only=True):
     """The file. `full` is the network before it was pruned, as `teacher.onnx` has it."""
 
@@ -69,6 +92,7 @@ class Description(Struct, frozen=True, kw_only=True):
     output: Scores
     best: NetworkFacts
     full: NetworkFacts
+    finished: tuple[FinishedFacts, ...] = ()
     origin: Origin
 
 
@@ -122,6 +146,26 @@ def image_input(job: Job, model: Model) -> ImageInput:
         resize_to=transform.resize_to,
         crop_size=transform.crop_size,
     )
+
+
+def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> FinishedFacts:
+    return FinishedFacts(
+        file=network.model,
+        pipeline=network.pipeline,
+        bytes=network.bytes,
+        opset=network.opset,
+        input=image_input(job, model),
+        validation_accuracy=network.accuracy,
+        test_accuracy=network.test_accuracy,
+        latency_ms=network.latency.median_ms,
+        meets_objective=not network.misses,
+    )
+
+
+def read_description(file: Path) -> Description:
+    """Raises InputError for a file that is none."""
+    with reading(file, "a best.json"):
+        return msgspec.json.decode(file.read_bytes(), type=Description)
 
 
 def write_description(description: Description, file: Path) -> None:

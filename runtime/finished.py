@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 from wootz.passes.errors import InputError
 from wootz.runtime.events import RunEnded, read_events
+from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.result import RunResult
-from wootz.runtime.run_directory import EVENTS_FILE, REPORT_FILE, digests_of_networks, read_run_mark
+from wootz.runtime.run_directory import EVENTS_FILE, NETWORK_FILES, REPORT_FILE, digests_of_networks, read_run_mark
 from wootz.runtime.session import runtime_version
 
 
 def finished_result(folder: Path) -> RunResult | None:
     """What the run in `folder` found, if it came to its end under this version of wootz and of ONNX Runtime.
 
-    None where it has to go on, be it because a file is missing or damaged that it once wrote.
+    None where it has to go on, be it because a file is missing or damaged that it once wrote. Whether it has been
+    finished with other pipelines than are now asked for, the result says.
     """
     try:
         result = RunResult.load(folder)
@@ -24,7 +27,18 @@ def finished_result(folder: Path) -> RunResult | None:
     except InputError:
         return None
     has_ended = isinstance(last, RunEnded) and last.outcome in ("found", "nothing found")
-    has_files = (folder / REPORT_FILE).is_file() and mark is not None and mark.delivered == digests_of_networks(folder)
+    if mark is None:
+        return None
+    asked = {*NETWORK_FILES, *mark.further}
+    delivered = {name: known for name, known in mark.delivered.items() if name in asked}
+    further = [name for name in mark.further if name in delivered]
+    has_files = (folder / REPORT_FILE).is_file() and delivered == digests_of_networks(folder, further)
     is_whole = has_ended and has_files
     made_by = (result.environment.wootz, result.environment.runtime)
     return result if is_whole and made_by == (metadata.version("wootz"), runtime_version()) else None
+
+
+def is_finished_as(result: RunResult, pipelines: Sequence[Pipeline]) -> bool:
+    """Whether the best network, if there is one, has the further files that are asked for."""
+    made = () if result.finishing is None else result.finishing.networks
+    return result.best is None or [n.pipeline for n in made] == [pipeline.text for pipeline in pipelines]

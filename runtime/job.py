@@ -20,6 +20,7 @@ from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.defaults import FAST_MULTIPLE, rounding
 from wootz.runtime.digest import digest
+from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds
@@ -46,7 +47,8 @@ class Job:
     behind the passes in `print_ir_after`, and verified between passes with `verify_each`. `notes` are told,
     `result_notes` stand in the result, too. `chosen` are the files, by name, of what nobody gave: they go into the
     run's folder. What is delivered has the `interface` and the `opset` of the network that was given; with
-    `keeps_batchnorm` BatchNormalization stays in it.
+    `keeps_batchnorm` BatchNormalization stays in it. Each pipeline of `finish` makes a further file of the best
+    network, and nothing else depends on it: they are none of `inputs_of`.
     """
 
     title: str
@@ -93,6 +95,7 @@ class Job:
     interface: SetInterface = UNCHANGED
     opset: int = OPSET
     keeps_batchnorm: bool = False
+    finish: tuple[Pipeline, ...] = ()
 
     @property
     def rounding(self) -> Rounding:

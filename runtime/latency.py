@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,18 +35,22 @@ def latencies(models: Sequence[Model], image_shape: tuple[int, int, int], device
     They take turns, so that what slows the machine down for a while slows down all of them.
     """
     image = np.zeros((1, *image_shape), np.float32)
-    sessions = [InferenceSession(model, device) for model in models]
-    for session in sessions:
+    return side_by_side([partial(InferenceSession(model, device).run, image) for model in models])
+
+
+def side_by_side(runs: Sequence[Callable[[], object]], images: int = 1) -> tuple[Latency, ...]:
+    """The latency of each run, which is of so many images at once, for one image."""
+    for run in runs:
         for _ in range(WARM_UP):
-            session.run(image)
+            run()
     rounds: list[list[float]] = []
-    end = time.perf_counter() + SECONDS_A_NETWORK * len(models)
+    end = time.perf_counter() + SECONDS_A_NETWORK * len(runs)
     while len(rounds) < LEAST_ROUNDS or (len(rounds) < MOST_ROUNDS and time.perf_counter() < end):
-        rounds.append([_milliseconds(session, image) for session in sessions])
+        rounds.append([_milliseconds(run) / images for run in runs])
     return tuple(Latency(*map(float, np.percentile(times, QUARTILES))) for times in zip(*rounds, strict=True))
 
 
-def _milliseconds(session: InferenceSession, image: np.ndarray) -> float:
+def _milliseconds(run: Callable[[], object]) -> float:
     begin = time.perf_counter()
-    session.run(image)
+    run()
     return 1000 * (time.perf_counter() - begin)

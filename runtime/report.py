@@ -18,6 +18,7 @@ from wootz.passes.plan.transform import Resize
 from wootz.runtime import plots
 from wootz.runtime.comparison import before_and_after
 from wootz.runtime.events import read_events
+from wootz.runtime.further_files import remarks, rows
 from wootz.runtime.python_lines import python_lines
 from wootz.runtime.result import (
     FullNetworkResult,
@@ -93,6 +94,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         "count": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:,.2f}",
         "duration": show_seconds,
+        "milliseconds": lambda x: f"{x.median_ms:.3g} ms ({x.low_ms:.3g} to {x.high_ms:.3g})",
         "configuration": format_configuration,
         "field": lambda value: ", ".join(map(str, value)) if isinstance(value, tuple) else value,
         "block": lambda block: block_text(block.symbols, result.modules),
@@ -105,8 +107,11 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         explorations.append(("default", result.baseline, 0.0))
     measured = any(network.latency_ms is not None for network in (full, *result.networks))
     solvers = _solvers(result)
+    further = [] if result.finishing is None else [*rows(result, result.finishing)]
+    said = [] if result.finishing is None else [*remarks(result.finishing)]
     page = environment.from_string(template).render(
-        result=result, images=images, explorations=explorations, times=times, latency=measured,
+        result=result, further_files=further, remarks=said, images=images, explorations=explorations, times=times,
+        latency=measured,
         comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
         lines=python_lines(result.input, Path(BEST_FILE)) if result.best and result.input else (),
         setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),

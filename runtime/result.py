@@ -353,6 +353,51 @@ class Speed(Struct, frozen=True, kw_only=True):
         return self.best.high_ms < self.full.low_ms
 
 
+class Miss(Struct, frozen=True, kw_only=True):
+    """A constraint of the objective, as text, that a network misses, and by how much, in the metric's own unit."""
+
+    constraint: str
+    by: float
+
+
+class FinishingStep(Struct, frozen=True, kw_only=True):
+    """The network behind a pass, as a file. Parameters and FLOPs are those of the best network."""
+
+    pass_: str = msgspec.field(name="pass")
+    bytes: Count
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+    latency: LatencyResult
+
+
+class FinishedNetwork(Struct, frozen=True, kw_only=True):
+    """What a pipeline made of the best network: the file `model`, measured as it was read back.
+
+    The last of `steps` is the file itself. `float_nodes` are those with weights that int8 left in float32. It meets the
+    objective where `misses` is empty.
+    """
+
+    pipeline: str
+    model: str
+    bytes: Count
+    opset: Count
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+    latency: LatencyResult
+    misses: tuple[Miss, ...]
+    steps: tuple[FinishingStep, ...]
+    float_nodes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: Seconds = 0.0
+
+
+class Finishing(Struct, frozen=True, kw_only=True):
+    """What `--finish` made. `speed` is that of `teacher.onnx` and `best.onnx`, measured beside the `networks`."""
+
+    speed: Speed
+    networks: tuple[FinishedNetwork, ...]
+
+
 class RunResult(Struct, frozen=True, kw_only=True):
     """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration.
 
@@ -378,6 +423,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     input_source: str = ""
     solvers: Solvers | None = None
     speed: Speed | None = None
+    finishing: Finishing | None = None
     modules: tuple[str, ...]
     modules_source: str
     networks: tuple[NetworkResult, ...]

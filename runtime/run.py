@@ -11,6 +11,7 @@ from wootz.runtime.defaults import MOST_LOST, OBJECTIVE
 from wootz.runtime.deliver import Explored, deliver, write_assignment
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
+from wootz.runtime.finish import finish
 from wootz.runtime.job import Job, check
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
@@ -35,7 +36,8 @@ from wootz.runtime.watch import Watch
 
 
 def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch: Watch) -> RunResult:
-    """Does the whole job and writes `teacher.onnx`, `best.onnx` and `result.json` into its run directory.
+    """Does the whole job and writes `teacher.onnx`, `best.onnx` with its further files, and `result.json` into its run
+    directory.
 
     The workers of `engine` train, each in a workshop of its own, and share what they trained through the store;
     `executor` says for the result who they are. `watch` is told of what happens. Raises WootzError, before anything is
@@ -61,7 +63,8 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
         watch.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
     block_trained = _explore("block-trained", workshop, plan, teacher.key, full, engine, watch)
     default = _explore("default", workshop, plan, teacher.key, full, engine, watch) if job.baseline else None
-    return deliver(workshop, plan, teacher, executor, engine.workers, watch, block_trained, default)
+    result = deliver(workshop, plan, teacher, executor, engine.workers, watch, block_trained, default)
+    return finish(job, result, watch)
 
 
 def _prepare_teacher(workshop: Workshop, plan: RunPlan, engine: Engine[Order, Results], watch: Watch) -> Teacher:

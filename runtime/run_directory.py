@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ DAMAGED_EVENTS_FILE = "events.damaged.jsonl"
 MARK_FILE = "run.json"
 JOB_FILE = "job.pickle"
 LOCK_FILE = ".lock"
+NETWORK_FILES = (BEST_FILE, TEACHER_FILE)
 FILES = (
     BEST_FILE,
     DESCRIPTION_FILE,
@@ -58,6 +59,8 @@ IN_FOLDERS = {
     LOG_FOLDER: re.compile(r"worker-\d+\.log|control-.+"),
 }
 """What runs write there: anything else was put there by someone, who may want it back."""
+FURTHER = re.compile(r"best\..+\.onnx")
+"""The names of networks that a run writes beside the usual ones."""
 PARTIAL = re.compile(r"\.(.+)\.\d+")
 """Beside a file that `passes.ir.files` writes."""
 SCHEMA = 1
@@ -83,13 +86,15 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` says: the run's own number, what it is a run of, as soon as that is known, and at its end the
-    SHA-256 of the networks that it delivered, by the names of their files."""
+    SHA-256 of the networks that it delivered, by the names of their files. `further` are the files of networks that it
+    writes beside the usual ones."""
 
     schema: int
     id: str
     inputs: dict[str, str] | None = None
     command: Command | None = None
     delivered: dict[str, str] = {}
+    further: tuple[str, ...] = ()
 
 
 class _Head(msgspec.Struct):
@@ -115,10 +120,15 @@ class RunDirectory:
         return self._mark.inputs is not None
 
     def claim(
-        self, inputs: Mapping[str, str], command: Command | None = None, chosen: Mapping[str, bytes] | None = None
+        self,
+        inputs: Mapping[str, str],
+        command: Command | None = None,
+        chosen: Mapping[str, bytes] | None = None,
+        further: Sequence[str] = (),
     ) -> None:
         """Says what the run is made of, by name, and what it was started with; `chosen` are those of CHOSEN_FILES that
-        are written. With `fresh`, what an earlier run left goes first.
+        are written, `further` the files of networks beside the usual ones: those of before that are not among them go.
+        With `fresh`, all that an earlier run left goes first.
 
         Raises WootzError where the folder holds a run of something else.
         """
@@ -131,20 +141,22 @@ class RunDirectory:
                 f"{self.folder} holds a run with {_differences(before, inputs)}: --fresh replaces it, --out "
                 f"chooses another folder; what both have in common is in the store"
             )
-        self._mark = msgspec.structs.replace(self._mark, inputs=dict(inputs), command=command)
+        for name in set(self._mark.further) - set(further):
+            (self.folder / name).unlink(missing_ok=True)
+        self._mark = msgspec.structs.replace(self._mark, inputs=dict(inputs), command=command, further=tuple(further))
         for name, content in (chosen or {}).items():
             write_durably(self.folder / name, [content])
         _write_mark(self.folder, self._mark)
 
     def end(self) -> None:
         """Says that the networks in the folder are those that the run delivered."""
-        self._mark = msgspec.structs.replace(self._mark, delivered=digests_of_networks(self.folder))
+        self._mark = msgspec.structs.replace(self._mark, delivered=digests_of_networks(self.folder, self._mark.further))
         _write_mark(self.folder, self._mark)
 
     def _clear(self) -> None:
         for name, written in IN_FOLDERS.items():
             _clear_folder(self.folder / name, written)
-        for name in (*FILES, *CHOSEN_FILES, *PLOTS):
+        for name in (*FILES, *CHOSEN_FILES, *PLOTS, *self._mark.further):
             (self.folder / name).unlink(missing_ok=True)
 
 
@@ -161,9 +173,9 @@ def _clear_folder(folder: Path, written: re.Pattern[str]) -> None:
         folder.rmdir()
 
 
-def check_inputs(folder: Path, inputs: Iterable[Path]) -> None:
+def check_inputs(folder: Path, inputs: Iterable[Path], further: Sequence[str] = ()) -> None:
     """Raises WootzError for a file among `inputs` that a run in `folder` would overwrite, or replace with --fresh."""
-    written = {(folder / name).resolve() for name in (*FILES, MARK_FILE, *CHOSEN_FILES, *PLOTS)}
+    written = {(folder / name).resolve() for name in (*FILES, MARK_FILE, *CHOSEN_FILES, *PLOTS, *further)}
     for file in inputs:
         if file.resolve() in written:
             raise WootzError(
@@ -180,10 +192,10 @@ def check_name(name: str) -> None:
         raise WootzError(f"{name}: not UTF-8, as all is that a run writes: rename it, or link to it") from error
 
 
-def digests_of_networks(folder: Path) -> dict[str, str]:
-    """Of those that a run delivers, if they are in `folder`."""
+def digests_of_networks(folder: Path, further: Sequence[str] = ()) -> dict[str, str]:
+    """Of those that a run delivers, if they are in `folder`; `further` are names of files beside the usual ones."""
     found = {}
-    for name in (BEST_FILE, TEACHER_FILE):
+    for name in (*NETWORK_FILES, *further):
         if (folder / name).is_file():
             with (folder / name).open("rb") as content:
                 found[name] = hashlib.file_digest(content, "sha256").hexdigest()
@@ -269,7 +281,7 @@ def _is_a_runs(folder: Path) -> bool:
 
 def _is_replacement(name: str) -> bool:
     partial = PARTIAL.fullmatch(name)
-    return partial is not None and partial[1] in (*FILES, MARK_FILE, *PLOTS)
+    return partial is not None and (partial[1] in (*FILES, MARK_FILE, *PLOTS) or bool(FURTHER.fullmatch(partial[1])))
 
 
 def _remove_partial_files(folder: Path) -> None:

@@ -30,7 +30,7 @@ from wootz.runtime.machine import gpu_memory
 
 
 @contextlib.contextmanager
-def _without_torch() -> Iterator[None]:
+def without_torch() -> Iterator[None]:
     """Hides PyTorch from imports, unless it was imported already."""
     hidden = "torch" not in sys.modules
     if hidden:
@@ -43,7 +43,7 @@ def _without_torch() -> Iterator[None]:
 
 
 try:
-    with _without_torch():  # onnxruntime-training imports it for its ORTModule, which takes ten times as long
+    with without_torch():  # onnxruntime-training imports it for its ORTModule, which takes ten times as long
         import onnxruntime
 except ImportError as missing:  # three packages provide it, and none is a hard dependency
     raise WootzError(

@@ -32,6 +32,8 @@ from wootz.runtime.defaults import (
 )
 from wootz.runtime.delivered import with_opset
 from wootz.runtime.executors.team import Team
+from wootz.runtime.finish import check_finishing
+from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.resident import keeps_on_device
@@ -159,11 +161,13 @@ def make_job(
         chosen={**companions.chosen, **pixels.chosen},
         interface=network.interface,
         keeps_batchnorm=options["keep_batchnorm"],
+        finish=read_pipelines(options["finish"]),
     )
     if run_files is None and not companions.is_adjustable:
         _check_nothing_chooses(options)
     check(job)
     job = with_opset(job, network.model.source_opset, options["opset"])
+    check_finishing(job)
     if options["budget"] is None or not companions.is_adjustable:
         return job
     return within_budget(job, options["budget"], choose, circumstances, Workshop(job, open_store()))
@@ -210,7 +214,9 @@ def _batch_size(
 
 def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, if they are those of passes that make training graphs."""
-    known = dict.fromkeys(pass_.name for pipeline in PIPELINES for pass_ in parse_pipeline(pipeline))
+    known = dict.fromkeys(
+        pass_.name for pipeline in PIPELINES if "training" in pipeline for pass_ in parse_pipeline(pipeline)
+    )
     for name in names:
         if name not in known:
             raise WootzError(f"--print-ir-after {name}: no training graph is made by such a pass ({', '.join(known)})")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what follows is imported when it is needed: `wootz-opt --ve
     from wootz.passes.ir.model import Model
     from wootz.passes.pipeline import Step
     from wootz.passes.registry import PassClasses
+    from wootz.passes.transforms.int8 import Quantization
 
 ELIDE_OVER = 100
 """Weights of more elements are left out of what is printed, unless --elide-weights says otherwise."""
@@ -161,7 +162,7 @@ class _Run:
         )
         switches = {"allow_unchanged": True} if options["allow_unchanged"] else {}
         switches |= {} if options["check"] else {"check": False}
-        self.passes = tuple(_with_evaluator(_with_data(_with(p, switches), options["data"])) for p in self.passes)
+        self.passes = tuple(_with_runtime(_with_data(_with(p, switches), options["data"])) for p in self.passes)
         self._check_printed_passes()
 
     def _check_printed_passes(self) -> None:
@@ -407,11 +408,17 @@ def _with(pass_: Pass, switches: Mapping[str, bool]) -> Pass:
     return replace(pass_, **{name: value for name, value in switches.items() if name in own})
 
 
-def _with_evaluator(pass_: Pass) -> Pass:
-    """Gives a pass that executes graphs ONNX Runtime to do it with."""
-    if not any(f.name == "evaluator" for f in fields(pass_)):
-        return pass_
-    return replace(pass_, evaluator=_evaluate)  # type: ignore[call-arg]
+def _with_runtime(pass_: Pass) -> Pass:
+    """Gives a pass that executes graphs, or quantises them, ONNX Runtime to do it with."""
+    own = {f.name for f in fields(pass_)}
+    tools: dict[str, Any] = {"evaluator": _evaluate, "quantizer": _quantize}
+    return replace(pass_, **{name: tool for name, tool in tools.items() if name in own})
+
+
+def _quantize(model: Model, feeds: Mapping[str, np.ndarray], asked: Quantization) -> Model:
+    from wootz.runtime.quantization import quantize
+
+    return quantize(model, feeds, asked)
 
 
 def _evaluate(model: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -18,6 +18,8 @@ PATHS = ("weights", "data", "classes", "subspace", "objective", "solver", "teach
 """Options that name files or folders, if there are such ones."""
 NOT_RECORDED = ("cache", "threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
 """Options that say how a run is carried out, and not what it computes."""
+FINISHING = ("finish",)
+"""Options that say what is made of the network that a run has found: that is chosen with and without them alike."""
 CHOOSING = ("effort", "budget")
 """Options of which solvers and subspace are chosen."""
 CHOSEN_BY_EFFORT = ("subspace", "solver", "teacher_solver", "pretrain_solver")
@@ -50,7 +52,8 @@ class Request:
         if self.run_files is not None or fresh:
             return self.run_files
         mark = read_run_mark(folder)
-        return RunFiles(folder) if mark is not None and mark.command == self.command else None
+        is_known = mark is not None and _without_finish(mark.command) == _without_finish(self.command)
+        return RunFiles(folder) if is_known else None
 
 
 def requested(model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
@@ -84,6 +87,12 @@ def _check_that_all_are_there(options: Mapping[str, Any]) -> None:
     missing = [f"{option} {file}" for option, file in given.items() if not os.path.exists(file)]
     if len(missing) > 1:
         raise WootzError(f"no such files: {', '.join(missing)}")
+
+
+def _without_finish(command: Command | None) -> Command | None:
+    if command is None:
+        return None
+    return Command(model=command.model, options={n: v for n, v in command.options.items() if n not in FINISHING})
 
 
 def _recorded(options: Mapping[str, Any]) -> dict[str, Any]:

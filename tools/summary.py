@@ -10,16 +10,18 @@ from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.comparison import before_and_after, share
+from wootz.runtime.further_files import remarks, rows
 from wootz.runtime.python_lines import python_lines
 from wootz.runtime.result import (
     Exploration,
     FailedFullNetworkResult,
+    Finishing,
     FullNetworkResult,
     PhaseSeconds,
     RunResult,
 )
 from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
-from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
 from wootz.runtime.uncertainty import format_accuracy
 from wootz.tools.wrapping import say
 
@@ -51,6 +53,10 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
         _print(console, "best", str(folder / BEST_FILE))
         _print(console, "rates", format_configuration(result.best.configuration))
     console.print(_before_and_after(result, result.full))
+    if result.finishing is not None:
+        console.print(_further_files(result, result.finishing))
+        for remark in remarks(result.finishing):
+            _print(console, "note", remark)
     if result.best is not None and result.input is not None:
         for line in python_lines(result.input, folder / BEST_FILE):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -99,6 +105,19 @@ def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
     for row in before_and_after(result, full):
         cells = ("  " * row.is_detail + row.name, row.full, row.best, row.compared)
         table.add_row(*cells[: len(table.columns)])
+    return table
+
+
+def _further_files(result: RunResult, finishing: Finishing) -> Table:
+    """What was made of the best network, beside it."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("file", overflow="fold")
+    for column in ("size", "latency", "valid.", "test", "bounds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows(result, finishing):
+        size = "" if row.bytes is None else show_bytes(row.bytes)
+        accuracies = ("" if a is None else f"{100 * a:.1f} %" for a in (row.accuracy, row.test_accuracy))
+        table.add_row(row.name, size, show_milliseconds(row.latency.median_ms), *accuracies, row.verdict)
     return table
 
 

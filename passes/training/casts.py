@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from wootz.passes.ir.half_precision import HALF, SINGLE
 from wootz.passes.ir.model import Graph, Node, Tensor, producer
-from wootz.passes.ir.rewrite import redirect_readers
+from wootz.passes.ir.rewrite import compute_as, disconnect, erase_nodes, redirect_readers
 from wootz.passes.training.expression import np_to_onnx_type
-
-HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 
 
 def behind_widening(tensor: Tensor) -> Tensor:
@@ -30,6 +29,24 @@ def cancel_casts(graph: Graph) -> int:
         redirect_readers(node.outputs[0], source)
         cancelled += 1
     return cancelled
+
+
+def drop_idle_casts(graph: Graph) -> int:
+    """Takes out the Casts of float32 to float32, but for one of an input to an output; gives their number."""
+    outputs = {id(t) for t in graph.outputs}
+    idle = []
+    for node in [n for n in graph.nodes if _casts(n, SINGLE, SINGLE)]:
+        (source,), (result,) = node.inputs, node.outputs
+        if id(result) not in outputs:
+            redirect_readers(result, source)
+        elif producer(source) is not None and id(source) not in outputs:
+            disconnect(node)
+            compute_as(source, result)
+        else:
+            continue
+        idle.append(node)
+    erase_nodes(graph, idle)
+    return len(idle)
 
 
 def _casts(node: Node, source: np.dtype, result: np.dtype) -> bool:

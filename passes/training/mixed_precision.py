@@ -11,6 +11,7 @@ import onnx
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.half_precision import HALF, SINGLE, fits_in_half, is_square, state_clip_bounds
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.rewrite import compute_as
 from wootz.passes.ir.shapes import annotate_shapes
@@ -24,8 +25,6 @@ Precision = Literal["float32", "float16"]
 There is no bfloat16: opset 18 has it for MatMul and Gemm, but not for Conv, ConvTranspose and pooling; ONNX Runtime's
 CUDA provider (1.20 to 1.31) has no such kernels for ConvTranspose, BatchNormalization, MaxPool and Pad in any opset.
 """
-
-HALF, SINGLE = np.dtype(np.float16), np.dtype(np.float32)
 
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 NORMALIZATIONS = frozenset(
@@ -105,7 +104,7 @@ class _Rewrite:
         if self._runs_in_half(node):
             self.in_half += 1
             if node.op == "Clip":
-                self._state_bounds(node)
+                state_clip_bounds(node, self.builder)
             node.inputs = [self._to_half(t) if _is_data(node, i) else t for i, t in enumerate(node.inputs)]
             self.builder.graph.nodes.append(node)
             for index, tensor in enumerate(node.outputs):
@@ -118,16 +117,8 @@ class _Rewrite:
         if narrows:
             self._narrow_result(node)
 
-    def _state_bounds(self, node: Node) -> None:
-        """Gives a Clip both bounds: ONNX Runtime 1.19 on CPUs takes 0 for one that a Clip of float16 leaves out."""
-        given = [*node.inputs, *(Variable.empty() for _ in range(3 - len(node.inputs)))]
-        for index, (bound, name) in enumerate(((-np.inf, "least"), (np.inf, "largest")), start=1):
-            if given[index].is_empty():
-                given[index] = self.builder.constant(np.asarray(bound), f"{node.outputs[0].name}.{name}", dtype=HALF)
-        node.inputs = given
-
     def _runs_in_half(self, node: Node) -> bool:
-        if node.domain or node.op not in PRODUCTS | FOLLOWING or _is_square(node):
+        if node.domain or node.op not in PRODUCTS | FOLLOWING or is_square(node):
             return False
         data = [t for i, t in enumerate(node.inputs) if _is_data(node, i) and not t.is_empty()]
         if not all(t.dtype in (HALF, SINGLE) and self._fits(t) for t in data):
@@ -138,10 +129,7 @@ class _Rewrite:
     def _fits(self, tensor: Tensor) -> bool:
         if not isinstance(tensor, Constant) or id(tensor) in self._trained:
             return True
-        with np.errstate(over="ignore"):
-            values = np.asarray(tensor.values).astype(HALF)
-        vanishes = values.size == 1 and not values.any() and bool(np.any(tensor.values))
-        return bool(np.isfinite(values).all()) and not vanishes
+        return fits_in_half(tensor.values)
 
     def _to_half(self, tensor: Tensor) -> Tensor:
         if tensor.is_empty() or tensor.dtype == HALF:
@@ -181,10 +169,6 @@ class _Rewrite:
         wide = self._to_single(output)
         output.name, wide.name = self.builder.fresh(f"{name}.float16"), name
         return wide
-
-
-def _is_square(node: Node) -> bool:
-    return node.op == "Mul" and node.inputs[0] is node.inputs[1]
 
 
 def _is_data(node: Node, index: int, of_outputs: bool = False) -> bool:

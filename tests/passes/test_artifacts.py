@@ -19,6 +19,8 @@ from wootz.passes.ir.text import parse_text, print_text
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.registry import PASSES
 from wootz.passes.training.block_convolutions import BLOCKS
+from wootz.passes.transforms.int8 import Int8
+from wootz.runtime.quantization import quantize
 from wootz.runtime.session import channel_block
 
 MODULES = [{"name": "a", "entry": "s", "exit": "ta"}, {"name": "b", "entry": "ta", "exit": "tb"}]
@@ -51,6 +53,7 @@ PIPELINES = {name: name for name in PASSES} | {
     "embed-batches": ",".join([*TRAINING, "embed-batches{batch-size=4,window=4}"]),
     "extract-blocks": "extract-blocks{first=a}",
     "fix-sizes": "fix-sizes{size=6,6}",
+    "int8": "fold-batchnorm,int8",
     "legalize": ",".join(TRAINING),
     "mixed-precision": ",".join([TRAINING[0], TRAINING[1], "mixed-precision", *TRAINING[2:]]),
     "prune-blocks": "prune-blocks{rate=0.5}",
@@ -91,7 +94,11 @@ def artifact(network: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             save(run_pipeline(pruned.model, parse_pipeline("extract-blocks{first=b}")).model, "block.onnx")
         if name == "fix-sizes":
             network.graph.inputs[0].shape = ["N", 3, "H", "W"]
-        return run_pipeline(network, parse_pipeline(PIPELINES[name])).model
+        passes = parse_pipeline(PIPELINES[name])
+        if name == "int8":
+            sample = {"x": np.random.default_rng(0).normal(size=(8, 3, 6, 6)).astype(np.float32)}
+            passes = tuple(replace(p, sample=sample, quantizer=quantize) if isinstance(p, Int8) else p for p in passes)
+        return run_pipeline(network, passes).model
 
     return make
 

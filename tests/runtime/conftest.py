@@ -17,10 +17,14 @@ from wootz.runtime.result import (
     Exploration,
     FailedBlockResult,
     FailedNetworkResult,
+    FinishedNetwork,
+    Finishing,
+    FinishingStep,
     FullNetworkResult,
     ImageInput,
     Images,
     LatencyResult,
+    Miss,
     NetworkResult,
     PhaseSeconds,
     Reuse,
@@ -183,3 +187,28 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
 def run_result():
     """Makes results: `run_result(count=20, notes=("…",))`."""
     return make_result
+
+
+@pytest.fixture
+def finishing() -> Finishing:
+    """What two pipelines made: one meets the objective, the other misses two bounds."""
+    names = ("best.embed-normalization.int8.onnx", "best.float16.onnx")
+    latencies = [LatencyResult(low_ms=ms - 0.1, median_ms=ms, high_ms=ms + 0.1) for ms in (3.5, 1.8, 1.7, 0.9)]
+    step = FinishingStep(
+        pass_="embed-normalization", bytes=1_850_100, accuracy=0.85, test_accuracy=0.84, latency=latencies[2]
+    )
+    int8 = FinishingStep(pass_="int8", bytes=470_000, accuracy=0.845, test_accuracy=0.83, latency=latencies[3])
+    half = FinishingStep(pass_="to-float16", bytes=930_000, accuracy=0.7, test_accuracy=0.69, latency=latencies[0])
+    misses = (Miss(constraint="Accuracy >= 0.8", by=0.1), Miss(constraint="Latency < 2", by=1.5))
+    networks = (
+        FinishedNetwork(
+            pipeline="embed-normalization,int8", model=names[0], bytes=int8.bytes, opset=18, accuracy=int8.accuracy,
+            test_accuracy=int8.test_accuracy, latency=int8.latency, misses=(), steps=(step, int8),
+            float_nodes=("conv1",), notes=("1 of 5 layers stay in float32, for 84.50 % instead of 80.00 %",),
+        ),
+        FinishedNetwork(
+            pipeline="to-float16", model=names[1], bytes=half.bytes, opset=18, accuracy=half.accuracy,
+            test_accuracy=half.test_accuracy, latency=half.latency, misses=misses, steps=(half,),
+        ),
+    )  # fmt: skip
+    return Finishing(speed=Speed(full=latencies[0], best=latencies[1], threads=2), networks=networks)

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -288,3 +289,15 @@ def test_what_failed_is_told_as_such(tmp_path, run_result, changes, told):
 def test_a_folder_without_a_result(tmp_path):
     with pytest.raises(InputError, match=r"no result.json"):
         write_report(tmp_path)
+
+
+def test_further_files_are_shown_beside_the_best_network(tmp_path, run_result, finishing):
+    page = page_of(tmp_path, msgspec.structs.replace(run_result(), finishing=finishing))
+    assert [row[:2] + row[3:] for row in page.rows("file")] == [
+        ["best.onnx", "1,850,000", "85.0 ± 2.3 %", "84.0 ± 1.6 %", ""],
+        ["  embed-normalization", "1,850,100", "85.0 ± 2.3 %", "84.0 ± 1.6 %", ""],
+        ["best.embed-normalization.int8.onnx", "470,000", "84.5 ± 2.3 %", "83.0 ± 1.6 %", "met"],
+        ["best.float16.onnx", "930,000", "70.0 ± 2.9 %", "69.0 ± 2.0 %", "missed"],
+    ]
+    assert "best.float16.onnx misses Accuracy >= 0.8 by 10.00 points" in page.text
+    assert "Further files" not in page_of(tmp_path, run_result()).text

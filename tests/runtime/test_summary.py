@@ -101,3 +101,21 @@ def test_the_last_lines_run_the_network_as_they_are(tmp_path, run_result, monkey
     exec("\n".join((first, second, third)), known)
     assert known["scores"].tolist() == list(took)
     assert f"# {image.height}x{image.width} grey, (pixel - mean) * scale: best.json" in first
+
+
+def test_further_files_are_rows_beside_the_best_network(run_result, finishing):
+    text = printed(replace(run_result(), finishing=finishing), Path("/runs/net"))
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [" ".join(line.split()) for line in text[text.rindex("\n file") :].splitlines()]
+    assert [line for line in lines if " ms " in line] == [
+        "best.onnx 1.85 MB 1.8 ms 85.0 % 84.0 %",
+        "embed-normalization 1.85 MB 1.7 ms 85.0 % 84.0 %",
+        "best.embed-normalization.int8.onnx 470 kB 0.9 ms 84.5 % 83.0 % met",
+        "best.float16.onnx 930 kB 3.5 ms 70.0 % 69.0 % missed",
+    ]
+    assert [line for line in lines if line.startswith(("note:", "80.00", "84.50"))] == [
+        "note: best.embed-normalization.int8.onnx: 1 of 5 layers stay in float32, for",
+        "84.50 % instead of 80.00 %",
+        "note: best.float16.onnx misses Accuracy >= 0.8 by 10.00 points",
+        "note: best.float16.onnx misses Latency < 2 by 1.5 ms",
+    ]

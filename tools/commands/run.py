@@ -21,7 +21,9 @@ from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.expected_time import expected_time, trainings_of
-from wootz.runtime.finished import finished_result
+from wootz.runtime.finish import finish
+from wootz.runtime.finish_pipelines import read_pipelines
+from wootz.runtime.finished import finished_result, is_finished_as
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
@@ -155,6 +157,9 @@ class CommandThatKeepsArguments(click.Command):
 @click.option("--opset", type=Opset(), default="original", show_default=True, metavar="N",
               help="Of the networks that are written; original: that of MODEL.")  # fmt: skip
 @click.option("--keep-batchnorm", is_flag=True, help="Leave BatchNormalization in best.onnx as it is.")
+@click.option("--finish", multiple=True, metavar="PIPELINE",
+              help="Make a further file of best.onnx by passes, and measure it: int8, to-float16, "
+                   "embed-normalization,int8; repeat for more.")  # fmt: skip
 @click.option(
     "--seed",
     type=int,
@@ -207,13 +212,15 @@ def _run(
     request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
 ) -> None:
     console = lasting_console()
-    check_inputs(folder, request.inputs)
+    further = [pipeline.file for pipeline in read_pipelines(request.options["finish"])]
+    check_inputs(folder, request.inputs, further)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
         store = partial(open_store, console.print)
         job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh))
         check(job)
-        directory.claim(inputs_of(job, Digests()), request.command, job.chosen)
-        if (known := finished_result(folder)) is not None:
+        directory.claim(inputs_of(job, Digests()), request.command, job.chosen, further)
+        known = finished_result(folder)
+        if known is not None and is_finished_as(known, job.finish):
             console.print(f"{folder}: this run is finished; --fresh replaces it", highlight=False, soft_wrap=True)
             _show(console, known, folder)
             return
@@ -229,14 +236,11 @@ def _run(
                 watch.message(note)
             for note in job.result_notes:
                 watch.note(note)
-            opened = open_store(watch.message)
-            site = Site.of(job, opened)
-            workshop = Workshop(job, opened)
-            provide(site, workshop)
-            workers = team.engine(partial(perform, site), folder / LOG_FOLDER, listener=watch.told)
-            engine = Retrying(workers, watch.tried_again)
-            with opened.using(job.title), engine:
-                result = run_job(workshop, engine, team.description, watch)
+            if known is not None:
+                watch.delivery()
+                result = finish(job, known, watch)
+            else:
+                result = _train(job, team, open_store(watch.message), watch)
             from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
 
             write_report(folder)
@@ -246,6 +250,16 @@ def _run(
             else:
                 watch.end("found")
     _show(console, result, folder)
+
+
+def _train(job: Job, team: Team, store: Store, watch: Watch) -> RunResult:
+    site = Site.of(job, store)
+    workshop = Workshop(job, store)
+    provide(site, workshop)
+    workers = team.engine(partial(perform, site), job.out / LOG_FOLDER, listener=watch.told)
+    engine = Retrying(workers, watch.tried_again)
+    with store.using(job.title), engine:
+        return run_job(workshop, engine, team.description, watch)
 
 
 def _show(console: Console, result: RunResult, folder: Path) -> None:
@@ -272,6 +286,8 @@ def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
         keys = workshop.block_keys("", [block for group in plan.groups for block in group])
         known = sum(workshop.trainer.store.entry(key) is not None for key in keys.values())
         click.echo(f"in the store: {known} of {len(keys)} blocks")
+    for pipeline in job.finish:
+        click.echo(f"the best network gets a further file {pipeline.file} ({pipeline.text})")
     for line in (*_solver_lines(job), _expected_line(workshop, plan)):
         click.echo(line)
     click.echo(f"All networks and trainings can be built. They would be trained by {team.description}.")

@@ -1,0 +1,314 @@
+"""Makes further files of the best network, each by a pipeline of passes, and measures them beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import numpy as np
+
+from wootz.passes.base import Pass
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import load
+from wootz.passes.ir.model import Model
+from wootz.passes.ir.shapes import infer_shapes
+from wootz.passes.pipeline import print_pass, run_pipeline
+from wootz.passes.plan.objective import Constraint, Metric
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.training.casts import cancel_casts, drop_idle_casts
+from wootz.passes.transforms.eliminate_dead import EliminateDead
+from wootz.passes.transforms.image_classifier import as_image_classifier
+from wootz.passes.transforms.int8 import Int8
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.delivered import (
+    Written,
+    accuracy_of_file,
+    for_inference,
+    image_of,
+    in_given_form,
+    open_file,
+    write_file,
+)
+from wootz.runtime.description import FinishedFacts, finished_facts, read_description, write_description
+from wootz.runtime.finish_pipelines import Pipeline
+from wootz.runtime.job import Job
+from wootz.runtime.latency import side_by_side
+from wootz.runtime.quantization import quantize, signal_to_noise
+from wootz.runtime.result import (
+    FinishedNetwork,
+    Finishing,
+    FinishingStep,
+    LatencyResult,
+    Miss,
+    ObjectiveResult,
+    RunResult,
+    Speed,
+)
+from wootz.runtime.run_directory import BEST_FILE, DESCRIPTION_FILE, TEACHER_FILE
+from wootz.runtime.watch import Watch
+
+CALIBRATION_IMAGES = 128
+"""Training images, evenly spread, of whose activations the ranges of int8 are those."""
+COMPARED_IMAGES = 16
+"""Of these, on which is measured which nodes lose most by quantization."""
+TRIED_IMAGES = 4
+"""On which a pipeline is tried before anything is trained."""
+MOST_LOST = 0.01
+"""The accuracy on the validation images that int8 may lose, also where the objective allows more."""
+MOST_ROUNDS = 5
+"""int8 leaves 1, 2, 4, 8 and 16 of the nodes that lose most in float32, until the accuracy suffices."""
+
+
+def finish(job: Job, result: RunResult, watch: Watch) -> RunResult:
+    """Writes a file for each of the job's pipelines beside `best.onnx`, and completes `result.json` and `best.json`.
+
+    Each begins with `best.onnx` as it lies in the run's folder. Raises WootzError for what a pass refuses.
+    """
+    if result.best is None or (not job.finish and result.finishing is None):
+        return result
+    finishing, facts = _finishing(job, result, watch) if job.finish else (None, ())
+    result = msgspec.structs.replace(result, finishing=finishing, seconds=watch.seconds())
+    file = job.out / DESCRIPTION_FILE
+    write_description(msgspec.structs.replace(read_description(file), finished=facts), file)
+    result.save(job.out)
+    return result
+
+
+def check_finishing(job: Job) -> None:
+    """Tries the job's pipelines on the full network, and a few images: what can't be done is told before anything is
+    trained. Raises WootzError."""
+    if not job.finish:
+        return
+    classifier = classifier_of(for_inference(job, job.network))
+    few = replace(job.dataset, validation=job.dataset.validation.part(slice(TRIED_IMAGES)))
+    tried = replace(job, dataset=few)
+    for pipeline in job.finish:
+        try:
+            with TemporaryDirectory(prefix="wootz-finish-") as folder:
+                finisher = Finisher(tried, classifier, Path(folder), TRIED_IMAGES)
+                for pass_ in pipeline.passes:
+                    finisher.apply(pass_)
+                write_file(tried, finisher.delivered(), Path(folder) / pipeline.file, _ignored)
+        except WootzError as error:
+            raise WootzError(f"--finish {pipeline.text}: {error}") from error
+
+
+def classifier_of(delivered: Model) -> Model:
+    """What is delivered, as it was trained: float32 [N, channels, height, width] -> [N, classes]."""
+    classifier = infer_shapes(as_image_classifier(delivered.copy())[0])
+    drop_idle_casts(classifier.graph)
+    return classifier
+
+
+def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, tuple[FinishedFacts, ...]]:
+    classifier = classifier_of(load(job.out / BEST_FILE))
+    with TemporaryDirectory(prefix="wootz-finish-") as folder:
+        made = [
+            _made(job, result, classifier, pipeline, Path(folder) / str(number), watch)
+            for number, pipeline in enumerate(job.finish)
+        ]
+        files = [job.out / TEACHER_FILE, job.out / BEST_FILE, *(w.file for steps in made for w in steps.written)]
+        of_full, of_best, *measured = _latencies(job, files)
+        speed = Speed(full=of_full, best=of_best, threads=job.device.numerics_threads)
+        left = iter(measured)
+        networks = tuple(_network(job, result, speed, steps, list(islice(left, len(steps.written)))) for steps in made)
+    facts = tuple(finished_facts(job, n, steps.written[-1].model) for n, steps in zip(networks, made, strict=True))
+    return Finishing(speed=speed, networks=networks), facts
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a pipeline made: the files behind each pass, the last of which is the pipeline's own."""
+
+    pipeline: Pipeline
+    written: tuple[Written, ...]
+    float_nodes: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def _made(job: Job, result: RunResult, classifier: Model, pipeline: Pipeline, folder: Path, watch: Watch) -> _Made:
+    begin = time.perf_counter()
+    finisher = Finisher(job, classifier, folder, CALIBRATION_IMAGES, _suffices(job, result))
+    written: list[Written] = []
+    notes: list[str] = []
+    for position, pass_ in enumerate(pipeline.passes, start=1):
+        notes += finisher.apply(pass_)
+        is_last = position == len(pipeline.passes)
+        file = job.out / pipeline.file if is_last else folder / f"{position}.{pipeline.file}"
+        written.append(write_file(job, finisher.delivered(), file, notes.append if is_last else _ignored))
+    for text in notes:
+        watch.message(f"{pipeline.file}: {text}")
+    seconds = time.perf_counter() - begin
+    return _Made(pipeline, tuple(written), finisher.float_nodes, tuple(notes), seconds)
+
+
+def _ignored(text: str) -> None:
+    """Of a file that nobody keeps."""
+
+
+def _suffices(job: Job, result: RunResult) -> Callable[[float], bool]:
+    """Whether an accuracy is one that int8 may end with: bounds that the best network misses itself don't count."""
+    assert result.best is not None
+    least, best = result.best.accuracy - MOST_LOST, {Metric.ACCURACY: result.best.accuracy}
+    bounds = [c for c in _constraints(result.objective) if c.metric is Metric.ACCURACY and c.holds(best, {})]
+
+    def suffices(accuracy: float) -> bool:
+        return accuracy >= least and all(bound.holds({Metric.ACCURACY: accuracy}, {}) for bound in bounds)
+
+    return suffices
+
+
+class Finisher:
+    """Applies passes to a network of float32 images [N, channels, height, width], `model`, as it is trained.
+
+    Without `suffices` nothing is measured, and int8 quantises all that it can.
+    """
+
+    def __init__(
+        self, job: Job, model: Model, folder: Path, images: int, suffices: Callable[[float], bool] | None = None
+    ):
+        self.model = model
+        self.float_nodes: tuple[str, ...] = ()
+        self._job = job
+        self._folder = folder
+        self._images = images
+        self._suffices = suffices
+
+    def apply(self, pass_: Pass) -> tuple[str, ...]:
+        """Gives the notes of the pass, and of what was left out of it."""
+        before, domains = _interface(self.model), _domains(self.model)
+        if isinstance(pass_, Int8):
+            notes = self._quantize(pass_)
+        else:
+            step = run_pipeline(self.model, [pass_]).steps[0]
+            self.model, notes = step.result.model, step.result.notes
+        if _interface(self.model) != before:
+            raise WootzError(f"{pass_.name} changes what the network takes or gives, which stay as they were given")
+        if foreign := _domains(self.model) - domains:
+            raise WootzError(f"{pass_.name} makes operators of {min(foreign)}, which only some programs can run")
+        return notes
+
+    def delivered(self, model: Model | None = None) -> Model:
+        """The network with the interface of the one that was given."""
+        result = in_given_form(self._job, model or self.model)
+        if cancel_casts(result.graph):
+            result = EliminateDead().apply(result).model
+        return result
+
+    def _quantize(self, pass_: Int8) -> tuple[str, ...]:
+        """Leaves in float32 as many of the nodes that lose most as it takes; gives a note on them."""
+        feeds, network = self._sample(), self.model
+        whole = replace(pass_, sample=feeds, quantizer=quantize)
+        self.model = run_pipeline(network, [whole]).model
+        if self._suffices is None or self._suffices(first := self._accuracy(self.model)):
+            return ()
+        few = {name: values[:COMPARED_IMAGES] for name, values in feeds.items()}
+        ratios = signal_to_noise(network, self.model, few)
+        ranked = sorted(set(ratios) - set(pass_.keep), key=lambda name: (ratios[name], name))
+        most, kept = first, 0
+        for count in (2**n for n in range(MOST_ROUNDS) if 2**n < len(ranked)):
+            tried = run_pipeline(network, [replace(whole, keep=(*pass_.keep, *ranked[:count]))]).model
+            if (accuracy := self._accuracy(tried)) > most:
+                most, kept, self.model = accuracy, count, tried
+            if self._suffices(accuracy):
+                break
+        self.float_nodes = tuple(ranked[:kept])
+        gained = f"{100 * most:.2f} % instead of {100 * first:.2f} %"
+        return (f"{kept} of {len(ranked)} layers stay in float32, for {gained}",)
+
+    def _sample(self) -> dict[str, np.ndarray]:
+        """Training images as the network takes them, from all over the split."""
+        train = self._job.dataset.train
+        images = min(len(train), self._images)
+        chosen = train.part(np.arange(images) * len(train) // images)
+        transform = InputTransform.from_json(self.model.metadata[TRANSFORM_KEY])
+        (batch,) = ordered_batches(chosen, transform, images)
+        return {self.model.graph.inputs[0].name: batch.data}
+
+    def _accuracy(self, model: Model) -> float:
+        return write_file(self._job, self.delivered(model), self._folder / "tried.onnx", _ignored).accuracy
+
+
+def _interface(model: Model) -> list[tuple[str, str, list[int | None]]]:
+    """Names, types and extents, those that are open without their names."""
+    return [
+        (t.name, str(np.dtype(t.dtype)), [n if isinstance(n, int) else None for n in t.shape])
+        for t in (*model.graph.inputs, *model.graph.outputs)
+    ]
+
+
+def _domains(model: Model) -> set[str]:
+    return {node.domain or "" for node in model.graph.nodes}
+
+
+def _latencies(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
+    """Of the files, side by side, for one image."""
+    image = image_of(job.interface, job.image_shape)
+    runs = [partial(open_file(file, job.opset, job.device).run, image) for file in files]
+    return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
+
+
+def _network(
+    job: Job, result: RunResult, speed: Speed, made: _Made, latencies: Sequence[LatencyResult]
+) -> FinishedNetwork:
+    assert result.best is not None
+    steps = tuple(
+        FinishingStep(
+            pass_=print_pass(pass_),
+            bytes=written.bytes,
+            accuracy=written.accuracy,
+            test_accuracy=_test_accuracy(job, written),
+            latency=latency,
+        )
+        for pass_, written, latency in zip(made.pipeline.passes, made.written, latencies, strict=True)
+    )
+    last = steps[-1]
+    measured = {
+        Metric.MODEL_SIZE: result.best.model_size,
+        Metric.FLOPS: result.best.flops,
+        Metric.ACCURACY: last.accuracy,
+        Metric.LATENCY: last.latency.median_ms,
+    }
+    return FinishedNetwork(
+        pipeline=made.pipeline.text,
+        model=made.pipeline.file,
+        bytes=last.bytes,
+        opset=made.written[-1].opset,
+        accuracy=last.accuracy,
+        test_accuracy=last.test_accuracy,
+        latency=last.latency,
+        misses=tuple(misses(result.objective, measured, speed)),
+        steps=steps,
+        float_nodes=made.float_nodes,
+        notes=made.notes,
+        seconds=made.seconds,
+    )
+
+
+def _test_accuracy(job: Job, written: Written) -> float | None:
+    test = job.dataset.test
+    return None if test is None else accuracy_of_file(job, written.file, written.opset, written.model.metadata, test)
+
+
+def _constraints(objective: ObjectiveResult) -> list[Constraint]:
+    """The objective's constraints with their bounds as numbers."""
+    return [
+        Constraint(Metric(c.metric), c.comparison, offset=c.bound) for c in objective.constraints if c.bound is not None
+    ]
+
+
+def misses(objective: ObjectiveResult, measured: Mapping[Metric, float], speed: Speed) -> Iterator[Miss]:
+    """The constraints that what was `measured` misses; the full network's latency is that of `speed`."""
+    for stated, constraint in zip(objective.constraints, _constraints(objective), strict=True):
+        if constraint.metric is Metric.LATENCY:
+            constraint = replace(constraint, offset=stated.scale * speed.full.median_ms + stated.offset)
+        if not constraint.holds(measured, {}):
+            bound = f"{stated.metric} {stated.comparison} {constraint.offset:.6g}"
+            yield Miss(constraint=bound, by=abs(measured[constraint.metric] - constraint.offset))

@@ -1,0 +1,53 @@
+"""The further files of the best network as rows, for the page and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from wootz.passes.plan.objective import Metric
+from wootz.runtime.result import Finishing, LatencyResult, Miss, RunResult
+from wootz.runtime.run_directory import BEST_FILE
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file, or the network behind an earlier pass of its pipeline, whose `name` is indented then.
+
+    `verdict` says whether a file meets the objective.
+    """
+
+    name: str
+    bytes: int | None
+    latency: LatencyResult
+    accuracy: float
+    test_accuracy: float | None
+    verdict: str = ""
+
+
+def rows(result: RunResult, finishing: Finishing) -> Iterator[Row]:
+    """`best.onnx`, and behind it what was made of it."""
+    best = result.best
+    assert best is not None, "further files are those of a network"
+    yield Row(BEST_FILE, best.file_bytes, finishing.speed.best, best.accuracy, best.test_accuracy)
+    for network in finishing.networks:
+        for step in network.steps[:-1]:
+            yield Row(f"  {step.pass_}", step.bytes, step.latency, step.accuracy, step.test_accuracy)
+        verdict = "missed" if network.misses else "met"
+        yield Row(network.model, network.bytes, network.latency, network.accuracy, network.test_accuracy, verdict)
+
+
+def remarks(finishing: Finishing) -> Iterator[str]:
+    """What there is to say of the files: the bounds that they miss, and what int8 left in float32."""
+    for network in finishing.networks:
+        for miss in network.misses:
+            yield f"{network.model} misses {miss.constraint} by {_amount(miss)}"
+        for note in network.notes:
+            yield f"{network.model}: {note}"
+
+
+def _amount(miss: Miss) -> str:
+    metric = miss.constraint.split()[0]
+    if metric == Metric.ACCURACY.value:
+        return f"{100 * miss.by:.2f} points"
+    return f"{miss.by:.3g} ms" if metric == Metric.LATENCY.value else f"{miss.by:,.0f}"
