@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from importlib import resources
@@ -32,15 +31,13 @@ from wootz.runtime.result import (
     block_text,
 )
 from wootz.runtime.run_directory import BEST_FILE, EVENTS_FILE, REPORT_FILE, PlotName, plot_file
-from wootz.runtime.store.amounts import show_seconds
+from wootz.runtime.store.amounts import show_seconds, untorn
 from wootz.runtime.timeline import Timeline, timeline
 from wootz.runtime.uncertainty import format_accuracy
 
 SHOWN_ROWS = 20
 """Of a table; the others are folded."""
 SHOWN_NOTES = 6
-TOGETHER = re.compile(r"(?<=\d) (?=[%±×]|m?s\b|min\b|h\b)|(?<=[±×]) ")
-"""Spaces at which a number is not torn from what it is counted in."""
 RESIZED: dict[Resize, str] = {
     "squash": "squashed: each side gets its length",
     "crop": "cropped: the shorter side becomes {}, the middle is kept",
@@ -117,7 +114,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),
         shown_rows=SHOWN_ROWS, shown_notes=SHOWN_NOTES, light=plots.LIGHT, dark=plots.DARK,
     )  # fmt: skip
-    return TOGETHER.sub("\N{NO-BREAK SPACE}", page)
+    return untorn(page)
 
 
 def _setup(result: RunResult) -> Iterator[tuple[str, str]]:

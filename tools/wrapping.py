@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 
 from rich.console import Console
 
-NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+from wootz.runtime.store.amounts import NO_BREAK_SPACE, untorn
 
 
 def say(console: Console, text: str, indent: int = 0) -> None:
@@ -20,6 +19,7 @@ def say(console: Console, text: str, indent: int = 0) -> None:
 
 def wrapped(text: str, width: int, indent: int = 0) -> str:
     """Numbers stay with what they are counted in: `4.8 ± 0.3 %`."""
-    kept = re.sub(r" (?=[%±×])|(?<=[±×]) ", NO_BREAK_SPACE, text)
-    lines = textwrap.wrap(kept, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        untorn(text), width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join(lines).replace(NO_BREAK_SPACE, " ")

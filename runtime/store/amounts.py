@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
+TOGETHER = re.compile(r"(?<=\d) (?=[%±×]|m?s\b|min\b|h\b|[kMGT]?B\b)|(?<=[±×]) ")
+"""Spaces between a number and what it is counted in."""
 DURATIONS = {"s": 1, "min": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -44,3 +47,8 @@ def show_seconds(seconds: float) -> str:
             number = seconds / DURATIONS[unit]
             return f"{number:.1f} {unit}" if number < 10 and unit == "h" else f"{number:.0f} {unit}"
     return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def untorn(text: str) -> str:
+    """`text` that may be broken into lines anywhere but between a number and its unit: `4.8 ± 0.3 %`."""
+    return TOGETHER.sub(NO_BREAK_SPACE, text)

@@ -22,6 +22,7 @@ from wootz.runtime.events import (
     WorkerLost,
 )
 from wootz.tools.run_display import RunDisplay
+from wootz.tools.wrapping import wrapped
 
 
 class Clock:
@@ -174,3 +175,13 @@ def test_how_a_training_ended(started, saved, ended, said):
     assert text == f"  network 3: 50.0 %, {said}90 s\n"
     exact = replace(done, bound=0.5004, meets_bound=False, steps_saved=0, ended="all steps")
     assert shown([started, begun, exact])[0] == "  network 3: 50.00 %, misses 50.04 %, 90 s\n"
+
+
+def test_numbers_are_not_torn_from_what_they_are_counted_in():
+    text = "imagenet 84.0 ± 3.7 % in 12 min, 1.13 × as fast, 4.2 ms of 0.7 s and 33.7 kB, 3 names"
+    units = re.compile(r"[\d.]+ (?:%|ms|s|min|kB|×)(?= |,|$)|[\d.]+ ± [\d.]+ %")
+    expected = units.findall(text)
+    for width in range(14, 90):
+        lines = wrapped(text, width).splitlines()
+        assert [found for line in lines for found in units.findall(line)] == expected
+        assert " ".join(lines) == text
