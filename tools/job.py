@@ -46,7 +46,7 @@ from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_classifier, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
 DEFAULT_EXAMPLE = "digits"
@@ -78,7 +78,8 @@ def make_job(
     files = CompanionFiles(options, folder, run_files)
     solvers = read_solvers(files)
     network_file = str(folder / "net.prototxt") if folder else str(model)
-    network = open_classifier(network_file, options["weights"], options["seed"], options["scores"], options["size"])
+    weights = options["weights"] or weights_beside(network_file)
+    network = open_classifier(network_file, weights, options["seed"], options["scores"], options["size"])
     data = _data_location(model, solvers, options)
     device, device_notes = _device(solvers.fine_tuning, options)
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
@@ -92,7 +93,7 @@ def make_job(
     criterion = "l1" if options["criterion"] in DATA_CRITERIA else options["criterion"]
     pruner = BlockPruner.of(full_network, criterion)
     pixels = find_pixels(network, dataset, transforms, options, run_files, device, open_store)
-    all_untrained = network_file.endswith(".prototxt") and not options["weights"]
+    all_untrained = network_file.endswith(".prototxt") and not weights
     target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
     memory_budget = _memory_budget(options, device, team.per_machine)
     circumstances = Circumstances(
@@ -146,6 +147,7 @@ def make_job(
         pixels_source=pixels.source,
         notes=(
             *device_notes,
+            *_weights_notes(weights, options),
             *network.notes,
             *_rounding_notes(pruner, companions.subspace, options),
             *dataset.notes,
@@ -231,6 +233,11 @@ def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -
         raise WootzError("--memory goes with --groups=joint: the paper's groups don't depend on memory")
     budget: int = options["memory"]
     return budget
+
+
+def _weights_notes(weights: str | None, options: Mapping[str, Any]) -> Iterator[str]:
+    if weights and not options["weights"]:
+        yield f"The weights are those in {weights}, beside the network (--weights)."
 
 
 def _normalization_notes(circumstances: Circumstances, companions: Companions) -> Iterator[str]:

@@ -82,6 +82,14 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
     return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
 
 
+def weights_beside(model: str) -> str | None:
+    """The file with the weights of a prototxt that has its name, and lies beside it."""
+    if not model.endswith(".prototxt"):
+        return None
+    files = (Path(model).with_suffix(suffix) for suffix in (".caffemodel", ".caffemodel.h5"))
+    return next((str(file) for file in files if file.is_file()), None)
+
+
 round_to_option = click.option(
     "--round-to", type=click.IntRange(min=1), metavar="N",
     help="Layers keep multiples of N filters (default: 8, which are fast; 4, 2 or 1 in layers so narrow that rates "

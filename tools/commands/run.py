@@ -70,7 +70,9 @@ class CommandThatKeepsArguments(click.Command):
 
 @click.command(cls=CommandThatKeepsArguments)
 @click.argument("model", required=False)
-@click.option("--weights", metavar="FILE", help="Weights of a prototxt: .caffemodel or .caffemodel.h5.")
+@click.option(
+    "--weights", metavar="FILE", help="Weights of a prototxt, .caffemodel[.h5] (default: that of its name beside it)."
+)
 @click.option("--scores", "--output", metavar="NAME", help="The network's output with the scores, of several.")
 @size_option
 @click.option("--new-head/--keep-head", default=None,
