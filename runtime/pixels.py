@@ -115,7 +115,10 @@ def choose_pixels(question: PixelQuestion) -> PixelChoice:
 def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
     channels = question.images.images.shape[1]
     known = conventions_for(channels)
-    return {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
+    found = {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
+    if "caffe" in known and question.transform.channel_order == "BGR" and not question.channel_order:
+        found["caffe RGB"] = known["caffe"].applied(question.transform, "RGB")
+    return found
 
 
 # By the nodes of the graph

@@ -63,6 +63,7 @@ def open_classifier(
         initialised=network.initialised,
         notes=(*network.notes, *(f"{change}." for change in changes)),
         blobs=network.blobs,
+        says_pixels=network.says_pixels,
         interface=interface_of(network.model, classifier),
     )
 
@@ -79,7 +80,7 @@ def open_network(model: str, weights: str | None = None, seed: int = 0) -> Impor
         transform = InputTransform.from_json(text) if text else AS_EXPORTED
     except WootzError as error:
         raise InputError(str(error), model) from error
-    return ImportedNetwork(loaded, train_transform=transform, test_transform=transform)
+    return ImportedNetwork(loaded, train_transform=transform, test_transform=transform, says_pixels=bool(text))
 
 
 def weights_beside(model: str) -> str | None:

@@ -14,7 +14,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import InputError, WootzError, reading
 from wootz.passes.ir.model import Model, tensor_shape
 from wootz.passes.plan.pixel_conventions import read_convention
-from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.job import check_channels
 from wootz.runtime.pixels import PixelChoice, PixelQuestion, choose_pixels
@@ -110,7 +110,7 @@ def find_pixels(
     """
     train, test = transforms
     by_option = next((f"--{name}" for name in OPTIONS if options[name] is not None), "")
-    stated_by = by_option or ("the network's file" if TRANSFORM_KEY in network.model.metadata else "")
+    stated_by = by_option or ("the network's file" if network.says_pixels else "")
     check_channels(test, dataset.train.images.shape[1])
     file = run_files.folder / PIXELS_FILE if run_files is not None and not stated_by else None
     if file is not None and file.is_file():

@@ -16,7 +16,7 @@ from wootz.frontend.caffe.modules import marked_modules
 from wootz.frontend.caffe.network import Layer, NetState, Network, Phase, read_network, stored_state
 from wootz.frontend.caffe.prototxt import read_prototxt
 from wootz.frontend.caffe.shape import SizeMustBeFixed, annotation
-from wootz.frontend.caffe.transform import read_transform
+from wootz.frontend.caffe.transform import read_transform, says_pixels
 from wootz.frontend.caffe.weights import LARGEST_BLOB, FileWeights, WeightSource, open_weights
 from wootz.frontend.caffe.wiring import Wiring, wire
 from wootz.passes.errors import InputError, VerificationError, reading
@@ -31,7 +31,8 @@ class ImportedNetwork:
     """A model and what its file says beyond the graph.
 
     `initialised` names the layers that started from fillers; `notes` tells what was left out or decided, each with
-    its place; `blobs` has the shape of every blob, in order of computation, as Caffe sees it.
+    its place; `blobs` has the shape of every blob, in order of computation, as Caffe sees it. Without `says_pixels` the
+    network came with weights, but the transforms' mean and scale are not known.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class ImportedNetwork:
     initialised: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     blobs: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    says_pixels: bool = True
 
 
 def import_caffe(
@@ -124,13 +126,15 @@ def _import(
         verify(model)
     except VerificationError as error:
         raise network.message.error(f"the network contradicts itself: {error}") from error
+    train_transform = read_transform(network.layers, replace(state, phase=Phase.TRAIN), notes)
     return ImportedNetwork(
         model,
-        train_transform=read_transform(network.layers, replace(state, phase=Phase.TRAIN), notes),
+        train_transform=train_transform,
         test_transform=test_transform,
         initialised=tuple(dict.fromkeys(weights.initialised)),
         notes=tuple(dict.fromkeys(notes)),
         blobs={wiring.wires[i].blob: tuple(annotation(v.shape)) for i, v in values.items()},
+        says_pixels=not isinstance(weights, FileWeights) or any(map(says_pixels, (train_transform, test_transform))),
     )
 
 

@@ -46,6 +46,11 @@ def read_transform(layers: Iterable[Layer], state: NetState, notes: list[str]) -
     return InputTransform()
 
 
+def says_pixels(transform: InputTransform) -> bool:
+    """Whether a file has a mean or a scale: deploy networks have neither, and were trained with one."""
+    return transform.mean != (0.0,) or transform.scale != (1.0,)
+
+
 def _transform(layer: Layer, p: TransformationParameter, phase: Phase, notes: list[str]) -> InputTransform:
     if p.mean_file and p.mean_value:
         raise layer.error("mean_file and mean_value exclude each other", "transform_param")

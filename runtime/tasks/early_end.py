@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wootz.passes.plan.objective import Constraint, Metric, Objective
 from wootz.runtime.training import Curve
+from wootz.runtime.uncertainty import Share
 
 FEWEST_TESTS = 4
 """Tests that have to be made before a training is given up, step 0 included."""
@@ -13,7 +14,8 @@ FEWEST_TESTS = 4
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """A network is done when its accuracy meets `bounds` at a test, step 0 included.
+    """A network is done when its accuracy meets `bounds` at a test, step 0 included, by its standard error on so many
+    `images`: the first of several tests that meets them barely does so by chance, and the steps that follow help.
 
     With `gives_up` it is given up when it won't meet them by this rule: after half of the steps and FEWEST_TESTS tests,
     twice what the best accuracy has risen by in the second half of the tests is less than what is missing.
@@ -21,8 +23,12 @@ class EarlyEnd:
 
     bounds: tuple[Constraint, ...]
     gives_up: bool = False
+    images: int = 0
 
     def met(self, accuracy: float) -> bool:
+        return self._holds(accuracy - (Share(accuracy, self.images).standard_error if self.images else 0.0))
+
+    def _holds(self, accuracy: float) -> bool:
         return all(bound.holds({Metric.ACCURACY: accuracy}, {}) for bound in self.bounds)
 
     def hopeless(self, curve: Curve, steps: int) -> bool:
@@ -31,20 +37,22 @@ class EarlyEnd:
             return False
         best = max(accuracy for _, accuracy in curve)
         best_before = max(accuracy for _, accuracy in curve[: len(curve) // 2])
-        return not self.met(best + 2 * (best - best_before))
+        return not self._holds(best + 2 * (best - best_before))
 
     def __str__(self) -> str:
-        return f"{' and '.join(map(str, self.bounds))}{', or given up' if self.gives_up else ''}"
+        by = f" by a standard error on {self.images} images" if self.images else ""
+        return f"{' and '.join(map(str, self.bounds))}{by}{', or given up' if self.gives_up else ''}"
 
 
-def early_end(objective: Objective, full_accuracy: float, gives_up: bool = False) -> EarlyEnd | None:
-    """The rule that `objective` allows; None where more accuracy than the constraints ask for is of use.
+def early_end(objective: Objective, full_accuracy: float, gives_up: bool = False, images: int = 0) -> EarlyEnd | None:
+    """The rule that `objective` allows, where accuracies are measured on so many `images` (0: no margin).
 
-    That is where the metric is Accuracy, and where accuracy has no lower bound or an upper one.
+    None where more accuracy than the constraints ask for is of use: where the metric is Accuracy, and where accuracy
+    has no lower bound or an upper one.
     """
     of_accuracy = [c for c in objective.constraints if c.metric is Metric.ACCURACY]
     if objective.metric is Metric.ACCURACY or not of_accuracy or any(c.comparison[0] != ">" for c in of_accuracy):
         return None
     full = {Metric.ACCURACY: full_accuracy}
     bounds = (Constraint(Metric.ACCURACY, c.comparison, offset=c.bound(full)) for c in of_accuracy)
-    return EarlyEnd(tuple(bounds), gives_up)
+    return EarlyEnd(tuple(bounds), gives_up, images)

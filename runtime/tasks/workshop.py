@@ -129,7 +129,7 @@ class Workshop:
         job = self.job
         if not job.ends_early or order.full_accuracy is None:
             return None
-        return early_end(job.objective, order.full_accuracy, job.gives_up)
+        return early_end(job.objective, order.full_accuracy, job.gives_up, len(job.dataset.validation))
 
     def block_keys(self, teacher: str, blocks: Iterable[TuningBlock]) -> dict[TuningBlock, str]:
         return self.trainer.block_keys(self.pruner(teacher), tuple(blocks), self.job.pretrain_solver)

@@ -1,5 +1,6 @@
 """A network that comes with weights: complete ones, and those of a network with another number of classes."""
 
+import re
 import struct
 
 import numpy as np
@@ -77,6 +78,10 @@ def test_weights_of_the_same_name_beside_a_prototxt_are_taken(wootz, job_files, 
     assert planned.code == 0, planned.err
     assert "The weights are those in net.caffemodel, beside the network" in planned.out
     assert "the full network is trained first" not in planned.out
+    assert "tried on training images" not in planned.out, "the prototxt says what becomes of pixels"
+    deploy = re.sub("transform_param {[^}]*}", "", (tmp_path / "net.prototxt").read_text())
+    (tmp_path / "net.prototxt").write_text(deploy)
+    assert "-1..1 is taken" in wootz(*command, cwd=tmp_path).out
 
 
 def test_another_number_of_classes(wootz, job_files, trained, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.text import parse_text
@@ -248,6 +249,16 @@ def test_the_order_of_channels_that_is_given_holds():
         assert choice.tried["raw"].accuracy.accuracy == 1
 
 
+def test_a_network_of_caffes_may_have_colours_from_red_to_blue():
+    """The classes differ in red alone, which the network reads first, and wants without its mean."""
+    model = network("q = Constant<value = float[3,3,1,1] {1,0,0,1,0,0,1,0,0}>() n = Conv(x, q)", threshold=30)
+    split = images((140, 90, 40), (170, 90, 40))
+    choice = choose_pixels(PixelQuestion(model, split, InputTransform(), device=ONE_THREAD))
+    assert choice.transform == CONVENTIONS["caffe"].applied(InputTransform(), "RGB")
+    assert "caffe RGB 100" in choice.why
+    assert "caffe RGB" not in ask(network(), AROUND_IMAGENET_MEAN).tried, "that is for Caffe's order alone"
+
+
 @pytest.mark.parametrize(
     ("signature", "stem"),
     [
@@ -295,3 +306,14 @@ def test_real_networks(name, archive, is_trained, expected):
     choice = ask(model, photographs(archive, 300 if is_trained else 30), is_trained=is_trained)
     assert choice.transform == CONVENTIONS[expected].applied(AS_EXPORTED)
     assert "close" not in choice.why
+
+
+@pytest.mark.skipif(not (SHARED / "zoo").is_dir(), reason="needs the networks in WOOTZ_SHARED")
+def test_a_real_network_of_caffes_that_says_nothing():
+    folder = SHARED / "zoo" / "weights" / "cifar10_quick_everpeace_V1"
+    imported = import_caffe(folder / "net.prototxt", folder / "net.caffemodel")
+    assert not imported.says_pixels
+    question = PixelQuestion(imported.model, photographs("cifar10_32_small.tar.gz", 300), imported.test_transform)
+    choice = choose_pixels(question)
+    assert choice.transform == CONVENTIONS["caffe"].applied(imported.test_transform, "RGB")
+    assert choice.tried["caffe RGB"].accuracy.accuracy > 0.7

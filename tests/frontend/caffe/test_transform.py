@@ -7,7 +7,7 @@ import pytest
 
 from wootz.frontend.caffe.network import NetState, Phase, read_network
 from wootz.frontend.caffe.prototxt import parse_prototxt
-from wootz.frontend.caffe.transform import read_transform
+from wootz.frontend.caffe.transform import read_transform, says_pixels
 from wootz.passes.errors import InputError
 from wootz.passes.plan.transform import InputTransform
 
@@ -20,16 +20,18 @@ def read(parameter: str, phase: Phase = Phase.TEST, file: str = "net") -> tuple[
 
 
 @pytest.mark.parametrize(
-    ("parameter", "transform"),
+    ("parameter", "transform", "says"),
     [
-        ("", InputTransform()),
-        ("scale: 0.5 mean_value: 128", InputTransform((128.0,), (0.5,))),
-        ("mean_value: 1 mean_value: 2 mean_value: 3 crop_size: 224", InputTransform((1.0, 2.0, 3.0), crop_size=224)),
-        ("mirror: true", InputTransform()),
+        ("", InputTransform(), False),
+        ("scale: 0.5", InputTransform((0.0,), (0.5,)), True),
+        ("scale: 0.5 mean_value: 128", InputTransform((128.0,), (0.5,)), True),
+        ("mean_value: 1 mean_value: 2 mean_value: 3 crop_size: 224", InputTransform((1, 2, 3), crop_size=224), True),
+        ("mirror: true", InputTransform(), False),
     ],
 )
-def test_transforms(parameter, transform) -> None:
+def test_transforms(parameter, transform, says) -> None:
     assert read(parameter) == (transform, [])
+    assert says_pixels(transform) == says
 
 
 def test_images_are_mirrored_while_training_only() -> None:

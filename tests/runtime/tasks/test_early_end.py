@@ -6,8 +6,8 @@ from wootz.frontend.objective import parse_objective
 from wootz.runtime.tasks.early_end import early_end
 
 
-def rule(text, full=0.9, gives_up=False):
-    return early_end(parse_objective(text, "test"), full, gives_up)
+def rule(text, full=0.9, gives_up=False, images=0):
+    return early_end(parse_objective(text, "test"), full, gives_up, images)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,15 @@ def test_bounds_are_those_of_the_objective(text, met, missed):
     assert not rule(text).met(missed)
 
 
+def test_a_bound_is_met_by_a_standard_error():
+    """Of 0.5 on 96 images, four more with two right: 0.05."""
+    found = rule("min ModelSize constraint Accuracy > 0.45", gives_up=True, images=96)
+    assert found.met(0.501)
+    assert not found.met(0.499)
+    assert not found.hopeless([(0, 0.4), (20, 0.46), (40, 0.46), (60, 0.46)], 100), "the last test may just meet it"
+    assert rule("min ModelSize constraint Accuracy >= 0.99", images=500).met(1.0)
+
+
 def test_a_training_is_given_up_when_its_rise_does_not_reach():
     given_up = rule("min ModelSize constraint Accuracy > 0.5", gives_up=True)
     flat = [(0, 0.1), (20, 0.2), (40, 0.21), (60, 0.22)]
@@ -51,6 +60,9 @@ def test_a_training_is_given_up_when_its_rise_does_not_reach():
 
 def test_the_rule_is_told_apart_by_its_text():
     texts = {
-        str(rule(f"min ModelSize constraint Accuracy > {bound}", gives_up=g)) for bound in (0.5, 0.6) for g in (0, 1)
+        str(rule(f"min ModelSize constraint Accuracy > {bound}", gives_up=g, images=n))
+        for bound in (0.5, 0.6)
+        for g in (0, 1)
+        for n in (0, 40)
     }
-    assert len(texts) == 4
+    assert len(texts) == 8
