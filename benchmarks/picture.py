@@ -1,0 +1,79 @@
+"""Draws what a finished run found, for a page with a light or a dark background: accuracy over size.
+
+python benchmarks/picture.py RUN docs/cifar10    writes docs/cifar10-light.svg and docs/cifar10-dark.svg
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from wootz.runtime.plots import DARK, LIGHT, Palette, svg
+from wootz.runtime.result import Exploration, FullNetworkResult, RunResult
+
+SIZE = 8.0, 4.2
+"""Inches."""
+
+
+def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:
+    """A network is a line up from its accuracy before fine-tuning to a dot, that after it."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(True, axis="y", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    if result.baseline is not None:
+        _networks(axes, result.baseline, full.model_size, palette.default, "from the remaining weights", shift=-0.0025)
+    _networks(axes, result.block_trained, full.model_size, palette.block_trained, "from pre-trained blocks", shift=0.0)
+    accuracy = full.reference_accuracy
+    axes.scatter([1], [accuracy], s=90, marker="s", color=palette.full, zorder=3)
+    axes.annotate(f"full network\n{accuracy:.1%}", (1, accuracy), (0, -14), textcoords="offset points", va="top",
+                  ha="center", fontsize=11)  # fmt: skip
+    for constraint in result.objective.constraints:
+        if constraint.bound is not None:
+            axes.axhline(constraint.bound, color=palette.full, linewidth=1, linestyle="--")
+    best = result.best
+    if best is not None:
+        share = best.model_size / full.model_size
+        axes.scatter([share], [best.accuracy], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2)
+        axes.annotate(f"chosen: {share:.0%} of the size, {best.accuracy:.1%}", (share, best.accuracy), (0, 16),
+                      textcoords="offset points", ha="left", fontsize=12, fontweight="bold")  # fmt: skip
+    axes.set_xlim(0, 1.06)
+    axes.set_ylim(0, 1.1)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+    axes.tick_params(labelsize=11)
+    axes.set_xlabel("parameters left", fontsize=12)
+    axes.set_ylabel("validation accuracy", fontsize=12)
+    axes.legend(loc="lower right", fontsize=11, frameon=False, title="before ○ and after ● fine-tuning",
+                title_fontsize=11, alignment="left")  # fmt: skip
+    return figure
+
+
+def _networks(axes: Axes, found: Exploration, full_size: int, colour: str, label: str, shift: float) -> None:
+    trained = found.trained
+    x = [network.model_size / full_size + shift for network in trained]
+    before, after = [n.initial_accuracy for n in trained], [n.accuracy for n in trained]
+    axes.vlines(x, before, after, color=colour, linewidth=1.2, alpha=0.6)
+    axes.scatter(x, before, s=36, facecolors="none", edgecolors=colour, linewidths=1.2)
+    axes.scatter(x, after, s=44, color=colour, label=label)
+
+
+def main(folder: Path, target: str) -> None:
+    result = RunResult.load(folder)
+    if not isinstance(result.full, FullNetworkResult):
+        sys.exit(f"{folder}: the full network could not be trained")
+    for name, palette in (("light", LIGHT), ("dark", DARK)):
+        Path(f"{target}-{name}.svg").write_bytes(svg(partial(picture, result, result.full), palette))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), sys.argv[2])
