@@ -72,12 +72,12 @@ def test_a_network_with_all_its_weights_is_not_trained(wootz, job_files, trained
 def test_weights_of_the_same_name_beside_a_prototxt_are_taken(wootz, job_files, trained, tmp_path):
     (tmp_path / "net.prototxt").write_text((job_files / "net.prototxt").read_text())
     command = ("run", "net.prototxt", "--data", "digits", "--effort", "quick", "--dry-run", "--store", "store")
-    assert "the full network is trained first" in wootz(*command, cwd=tmp_path).out
+    assert "full network: " in wootz(*command, cwd=tmp_path).out
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(trained))
     planned = wootz(*command, cwd=tmp_path)
     assert planned.code == 0, planned.err
     assert "The weights are those in net.caffemodel, beside the network" in planned.out
-    assert "the full network is trained first" not in planned.out
+    assert "full network: " not in planned.out
     assert "tried on training images" not in planned.out, "the prototxt says what becomes of pixels"
     deploy = re.sub("transform_param {[^}]*}", "", (tmp_path / "net.prototxt").read_text())
     (tmp_path / "net.prototxt").write_text(deploy)
