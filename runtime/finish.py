@@ -55,8 +55,8 @@ from wootz.runtime.watch import Watch
 
 CALIBRATION_IMAGES = 128
 """Training images, evenly spread, of whose activations the ranges of int8 are those."""
-COMPARED_IMAGES = 16
-"""Of these, on which is measured which nodes lose most by quantization."""
+COMPARED_IMAGES = 8
+"""Of these, on which is measured which nodes lose most by quantization: all activations are held at once."""
 TRIED_IMAGES = 4
 """On which a pipeline is tried before anything is trained."""
 MOST_LOST = 0.01
@@ -134,6 +134,7 @@ class _Made:
 
 
 def _made(job: Job, result: RunResult, classifier: Model, pipeline: Pipeline, folder: Path, watch: Watch) -> _Made:
+    watch.message(f"{pipeline.file} is made of {BEST_FILE} ({pipeline.text}).")
     begin = time.perf_counter()
     finisher = Finisher(job, classifier, folder, CALIBRATION_IMAGES, _suffices(job, result))
     written: list[Written] = []

@@ -7,10 +7,18 @@ from importlib import metadata
 from pathlib import Path
 
 from wootz.passes.errors import InputError
+from wootz.runtime.description import read_description
 from wootz.runtime.events import RunEnded, read_events
 from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.result import RunResult
-from wootz.runtime.run_directory import EVENTS_FILE, NETWORK_FILES, REPORT_FILE, digests_of_networks, read_run_mark
+from wootz.runtime.run_directory import (
+    DESCRIPTION_FILE,
+    EVENTS_FILE,
+    NETWORK_FILES,
+    REPORT_FILE,
+    digests_of_networks,
+    read_run_mark,
+)
 from wootz.runtime.session import runtime_version
 
 
@@ -24,6 +32,8 @@ def finished_result(folder: Path) -> RunResult | None:
         result = RunResult.load(folder)
         *_, last = read_events(folder / EVENTS_FILE)
         mark = read_run_mark(folder)
+        if result.best is not None:
+            read_description(folder / DESCRIPTION_FILE)
     except InputError:
         return None
     has_ended = isinstance(last, RunEnded) and last.outcome in ("found", "nothing found")

@@ -32,7 +32,6 @@ from wootz.runtime.defaults import (
 )
 from wootz.runtime.delivered import with_opset
 from wootz.runtime.executors.team import Team
-from wootz.runtime.finish import check_finishing
 from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
@@ -169,7 +168,6 @@ def make_job(
         _check_nothing_chooses(options)
     check(job)
     job = with_opset(job, network.model.source_opset, options["opset"])
-    check_finishing(job)
     if options["budget"] is None or not companions.is_adjustable:
         return job
     return within_budget(job, options["budget"], choose, circumstances, Workshop(job, open_store()))

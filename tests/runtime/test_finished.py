@@ -1,11 +1,38 @@
 """Which runs are finished, and which have to go on."""
 
+import json
+
 import pytest
 from msgspec.structs import replace
 
 from wootz.runtime.finished import finished_result
 from wootz.runtime.run_directory import open_run_directory
 from wootz.runtime.session import runtime_version
+
+IMAGE = {
+    "name": "x",
+    "type": "float32",
+    "shape": ["N", 3, 8, 8],
+    "layout": "NCHW",
+    "height": 8,
+    "width": 8,
+    "channel_order": "RGB",
+    "mean": [1.5],
+    "scale": [0.5, 1, 2],
+    "resize": "crop",
+    "resize_to": 9,
+    "crop_size": 8,
+}
+MEASURED = {"bytes": 9, "opset": 18, "validation_accuracy": 0.5, "test_accuracy": None, "latency_ms": 0.1}
+DESCRIPTION = {
+    "schema": 1, "classes": ["cat", "dog"], "input": IMAGE,
+    "output": {"name": "y", "type": "float32", "shape": ["N", 2], "gives": "logits"},
+    "best": {**MEASURED, "file": "best.onnx", "parameters": 1, "flops": 2},
+    "full": {**MEASURED, "file": "teacher.onnx", "parameters": 3, "flops": 4},
+    "finished": [{**MEASURED, "file": "best.int8.onnx", "pipeline": "int8", "input": IMAGE, "meets_objective": True}],
+    "origin": {"wootz": "0", "network": "n", "data": "d", "objective": "max Accuracy", "seed": 0,
+               "rates": {"a": 0.5, "b": [0.3, 0.5]}, "new_layers": [], "keeps_batchnorm": False},
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -17,6 +44,7 @@ def finished(tmp_path, run_result, whole_run, write_events):
         result.save(write_events(tmp_path, whole_run))
         for name in ("report.html", "teacher.onnx", "best.onnx"):
             (tmp_path / name).write_bytes(b"0" * 100)
+        (tmp_path / "best.json").write_text(json.dumps(DESCRIPTION))
         directory.end()
     return result
 
@@ -25,13 +53,15 @@ def test_a_run_that_came_to_its_end(tmp_path, finished):
     assert finished_result(tmp_path) == finished
 
 
-@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "report.html", "teacher.onnx", "best.onnx"])
+@pytest.mark.parametrize(
+    "name", ["result.json", "events.jsonl", "report.html", "teacher.onnx", "best.onnx", "best.json"]
+)
 def test_one_without_a_file_goes_on(tmp_path, finished, name):
     (tmp_path / name).unlink()
     assert finished_result(tmp_path) is None
 
 
-@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "teacher.onnx", "best.onnx", "run.json"])
+@pytest.mark.parametrize("name", ["result.json", "events.jsonl", "teacher.onnx", "best.onnx", "best.json", "run.json"])
 def test_one_with_a_damaged_file_goes_on(tmp_path, finished, name):
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
     assert finished_result(tmp_path) is None
@@ -73,3 +103,21 @@ def test_a_run_that_found_nothing_has_no_best_network(tmp_path, finished):
     with open_run_directory(tmp_path) as directory:
         directory.end()
     assert finished_result(tmp_path) == nothing
+
+
+def test_files_that_are_no_longer_asked_for_go_and_those_that_are_make_nothing_unfinished(tmp_path, finished):
+    file = tmp_path / "best.int8.onnx"
+    with open_run_directory(tmp_path) as directory:
+        directory.claim({"--seed": "0"}, further=[file.name])
+        assert finished_result(tmp_path) == finished, "it has to be made, and nothing else"
+        file.write_bytes(b"network")
+        directory.end()
+    assert finished_result(tmp_path) == finished
+    file.write_bytes(b"damaged")
+    assert finished_result(tmp_path) is None
+    (tmp_path / "best.mine.onnx").touch()
+    with open_run_directory(tmp_path) as directory:
+        directory.claim({"--seed": "0"})
+    assert not file.exists()
+    assert (tmp_path / "best.mine.onnx").exists(), "another's file stays"
+    assert finished_result(tmp_path) == finished

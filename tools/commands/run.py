@@ -21,7 +21,7 @@ from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.expected_time import expected_time, trainings_of
-from wootz.runtime.finish import finish
+from wootz.runtime.finish import check_finishing, finish
 from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.finished import finished_result, is_finished_as
 from wootz.runtime.job import Job, check, inputs_of
@@ -220,6 +220,9 @@ def _run(
         store = partial(open_store, console.print)
         job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh))
         check(job)
+        before = None if fresh else finished_result(folder)
+        if before is None or not is_finished_as(before, job.finish):
+            check_finishing(job)
         directory.claim(inputs_of(job, Digests()), request.command, job.chosen, further)
         known = finished_result(folder)
         if known is not None and is_finished_as(known, job.finish):
@@ -274,6 +277,7 @@ def _show(console: Console, result: RunResult, folder: Path) -> None:
 def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
     """What a run would do, after all has been tried that can be without training."""
     check(job)
+    check_finishing(job)
     for note in (*job.notes, *job.result_notes):
         click.echo(note)
     workshop = Workshop(job, open_store())
