@@ -18,6 +18,8 @@ from wootz.runtime.result import Exploration, FullNetworkResult, RunResult
 
 SIZE = 8.0, 4.2
 """Inches."""
+SHIFT = 0.005
+"""By which networks of one configuration stand beside each other."""
 
 
 def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:
@@ -28,21 +30,39 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     if result.baseline is not None:
-        _networks(axes, result.baseline, full.model_size, palette.default, "from the remaining weights", shift=-0.0025)
-    _networks(axes, result.block_trained, full.model_size, palette.block_trained, "from pre-trained blocks", shift=0.0)
+        _networks(axes, result.baseline, full.model_size, palette.default, "from the remaining weights", shift=-SHIFT)
+    _networks(
+        axes, result.block_trained, full.model_size, palette.block_trained, "from pre-trained blocks", shift=SHIFT
+    )
     accuracy = full.reference_accuracy
     axes.scatter([1], [accuracy], s=90, marker="s", color=palette.full, zorder=3)
-    axes.annotate(f"full network\n{accuracy:.1%}", (1, accuracy), (0, -14), textcoords="offset points", va="top",
-                  ha="center", fontsize=11)  # fmt: skip
+    axes.annotate(
+        f"full network\n{100 * accuracy:.1f} %",
+        (1, accuracy),
+        (0, -14),
+        textcoords="offset points",
+        va="top",
+        ha="center",
+        fontsize=11,
+    )
     for constraint in result.objective.constraints:
         if constraint.bound is not None:
             axes.axhline(constraint.bound, color=palette.full, linewidth=1, linestyle="--")
     best = result.best
     if best is not None:
         share = best.model_size / full.model_size
-        axes.scatter([share], [best.accuracy], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2)
-        axes.annotate(f"chosen: {share:.0%} of the size, {best.accuracy:.1%}", (share, best.accuracy), (0, 16),
-                      textcoords="offset points", ha="left", fontsize=12, fontweight="bold")  # fmt: skip
+        axes.scatter(
+            [share + SHIFT], [best.accuracy], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2
+        )
+        axes.annotate(
+            f"chosen: {100 * share:.0f} % of the size, {100 * best.accuracy:.1f} %",
+            (share, best.accuracy),
+            (0, 16),
+            textcoords="offset points",
+            ha="left",
+            fontsize=12,
+            fontweight="bold",
+        )
     axes.set_xlim(0, 1.06)
     axes.set_ylim(0, 1.1)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
@@ -51,8 +71,14 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     axes.tick_params(labelsize=11)
     axes.set_xlabel("parameters left", fontsize=12)
     axes.set_ylabel("validation accuracy", fontsize=12)
-    axes.legend(loc="lower right", fontsize=11, frameon=False, title="before ○ and after ● fine-tuning",
-                title_fontsize=11, alignment="left")  # fmt: skip
+    axes.legend(
+        loc="lower right",
+        fontsize=11,
+        frameon=False,
+        title="before ○ and after ● fine-tuning",
+        title_fontsize=11,
+        alignment="left",
+    )
     return figure
 
 

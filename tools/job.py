@@ -57,7 +57,7 @@ def run_name(model: str | None) -> str:
     if model is None:
         return DEFAULT_EXAMPLE
     path = Path(model).resolve()
-    return path.parent.name if path.stem == "net" else path.stem
+    return path.parent.name if path.name == "net.prototxt" else path.stem
 
 
 def make_job(

@@ -7,6 +7,7 @@ import pytest
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import WootzError
 from wootz.tools.companions import CompanionFiles, _objective
+from wootz.tools.job import run_name
 from wootz.tools.request import requested
 
 LONG_OBJECTIVE = "min ModelSize " + " ".join(f"constraint Accuracy >= 0.{digit}" for digit in range(1, 10))
@@ -39,3 +40,11 @@ def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
     with pytest.raises(WootzError, match=r"^no such files: --weights net.caffemodel, --pretrain-solver p.prototxt$"):
         requested("net.prototxt", {"subspace": None, **options}, [])
     requested("net.prototxt", {"weights": "net.caffemodel"}, [])
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("at/net.onnx", "net"), ("at/flowers/net.prototxt", "flowers"), ("at/flowers", "flowers"), (None, "digits")],
+)
+def test_a_run_is_called_after_its_network(model, name):
+    assert run_name(model) == name
