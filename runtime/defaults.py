@@ -172,7 +172,9 @@ def default_subspace(least: Mapping[str, Mapping[float, float]], count: int, see
     """
     pruned = [module for module, taken in least.items() if any(taken[rate] for rate in RATES)]
     if not pruned:
-        raise WootzError("the network has no module in which filters can be removed: mark modules in the prototxt")
+        raise WootzError(
+            "the network has no module in which filters can be removed: name some by hand (docs/modules.md)"
+        )
     possible = math.prod(len({taken[rate] for rate in RATES}) for taken in least.values())
     uniform: list[Configuration] = [tuple(taken[rate] for taken in least.values()) for rate in reversed(RATES)]
     seconds = pruned[1::2] or pruned
