@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, constants, producer
+from wootz.passes.ir.model import Model, Node, Tensor, constants, producer
 from wootz.passes.ir.shapes import inferred_types
 from wootz.passes.transforms.int8 import Quantization, quantizable
 from wootz.runtime.session import without_torch
@@ -29,6 +29,7 @@ QUANTISED = (
 )  # fmt: skip
 """Operators that compute with integers, or between those that do. Softmax and Sigmoid are not among them: few bits are
 left of what they give."""
+CLIPS = ("Relu", "Clip")
 SOFTMAX = "Softmax"
 FLOAT_RESULTS = ("Gemm", "MatMul")
 """Operators whose results stay float32: those of the last one are the scores."""
@@ -129,39 +130,47 @@ def _quiet(what: str) -> Iterator[None]:
 def signal_to_noise(model: Model, quantized: Model, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The ratio of signal to noise, in decibels, that quantization leaves each node of `quantizable`, by name.
 
-    It is the lowest of its weights and of the activations that it reads and gives, and of each the mean over its
-    channels: where one channel is large and another is lost in its steps, the tensor as a whole looks well. Both
-    networks run on `feeds`.
+    It is the lowest of its weights and of the activations that it reads and gives, as `model` computes them of `feeds`,
+    and of each the mean over its channels: where one channel is large and another is lost in its steps, the tensor as a
+    whole looks well.
     """
     debug = importlib.import_module("onnxruntime.quantization.qdq_loss_debug")
-    tool = quantiser()
     with TemporaryDirectory(prefix="wootz-int8-") as folder, _quiet("what quantization costs can't be measured"):
-        files = {name: Path(folder) / f"{name}.onnx" for name in ("float", "int8")}
-        activations = {}
-        for (name, file), network in zip(files.items(), (model, quantized), strict=True):
-            _write(network, file)
-            extended = str(Path(folder) / f"{name}.extended.onnx")
-            debug.modify_model_output_intermediate_tensors(str(file), extended)
-            activations[name] = debug.collect_activations(extended, _reader(tool, feeds))
-        weights = debug.create_weight_matching(str(files["float"]), str(files["int8"]))
-        matched = debug.create_activation_matching(activations["int8"], activations["float"])
-        shapes = {name: shape for name, (_, shape) in inferred_types(model.graph).items() if shape is not None}
-        ratios = {
-            name: _mean_ratio(np.ravel(f["float"])[None], np.ravel(f["dequantized"])[None])
-            for name, f in weights.items()
-        }
-        for name, found in matched.items():
-            values = (found[key] for key in ("float", "pre_qdq", "post_qdq"))
-            given, before, after = (_by_channel(np.concatenate(v), shapes.get(name, ())) for v in values)
-            before = np.clip(before, given.min(), given.max())  # as a Relu does that has gone
-            ratios[name] = _mean_ratio(before, after)
+        whole, integers, extended = (str(Path(folder) / f"{name}.onnx") for name in ("float", "int8", "extended"))
+        _write(model, Path(whole))
+        _write(quantized, Path(integers))
+        debug.modify_model_output_intermediate_tensors(whole, extended)
+        activations = debug.collect_activations(extended, _reader(quantiser(), feeds))
+        weights = debug.create_weight_matching(whole, integers)
+    ratios = {
+        name: _mean_ratio(*(np.ravel(f[key])[None] for key in ("float", "dequantized"))) for name, f in weights.items()
+    }
+    shapes = inferred_types(model.graph)
+    for node in quantized.graph.nodes:
+        name = node.inputs[0].name
+        if node.op == "QuantizeLinear" and name in activations:
+            _, shape = shapes.get(name, (None, None))
+            values = _by_channel(np.concatenate(activations[name]), shape or ())
+            ratios[name] = _mean_ratio(values, _rounded(values, *(t.values for t in node.inputs[1:])))
     names = set(quantizable(model))
-    around = {n.name: [t.name for t in (*n.inputs, *n.outputs)] for n in model.graph.nodes if n.name in names}
-    return {name: min(ratios.get(tensor, BEST_RATIO) for tensor in tensors) for name, tensors in around.items()}
+    around = {n.name: [*n.inputs, *n.outputs, *_clipped(n)] for n in model.graph.nodes if n.name in names}
+    return {name: min(ratios.get(tensor.name, BEST_RATIO) for tensor in tensors) for name, tensors in around.items()}
+
+
+def _clipped(node: Node) -> list[Tensor]:
+    """What a Relu or Clip makes of the node's results: the quantiser takes that to be its result."""
+    return [t for result in node.outputs for reader in result.outputs if reader.op in CLIPS for t in reader.outputs]
+
+
+def _rounded(values: np.ndarray, scale: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """What QuantizeLinear and DequantizeLinear make of numbers."""
+    limits = np.iinfo(zero.dtype)
+    steps = np.clip(np.round(values / scale) + zero, limits.min, limits.max)
+    return ((steps - zero) * scale).astype(np.float32)
 
 
 def _mean_ratio(before: np.ndarray, after: np.ndarray) -> float:
-    """Signal to noise, [channels, numbers]: the mean over the channels that there are, at most that of 8 bits."""
+    """Signal to noise, [channels, numbers]: the mean over the channels that aren't 0, each at most that of 8 bits."""
     debug = importlib.import_module("onnxruntime.quantization.qdq_loss_debug")
     pairs = zip(before, after, strict=True)
     ratios = [debug.compute_signal_to_quantization_noice_ratio(b, a) for b, a in pairs if b.any()]
@@ -181,7 +190,7 @@ def _with_whole_biases(model: Model, quantized: Model) -> Model:
 
     A bias has the product of the scales of weights and input. Where all weights of a channel are next to zero, as
     folding leaves them of a channel that is never active, that is so small that in ONNX Runtime 1.19 the bias
-    overflows, and the channel gives a huge number instead of a constant.
+    overflows, and is lost.
     """
     result, given = quantized.copy(), constants(model.graph)
     originals = {node.name: node for node in model.graph.nodes}
