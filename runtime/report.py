@@ -41,7 +41,7 @@ SHOWN_NOTES = 6
 RESIZED: dict[Resize, str] = {
     "squash": "squashed: each side gets its length",
     "crop": "cropped: the shorter side becomes {}, the middle is kept",
-    "pad": "fitted in, the rest is grey",
+    "pad": "fitted in, the rest is grey (114)",
 }
 
 

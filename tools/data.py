@@ -37,6 +37,7 @@ def open_data(
         resize=options["resize"] or _default_resize(network, shape),
         cache=options["cache"],
         listener=DecodingBar(),
+        resizes_all=options["resize"] is not None,
     )
     if dataset.resizing is None:
         if options["resize"]:

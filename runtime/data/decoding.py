@@ -21,7 +21,7 @@ from wootz.passes.plan.transform import Resize
 from wootz.runtime.data.cache import DIGEST_BYTES, Cache, Entry, write_entry
 from wootz.runtime.data.dataset import Dataset, Split, with_validation
 from wootz.runtime.data.listing import Cell, Listing, Part, Photograph, file_of
-from wootz.runtime.data.photographs import A_PHOTOGRAPH, decode, open_photograph
+from wootz.runtime.data.photographs import A_PHOTOGRAPH, decode, open_photograph, upright_size
 from wootz.runtime.data.resizing import Resizing, settled
 from wootz.runtime.data.stored_images import Images, part_of
 from wootz.runtime.digest import digest
@@ -33,7 +33,9 @@ MOST_BROKEN = 0.01
 """The part of the photographs that may be left out since they can't be read: more is no accident."""
 SHOWN = 3
 LOOKED_AT = 64
-"""Photographs whose size says whether all have that of the network."""
+"""Photographs of each split whose size says whether all have that of the network."""
+DECODING = 2
+"""The version of what `decode` makes of a file: other pixels than before are other entries of the cache."""
 CHUNK = 64
 """Photographs that a process decodes at a time, and holds in memory."""
 
@@ -64,19 +66,21 @@ def decode_listing(
     image_shape: tuple[int, int, int],
     crop_size: int,
     resize: Resize,
+    resizes_all: bool,
     seed: int,
     cache: Cache,
     listener: Listener,
 ) -> Dataset:
     """The data set with its photographs in the network's size, or larger where they are cropped batch by batch; with
-    Caffe's `crop_size` all in that of the first one.
+    Caffe's `crop_size` all in that of the first one. Unless it `resizes_all`, photographs that have the network's size
+    stay as they are where all of those do that are looked at.
 
     Up to 1 % may be broken: they are left out, and noted. Raises InputError for more.
     """
     channels = image_shape[0]
     if channels not in (1, 3):
         raise InputError(f"the network takes {channels} channels; photographs have 1 or 3", listing.location)
-    resizing = _resizing(listing, image_shape, crop_size, resize)
+    resizing = _resizing(listing, image_shape, crop_size, resize, resizes_all)
     photographs = listing.photographs()
     decoded = _decode(photographs, channels, resizing, listing.location, cache, listener)
     note = _broken_note(decoded.broken, photographs)
@@ -90,22 +94,28 @@ def decode_listing(
     return replace(dataset, notes=(*listing.notes, *note), resizing=resizing)
 
 
-def _resizing(listing: Listing, image_shape: tuple[int, int, int], crop_size: int, resize: Resize) -> Resizing:
+def _resizing(
+    listing: Listing, image_shape: tuple[int, int, int], crop_size: int, resize: Resize, resizes_all: bool
+) -> Resizing:
     """Raises InputError where none of the photographs that are looked at can be opened."""
-    photographs = listing.train.photographs
-    looked_at = [photographs[n] for n in np.unique(np.linspace(0, len(photographs) - 1, LOOKED_AT).astype(int))]
+    looked_at = [photograph for part in listing.parts for photograph in _some(part.photographs)]
     sizes, refusals = [], []
     for photograph, source in zip(looked_at, _sources(looked_at), strict=True):
         try:
             with reading(str(photograph), A_PHOTOGRAPH), open_photograph(source) as image:
-                sizes.append(image.size)
+                sizes.append(upright_size(image))
         except InputError as error:
             refusals.append(error)
     if not sizes:
         raise refusals[0]
     if crop_size and resize == "squash":
         return Resizing("squash", sizes[0][1], sizes[0][0])
-    return settled(resize, image_shape, sizes)
+    return settled(resize, image_shape, () if resizes_all else sizes)
+
+
+def _some(photographs: Sequence[Photograph]) -> list[Photograph]:
+    """Up to `LOOKED_AT` of them, evenly spread."""
+    return [photographs[n] for n in np.unique(np.linspace(0, len(photographs) - 1, LOOKED_AT).astype(int))]
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ def _key(
     for file, rows in groupby(photographs, file_of):
         stat, cells = stats[file], [(c.group, c.row) for c in rows if isinstance(c, Cell)]
         said.append((file.removeprefix(inside), stat.size, stat.modified, stat.changed, cells))
-    return digest(repr((channels, resizing)).encode(), *(repr(file).encode() for file in said))
+    return digest(repr((DECODING, channels, resizing)).encode(), *(repr(file).encode() for file in said))
 
 
 def _fill(

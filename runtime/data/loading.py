@@ -36,6 +36,7 @@ class DataSource:
     outputs: int = 0
     resize: Resize = "squash"
     cache: str = ""
+    resizes_all: bool = False
 
     def open(self, listener: Listener | None = None) -> Dataset:
         dataset = _with_channels_first(self._read(listener or Listener()), self.image_shape[0])
@@ -77,7 +78,8 @@ class DataSource:
 
     def _decoded(self, listing: Listing, listener: Listener) -> Dataset:
         cache = Cache(Path(self.cache) if self.cache else default_cache_folder())
-        return decode_listing(listing, self.image_shape, self.crop_size, self.resize, self.seed, cache, listener)
+        resize = self.resize, self.resizes_all
+        return decode_listing(listing, self.image_shape, self.crop_size, *resize, self.seed, cache, listener)
 
     def _without_index(self, dataset: Dataset) -> Dataset:
         if self.classes is not None:
@@ -97,6 +99,7 @@ def load_dataset(
     resize: Resize = "squash",
     cache: str | Path | None = None,
     listener: Listener | None = None,
+    resizes_all: bool = False,
 ) -> Dataset:
     """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
 
@@ -105,11 +108,12 @@ def load_dataset(
     with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), a manifest (`.csv`, `.jsonl`), Parquet as the
     library `datasets` writes it (a file, or a folder of files), or the word `digits`.
 
-    Photographs are brought to the network's size as `resize` says (`InputTransform`), unless all of those that are
-    looked at have it already, and grey ones of 16 bits scaled to 8; arrays must have the size, and may be
-    [n, height, width, channels] as well as [n, channels, height, width]. With `crop_size`, images are larger than the
-    network's (squashed photographs: as large as the first one), and crops of that size are taken from them batch by
-    batch. Photographs of more than 64 MiB are decoded once, into the folder `cache`, and stay there: `listener` hears.
+    Photographs are turned upright and brought to the network's size as `resize` says (`InputTransform`), unless all of
+    those that are looked at have it already and it does not say `resizes_all`; grey ones of 16 bits are scaled to 8.
+    Arrays must have the size, and may be [n, height, width, channels] as well as [n, channels, height, width]. With
+    `crop_size`, images are larger than the network's (squashed photographs: as large as the first one), and crops of
+    that size are taken from them batch by batch. Photographs of more than 64 MiB are decoded once, into the folder
+    `cache`, and stay there: `listener` hears.
 
     Without a validation split, a seeded, stratified 20 % of the training images serve as one. `classes` is a file that
     says which of the network's `outputs` each class is (0: not known how many; `class_index`). Raises InputError where
@@ -118,7 +122,8 @@ def load_dataset(
     where = location if location == DIGITS else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
     folder = str(Path(cache or default_cache_folder()).absolute())
-    return DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder).open(listener)
+    source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all)
+    return source.open(listener)
 
 
 def _what_is_looked_for(folder: Path) -> str:

@@ -46,10 +46,11 @@ class Resizing:
             return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=grey)
         return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
-    def draft(self, image: Image.Image) -> None:
+    def draft(self, image: Image.Image, on_its_side: bool = False) -> None:
         """Has a large JPEG file decoded in less than its full size, where the result is the same to the eye."""
         if self.policy != "squash":
-            image.draft(None, (SHRUNK * self.width, SHRUNK * self.height))
+            width, height = (self.height, self.width) if on_its_side else (self.width, self.height)
+            image.draft(None, (SHRUNK * width, SHRUNK * height))
 
 
 def settled(policy: Resize, image_shape: tuple[int, int, int], sizes: Sequence[tuple[int, int]]) -> Resizing:

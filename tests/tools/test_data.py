@@ -94,3 +94,12 @@ def test_arrays_are_not_resized(tmp_path):
     assert opened(str(tmp_path / "data.npz"), network())[1] == (RGB, RGB)
     with pytest.raises(InputError, match=r"data\.npz: --resize is for photographs: arrays are taken as they are"):
         opened(str(tmp_path / "data.npz"), network(), resize="crop")
+
+
+def test_only_an_option_resizes_photographs_of_the_networks_size(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (28, 28), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
+    assert opened(str(tmp_path), network())[1] == (RGB, RGB)
+    assert opened(str(tmp_path), network(), resize="pad")[1] == (replace(RGB, resize="pad"),) * 2

@@ -1,8 +1,12 @@
 """What becomes of a photograph's proportions, and what is said of it in the input transform."""
 
+import re
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches, training_batches
@@ -116,3 +120,55 @@ def test_stored_results_have_keys_of_the_transform_as_it_was():
     assert repr(InputTransform(resize="crop", resize_to=256, least_area=0.5)).endswith(
         "channel_order='BGR', resize='crop', resize_to=256, least_area=0.5)"
     )
+
+
+def test_a_policy_that_is_asked_for_holds_for_photographs_of_the_networks_size_too(tmp_path):
+    write(tmp_path, [(28, 28)] * 5)
+    dataset, (_, test) = load(tmp_path, resize="crop", resizes_all=True)
+    assert (test.resize, test.resize_to) == ("crop", 32)
+    assert dataset.train.images.shape[1:] == (3, 32, 32)
+
+
+def test_photographs_of_all_splits_decide_whether_they_stay_as_they_are(tmp_path):
+    write(tmp_path / "train", [(28, 28)] * 5)
+    write(tmp_path / "test", [(120, 60)] * 5)
+    dataset, (_, test) = load(tmp_path, resize="pad")
+    assert test.resize == "pad"
+    assert (dataset.test.images[:, :, :7] == PADDING[0]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_are_turned_upright(tmp_path, orientation):
+    """As Pillow's own `exif_transpose` turns them, before they are resized."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            ramp(900, 600).save(tmp_path / name / f"{i}.jpg", exif=exif, quality=95)
+    with Image.open(tmp_path / "cat" / "0.jpg") as opened:
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    dataset, _ = load(tmp_path, (3, 28, 20), resize="crop")
+    expected = np.asarray(Resizing.to("crop", 28, 20).apply(upright)).transpose(2, 0, 1)
+    np.testing.assert_allclose(dataset.train.images[0], expected, atol=5)
+
+
+def test_damage_to_what_a_camera_says_is_none_to_the_photograph(tmp_path):
+    write(tmp_path, [(40, 40)] * 5, "jpg")
+    ramp(40, 40).save(tmp_path / "cat" / "0.jpg", exif=b"Exif\0\0no TIFF header")
+    assert load(tmp_path)[0].notes == ()
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("size", [(28, 28), (28, 20)])
+def test_the_lines_in_the_docs_do_the_same(tmp_path, resize, size):
+    width, height = size
+    write(tmp_path, [(97, 61)] * 5)
+    dataset, (_, test) = load(tmp_path, (3, height, width), resize=resize)
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    lines = re.search(r"\n((?:    .*\n)*    image = ImageOps\.exif.*\n(?:    .*\n)*)", page)
+    known = {"resize": test.resize, "resize_to": test.resize_to, "crop_size": test.crop_size}
+    known |= {"width": width, "height": height, "photograph": ramp(97, 61), "Image": Image, "ImageOps": ImageOps}
+    exec(textwrap.dedent(lines[1]), known)
+    (batch,) = ordered_batches(dataset.validation, test, 2)
+    np.testing.assert_array_equal(batch.data[0], np.asarray(known["image"]).transpose(2, 0, 1))
