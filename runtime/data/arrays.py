@@ -60,7 +60,7 @@ def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
     """The images in uint8 or float32."""
     if images.dtype == np.uint8:
         return images
-    if images.dtype.kind not in "buif":
+    if images.dtype.kind not in "uif":
         raise InputError(f"{name} holds {images.dtype}, which are no pixels: give uint8 or float32", file)
     with np.errstate(over="ignore"):
         kept = images.astype(np.float32, copy=False)

@@ -13,7 +13,7 @@ import numpy as np
 from wootz.passes.errors import InputError
 from wootz.runtime.data.class_index import ClassIndex, class_index
 from wootz.runtime.data.listing import SPLIT_NAMES, Listing, Part
-from wootz.runtime.data.photographs import SUFFIXES
+from wootz.runtime.data.photographs import SUFFIXES, UNREAD
 
 MISNAMED = ("dev", "eval", "training", "testing")
 """What other programs call the folders of splits: without a word, the training images would be divided instead."""
@@ -58,6 +58,8 @@ def list_class_folders(root: Path, classes: Path | None, outputs: int) -> Listin
             )
     parts = {name: _part(splits[name], content, index) for name, content in found.items()}
     notes = _left_alone(splits.values(), [content for folders in found.values() for content in folders.values()])
+    if beside := [f.name for f in _content(root).folders if is_divided(root) and f not in splits.values()]:
+        notes += (f"Folders beside {splits['train'].name} are left alone: {', '.join(beside[:SHOWN])}.",)
     return Listing(root, index.names, parts["train"], parts.get("val"), parts.get("test"), notes)
 
 
@@ -80,9 +82,7 @@ def _splits(root: Path) -> dict[str, Path]:
 
 
 def _part(folder: Path, found: Mapping[str, _Content], index: ClassIndex) -> Part:
-    if unknown := [name for name in found if name not in index.labels]:
-        shown = ", ".join(list(index.labels)[:SHOWN])
-        raise InputError(f"class {unknown[0]!r} is not among the classes {shown}", folder)
+    index.check(found, folder)
     listed = sorted(found.items(), key=lambda item: index.labels[item[0]])
     photographs = [file for _, content in listed for file in content.photographs]
     counts = [len(content.photographs) for _, content in listed]
@@ -107,6 +107,10 @@ def _left_alone(splits: Iterable[Path], classes: Iterable[_Content]) -> tuple[st
     others = (Path(file) for content in classes for file in content.others)
     suffixes = Counter(file.suffix or file.name for file in others)
     notes = []
+    unread = {suffix: suffixes.pop(suffix) for suffix in list(suffixes) if suffix.lower() in UNREAD}
+    if unread:
+        counted = ", ".join(f"{count:,} {suffix}" for suffix, count in unread.items())
+        notes.append(f"Photographs in formats that aren't read are left out: {counted}. Convert them to JPEG or PNG.")
     if suffixes:
         counted = ", ".join(f"{count:,} {suffix}" for suffix, count in suffixes.most_common(SHOWN))
         notes.append(f"Files in class folders that are no photographs are left alone: {counted}.")

@@ -13,12 +13,14 @@ from wootz.runtime.data.arrays import read_archive, read_array_folder
 from wootz.runtime.data.cache import Cache, default_cache_folder
 from wootz.runtime.data.caffe_lmdb import read_lmdb_folder
 from wootz.runtime.data.class_folders import has_class_folders, is_divided, list_class_folders
+from wootz.runtime.data.class_index import by_number
 from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
 from wootz.runtime.data.decoding import Listener, decode_listing
 from wootz.runtime.data.idx import read_idx_folder
 from wootz.runtime.data.listing import Listing
 from wootz.runtime.data.manifest import MANIFESTS, list_manifest
 from wootz.runtime.data.parquet import PARQUET, list_parquet, parquet_files
+from wootz.runtime.data.photographs import UNREAD
 from wootz.runtime.data.stored_images import StoredImages
 
 DIGITS = "digits"
@@ -56,7 +58,7 @@ class DataSource:
             return self._decoded(list_parquet(path, [path], self._classes_file, self.outputs), listener)
         if not path.is_dir():
             raise InputError(
-                f"no such data set: give a folder, an .npz, .csv, .jsonl or .parquet file, or the word {DIGITS!r}", path
+                f"no such data set: give a folder, an .npz, .csv, .json or .parquet file, or the word {DIGITS!r}", path
             )
         if is_divided(path):
             return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
@@ -86,7 +88,7 @@ class DataSource:
             raise InputError(
                 f"--classes is for photographs: in {self.location} labels are the network's outputs", self.classes
             )
-        return dataset
+        return _counted_from_0(dataset, self.outputs)
 
 
 def load_dataset(
@@ -128,6 +130,8 @@ def load_dataset(
 
 def _what_is_looked_for(folder: Path) -> str:
     forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, *.parquet, x_train.npy, IDX files nor train_lmdb are in it"
+    if unread := sorted({file.suffix.lower() for file in folder.glob("*/*")} & UNREAD):
+        forms += f"; {', '.join(unread)} isn't read: convert the photographs to JPEG or PNG"
     inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
     deeper = next((f for f in sorted(inside) if is_divided(f) or has_class_folders(f)), None)
     return forms + (f"; is {deeper} meant?" if deeper else "")
@@ -144,6 +148,28 @@ def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
 
     test = dataset.test and turned(dataset.test)
     return replace(dataset, train=turned(dataset.train), validation=turned(dataset.validation), test=test)
+
+
+def _counted_from_0(dataset: Dataset, outputs: int) -> Dataset:
+    """Labels of arrays are numbers of outputs; where they were counted from 1, they become that."""
+    are_numbers = dataset.classes == tuple(map(str, range(len(dataset.classes))))
+    found = by_number(dataset.train.labels, None if are_numbers else dataset.classes, outputs)
+    shift = int(dataset.train.labels[0] - found.labels[0])
+    others = [split for split in (dataset.validation, dataset.test) if split is not None and len(split)]
+    if shift and any(split.labels.min() < shift for split in others):
+        return dataset
+
+    def counted(split: Split) -> Split:
+        return Split(split.images, split.labels - shift) if shift else split
+
+    return replace(
+        dataset,
+        classes=found.names,
+        train=counted(dataset.train),
+        validation=counted(dataset.validation),
+        test=dataset.test and counted(dataset.test),
+        notes=(*dataset.notes, *found.notes),
+    )
 
 
 def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, location: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "image")
 LABEL_COLUMNS = ("label", "class_name", "class", "category")
 SPLIT_COLUMNS = ("split", "subset")
 HEADERLESS = ("path", "label", "split")
+WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ def list_manifest(file: Path, classes: Path | None, outputs: int) -> Listing:
     """The photographs that a manifest lists, whose paths are relative to its folder.
 
     CSV has a header with `path`, `label` and perhaps `split` (or what `PATH_COLUMNS` and the like say), or lines of
-    these two or three alone; JSON an object a line. Labels are names, or numbers of outputs where all are. What has no
-    split is for training. Raises InputError for what is none of that, and photographs that are listed twice.
+    these two or three alone; JSON a list of objects, or an object a line. Labels are names, or numbers of outputs where
+    all are. What has no split is for training. Raises InputError for what is none of that, and photographs that are
+    listed twice.
     """
     with reading(file, "a list of photographs in UTF-8"):
         rows = list(MANIFESTS[file.suffix.lower()](file))
@@ -47,20 +50,43 @@ def list_manifest(file: Path, classes: Path | None, outputs: int) -> Listing:
         if row.path in seen:
             raise InputError(f"{row.path!r} is listed twice", file, row.line)
         seen.add(row.path)
-    names, numbers = indexed(_labels(rows), None, classes, file, outputs)
+    found = indexed(_labels(rows), None, classes, file, outputs)
     folder = os.path.abspath(file.parent)
     photographs = [os.path.normpath(os.path.join(folder, row.path)) for row in rows]
-    train, validation, test = parts_of(photographs, numbers, [row.split for row in rows])
+    train, validation, test = parts_of(photographs, found.labels, [row.split for row in rows])
     if not len(train):
         raise InputError("it lists no photograph for training (split: train)", file)
-    return Listing(file.parent, names, train, validation, test)
+    return Listing(file.parent, found.names, train, validation, test, (*_mixture(rows), *found.notes))
 
 
 def _labels(rows: Sequence[_Row]) -> Sequence[str] | np.ndarray:
     """Names; or numbers, where all are."""
-    if all(isinstance(row.label, int) or row.label.isdecimal() for row in rows):
-        return np.array([min(int(row.label), np.iinfo(np.int64).max) for row in rows])
+    numbers = [_whole_number(row.label) for row in rows]
+    if None not in numbers:
+        return np.array([min(number, np.iinfo(np.int64).max) for number in numbers if number is not None])
     return [str(row.label) for row in rows]
+
+
+def _whole_number(label: str | int) -> int | None:
+    """Also of `1.0`, as tables write numbers in which some cell was empty."""
+    if isinstance(label, int):
+        return label
+    match = WHOLE_NUMBER.fullmatch(label)
+    return int(match[1]) if match else None
+
+
+def _mixture(rows: Sequence[_Row]) -> tuple[str, ...]:
+    """What is told where some labels are numbers, others names."""
+    kinds: dict[bool, str | int] = {}
+    for row in rows:
+        kinds.setdefault(_whole_number(row.label) is None, row.label)
+    if len(kinds) < 2:
+        return ()
+    classes = len({str(row.label) for row in rows})
+    return (
+        f"Some labels are numbers ({kinds[False]}), others names ({kinds[True]}): all are taken as names, of {classes} "
+        f"classes.",
+    )
 
 
 def _read_csv(file: Path, delimiter: str = ",") -> Iterator[_Row]:
@@ -98,9 +124,26 @@ def _read_json_lines(file: Path) -> Iterator[_Row]:
             yield _row(said, file, number)
 
 
+def _read_json(file: Path) -> Iterator[_Row]:
+    """A list of objects; or an object a line, which others than `.jsonl` hold, too."""
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.lstrip().startswith("["):
+        yield from _read_json_lines(file)
+        return
+    try:
+        listed = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"no JSON: {error}", file) from error
+    for number, said in enumerate(listed, start=1):
+        if not isinstance(said, dict):
+            raise InputError(f'entry {number} is no object as {{"path": …, "label": …}}', file)
+        yield _row(said, file, number)
+
+
 MANIFESTS: Mapping[str, Callable[[Path], Iterator[_Row]]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
+    ".json": _read_json,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,
 }
@@ -116,6 +159,8 @@ def _row(values: Mapping[str, Any], file: Path, line: int) -> _Row:
     path, label, split = value(PATH_COLUMNS), value(LABEL_COLUMNS), value(SPLIT_COLUMNS, "") or "train"
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"{path!r} is no path", file, line)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     if type(label) not in (str, int) or label == "":
         raise InputError(f"{label!r} is no label: a name, or a number", file, line)
     if not isinstance(split, str) or split.lower() not in SPLIT_NAMES:

@@ -18,6 +18,8 @@ from wootz.runtime.data.listing import SPLIT_NAMES, Cell, Listing, Photograph, p
 PARQUET = ".parquet"
 A_TABLE = "a Parquet file of images"
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+"""The first that is there; other ones hold other labels, for other tasks."""
+OTHER_LABELS = ("coarse_label",)
 SPLIT = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", re.IGNORECASE)
 
 
@@ -31,8 +33,9 @@ def list_parquet(location: Path, files: Sequence[Path], classes: Path | None, ou
     """The photographs in the rows of Parquet files, which have their splits in their names (`train-00000-of-00002`), or
     in that of their folder.
 
-    The images are a column of structures with `bytes`; labels the column `label`, names or numbers, whose names are
-    in the file's metadata. Raises InputError for anything else, and WootzError without the package pyarrow.
+    The images are a column of structures with `bytes`; labels the column `label`, `labels` or `fine_label`, names or
+    numbers, whose names are in the file's metadata. Raises InputError for anything else, and WootzError without the
+    package pyarrow.
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise WootzError("Parquet files need the package pyarrow: install wootz[parquet]")
@@ -40,10 +43,12 @@ def list_parquet(location: Path, files: Sequence[Path], classes: Path | None, ou
     splits: list[str] = []
     labels: list[Any] = []
     names: list[str] | None = None
+    others: dict[str, str] = {}
     for file in files:
         with reading(file, A_TABLE):
             table = _open(file)
             label = _label_column(table.schema_arrow, file)
+            others |= dict.fromkeys(_other_labels(table.schema_arrow, label), label)
             names = names or _class_names(table.schema_arrow, label)
             _image_column(table.schema_arrow, file)
             for group in range(table.num_row_groups):
@@ -57,11 +62,12 @@ def list_parquet(location: Path, files: Sequence[Path], classes: Path | None, ou
     if kinds not in ({str}, {int}):
         raise InputError("labels are neither all names nor all numbers", location)
     numbered = np.array(labels) if kinds == {int} else [str(label) for label in labels]
-    known, numbers = indexed(numbered, names, classes, location, outputs)
-    train, validation, test = parts_of(photographs, numbers, splits)
+    found = indexed(numbered, names, classes, location, outputs)
+    train, validation, test = parts_of(photographs, found.labels, splits)
     if not len(train):
         raise InputError("no file is for training: name one train-….parquet", location)
-    return Listing(location, known, train, validation, test)
+    told = [f"The labels are the column {label}; {other} is left alone." for other, label in others.items()]
+    return Listing(location, found.names, train, validation, test, (*told, *found.notes))
 
 
 def read_contents(file: str, group: int) -> list[bytes]:
@@ -103,6 +109,10 @@ def _label_column(schema: Any, file: Path) -> str:
     if found is None:
         raise InputError(f"no column {LABEL_COLUMNS[0]} (columns: {', '.join(schema.names)})", file)
     return found
+
+
+def _other_labels(schema: Any, label: str) -> list[str]:
+    return [name for name in (*LABEL_COLUMNS, *OTHER_LABELS) if name in schema.names and name != label]
 
 
 def _class_names(schema: Any, label: str) -> list[str] | None:

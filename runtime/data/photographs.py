@@ -32,6 +32,8 @@ UPRIGHT = {
 ON_ITS_SIDE = (5, 6, 7, 8)
 """Those with width and height exchanged."""
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".gif", ".webp"})
+UNREAD = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw"})
+"""Of files that hold photographs, too, in none of these formats."""
 
 
 @contextmanager

@@ -66,9 +66,24 @@ def test_stray_files_are_noted(tmp_path):
     Image.new("RGB", (5, 4)).save(tmp_path / "sample.png")
     dataset = load(tmp_path)
     assert len(dataset.train) + len(dataset.validation) == 10
-    first, second = dataset.notes
-    assert first == "Files in class folders that are no photographs are left alone: 1 .txt, 1 .tif."
+    unread, first, second = dataset.notes
+    assert unread == "Photographs in formats that aren't read are left out: 1 .tif. Convert them to JPEG or PNG."
+    assert first == "Files in class folders that are no photographs are left alone: 1 .txt."
     assert second == f"Photographs beside the class folders are left alone: 1, as {tmp_path}/sample.png."
+
+
+def test_folders_beside_the_splits_are_noted(tmp_path):
+    for name in ("cat", "dog"):
+        write(tmp_path / "train" / name)
+        write(tmp_path / name)
+    assert load(tmp_path).notes == ("Folders beside train are left alone: cat, dog.",)
+
+
+def test_scans_alone_are_said_to_be_in_another_format(tmp_path):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "scan.TIF").write_bytes(b"II")
+    with pytest.raises(InputError, match=r"no data set in this folder: .*; \.tif isn't read: convert the photographs"):
+        load(tmp_path)
 
 
 def test_a_folder_around_the_data_set_is_named(tmp_path):
@@ -154,7 +169,8 @@ def test_some_of_imagenets_folders(tmp_path):
         ("index.json", "[1]", r"index\.json: not JSON as \{.class.: output\}"),
         ("index.json", '{"cat": 4}', r"index\.json: 'cat' is 4: the network's outputs are numbers from 0 to 3"),
         ("index.json", '{"cat": true}', r"index\.json: 'cat' is True"),
-        ("index.json", '{"cat": "0"}', r"index\.json: 'cat' is 0"),
+        ("index.json", '{"cat": "0"}', r"index\.json: 'cat' is '0': the network's outputs are numbers"),
+        ("index.txt", "cat 0\ndog 1", "class 'cat' is not among .*: outputs by number need JSON, as"),
     ],
 )
 def test_faults_of_an_index(tmp_path, file, content, reason):

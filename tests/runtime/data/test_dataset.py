@@ -138,6 +138,7 @@ def with_pixel(value, kind=np.float32):
         ({"x_train": IMAGES.reshape(10, -1), "y_train": LABELS}, r"x_train has shape \(10, 60\): .*channels"),
         ({"x_train": IMAGES.astype(str), "y_train": LABELS}, "x_train holds <U3, which are no pixels: .* uint8"),
         ({"x_train": IMAGES.astype(complex), "y_train": LABELS}, "x_train holds complex128, which are no pixels"),
+        ({"x_train": IMAGES > 1, "y_train": LABELS}, "x_train holds bool, which are no pixels"),
         ({"x_train": with_pixel(np.nan), "y_train": LABELS}, "NaN or .* in 2 of 10 images of x_train, .* index 4"),
         ({"x_train": with_pixel(-np.inf), "y_train": LABELS}, "NaN or infinite pixels in 2 of 10 images"),
         ({"x_train": with_pixel(1e300, float), "y_train": LABELS}, "NaN or infinite pixels in 2 of 10 images"),
@@ -167,6 +168,20 @@ def test_labels_may_be_a_column_or_whole_floats(tmp_path):
     labels = load_dataset(str(tmp_path / "data.npz"), SHAPE).train.labels
     assert (labels.dtype, labels.ndim) == (np.int64, 1)
     assert sorted(labels) == [0] * 4 + [1] * 4
+
+
+def test_labels_of_arrays_may_be_counted_from_1(tmp_path):
+    np.savez(tmp_path / "data.npz", x_train=IMAGES, y_train=LABELS + 1, x_test=IMAGES, y_test=LABELS + 1)
+    dataset = load_dataset(str(tmp_path / "data.npz"), IMAGES.shape[1:], outputs=2)
+    assert dataset.classes == ("1", "2")
+    assert dataset.notes == (
+        "The labels are 1 to 2: they are taken as counted from 1, so that 1 is the network's output 0.",
+    )
+    np.testing.assert_array_equal(dataset.test.labels, LABELS)
+    three = load_dataset(str(tmp_path / "data.npz"), IMAGES.shape[1:], outputs=3)
+    assert three.classes == ("0", "1", "2")
+    np.testing.assert_array_equal(three.test.labels, LABELS + 1)
+    assert three.notes == ("No image has the label 0: labels are taken as outputs of the network, of 3 classes.",)
 
 
 def test_a_class_with_a_single_image_is_refused(tmp_path):

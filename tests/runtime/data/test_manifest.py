@@ -47,6 +47,8 @@ def as_json(rows) -> str:
         ("list.tsv", "\n".join("\t".join(row) for row in [("path", "label", "split"), *ROWS])),
         ("list.jsonl", as_json(ROWS)),
         ("list.ndjson", as_json(ROWS) + "\n\n"),
+        ("list.json", as_json(ROWS)),
+        ("list.json", "[" + as_json(ROWS).replace("\n", ",\n") + "]"),
     ],
 )
 def test_a_list_is_read(folder, name, content):
@@ -81,6 +83,34 @@ def test_labels_may_be_numbers_of_outputs(folder, suffix):
     np.testing.assert_array_equal(named.train.labels, dataset.train.labels)
 
 
+@pytest.mark.parametrize(
+    "labels", [("1", "2"), ("1.0", "2.0"), (1, 2), (1.0, 2.0)], ids=["text", "as a table writes it", "int", "float"]
+)
+def test_labels_may_be_counted_from_1(folder, labels):
+    rows = [(path, labels[label == "hot dog"], split) for path, label, split in ROWS]
+    (folder / "list.jsonl").write_text(as_json(rows))
+    dataset = load_dataset(str(folder / "list.jsonl"), SHAPE, outputs=2)
+    assert dataset.classes == ("1", "2")
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], dataset.train.labels)
+    assert dataset.notes[0].startswith("The labels are 1 to 2: they are taken as counted from 1")
+    (folder / "index.txt").write_text("black\nhot")
+    named = load_dataset(str(folder / "list.jsonl"), SHAPE, outputs=1000, classes=folder / "index.txt")
+    assert named.classes == ("black", "hot")
+    np.testing.assert_array_equal(named.train.labels, dataset.train.labels)
+    kept = load_dataset(str(folder / "list.jsonl"), SHAPE, outputs=3)
+    assert set(kept.train.labels) == {1, 2}
+
+
+def test_a_mixture_of_numbers_and_names_is_told(folder):
+    rows = [(path, "7" if label == "hot dog" else label, split) for path, label, split in ROWS]
+    (folder / "list.csv").write_text(as_csv(rows))
+    dataset = load_dataset(str(folder / "list.csv"), SHAPE)
+    assert dataset.classes == ("7", "cat, black")
+    assert dataset.notes == (
+        "Some labels are numbers (7), others names (cat, black): all are taken as names, of 2 classes.",
+    )
+
+
 def test_names_may_be_those_of_an_index(folder):
     (folder / "list.csv").write_text(as_csv(ROWS))
     (folder / "index.json").write_text(json.dumps({"hot dog": 3, "cat, black": 0}))
@@ -103,6 +133,8 @@ def test_names_may_be_those_of_an_index(folder):
         ("a.csv", "a.png,cat,test\n", r"a\.csv: it lists no photograph for training"),
         ("a.csv", "a.png,9999999999999999999999\n", r"a\.csv: there is the label 92.*: labels number the classes"),
         ("a.csv", "a.png,cat\nb.png,dog\n", r"a\.png: can't be read: No such file"),
+        ("a.json", "[[1]]", r"a\.json: entry 1 is no object as"),
+        ("a.json", '[{"path"', r"a\.json: no JSON"),
         ("a.jsonl", "{", r"a\.jsonl:1: no JSON"),
         ("a.jsonl", "[1]", r"a\.jsonl:1: no object as"),
         ("a.jsonl", '{"path": "a.png", "label": 1.5}', r"a\.jsonl:1: 1\.5 is no label"),

@@ -60,6 +60,15 @@ def test_one_file_of_numbers(tmp_path):
     np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], dataset.train.labels)
 
 
+def test_the_finer_of_two_labels_is_taken(tmp_path):
+    table = {"image": [{"bytes": png(i % 4)} for i in range(16)], "fine_label": [i % 4 for i in range(16)]}
+    table["coarse_label"] = [i % 2 for i in range(16)]
+    parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    dataset = load_dataset(str(tmp_path / "a.parquet"), SHAPE)
+    np.testing.assert_array_equal(dataset.train.images[:, 0, 0, 0], dataset.train.labels)
+    assert dataset.notes == ("The labels are the column fine_label; coarse_label is left alone.",)
+
+
 def test_one_row_in_a_hundred_may_be_broken(tmp_path):
     contents = [png(i % 2) for i in range(120)]
     contents[5] = None
