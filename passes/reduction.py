@@ -9,7 +9,7 @@ from functools import partial
 from wootz.passes.analysis.channels import analyse_channels
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Graph, Model, Variable, copy_graph, is_constant
-from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
+from wootz.passes.ir.rewrite import erase_dead_nodes, remaining_modules, replace_all_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pruning.materializer import Materializer
@@ -71,9 +71,7 @@ def _edited(model: Model, edit: Edit) -> Model:
     erase_dead_nodes(graph)
     read = {t.name for node in graph.nodes for t in node.inputs} | {t.name for t in graph.outputs}
     graph.inputs = [t for t in graph.inputs if t.name in read]
-    tensors = graph.tensors()
-    modules = tuple(m for m in model.modules if m.entry in tensors and m.exit in tensors)
-    return replace(model, graph=graph, modules=modules)
+    return replace(model, graph=graph, modules=remaining_modules(model.modules, graph))
 
 
 def _drop_outputs(model: Model) -> Iterator[Model]:

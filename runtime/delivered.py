@@ -15,6 +15,7 @@ from wootz.passes.analysis.class_scores import score_kind
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import LARGEST_MESSAGE, load, save
 from wootz.passes.ir.model import OPSET, Header, Model, constants
+from wootz.passes.ir.rewrite import remaining_modules
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
@@ -50,8 +51,7 @@ def for_inference(job: Job, model: Model) -> Model:
     result = run_pipeline(
         replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding)), verify_each=False
     ).model
-    tensors = result.graph.tensors()
-    keeps_all = all(name in tensors for m in whole.modules for name in (m.entry, m.exit))
+    keeps_all = remaining_modules(whole.modules, result.graph) == whole.modules
     return replace(result, modules=whole.modules if keeps_all else ())
 
 
@@ -145,14 +145,9 @@ def write_file(job: Job, model: Model, file: Path, note: Callable[[str], None]) 
 
     `note` is told where the network can't be in the job's opset.
     """
-    verify(model)
-    opset = job.opset
-    try:
-        onnx.checker.check_model(model.to_proto(opset), full_check=True)
-    except WootzError as error:
-        opset = OPSET
-        onnx.checker.check_model(model.to_proto(), full_check=True)
-        note(f"{file.name} has opset {OPSET}: {error}")
+    opset, reason = _possible_opset(model, job.opset)
+    if reason:
+        note(f"{file.name} has opset {OPSET}: {reason}")
     save(model, file, opset)
     return Written(model, file, opset, accuracy_of_file(job, file, opset, model.metadata, job.dataset.validation))
 
@@ -201,39 +196,67 @@ def _predictor(interface: SetInterface, session: FileSession | InferenceSession)
 def with_opset(job: Job, given: int, asked: int) -> Job:
     """The job with the opset of what it delivers: the `given` network's, unless another than 0 is `asked` for.
 
-    The full network is brought into the form that is delivered, and compared with itself on a few images: what can't
-    be delivered is told before anything is trained. Raises WootzError where that can't be, in the opset asked for, or
-    gives other scores; where the network's own opset lacks something, the job has the IR's and a note.
+    The full network is brought into both forms that are delivered: what can't be is told before anything is trained.
+    Raises WootzError where `rehearse_delivery` does in the opset asked for; where the network's own opset lacks
+    something, the job has the IR's and a note.
     """
-    delivered = for_inference(job, job.network)
+    told = replace(job, opset=asked or given)
+    best = for_inference(job, job.network)
     try:
-        _try(job, delivered, asked or given)
+        rehearse_delivery(told, job.network, best)
     except WootzError as error:
         if asked:
             raise WootzError(f"--opset {asked}: {error}") from error
         if given == OPSET:
             raise
-        _try(job, delivered, OPSET)
         note = f"best.onnx gets opset {OPSET}, not the network's {given}: {error}."
-        return replace(job, opset=OPSET, notes=(*job.notes, note))
-    return replace(job, opset=asked or given)
+        told = replace(job, opset=OPSET, notes=(*job.notes, note))
+        rehearse_delivery(told, job.network, best)
+    full = with_interface(job, job.network)
+    opset, _ = _possible_opset(full, told.opset)
+    rehearse_delivery(replace(told, opset=opset), job.network, full)
+    return told
 
 
-def _try(job: Job, delivered: Model, opset: int) -> None:
-    """Raises WootzError for a network that can't be in `opset`, or gives other scores than as it is trained."""
-    proto = delivered.to_proto(opset)
-    size = sum(values.nbytes for values in constants(delivered.graph).values())
-    if runs_opset(opset) and size <= LARGEST_MESSAGE:
-        _compare(job, delivered, FileSession(proto.SerializeToString(), job.device))
+def rehearse_delivery(job: Job, network: Model, delivered: Model) -> None:
+    """Raises WootzError for a form of a network that isn't valid in the job's opset, or gives other scores than the
+    network on a few images."""
+    proto = _valid_proto(delivered, job.opset)
+    if runs_opset(job.opset) and _is_small(delivered):
+        _compare(job, network, delivered, FileSession(proto.SerializeToString(), job.device))
 
 
-def _compare(job: Job, delivered: Model, session: FileSession) -> None:
+def _valid_proto(model: Model, opset: int) -> onnx.ModelProto:
+    """The ONNX model, after all checks that there are. Raises WootzError, too, for what the opset lacks."""
+    verify(model)
+    proto = model.to_proto(opset)
+    if _is_small(model):
+        onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def _is_small(model: Model) -> bool:
+    """Whether it can be one message, which ONNX's checker and a session of ONNX Runtime take."""
+    return sum(values.nbytes for values in constants(model.graph).values()) <= LARGEST_MESSAGE
+
+
+def _possible_opset(model: Model, opset: int) -> tuple[int, str]:
+    """The opset if the network can be in it, else that of the IR, and why. Raises WootzError where it is not valid."""
+    try:
+        _valid_proto(model, opset)
+    except WootzError as error:
+        _valid_proto(model, OPSET)
+        return OPSET, str(error)
+    return opset, ""
+
+
+def _compare(job: Job, network: Model, delivered: Model, session: FileSession) -> None:
     """Raises WootzError where the network gives other scores in its delivered form."""
     few = job.dataset.validation.part(slice(TRIED_IMAGES))
     transform = InputTransform.from_json(delivered.metadata[TRANSFORM_KEY])
     (own,) = ordered_batches(few, job.test_transform, EVALUATION_BATCH)
     (given,) = ordered_batches(few, transform, EVALUATION_BATCH)
-    trained = InferenceSession(job.network, job.device)
+    trained = InferenceSession(network, job.device)
     before = np.concatenate([trained.run(image[None]).reshape(1, -1) for image in own.data])
     after = _predictor(job.interface, session)(given.data)
     halves = "float16" in (job.interface.input_type, job.interface.output_type)

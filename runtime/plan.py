@@ -14,6 +14,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.subspace import Subspace, format_configuration
+from wootz.runtime.delivered import for_inference, rehearse_delivery
 from wootz.runtime.digest import digest
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
@@ -122,9 +123,11 @@ def _groups(workshop: Workshop, workers: int, blocks: Sequence[TuningBlock]) -> 
 
 def rehearse(workshop: Workshop, plan: RunPlan) -> float:
     """Raises WootzError for what would fail later by its structure: the full network, its gradients, the pruned
-    networks, the groups of blocks, or a block that does not fit into the memory. Gives the seconds that it took.
+    networks, the files that they become, the groups of blocks, or a block that does not fit into the memory. Gives the
+    seconds that it took.
 
-    Of the networks to be tried, those few are built that have each module at each of its rates; each takes a step.
+    Of the networks to be tried, those few are built that have each module at each of its rates; each takes a step, and
+    is brought into the form of `best.onnx`.
     Weights play no part, so the full network need not be trained. What was rehearsed once isn't again.
     """
     store, begin = workshop.trainer.store, time.perf_counter()
@@ -141,7 +144,9 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
         configuration = plan.tried.configurations[position]
         try:
             workshop.check_pruned(pruner, configuration)
-            trainer.rehearse(workshop.pruned(pruner, configuration), job.solver)
+            pruned = workshop.pruned(pruner, configuration)
+            rehearse_delivery(job, pruned, for_inference(job, pruned))
+            trainer.rehearse(pruned, job.solver)
         except WootzError as error:
             raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
     if job.groups == "paper" or job.memory_budget is None:  # else their graphs were built to know their memory
@@ -159,6 +164,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         *job.dataset.validation.digests,
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
+        repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization)),
         workshop.trainer.machine,
         compiler_digest(),
     )

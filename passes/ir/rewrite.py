@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
-from wootz.passes.ir.model import Graph, Node, Tensor, producer, subgraph_nodes
+from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, producer, subgraph_nodes
 
 
 def replace_all_uses(graph: Graph, old: Tensor, new: Tensor) -> None:
@@ -82,3 +83,36 @@ def rewriting(graph: Graph) -> Iterator[Node]:
         yield node
         if node.outputs:
             graph.nodes.append(node)
+
+
+class ModuleEnds:
+    """The tensors that a model's modules begin and end with, while its graph is rewritten, whatever their names become.
+
+    A pass that renames tensors or takes some out makes one before, and has the table of modules from it afterwards.
+    """
+
+    def __init__(self, model: Model):
+        tensors = model.graph.tensors()
+        self._modules = model.modules
+        self._ends = {name: tensors[name] for m in model.modules for name in (m.entry, m.exit) if name in tensors}
+
+    def move(self, old: Tensor, new: Tensor) -> None:
+        """Modules that begin or end with `old` do so with `new`, which holds the same."""
+        self._ends = {name: new if tensor is old else tensor for name, tensor in self._ends.items()}
+
+    def table(self, graph: Graph) -> tuple[Module, ...]:
+        """The modules by the names that their ends have now, without those of which an end, or all between, is gone.
+
+        An end that was no tensor before either stays as it is, for the verifier to tell.
+        """
+        tensors = graph.tensors()
+        names = {name: tensor.name for name, tensor in self._ends.items()}
+        now = [replace(m, entry=names.get(m.entry, m.entry), exit=names.get(m.exit, m.exit)) for m in self._modules]
+        lost = {name for name in names.values() if name not in tensors}
+        return tuple(m for m in now if m.entry != m.exit and lost.isdisjoint((m.entry, m.exit)))
+
+
+def remaining_modules(modules: Iterable[Module], graph: Graph) -> tuple[Module, ...]:
+    """Those that begin and end with tensors of the graph."""
+    tensors = graph.tensors()
+    return tuple(m for m in modules if m.entry in tensors and m.exit in tensors)

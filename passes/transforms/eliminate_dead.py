@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.model import Graph, Model, Node, captured_tensors
-from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
+from wootz.passes.ir.rewrite import erase_dead_nodes, remaining_modules, replace_all_uses
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class EliminateDead(Pass):
         before = len(graph.nodes)
         bypassed = _bypass_identities(graph, {name for m in model.modules for name in (m.entry, m.exit)})
         erase_dead_nodes(graph)
-        tensors = graph.tensors()
-        modules = tuple(m for m in model.modules if m.entry in tensors and m.exit in tensors)
+        modules = remaining_modules(model.modules, graph)
         removed = before - len(graph.nodes)
         statistics = {
             "nodes removed": removed,

@@ -9,7 +9,7 @@ import numpy as np
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Tensor, Variable
-from wootz.passes.ir.rewrite import redirect_readers
+from wootz.passes.ir.rewrite import ModuleEnds, redirect_readers
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 
 
@@ -32,13 +32,15 @@ class EmbedNormalization(Pass):
             raise self.refuse(f"the model has {len(model.graph.inputs)} inputs: which one takes the image is not known")
         transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
         result = model.copy()
-        nodes = _prepend(result.graph, transform)
+        ends = ModuleEnds(result)
+        nodes = _prepend(result.graph, transform, ends)
         identity = replace(transform, mean=(0.0,), scale=(1.0,), channel_order="RGB")
         metadata = {**model.metadata, TRANSFORM_KEY: identity.to_json()}
-        return PassResult(replace(result, metadata=metadata), modified=nodes > 0, statistics={"nodes": nodes})
+        result = replace(result, modules=ends.table(result.graph), metadata=metadata)
+        return PassResult(result, modified=nodes > 0, statistics={"nodes": nodes})
 
 
-def _prepend(graph: Graph, transform: InputTransform) -> int:
+def _prepend(graph: Graph, transform: InputTransform, ends: ModuleEnds) -> int:
     """Gives the number of nodes put before the graph's old input."""
     old: Variable = graph.inputs[0]
     new = Variable(old.name, old.dtype, old.shape)
@@ -57,6 +59,7 @@ def _prepend(graph: Graph, transform: InputTransform) -> int:
     count = len(graph.nodes)
     if count:
         redirect_readers(old, value)
+        ends.move(old, value)
         graph.inputs = [new]
     else:
         old.name = new.name

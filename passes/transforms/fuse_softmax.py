@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, producer
-from wootz.passes.ir.rewrite import erase_dead_nodes, replace_node, rewriting
+from wootz.passes.ir.rewrite import ModuleEnds, erase_dead_nodes, replace_node, rewriting
 from wootz.passes.ir.shapes import annotate_shapes
 
 
@@ -29,8 +29,9 @@ class FuseSoftmax(Pass):
 
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
+        ends = ModuleEnds(result)
         fused = fuse_softmax(result.graph)
-        return PassResult(result, fused > 0, {"fused": fused})
+        return PassResult(replace(result, modules=ends.table(result.graph)), fused > 0, {"fused": fused})
 
 
 def fuse_softmax(graph: Graph) -> int:

@@ -12,7 +12,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, tensor_shape
-from wootz.passes.ir.rewrite import erase_dead_nodes, erase_nodes, redirect_readers
+from wootz.passes.ir.rewrite import ModuleEnds, erase_dead_nodes, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.transforms.fuse_softmax import fuse_softmax
 from wootz.passes.transforms.to_float32 import widen
@@ -54,7 +54,7 @@ class ImageClassifier(Pass):
 def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = ()) -> tuple[Model, tuple[str, ...]]:
     """What the pass does, and each change in a line. Raises PassError (see there)."""
     result = model.copy()
-    graph = result.graph
+    graph, ends = result.graph, ModuleEnds(result)
     changes = [
         *keep_output(graph, scores),
         *_with_float32(graph),
@@ -63,10 +63,7 @@ def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = 
         *_with_size(graph, size),
     ]
     source = graph.inputs[0]
-    removed = _without_transpose(graph)
-    if removed is not None:
-        modules = (replace(m, entry=removed[1]) if m.entry == removed[0] else m for m in model.modules)
-        result = replace(result, modules=tuple(modules))
+    if _without_transpose(graph, ends):
         changes.append(f"input {source.name}: [N, height, width, channels] is now [N, channels, height, width]")
     _check_image(source)
     try:
@@ -76,7 +73,7 @@ def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = 
     changes += _with_flat_scores(graph)
     if fuse_softmax(graph):
         changes.append("a softmax in Exp, ReduceSum and Div is now one operator")
-    return (result, tuple(changes)) if changes else (model, ())
+    return (replace(result, modules=ends.table(graph)), tuple(changes)) if changes else (model, ())
 
 
 EXPORT_AGAIN = (
@@ -228,24 +225,24 @@ def _computes_by_channel(node: Node, read: Tensor) -> bool:
     return len(constants) == 1 and constants[0].ndim <= 4 and constants[0].size == ([1, *constants[0].shape])[-1]
 
 
-def _without_transpose(graph: Graph) -> tuple[str, str] | None:
-    """Removes it; gives the names of the tensor that it made and of the one that takes its place."""
+def _without_transpose(graph: Graph, ends: ModuleEnds) -> bool:
+    """Removes it, if there is one."""
     transpose = first_transpose(graph)
     if transpose is None or any(transpose.outputs[0] is t for t in graph.outputs):
-        return None
+        return False
     (source,), (transposed,) = graph.inputs, transpose.outputs
     build, tensor = Builder(graph), source
     while (node := tensor.outputs[0]) is not transpose:
         node.inputs = [_with_channels_first(t, build) if isinstance(t, Constant) else t for t in node.inputs]
         tensor = node.outputs[0]
         tensor.shape = None
-    names = str(transposed.name), str(tensor.name)
     redirect_readers(transposed, tensor)
+    ends.move(transposed, tensor)
     erase_nodes(graph, [transpose])
     shape = tensor_shape(source)
     if shape is not None and len(shape) == 4:
         source.shape = [shape[axis] for axis in CHANNELS_FIRST]
-    return names
+    return True
 
 
 def _with_channels_first(operand: Constant, build: Builder) -> Constant:

@@ -13,6 +13,7 @@ from wootz.passes.arrays import read_npz
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import reading
 from wootz.passes.ir.model import Constant, Model, Node, producer
+from wootz.passes.ir.rewrite import remaining_modules
 
 IntegerType = Literal["int8", "uint8"]
 Calibration = Literal["minmax", "percentile", "entropy"]
@@ -72,7 +73,8 @@ class Int8(Pass):
         count = sum(_is_quantized(node) for node in quantized.graph.nodes if node.name in nodes)
         if not count:
             raise self.refuse("no convolution and no product of matrices could be quantised")
-        result = replace(model, graph=quantized.graph)
+        modules = remaining_modules(model.modules, quantized.graph)
+        result = replace(model, graph=quantized.graph, modules=modules)
         return PassResult(result, modified=True, statistics={"quantised": count, "float32": len(nodes) - count})
 
     def _sample(self) -> Mapping[str, np.ndarray]:

@@ -25,7 +25,7 @@ from wootz.passes.ir.model import (
     producer,
     tensor_shape,
 )
-from wootz.passes.ir.rewrite import erase_dead_nodes
+from wootz.passes.ir.rewrite import ModuleEnds, erase_dead_nodes
 from wootz.passes.plan.transform import CLASSES_KEY
 from wootz.passes.transforms.fuse_softmax import fuse_softmax
 
@@ -89,7 +89,8 @@ def replace_head(model: Model, classes: int, filler: FillerName = "gaussian", se
     """What the pass does. Raises PassError (see there)."""
     if classes < 1:
         raise _refusal(f"classes has to be the number of classes, 1 or more, not {classes}")
-    graph = model.copy().graph
+    model = model.copy()
+    graph, ends = model.graph, ModuleEnds(model)
     fuse_softmax(graph)
     annotate_symbolic_shapes(graph)
     head = _find_head(graph)
@@ -100,7 +101,7 @@ def replace_head(model: Model, classes: int, filler: FillerName = "gaussian", se
     erase_dead_nodes(graph)
     _infer_anew(graph, classes)
     metadata = {key: value for key, value in model.metadata.items() if key != CLASSES_KEY}
-    return NewHead(replace(model, graph=graph, metadata=metadata), layer, head.classes)
+    return NewHead(replace(model, modules=ends.table(graph), metadata=metadata), layer, head.classes)
 
 
 def _refusal(reason: str, node: Node | None = None) -> WootzError:

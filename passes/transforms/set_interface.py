@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer, tensor_shape
-from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
+from wootz.passes.ir.rewrite import ModuleEnds, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.transform import Layout
 from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_output
@@ -49,11 +49,11 @@ class SetInterface(Pass):
         if self == UNCHANGED:
             return PassResult(model, modified=False)
         result = model.copy()
-        graph = result.graph
+        graph, ends = result.graph, ModuleEnds(result)
         annotate_shapes(graph)
         self._check(graph)
-        self._set_input(graph)
-        self._set_output(graph)
+        self._set_input(graph, ends)
+        self._set_output(graph, ends)
         for tensor in graph.tensors().values():
             if isinstance(tensor, Variable) and tensor is not graph.inputs[0]:
                 tensor.shape = None
@@ -61,7 +61,7 @@ class SetInterface(Pass):
             annotate_shapes(graph)
         except WootzError as error:
             raise self.refuse(f"with that input the network is not valid ({error})") from error
-        return PassResult(result, modified=True)
+        return PassResult(replace(result, modules=ends.table(graph)), modified=True)
 
     def _check(self, graph: Graph) -> None:
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
@@ -77,7 +77,7 @@ class SetInterface(Pass):
         if self.size and len(self.size) != 2:
             raise self.refuse(f"a size is a height and a width, not {', '.join(self.size)}")
 
-    def _set_input(self, graph: Graph) -> None:
+    def _set_input(self, graph: Graph, ends: ModuleEnds) -> None:
         (old,) = graph.inputs
         batch, channels, *size = tensor_shape(old) or ()
         batch = _extent(self.batch) if self.batch else batch
@@ -96,11 +96,12 @@ class SetInterface(Pass):
         if self.input_type != "float32":
             image = builder.op("Cast", image, to=int(onnx.TensorProto.FLOAT), hint=f"{new.name}/float")
         redirect_readers(old, image)
+        ends.move(old, image)
         graph.inputs = [new]
         graph.nodes = [*graph.nodes, *body]
-        _drop_casts(graph, [n for n in image.outputs if _is_cast_to_float(n)])
+        _drop_casts(graph, [n for n in image.outputs if _is_cast_to_float(n)], ends)
 
-    def _set_output(self, graph: Graph) -> None:
+    def _set_output(self, graph: Graph, ends: ModuleEnds) -> None:
         (scores,) = graph.outputs
         name, dtype = scores.name, np.dtype(self.output_type)
         builder = Builder(graph)
@@ -121,6 +122,7 @@ class SetInterface(Pass):
         graph.outputs = [value]
         if last is not None and not scores.outputs:
             erase_nodes(graph, [last])
+            ends.move(scores, value)
 
 
 UNCHANGED = SetInterface()
@@ -164,9 +166,10 @@ def _is_cast_to_float(node: Node) -> bool:
     return bool(node.op == "Cast" and node.attrs.get("to") in (int(onnx.TensorProto.FLOAT), np.float32))
 
 
-def _drop_casts(graph: Graph, casts: list[Node]) -> None:
+def _drop_casts(graph: Graph, casts: list[Node], ends: ModuleEnds) -> None:
     """Takes out those whose results are no outputs of the graph."""
     dropped = [n for n in casts if not any(n.outputs[0] is t for t in graph.outputs)]
     for node in dropped:
         redirect_readers(node.outputs[0], node.inputs[0])
+        ends.move(node.outputs[0], node.inputs[0])
     erase_nodes(graph, dropped)

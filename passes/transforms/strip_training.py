@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.model import Model, Node
-from wootz.passes.ir.rewrite import erase_nodes, replace_all_uses
+from wootz.passes.ir.rewrite import ModuleEnds, erase_nodes, replace_all_uses
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class StripTraining(Pass):
 
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
-        graph = result.graph
+        graph, ends = result.graph, ModuleEnds(result)
         dropouts = [n for n in graph.nodes if n.op == "Dropout"]
         normalizations = [n for n in graph.nodes if n.op == "BatchNormalization" and _is_training(n)]
         for node in dropouts:
@@ -31,6 +31,7 @@ class StripTraining(Pass):
                 node.op, node.attrs, node.inputs, node.outputs = "Identity", {}, node.inputs[:1], node.outputs[:1]
             else:
                 replace_all_uses(graph, node.outputs[0], node.inputs[0])
+                ends.move(node.outputs[0], node.inputs[0])
                 erase_nodes(graph, [node])
         for node in normalizations:
             self._require_unread(node, "new statistics")
@@ -39,6 +40,7 @@ class StripTraining(Pass):
             node.outputs = node.outputs[:1]
             node.attrs.pop("training_mode", None)
         counts = {"dropouts removed": len(dropouts), "normalizations changed": len(normalizations)}
+        result = replace(result, modules=ends.table(graph))
         return PassResult(result, bool(dropouts or normalizations), counts)
 
     def _require_unread(self, node: Node, what: str) -> None:

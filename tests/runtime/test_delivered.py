@@ -11,18 +11,24 @@ import onnxruntime
 import pytest
 
 from wootz.frontend.objective import parse_objective
+from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load, save
-from wootz.passes.ir.model import with_weights
+from wootz.passes.ir.model import Module, with_weights
+from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.runtime import delivered as delivered_module
+from wootz.runtime import plan as plan_module
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, for_inference, with_interface, with_opset, write_network
 from wootz.runtime.job import Job
+from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.session import Device, InferenceSession
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.models import open_classifier
 
 SHARED = Path(os.environ.get("WOOTZ_SHARED", "../shared"))
@@ -33,13 +39,14 @@ RAW = InputTransform(channel_order="RGB")
 def job_of(file, transform, folder, **options) -> Job:
     """The job of a run on random images, labelled as the network sees them."""
     network = open_classifier(str(file), size=options.pop("size", None))
+    model = replace(network.model, modules=find_modules(network.model)[0])
     channels, height, width = network.model.graph.inputs[0].shape[1:]
     images = np.random.default_rng(0).integers(0, 256, (24, channels, height, width), np.uint8)
     classes = network.model.graph.outputs[0].shape[1]
     solver = Solver(base_lr=0.1, max_iter=1, batch_size=2)
     split = Split(images, np.zeros(len(images), np.int64))
     job = Job(
-        title=str(file), network=network.model, modules_source="", untrained=(), all_untrained=False,
+        title=str(file), network=model, modules_source="", untrained=(), all_untrained=False,
         train_transform=transform, test_transform=transform, image_shape=(channels, height, width), data_title="noise",
         dataset=Dataset(tuple(map(str, range(classes))), split, split, None), subspace=Subspace((), ()),
         objective=parse_objective("max Accuracy", "test"), teacher_solver=solver, solver=solver, pretrain_solver=solver,
@@ -78,6 +85,8 @@ def test_it_takes_and_gives_what_the_given_network_did(name, version, tmp_path):
         written = write_network(job, form(job, job.network), "best.onnx", 1.0, pytest.fail)
         assert written.accuracy == 1
         assert signature(given) == signature(written.file)
+        verify(load(written.file))
+        assert [m.name for m in load(written.file).modules] == [m.name for m in job.network.modules]
         assert onnx.load(written.file).opset_import[0].version == version
 
 
@@ -106,13 +115,20 @@ INTEGERS = f"""{HEADER} g (uint8[2,6,6,3] pixels) => (float16[2,4,1,1] y) <float
        q = Softmax<axis = 1>(p) y = Cast<to = 10>(q) }}"""
 
 
-def write_integers(folder):
-    proto = onnx.parser.parse_model(INTEGERS)
-    weight = np.random.default_rng(0).normal(size=(4, 3, 1, 1)).astype(np.float32)
-    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+def write(text, folder):
+    """A network in which weights without values are random."""
+    proto = onnx.parser.parse_model(text)
+    for info in proto.graph.value_info:
+        shape = [extent.dim_value for extent in info.type.tensor_type.shape.dim]
+        weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, info.name))
     del proto.graph.value_info[:]
     onnx.save(proto, folder / "given.onnx")
     return folder / "given.onnx"
+
+
+def write_integers(folder):
+    return write(INTEGERS, folder)
 
 
 @pytest.mark.parametrize("transform", [RAW, NORMALISED, InputTransform(mean=(99.0,), channel_order="BGR")])
@@ -164,6 +180,41 @@ def test_an_interface_that_gives_other_scores_is_told_before_anything_is_trained
     monkeypatch.setattr(delivered_module, "for_inference", negated)
     with pytest.raises(WootzError, match="gives other scores with the input that it came with"):
         with_opset(job, 18, 0)
+
+
+@pytest.mark.parametrize("name", ["for_inference", "with_interface"])
+def test_a_form_that_is_not_valid_is_told_before_anything_is_trained(name, tmp_path, monkeypatch):
+    job = job_of(write_integers(tmp_path), RAW, tmp_path)
+    form = getattr(delivered_module, name)
+    lost = (Module("lost", "pixels", "nowhere"),)
+    monkeypatch.setattr(delivered_module, name, lambda *arguments: replace(form(*arguments), modules=lost))
+    with pytest.raises(WootzError, match="module 'lost': its exit 'nowhere' is no tensor of the graph"):
+        with_opset(job, 18, 0)
+
+
+def test_so_is_a_pruned_network_that_cannot_be_delivered(tmp_path, monkeypatch):
+    """As it is written: with the interface of the given network, in its opset."""
+    text = f"""{HEADER} g (float[N,3,6,6] x) => (float[N,4,1,1] y) <float[8,3,3,3] v, float[4,8,1,1] w>
+        {{ [a] h = Conv(x, v) r = Relu(h) p = GlobalAveragePool(r) [b] y = Conv(p, w) }}"""
+    job = with_opset(job_of(write(text, tmp_path), RAW, tmp_path), 18, 0)
+    modules = tuple(module.name for module in job.network.modules)
+    job = replace(job, subspace=Subspace(modules, ((0.5, 0.0),)))
+    form = plan_module.for_inference
+    made = []
+
+    def damaged(job, model):
+        made.append(form(job, model))
+        return replace(made[-1], modules=(Module("lost", "x", "nowhere"),)) if len(made) == 1 else made[-1]
+
+    monkeypatch.setattr(plan_module, "for_inference", damaged)
+    workshop = Workshop(job, Store.open(tmp_path / "store"))
+    plan = plan_run(workshop)
+    with pytest.raises(WootzError, match=r"^configuration .0.5, 0.: module 'lost': its exit 'nowhere' is no tensor"):
+        rehearse(workshop, plan)
+    rehearse(workshop, plan)
+    (pruned,) = made[1:]
+    assert pruned.graph.tensors()["v"].shape[0] == 4
+    assert [m.exit for m in pruned.modules][-1] == "y"
 
 
 def test_an_opset_that_lacks_something_is_told(tmp_path):

@@ -1,13 +1,18 @@
 """Networks as exporters leave them, and the same in the form that is trained: each image has the same scores."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx.reference
 import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load, save
+from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.image_classifier import as_image_classifier
 from wootz.passes.transforms.set_interface import interface_of
 from wootz.runtime.session import evaluate
@@ -112,6 +117,56 @@ def test_the_way_back_takes_and_gives_what_the_network_did(name, tmp_path):
         after = evaluate(back, {source.name: pixels})["y"]
         tolerance = 5e-2 if "float16" in name else 1e-5
         np.testing.assert_allclose(after, before, rtol=tolerance, atol=tolerance)
+
+
+def at_ends(model, feeds):
+    """What each module begins and ends with, by ONNX's own evaluator: it has a Conv in float64."""
+    shown = model.copy()
+    tensors = shown.graph.tensors()
+    ends = [name for module in model.modules for name in (module.entry, module.exit)]
+    shown.graph.outputs = [tensors[name] for name in dict.fromkeys(ends)]
+    shown = replace(shown, modules=())
+    values = onnx.reference.ReferenceEvaluator(shown.to_proto()).run(None, feeds)
+    found = dict(zip(dict.fromkeys(ends), values, strict=True))
+    return [found[name].astype(np.float32).ravel() for name in ends]
+
+
+def with_channels_first(pixels, source):
+    return pixels if source.shape[1] == 2 else pixels.transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("embedded", [False, True], ids=["", "normalisation embedded"])
+@pytest.mark.parametrize("entry", ["image", "x"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "channels last, read twice"])
+def test_modules_begin_and_end_with_the_same_values_there_and_back(name, entry, embedded, tmp_path):
+    """Whatever tensors are renamed, cast or taken out on the way; `x` is the images in the form that is trained."""
+    original = network(name)
+    modules = (Module("features", "image", "r"), Module("head", "r", "y"))
+    classifier, _ = as_image_classifier(replace(original, modules=modules), "y", (6, 6) if name == "open size" else ())
+    (source,) = original.graph.inputs
+    shape = [n if isinstance(n, int) else 3 if i == 0 else 6 for i, n in enumerate(source.shape)]
+    pixels = np.random.default_rng(1).integers(0, 9, shape)
+    trained = {"x": with_channels_first(pixels, source).astype(np.float32)}
+    tolerance = {"rtol": 5e-2, "atol": 5e-2} if "float16" in name else {"rtol": 1e-5, "atol": 1e-5}
+    given = {"x": pixels.astype(source.dtype)}
+    for one, other in zip(
+        at_ends(replace(original, modules=modules), given), at_ends(classifier, trained), strict=True
+    ):
+        np.testing.assert_allclose(other, one, **tolerance)
+    features, head = classifier.modules
+    classifier = replace(classifier, modules=(replace(features, entry="x") if entry == "x" else features, head))
+    there = at_ends(classifier, trained)
+    if embedded:
+        shifted = InputTransform(mean=(3.0,), channel_order="RGB")
+        classifier = replace(classifier, metadata={TRANSFORM_KEY: shifted.to_json()})
+        classifier, given = EmbedNormalization().apply(classifier).model, {"x": (pixels + 3).astype(source.dtype)}
+    back = interface_of(original, as_image_classifier(original, "y", (6, 6))[0]).apply(classifier).model
+    save(back, tmp_path / "net.onnx")
+    back = load(tmp_path / "net.onnx")
+    verify(back)
+    assert [m.name for m in back.modules] == ["features", "head"]
+    for one, other in zip(there, at_ends(back, given), strict=True):
+        np.testing.assert_allclose(other, one, **tolerance)
 
 
 def test_what_is_in_the_form_already_stays(tmp_path):
