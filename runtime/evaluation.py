@@ -22,9 +22,13 @@ def accuracy(
     """
     if limit:
         split = split.part(slice(limit))
-    correct = 0
+    return int(np.sum(answers(predict, split, transform) == split.labels)) / len(split)
+
+
+def answers(predict: Callable[[np.ndarray], np.ndarray], split: Split, transform: InputTransform) -> np.ndarray:
+    """The class with the largest score for each image, int64 [n]; -1 where a score is NaN."""
+    found = []
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):
         scores = predict(batch.data).reshape(len(batch.labels), -1)
-        found = np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1))
-        correct += int(np.sum(found == batch.labels))
-    return correct / len(split)
+        found.append(np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1)))
+    return np.concatenate(found)

@@ -7,6 +7,11 @@ import math
 import numpy as np
 
 
+def can_be_told(labels: np.ndarray, deviations: float) -> bool:
+    """Whether there are so many images that right answers to all are `deviations` above guessing."""
+    return above_guessing(labels, labels) >= deviations
+
+
 def above_guessing(answers: np.ndarray, labels: np.ndarray) -> float:
     """By how many standard deviations `answers` [images] are right more often than if they knew nothing of the image.
 

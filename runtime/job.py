@@ -40,6 +40,7 @@ class Job:
     `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
     With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
     won't meet them (`tasks.early_end`).
+    `may_guess` lets a run go on whose full network has learned nothing.
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
     `pixels_source` says where the transforms come from, `command` what the run was begun with.
@@ -81,6 +82,7 @@ class Job:
     checks_pruned: bool = True
     ends_early: bool = True
     gives_up: bool = False
+    may_guess: bool = True
     reference: Reference = "better"
     static: bool = False
     seed: int = 0

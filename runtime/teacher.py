@@ -7,8 +7,10 @@ from typing import Any
 
 import msgspec
 
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.plan.objective import Metric
+from wootz.runtime.guessing import can_be_told
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
@@ -17,7 +19,7 @@ from wootz.runtime.run_directory import TEACHER_FILE
 from wootz.runtime.seen_validation import COMPARED_IMAGES, seen_validation_note
 from wootz.runtime.tasks.task import Finished, curve_of
 from wootz.runtime.tasks.workshop import Workshop
-from wootz.runtime.uncertainty import Share
+from wootz.runtime.uncertainty import CLEARLY, Share
 from wootz.runtime.watch import Watch
 
 
@@ -31,7 +33,10 @@ class Teacher:
 
 
 def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None, watch: Watch) -> Teacher:
-    """The teacher after its training, None where its weights are given. What is odd about it is noted."""
+    """The teacher after its training, None where its weights are given. What is odd about it is noted.
+
+    Raises WootzError for one that has learned nothing, unless the job's network may guess.
+    """
     job, trainer = workshop.job, workshop.trainer
     known: dict[str, Any] = {
         "configuration": (0.0,) * len(job.subspace.modules),
@@ -58,6 +63,14 @@ def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None,
     )
     if trained is None:
         _note_what_is_odd(workshop, model, full, watch)
+    elif _guesses(workshop, model):
+        fault = f"the full network, {how_trained(job)}, only guesses: {100 * full.accuracy:.1f} % right"
+        if not job.may_guess:
+            raise WootzError(
+                f"{fault}; does it get its pixels as it wants them (--normalize), are the labels right, was it trained "
+                f"long enough (--effort, --teacher-solver)? --allow-untrained goes on"
+            )
+        watch.note(f"{fault[:1].upper()}{fault[1:]}.")
     watch.message(f"Full network: {100 * full.accuracy:.1f} % right, {full.model_size:,} parameters.")
     return Teacher(key, model, full)
 
@@ -99,6 +112,15 @@ def how_trained(job: Job) -> str:
     """`trained from scratch`, or `fine-tuned; new layers: fc5`."""
     new_layers = "" if job.all_untrained else f"; new layers: {', '.join(job.untrained)}"
     return f"{_origin(job)}{new_layers}"
+
+
+def _guesses(workshop: Workshop, model: Model) -> bool:
+    """Whether a network isn't clearly above guessing, neither on validation nor on training images, of which there are
+    enough to tell."""
+    data = workshop.job.dataset
+    compared = [split.part(slice(COMPARED_IMAGES)) for split in (data.validation, data.train)]
+    telling = [split for split in compared if can_be_told(split.labels, CLEARLY)]
+    return bool(telling) and all(workshop.trainer.above_guessing(model, split) < CLEARLY for split in telling)
 
 
 def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult, watch: Watch) -> None:

@@ -140,6 +140,7 @@ def make_job(
         checks_pruned=options["check"],
         ends_early=options["early_end"],
         gives_up=options["give_up"],
+        may_guess=options["allow_untrained"],
         reference=options["reference"],
         static=options["static"],
         seed=options["seed"],

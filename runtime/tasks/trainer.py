@@ -29,8 +29,9 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import student_loss, student_prefix
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Dataset, Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
+from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, answers
 from wootz.runtime.executors.control import Stopped
+from wootz.runtime.guessing import above_guessing
 from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.progress import Progress
@@ -296,6 +297,17 @@ class Trainer:
             lambda: {"value": accuracy(InferenceSession(model, self.device).run, split, self.test_transform)},
         )
         return float(record["value"])
+
+    def above_guessing(self, model: Model, split: Split) -> float:
+        """By how many standard deviations a finished network is better on `split` than if it knew nothing of images."""
+        data = f"{split.digests} {self.test_transform}"
+        recipe = EvaluationRecipe(self.digests.program(model), "above guessing", data, self.machine)
+
+        def measure() -> Mapping[str, float]:
+            found = answers(InferenceSession(model, self.device).run, split, self.test_transform)
+            return {"value": above_guessing(found, split.labels)}
+
+        return float(recipe.measured(self.store, measure)["value"])
 
     def latencies(self, full: Model, pruned: Model, image_shape: tuple[int, int, int]) -> tuple[Latency, Latency]:
         """Of the full network and a pruned one, side by side; once a machine: a second time would give others."""

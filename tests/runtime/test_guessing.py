@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wootz.runtime.guessing import above_guessing
+from wootz.runtime.guessing import above_guessing, can_be_told
 
 LABELS = np.arange(300) % 3
 
@@ -34,3 +34,9 @@ def test_of_shuffled_answers_it_is_a_standard_normal_number():
     values = [above_guessing(generator.permutation(answers), labels) for _ in range(2000)]
     assert abs(np.mean(values)) < 0.1
     assert 0.9 < np.std(values) < 1.1
+
+
+def test_a_few_images_cannot_tell():
+    assert not can_be_told(np.arange(8) % 2, 3)
+    assert can_be_told(np.arange(10) % 2, 3)
+    assert not can_be_told(np.zeros(100, int), 3)

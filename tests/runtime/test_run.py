@@ -205,6 +205,22 @@ def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goe
     assert found.best is not None
 
 
+def test_a_full_network_that_learned_nothing_ends_the_run_before_blocks_are_trained(job, monkeypatch):
+    trained = []
+    monkeypatch.setattr(Trainer, "pretrain", lambda *arguments: trained.append(arguments))
+    shuffled = Split(job.dataset.train.images, np.random.default_rng(0).permutation(job.dataset.train.labels))
+    dataset = replace(job.dataset, train=shuffled, validation=shuffled)
+    deaf = replace(job, dataset=dataset, teacher_solver=replace(job.teacher_solver, base_lr=1e-6), may_guess=False)
+    with pytest.raises(WootzError, match=r"the full network, trained from scratch, only guesses: .*--allow-untrained"):
+        finished(deaf)
+    assert not trained
+    monkeypatch.undo()
+    told = finished(replace(deaf, may_guess=True))
+    assert any("only guesses" in note for note in told.notes)
+    assert told.best is not None
+    assert finished(replace(job, may_guess=False, out=job.out / "seeing")).full.accuracy > 0.95
+
+
 def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch):
     monkeypatch.setattr(Trainer, "pretrain", lambda *_: pytest.fail("too late"))
     objective = parse_objective("min ModelSize constraint Accuracy > full + 0.2", "test")

@@ -136,7 +136,7 @@ class CommandThatKeepsArguments(click.Command):
 @click.option("--scale", help="Factor after the mean was subtracted, one or one a channel.")
 @click.option("--channel-order", type=click.Choice(["BGR", "RGB"]), help="Order of the input's channels.")
 @click.option("--allow-untrained", is_flag=True,
-              help="Go on with a network that came with its weights and only guesses.")  # fmt: skip
+              help="Go on with a full network that only guesses, as it came or after its training.")  # fmt: skip
 @click.option("--freeze", multiple=True, metavar="NAME",
               help="Leave this constant as it is, or those that begin with a NAME ending in / or *.")  # fmt: skip
 @click.option("--mirror/--no-mirror", default=None, help="Whether training flips images at random.")
