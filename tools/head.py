@@ -30,6 +30,8 @@ def fit_head(network: Classifier, classes: int, new_head: bool | None, seed: int
         ) from error
     reason = "--new-head" if fits else f"The data have {classes} classes, the network {head.before}"
     note = f"{reason}: the last layer {head.layer!r} starts anew, and the full network is trained first."
+    if head.was_sigmoid:
+        note += " The Sigmoid behind it is now a Softmax, since each image has one class."
     return replace(
         network,
         model=head.model,

@@ -73,16 +73,23 @@ class ReplaceHead(Pass):
 
     def apply(self, model: Model) -> PassResult:
         head = replace_head(model, self.classes, self.filler, self.seed)
-        return PassResult(head.model, True, notes=(f"{head.layer}, for {head.before} classes, is new",))
+        notes = [f"{head.layer}, for {head.before} classes, is new"]
+        if head.was_sigmoid:
+            notes.append("its Sigmoid is now a Softmax")
+        return PassResult(head.model, True, notes=tuple(notes))
 
 
 @dataclass(frozen=True)
 class NewHead:
-    """A network with a new last `layer`, and the number of classes that it told apart `before`."""
+    """A network with a new last `layer`, and the number of classes that it told apart `before`.
+
+    `was_sigmoid`: each of them by itself, where there is a Softmax now.
+    """
 
     model: Model
     layer: str
     before: int
+    was_sigmoid: bool
 
 
 def replace_head(model: Model, classes: int, filler: FillerName = "gaussian", seed: int = 0) -> NewHead:
@@ -95,13 +102,14 @@ def replace_head(model: Model, classes: int, filler: FillerName = "gaussian", se
     annotate_symbolic_shapes(graph)
     head = _find_head(graph)
     layer = _layer_name(head)
+    was_sigmoid = any(node.op == "Sigmoid" for node in head.behind)
     _adjust_what_follows(graph, head, classes)
     _fill_weight(graph, head, layer, classes, FILLERS[filler], seed)
     _clear_bias(graph, head, layer, classes)
     erase_dead_nodes(graph)
     _infer_anew(graph, classes)
     metadata = {key: value for key, value in model.metadata.items() if key != CLASSES_KEY}
-    return NewHead(replace(model, modules=ends.table(graph), metadata=metadata), layer, head.classes)
+    return NewHead(replace(model, modules=ends.table(graph), metadata=metadata), layer, head.classes, was_sigmoid)
 
 
 def _refusal(reason: str, node: Node | None = None) -> WootzError:

@@ -11,8 +11,11 @@ from residual import MODULES, WEIGHTS
 
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants
+from wootz.passes.transforms.replace_head import ReplaceHead
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.result import RunResult
+from wootz.tools.head import fit_head
+from wootz.tools.models import open_classifier
 
 pytest.importorskip("sklearn")
 
@@ -97,3 +100,15 @@ def test_a_prototxt_gets_one_too(wootz, job_files, tmp_path):
     )  # fmt: skip
     assert done.code == 0, done.err
     assert "The data have 10 classes, the network 12: the last layer" in done.out
+
+
+def test_a_sigmoid_becomes_a_softmax_with_a_new_head_alone_and_a_line_says_so(tmp_path):
+    write_network(tmp_path, "y = Sigmoid(l)")
+    network = open_classifier(str(tmp_path / "net.onnx"))
+    line = "The Sigmoid behind it is now a Softmax, since each image has one class."
+    for classes, last in ((25, "Sigmoid"), (10, "Softmax")):
+        fitted = fit_head(network, classes, None, 0)
+        assert fitted.model.graph.outputs[0].inputs[0].op == last
+        assert line in " ".join(fitted.notes) if last == "Softmax" else not fitted.notes
+    (_, note) = ReplaceHead(classes=10).apply(network.model).notes
+    assert note == "its Sigmoid is now a Softmax"

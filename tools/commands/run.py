@@ -138,7 +138,8 @@ class CommandThatKeepsArguments(click.Command):
 @click.option("--allow-untrained", is_flag=True,
               help="Go on with a full network that only guesses, as it came or after its training.")  # fmt: skip
 @click.option("--freeze", multiple=True, metavar="NAME",
-              help="Leave this constant as it is, or those that begin with a NAME ending in / or *.")  # fmt: skip
+              help="Don't train this constant, or those that begin with a NAME ending in / or * (filters that are "
+                   "pruned go all the same).")  # fmt: skip
 @click.option("--mirror/--no-mirror", default=None, help="Whether training flips images at random.")
 @click.option(
     "--device", type=click.Choice(["cpu", "cuda"]), help="Default: the solver's solver_mode; without a GPU the CPU."
