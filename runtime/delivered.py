@@ -68,7 +68,7 @@ def with_interface(job: Job, model: Model) -> Model:
         SCORES_KEY: score_kind(infer_shapes(model).graph.outputs[0]),
     }
     model = replace(model, metadata={**model.metadata, **described})
-    if job.embed_normalization or (_takes_integers(job.interface) and _normalises(transform)):
+    if job.embed_normalization or (_takes_integers(job.interface) and not transform.is_identity):
         model = EmbedNormalization().apply(model).model
     return in_given_form(job, model)
 
@@ -83,17 +83,16 @@ def _takes_integers(interface: SetInterface) -> bool:
     return np.dtype(interface.input_type).kind in "iu"
 
 
-def _normalises(transform: InputTransform) -> bool:
-    return any(transform.mean) or any(factor != 1 for factor in transform.scale)
-
-
 def _in_words(model: Model) -> str:
     """What the network takes and gives, for whoever looks into the file."""
     (image,), (scores,) = model.graph.inputs, model.graph.outputs
     transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
     numbers = "pixels from 0 to 255"
-    if _normalises(transform):
-        numbers = f"(pixel - mean) * scale with mean {_listed(transform.mean)} and scale {_listed(transform.scale)}"
+    if transform.units != "0-255":
+        numbers = "numbers as the arrays of the training have them, which are no pixels from 0 to 255"
+    if not transform.is_identity:
+        mean, scale = _listed(transform.mean), _listed(transform.scale)
+        numbers = f"(pixel - mean) * scale with mean {mean} and scale {scale}, {numbers}"
     height, width = json.loads(model.metadata[SIZE_KEY])
     colours = "grey" if 1 in image.shape[1:] else transform.channel_order
     shape = ", ".join(map(str, image.shape))

@@ -145,6 +145,7 @@ def image_input(job: Job, model: Model) -> ImageInput:
         resize=transform.resize,
         resize_to=transform.resize_to,
         crop_size=transform.crop_size,
+        units=transform.units,
     )
 
 

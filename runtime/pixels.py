@@ -17,7 +17,7 @@ from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, conventions_for
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import normalize, ordered_batches
-from wootz.runtime.data.dataset import Split
+from wootz.runtime.data.dataset import Numbers, Split
 from wootz.runtime.guessing import above_guessing
 from wootz.runtime.session import CPU, Device, InferenceSession
 from wootz.runtime.uncertainty import CLEARLY, PERHAPS, Share, format_accuracy
@@ -33,6 +33,8 @@ CLOSE = 2.0
 FAR = 0.25
 """A distance from which on two distributions have little in common; 1 is the largest."""
 SMALLEST_VARIANCE = 1e-5
+AS_GIVEN = "as given"
+"""The only convention for numbers that are no pixels."""
 UNITS = ("raw", "0..1", "-1..1")
 """The pixels of which networks compute their normalisation themselves."""
 
@@ -72,8 +74,9 @@ class PixelQuestion:
 
     `transform` is what is stated, `stated_by` by whom. Where that is empty, mean and scale are not known, nor is the
     order of channels unless `channel_order` is given. `is_trained` says that the network came with all its weights, for
-    the classes of the images; `may_guess`, that a network will do that doesn't know them. `measuring` is asked for all
-    that the network is executed for.
+    the classes of the images; `may_guess`, that a network will do that doesn't know them. `numbers` says what arrays
+    held: numbers that are no pixels are tried as they are. `measuring` is asked for all that the network is executed
+    for.
     """
 
     model: Model
@@ -83,6 +86,7 @@ class PixelQuestion:
     channel_order: ChannelOrder | None = None
     is_trained: bool = True
     may_guess: bool = False
+    numbers: Numbers = "pixels"
     device: Device = CPU
     measuring: Measuring = _at_once
 
@@ -98,7 +102,12 @@ def choose_pixels(question: PixelQuestion) -> PixelChoice:
     Raises WootzError where a network that should know the classes only guesses, whatever the convention.
     """
     candidates = _candidates(question)
-    first = PixelChoice(question.transform) if question.stated_by else _by_nodes(question, candidates)
+    if question.stated_by:
+        first: PixelChoice | None = PixelChoice(question.transform)
+    elif question.numbers == "as given":
+        first = PixelChoice(candidates[AS_GIVEN])
+    else:
+        first = _by_nodes(question, candidates)
     if first is not None:
         if not question.is_trained or _knows(try_conventions(question, {"": first.transform})):
             return first
@@ -113,6 +122,9 @@ def choose_pixels(question: PixelQuestion) -> PixelChoice:
 
 
 def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
+    if question.numbers == "as given":
+        order = question.channel_order or question.transform.channel_order
+        return {AS_GIVEN: replace(question.transform, mean=(0.0,), scale=(1.0,), channel_order=order)}
     channels = question.images.images.shape[1]
     known = conventions_for(channels)
     found = {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
@@ -251,12 +263,13 @@ def _guessing(question: PixelQuestion, otherwise: PixelChoice, tried: Mapping[st
     if _knows(tried):
         best = next(iter(tried))
         fault = f"on pixels as {question.stated_by} has them the network only guesses: {table}"
-        advice = f"give --normalize {best}, or"
+        advice = "give --mean 0 --scale 1, or" if best == AS_GIVEN else f"give --normalize {best}, or"
     else:
         fault = f"the network only guesses, on training images and whatever it is given: {table}"
+        other = "numbers (--mean, --scale)" if question.numbers == "as given" else "pixels (--normalize MEAN:STD)"
         advice = (
-            "was it trained, for these classes, in this order (--classes says which output a class is), on other "
-            "pixels (--normalize MEAN:STD)? --new-head trains its last layer anew,"
+            f"was it trained, for these classes, in this order (--classes says which output a class is), on other "
+            f"{other}? --new-head trains its last layer anew,"
         )
     if not question.may_guess:
         raise WootzError(f"{fault}; {advice} --allow-untrained goes on")
@@ -297,8 +310,10 @@ def _is_taken(name: str) -> str:
 
 
 def _likeliest(question: PixelQuestion) -> str:
-    """What most networks want, where nothing tells; arrays of other numbers than pixels are rather for the network."""
+    """What most networks want, where nothing tells; arrays of other numbers than uint8 are rather for the network."""
     images = question.images.images
+    if question.numbers == "fractions":
+        return "0..1"
     if images.dtype != np.uint8:
         return "raw"
     return "imagenet" if "imagenet" in conventions_for(images.shape[1]) else "0..1"

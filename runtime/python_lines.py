@@ -18,5 +18,6 @@ def python_lines(image: ImageInput, file: Path) -> tuple[str, str, str]:
 
 def _in_words(image: ImageInput) -> str:
     """`224x224 RGB, (pixel - mean) * scale: best.json`: comments of code are in ASCII."""
-    numbers = "(pixel - mean) * scale: best.json" if image.is_normalised else "pixels from 0 to 255"
+    given = "pixels from 0 to 255" if image.units == "0-255" else "numbers as the arrays have them"
+    numbers = "(pixel - mean) * scale: best.json" if image.is_normalised else given
     return f"{image.height}x{image.width} {image.channel_order}, {numbers}"

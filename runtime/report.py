@@ -143,8 +143,9 @@ def _preprocessing(image: ImageInput) -> Iterator[tuple[str, str]]:
     )
     yield "channels", image.channel_order
     mean, scale = (", ".join(f"{x:.6g}" for x in values) for values in (image.mean, image.scale))
-    numbers = f"(pixel - mean) * scale, pixels from 0 to 255; mean {mean}; scale {scale}"
-    yield "pixels", numbers if image.is_normalised else "from 0 to 255"
+    given = "from 0 to 255" if image.units == "0-255" else "are numbers as in the arrays"
+    numbers = f"(pixel - mean) * scale, pixels {given}; mean {mean}; scale {scale}"
+    yield "pixels", numbers if image.is_normalised else given
 
 
 def _solvers(result: RunResult) -> dict[str, SolverFields]:

@@ -17,7 +17,7 @@ from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric, Objective
 from wootz.passes.plan.subspace import Configuration, Rate
-from wootz.passes.plan.transform import Layout, Resize
+from wootz.passes.plan.transform import Layout, Resize, Units
 from wootz.runtime.run_directory import RESULT_FILE
 from wootz.runtime.store.durable import write_durably
 
@@ -299,7 +299,8 @@ class Value(Struct, frozen=True, kw_only=True):
 
 
 class ImageInput(Value, frozen=True, kw_only=True):
-    """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed.
+    """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed; with other
+    `units`, what of the numbers of the arrays that it was trained on.
 
     That is `(pixel - mean) * scale`, with one number or one a channel, which are in `channel_order`. How photographs
     get that size say `resize`, `resize_to` and `crop_size` (`passes.plan.transform.InputTransform`).
@@ -314,6 +315,7 @@ class ImageInput(Value, frozen=True, kw_only=True):
     resize: Resize
     resize_to: int
     crop_size: int
+    units: Units = "0-255"
 
     @property
     def shape_of_one(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import InputError
 from wootz.passes.ir.model import tensor_shape
-from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize, Units
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.resizing import resized_transforms
@@ -42,7 +42,9 @@ def open_data(
     if dataset.resizing is None:
         if options["resize"]:
             raise InputError("--resize is for photographs: arrays are taken as they are", location)
-        return dataset, transforms
+        units: Units = "as given" if dataset.numbers == "as given" else "0-255"
+        train, test = (replace(transform, units=units) for transform in transforms)
+        return dataset, (train, test)
     train, test = resized_transforms(transforms, dataset.resizing, shape)
     if train.least_area < 1 and options["mirror"] is None:
         train = replace(train, mirror=True)

@@ -115,6 +115,14 @@ def find_pixels(
     file = run_files.folder / PIXELS_FILE if run_files is not None and not stated_by else None
     if file is not None and file.is_file():
         return _pixels(read_pixels(file), train, test)
+    if dataset.numbers == "as given" and options["normalize"] not in (None, "raw"):
+        raise WootzError(
+            f"--normalize {options['normalize']} is for pixels, and the arrays have negative numbers: they were "
+            f"normalised before, and are taken as they are; --mean and --scale say what else they need"
+        )
+    if dataset.numbers == "fractions" and not by_option and stated_by and network.initialised and test.is_identity:
+        train, test = (replace(transform, scale=(1 / 255,)) for transform in (train, test))
+        return Pixels(train, test, "the network is trained on pixels from 0 to 1, as the arrays have them")
     choice = choose_pixels(
         PixelQuestion(
             model=network.model,
@@ -123,6 +131,7 @@ def find_pixels(
             stated_by=stated_by,
             channel_order=options["channel_order"],
             is_trained=not network.initialised and _outputs(network) == len(dataset.classes),
+            numbers=dataset.numbers,
             may_guess=options["allow_untrained"],
             device=device,
             measuring=partial(_measured, open_store, network.model, dataset.train, device),

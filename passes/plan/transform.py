@@ -15,6 +15,9 @@ CLASSES_KEY = "wootz.classes"
 Resize = Literal["squash", "crop", "pad"]
 """What becomes of a photograph's proportions."""
 
+Units = Literal["0-255", "as given"]
+"""What a network's input is computed from: pixels from 0 to 255, or numbers of arrays that are no pixels."""
+
 Layout = Literal["NCHW", "NHWC"]
 """Where the channels of images are: before height and width, or behind them."""
 
@@ -30,6 +33,8 @@ class InputTransform:
     `pad` fitted it in and made the rest grey, `crop` resized it until its shorter side was `resize_to`, and took the
     square in the middle (0: until it covered the network's input, and took as much). With a `least_area` below 1
     training crops windows of at least that part of the image's area, and resizes them to what testing crops.
+
+    Where `units` are not 0-255, the numbers of arrays stand for the pixels: some were negative.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -40,10 +45,16 @@ class InputTransform:
     resize: Resize = "squash"
     resize_to: int = 0
     least_area: float = 1.0
+    units: Units = "0-255"
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the numbers stay as they are."""
+        return not any(self.mean) and all(factor == 1 for factor in self.scale)
 
     def __repr__(self) -> str:
         """Without what is left out for most networks: keys of stored results are made of it."""
-        late = ("resize", "resize_to", "least_area")
+        late = ("resize", "resize_to", "least_area", "units")
         shown = [f for f in fields(self) if f.name not in late or getattr(self, f.name) != f.default]
         return f"InputTransform({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
@@ -76,6 +87,8 @@ class InputTransform:
             return "crop_size has to be a whole number, mirror true or false"
         if self.resize not in get_args(Resize):
             return f"resize has to be {', '.join(get_args(Resize))}"
+        if self.units not in get_args(Units):
+            return f"units have to be {' or '.join(get_args(Units))}"
         if type(self.resize_to) is not int or self.resize_to < 0:
             return "resize_to has to be a whole number"
         if type(self.least_area) not in (int, float) or not 0 < self.least_area <= 1:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from wootz.passes.arrays import read_npy, read_npz
 from wootz.passes.errors import InputError, reading
-from wootz.runtime.data.dataset import SPLITS, Dataset, Split, with_validation
+from wootz.runtime.data.dataset import SPLITS, Dataset, Numbers, Split, with_validation
 from wootz.runtime.data.stored_images import Images
 
 ARRAYS = (*(f"{kind}_{split}" for split in SPLITS for kind in "xy"), "classes")
 """What an `.npz` file, or a folder of `.npy` files, may hold."""
 MISNAMED = ("valid", "validation", "dev", "Val", "Test")
 """What other programs call the splits: without a word, the training images would be divided instead."""
+NOTES: Mapping[Numbers, tuple[str, ...]] = {
+    "pixels": (),
+    "fractions": ("The arrays have pixels from 0 to 1: they are multiplied by 255, to be pixels as all others.",),
+    "as given": (
+        "The arrays have negative numbers, so they are no pixels: they are taken as they are, and what is delivered "
+        "wants such numbers.",
+    ),
+}
+CHUNK = 256
+"""Images that are multiplied at a time."""
+ROUNDED = 0.1
+"""By how much pixels that were divided by 255, even in float16, may miss whole numbers."""
 LABEL_BOUND = 1_000_000
 """Larger labels are no numbers of classes, but identifiers or damage."""
 
@@ -123,14 +136,40 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
         raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
     classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train.labels)
     validation, test = split("val"), split("test")
-    for name, other in (("val", validation), ("test", test)):
-        if other is None or other.images.dtype == train.images.dtype:
-            continue
-        if _is_fraction(train.images) != _is_fraction(other.images):
+    numbers = _numbers({"train": train, "val": validation, "test": test}, file)
+    if numbers == "fractions":
+        train, validation, test = (part and _in_255ths(part) for part in (train, validation, test))
+        assert train is not None
+    dataset = with_validation(classes, train, validation, test, seed, file)
+    return replace(dataset, numbers=numbers, notes=NOTES[numbers])
+
+
+def _numbers(splits: Mapping[str, Split | None], file: Path) -> Numbers:
+    """What the images of all splits are. Raises InputError where some have pixels up to 1, others larger ones."""
+    ranges = {name: _range(split.images) for name, split in splits.items() if split is not None}
+    if any(least < 0 for least, _ in ranges.values()):
+        return "as given"
+    train_is_fraction = ranges["train"][1] <= 1
+    for name, (_, most) in ranges.items():
+        if (most <= 1) != train_is_fraction:
             raise InputError(f"of x_train and x_{name} one has pixels up to 1, the other larger ones", file)
-    return with_validation(classes, train, validation, test, seed, file)
+    return "fractions" if train_is_fraction else "pixels"
 
 
-def _is_fraction(images: Images) -> bool:
-    """Whether pixels were divided by 255."""
-    return images.dtype != np.uint8 and float(np.max(images)) <= 1
+def _range(images: Images) -> tuple[float, float]:
+    """The least and the largest number; whole numbers are pixels, 0 and 1 too."""
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    return float(np.min(images)), float(np.max(images))
+
+
+def _in_255ths(split: Split) -> Split:
+    """Pixels from 0 to 1 as pixels from 0 to 255; as uint8 where they were whole numbers before they were divided."""
+    pixels = np.empty(split.images.shape, np.uint8)
+    for start in range(0, len(split), CHUNK):
+        scaled = np.asarray(split.images[start : start + CHUNK]) * np.float32(255)
+        rounded = np.rint(scaled)
+        if np.abs(scaled - rounded).max() > ROUNDED:
+            return Split(np.asarray(split.images) * np.float32(255), split.labels)
+        pixels[start : start + CHUNK] = rounded
+    return Split(pixels, split.labels)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from wootz.runtime.digest import array_digest, digest
 
 VALIDATION_SHARE = 0.2
 SPLITS = ("train", "val", "test")
+
+Numbers = Literal["pixels", "fractions", "as given"]
+"""What images were given as: pixels from 0 to 255; pixels from 0 to 1, which are multiplied by 255; or numbers of which
+some are negative, so that they are no pixels: they are as they were given."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Dataset:
     """Three splits with common classes. Selection uses `validation`; `test` is for the report alone.
 
     `splits_training` says that there was no validation split: it was taken out of the training images. `notes` say what
-    of the data isn't used; `resizing` how photographs got their size, None for arrays. One that has a `source` is
-    pickled as that, and opened again.
+    of the data isn't used; `resizing` how photographs got their size, None for arrays, and `numbers` what these held.
+    One that has a `source` is pickled as that, and opened again.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +73,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     resizing: Resizing | None = None
     source: Source | None = None
+    numbers: Numbers = "pixels"
 
     @cached_property
     def digest(self) -> str:

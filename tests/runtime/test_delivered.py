@@ -24,8 +24,10 @@ from wootz.runtime import plan as plan_module
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, for_inference, with_interface, with_opset, write_network
+from wootz.runtime.description import image_input
 from wootz.runtime.job import Job
 from wootz.runtime.plan import plan_run, rehearse
+from wootz.runtime.python_lines import python_lines
 from wootz.runtime.session import Device, InferenceSession
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.workshop import Workshop
@@ -159,6 +161,19 @@ def test_what_is_delivered_says_what_it_is(tmp_path):
         "Input pixels [2, 6, 6, 3]: images of 6x6 (squash) in RGB, pixels from 0 to 255. "
         "Output y: probabilities of 4 classes."
     )
+
+
+def test_numbers_that_are_no_pixels_are_said(tmp_path):
+    job = job_of(write_integers(tmp_path), replace(RAW, units="as given"), tmp_path)
+    said = for_inference(job, job.network)
+    assert (
+        "numbers as the arrays of the training have them, which are no pixels from 0 to 255" in said.header.doc_string
+    )
+    image = image_input(job, said)
+    assert image.units == "as given"
+    assert python_lines(image, Path("best.onnx"))[0].endswith(", numbers as the arrays have them")
+    pixels = job_of(write_integers(tmp_path), RAW, tmp_path)
+    assert python_lines(image_input(pixels, for_inference(pixels, pixels.network)), Path("x"))[0].endswith("0 to 255")
 
 
 def test_a_file_that_is_not_what_was_trained_is_refused_and_removed(tmp_path):

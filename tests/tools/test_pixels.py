@@ -36,7 +36,7 @@ def network(threshold: float, stem: str = "n = Identity(x)") -> ImportedNetwork:
             b = Constant<value = float[2] {{{3 * threshold}, {-3 * threshold}}}>()
             c = Conv(n, k, b) p = GlobalAveragePool(c) y = Flatten(p) }}"""
     )
-    return ImportedNetwork(model, AS_EXPORTED, AS_EXPORTED)
+    return ImportedNetwork(model, AS_EXPORTED, AS_EXPORTED, says_pixels=False)
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def asked(tmp_path, monkeypatch):
             executed.append(len(images))
             return super().run(images)
 
-    def ask(network, split=SPLIT, **options):
+    def ask(network, split=SPLIT, numbers="pixels", **options):
         executed.clear()
-        dataset = Dataset(("dark", "light"), split, split, None)
+        dataset = Dataset(("dark", "light"), split, split, None, numbers=numbers)
         transforms = (network.train_transform, network.test_transform)
         pixels = find_pixels(
             network, dataset, transforms, {**UNSAID, **options}, None, Device(threads=1), lambda: store
@@ -95,3 +95,25 @@ def test_statistics_are_measured_once(asked):
     assert executed
     assert "0..1 is taken" in first.notes[0]
     assert asked(new_head) == (first, False)
+
+
+def normalised(threshold: float = 0.0) -> Split:
+    return Split((SPLIT.images.astype(np.float32) - 127.5) / 64 + threshold, SPLIT.labels)
+
+
+def test_what_was_normalised_is_given_as_it_is(asked):
+    pixels, _ = asked(network(0.0), normalised(), numbers="as given")
+    assert pixels.test_transform == AS_EXPORTED
+    with pytest.raises(WootzError, match="--normalize imagenet is for pixels, and the arrays have negative numbers"):
+        asked(network(0.0), normalised(), numbers="as given", normalize="imagenet")
+    with pytest.raises(
+        WootzError, match=r"the network only guesses, .*: as given 5.*on other numbers \(--mean, --scale\)"
+    ):
+        asked(network(9.0), normalised(), numbers="as given")
+
+
+def test_without_any_evidence_pixels_from_0_to_1_stay_so(asked):
+    other = replace(network(0.0), initialised=("c",))
+    assert "0..1 is taken" in asked(other, numbers="fractions")[0].notes[0]
+    from_scratch = replace(other, says_pixels=True)
+    assert asked(from_scratch, numbers="fractions")[0].test_transform.scale == (1 / 255,)

@@ -154,6 +154,10 @@ def with_pixel(value, kind=np.float32):
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS + 1}, "a test label lies outside"),
         ({"x_train": IMAGES, "y_train": LABELS, "y_val": LABELS}, "y_val has no images x_val beside it"),
         ({"x_train": IMAGES + 9, "y_train": LABELS, "x_test": IMAGES / 255, "y_test": LABELS}, "of x_train and x_test"),
+        (
+            {"x_train": (IMAGES + 9) / 1, "y_train": LABELS, "x_test": IMAGES / 255, "y_test": LABELS},
+            "of x_train and x_test",
+        ),
     ],
 )  # fmt: skip
 def test_arrays_that_are_no_data_set(tmp_path, arrays, reason):
@@ -168,6 +172,36 @@ def test_labels_may_be_a_column_or_whole_floats(tmp_path):
     labels = load_dataset(str(tmp_path / "data.npz"), SHAPE).train.labels
     assert (labels.dtype, labels.ndim) == (np.int64, 1)
     assert sorted(labels) == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16])
+def test_pixels_from_0_to_1_become_those_from_0_to_255(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (300, *IMAGES.shape[1:]), np.uint8)
+    labels = np.arange(300) % 2
+    np.savez(tmp_path / "whole.npz", x_train=pixels, y_train=labels)
+    np.savez(tmp_path / "parts.npz", x_train=(pixels / 255).astype(kind), y_train=labels)
+    whole, parts = (load_dataset(str(tmp_path / f"{name}.npz"), IMAGES.shape[1:]) for name in ("whole", "parts"))
+    assert whole.digest == parts.digest
+    assert (whole.numbers, parts.numbers) == ("pixels", "fractions")
+    assert parts.notes == (
+        "The arrays have pixels from 0 to 1: they are multiplied by 255, to be pixels as all others.",
+    )
+
+
+def test_pixels_between_whole_ones_stay_there(tmp_path):
+    between = np.random.default_rng(0).random((10, *IMAGES.shape[1:]), np.float32)
+    np.savez(tmp_path / "data.npz", x_train=between, y_train=LABELS, x_val=between, y_val=LABELS)
+    dataset = load_dataset(str(tmp_path / "data.npz"), IMAGES.shape[1:])
+    np.testing.assert_array_equal(dataset.train.images, between * np.float32(255))
+
+
+def test_arrays_that_were_normalised_are_no_pixels(tmp_path):
+    normalised = np.random.default_rng(0).normal(size=(10, *IMAGES.shape[1:])).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x_train=np.abs(normalised), y_train=LABELS, x_val=normalised, y_val=LABELS)
+    dataset = load_dataset(str(tmp_path / "data.npz"), IMAGES.shape[1:])
+    assert dataset.numbers == "as given"
+    assert dataset.notes[0].startswith("The arrays have negative numbers, so they are no pixels")
+    np.testing.assert_array_equal(dataset.validation.images, normalised)
 
 
 def test_labels_of_arrays_may_be_counted_from_1(tmp_path):
