@@ -12,11 +12,12 @@ from wootz.runtime.events import RunEnded, read_events
 from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.result import RunResult
 from wootz.runtime.run_directory import (
+    CHOSEN_FILES,
     DESCRIPTION_FILE,
     EVENTS_FILE,
     NETWORK_FILES,
     REPORT_FILE,
-    digests_of_networks,
+    digests_of_files,
     read_run_mark,
 )
 from wootz.runtime.session import runtime_version
@@ -42,10 +43,16 @@ def finished_result(folder: Path) -> RunResult | None:
     asked = {*NETWORK_FILES, *mark.further}
     delivered = {name: known for name, known in mark.delivered.items() if name in asked}
     further = [name for name in mark.further if name in delivered]
-    has_files = (folder / REPORT_FILE).is_file() and delivered == digests_of_networks(folder, further)
+    has_files = (folder / REPORT_FILE).is_file() and delivered == digests_of_files(folder, (*NETWORK_FILES, *further))
     is_whole = has_ended and has_files
     made_by = (result.environment.wootz, result.environment.runtime)
     return result if is_whole and made_by == (metadata.version("wootz"), runtime_version()) else None
+
+
+def has_chosen_files(folder: Path) -> bool:
+    """Whether what the run in `folder` chose is as it was when it last began: objective, solvers and so on."""
+    mark = read_run_mark(folder)
+    return mark is not None and mark.chosen == digests_of_files(folder, CHOSEN_FILES)
 
 
 def is_finished_as(result: RunResult, pipelines: Sequence[Pipeline]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -66,6 +67,8 @@ PARTIAL = re.compile(r"\.(.+)\.\d+")
 SCHEMA = 1
 LONGEST_SHOWN = 60
 """Characters of an input that a message shows; longer ones are named only."""
+CALLED = {"--opset": "opset"}
+"""What messages call otherwise: where nobody gives the option, the opset is the network's."""
 LOOK_SECONDS = 1.0
 """Between two looks at the lock of a process of which this machine can't tell whether it is alive."""
 
@@ -87,7 +90,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
     """What `run.json` says: the run's own number, what it is a run of, as soon as that is known, and at its end the
     SHA-256 of the networks that it delivered, by the names of their files. `further` are the files of networks that it
-    writes beside the usual ones."""
+    writes beside the usual ones, `chosen` has the SHA-256 of what was chosen, by the names of these files."""
 
     schema: int
     id: str
@@ -95,6 +98,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     command: Command | None = None
     delivered: dict[str, str] = {}
     further: tuple[str, ...] = ()
+    chosen: dict[str, str] = {}
 
 
 class _Head(msgspec.Struct):
@@ -136,21 +140,20 @@ class RunDirectory:
         if self.fresh:
             self._clear()
             self._mark = _new_mark()
-        elif before is not None and before != inputs:
-            raise WootzError(
-                f"{self.folder} holds a run with {_differences(before, inputs)}: --fresh replaces it, --out "
-                f"chooses another folder; what both have in common is in the store"
-            )
+        else:
+            check_continued(self.folder, before, inputs)
         for name in set(self._mark.further) - set(further):
             (self.folder / name).unlink(missing_ok=True)
         self._mark = msgspec.structs.replace(self._mark, inputs=dict(inputs), command=command, further=tuple(further))
         for name, content in (chosen or {}).items():
             write_durably(self.folder / name, [content])
+        self._mark = msgspec.structs.replace(self._mark, chosen=digests_of_files(self.folder, CHOSEN_FILES))
         _write_mark(self.folder, self._mark)
 
     def end(self) -> None:
         """Says that the networks in the folder are those that the run delivered."""
-        self._mark = msgspec.structs.replace(self._mark, delivered=digests_of_networks(self.folder, self._mark.further))
+        delivered = digests_of_files(self.folder, (*NETWORK_FILES, *self._mark.further))
+        self._mark = msgspec.structs.replace(self._mark, delivered=delivered)
         _write_mark(self.folder, self._mark)
 
     def _clear(self) -> None:
@@ -158,6 +161,16 @@ class RunDirectory:
             _clear_folder(self.folder / name, written)
         for name in (*FILES, *CHOSEN_FILES, *PLOTS, *self._mark.further):
             (self.folder / name).unlink(missing_ok=True)
+
+
+def check_continued(folder: Path, before: Mapping[str, str] | None, inputs: Mapping[str, str]) -> None:
+    """Raises WootzError where the folder holds a run of something else: what it is made of, by name, and what it was
+    `before`, if anything."""
+    if before is not None and before != inputs:
+        raise WootzError(
+            f"{folder} holds a run with {_differences(before, inputs)}: --fresh replaces it, --out chooses another "
+            f"folder; what both have in common is in the store"
+        )
 
 
 def _clear_folder(folder: Path, written: re.Pattern[str]) -> None:
@@ -192,10 +205,10 @@ def check_name(name: str) -> None:
         raise WootzError(f"{name}: not UTF-8, as all is that a run writes: rename it, or link to it") from error
 
 
-def digests_of_networks(folder: Path, further: Sequence[str] = ()) -> dict[str, str]:
-    """Of those that a run delivers, if they are in `folder`; `further` are names of files beside the usual ones."""
+def digests_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of those that are in `folder`."""
     found = {}
-    for name in (*NETWORK_FILES, *further):
+    for name in names:
         if (folder / name).is_file():
             with (folder / name).open("rb") as content:
                 found[name] = hashlib.file_digest(content, "sha256").hexdigest()
@@ -211,7 +224,7 @@ def open_run_directory(
     Raises WootzError for a folder that can't be written, holds other files than a run's, or in which a run goes on.
     Where that can't be told at once, `note` hears that it waits.
     """
-    _check(folder)
+    check_folder(folder)
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -265,11 +278,16 @@ def _held(folder: Path, fresh: bool) -> Iterator[RunDirectory]:
             (folder / MARK_FILE).unlink(missing_ok=True)
 
 
-def _check(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises WootzError for a folder that no run can be in: a file, one with other files, or none that can be made."""
     if folder.exists() and not folder.is_dir():
         raise WootzError(f"{folder} is a file: --out names a folder")
     if folder.exists() and any(folder.iterdir()) and not _is_a_runs(folder):
         raise WootzError(f"{folder} holds files, and no {MARK_FILE} that says they are a run's: choose another --out")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "may not be written into" if there.is_dir() else "is a file"
+        raise WootzError(f"{folder}: it can't be written ({there} {reason}): choose another --out")
 
 
 def _is_a_runs(folder: Path) -> bool:
@@ -318,11 +336,15 @@ def _new_mark() -> Mark:
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """`another subspace, --precision float16 instead of float32`."""
+    """`--seed '0' instead of '3', other data, another subspace`: options first, which cause other differences."""
     texts = []
-    for name in dict.fromkeys((*before, *now)):
+    for name in sorted(dict.fromkeys((*before, *now)), key=lambda name: not name.startswith("--")):
         old, new = before.get(name, "none"), now.get(name, "none")
         if old != new:
             is_short = max(len(old), len(new)) <= LONGEST_SHOWN
-            texts.append(f"{name} {old!r} instead of {new!r}" if is_short else f"another {name}")
+            texts.append(
+                f"{CALLED.get(name, name)} {old!r} instead of {new!r}"
+                if is_short
+                else f"{'other' if name == 'data' else 'another'} {name}"
+            )
     return ", ".join(texts)

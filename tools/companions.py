@@ -11,7 +11,7 @@ from typing import Any
 from wootz.frontend.caffe.solver import print_solver, read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import print_subspace
-from wootz.passes.errors import InputError
+from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
@@ -135,7 +135,7 @@ def complete_companions(
         objective = OBJECTIVE
         chosen[OBJECTIVE_FILE] = f"{objective}\n"
     if subspace is None:
-        least = pruner.rounding_to(Rounding(files.options["round_to"] or 1)).least_rates(RATES)
+        least = _least_rates(pruner, files.options["round_to"] or 1)
         subspace = default_subspace(least, networks_to_try(circumstances), circumstances.seed)
         chosen[SUBSPACE_FILE] = print_subspace(subspace)
     fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
@@ -163,6 +163,21 @@ def complete_companions(
         is_adjustable=not chosen.keys() <= {OBJECTIVE_FILE},
         notes=(*warnings, *solvers.notes, *_choice_notes(chosen)),
     )
+
+
+def _least_rates(pruner: BlockPruner, round_to: int) -> Mapping[str, Mapping[float, float]]:
+    """For each module the rate that stands for each of RATES. Raises WootzError where `round_to` leaves none."""
+    least = pruner.rounding_to(Rounding(round_to)).least_rates(RATES)
+    if round_to > 1 and _can_be_pruned(pruner) and not any(any(of_module.values()) for of_module in least.values()):
+        raise WootzError(
+            f"--round-to {round_to}: no module has so many filters that one of the rates {', '.join(map(str, RATES))} "
+            f"leaves another multiple of {round_to}: give a smaller one"
+        )
+    return least
+
+
+def _can_be_pruned(pruner: BlockPruner) -> bool:
+    return any(table.prunable for table in pruner.convolutions)
 
 
 def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:

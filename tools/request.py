@@ -32,7 +32,8 @@ ALWAYS_FILES = ("weights", "classes", "subspace", "solver", "teacher_solver", "p
 class Request:
     """A run to be made of `model` with `options`, by name; `command` is of these what is recorded.
 
-    `repeats` is the run's folder that was given instead of a model, of which the files `run_files` count.
+    `repeats` is the run's folder that was given instead of a model, of which the files `run_files` count; `is_same`
+    says that its command is given anew.
     """
 
     model: str | None
@@ -40,12 +41,18 @@ class Request:
     command: Command
     repeats: Path | None = None
     run_files: RunFiles | None = None
+    is_same: bool = False
 
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files and folders that are given, by the command that is repeated, too."""
         given = (self.model, *(self.options[name] for name in PATHS))
         return tuple(Path(path) for path in given if path is not None)
+
+    @property
+    def missing(self) -> Path | None:
+        """An input that was there when the run began that is repeated, and no longer is."""
+        return next((path for path in self.inputs if path.is_absolute() and not path.exists()), None)
 
     def files_of(self, folder: Path, fresh: bool) -> RunFiles | None:
         """The companions that a run in `folder` has chosen, if it is to be continued with the same command."""
@@ -78,7 +85,7 @@ def requested(model: str | None, options: Mapping[str, Any], given: Collection[s
     is_chosen_anew = any(command.options.get(name) != before.options.get(name) for name in CHOOSING)
     merged = {**options, **{name: _as_option(value) for name, value in command.options.items() if name in options}}
     files = RunFiles(folder, CHOSEN_BY_EFFORT if is_chosen_anew else ())
-    return Request(before.model, merged, command, folder, files)
+    return Request(before.model, merged, command, folder, files, is_same=command == before)
 
 
 def _check_that_all_are_there(options: Mapping[str, Any]) -> None:

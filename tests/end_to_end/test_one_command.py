@@ -88,6 +88,45 @@ def test_the_same_command_and_the_folder_itself_show_what_was_found(wootz, given
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
 
 
+def test_what_was_found_is_shown_without_the_images_unless_files_were_changed(wootz, run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    mark = (copy / "run.json").read_text()
+    assert "data.npz" in mark
+    (copy / "run.json").write_text(mark.replace("data.npz", "gone.npz"))
+    before = {file.name: file.read_bytes() for file in copy.iterdir() if file.is_file()}
+    done = wootz("run", copy)
+    assert done.code == 0, done.err
+    assert re.search(r"copy: this run is finished; \S*gone.npz is no longer there, so it can't be repeated", done.out)
+    assert f"best:   {copy / 'best.onnx'}" in done.out
+    assert {file.name: file.read_bytes() for file in copy.iterdir() if file.is_file()} == before
+    for options in (("--seed", 3), ("--out", tmp_path / "again"), ("--finish", "int8"), ("--fresh",), ("--dry-run",)):
+        done = wootz("run", copy, *options)
+        assert (done.code, "gone.npz" in done.err) == (1, True), done.err
+    (copy / "objective.txt").write_text("max Accuracy")
+    done = wootz("run", copy)
+    assert (done.code, "gone.npz" in done.err) == (1, True), done.err
+
+
+@pytest.mark.parametrize("out", ["foreign", "file", "file/inside", "run"])
+def test_a_dry_run_refuses_a_folder_as_the_run_does(wootz, given, run, tmp_path, out):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    folder = run if out == "run" else tmp_path / out
+    arguments = (*command(given, folder), "--seed", 3, "--store", tmp_path / "store")
+    for option in ((), ("--dry-run",)):
+        done = wootz(*arguments, *option)
+        assert (done.code, done.out) == (1, ""), done.out
+        reasons = {
+            "foreign": "holds files, and no run.json",
+            "file": "is a file: --out names a folder",
+            "file/inside": "it can't be written",
+            "run": "holds a run with --seed '0' instead of '3', another network, ",
+        }
+        assert f"{folder}" in done.err
+        assert reasons[out] in done.err
+
+
 def test_a_run_is_repeated_elsewhere_from_its_folder(wootz, given, run, tmp_path):
     done = wootz("run", run, "--out", tmp_path / "again", "--threads", 1, "--store", given / "store")
     assert done.code == 0, done.err

@@ -10,6 +10,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime import run_directory
+from wootz.runtime.finished import has_chosen_files
 from wootz.runtime.run_directory import Command, check_inputs, open_run_directory, read_run_mark
 from wootz.runtime.store.durable import temporary_name
 from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch
@@ -288,3 +289,14 @@ def test_files_with_the_names_of_chosen_ones_make_no_run_of_a_folder(tmp_path):
     with pytest.raises(WootzError, match=r"holds files, and no run\.json"):
         begun(folder)
     assert (folder / "solver.prototxt").read_text() == "content"
+
+
+def test_a_mark_says_what_chosen_files_were_when_the_run_last_began(tmp_path):
+    folder = tmp_path / "run"
+    with open_run_directory(folder) as directory:
+        directory.claim(INPUTS, None, {"solver.prototxt": b"chosen"})
+    assert has_chosen_files(folder)
+    (folder / "objective.txt").write_text("max Accuracy")
+    assert not has_chosen_files(folder)
+    begun(folder)
+    assert has_chosen_files(folder)

@@ -23,7 +23,7 @@ from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.expected_time import expected_time, trainings_of
 from wootz.runtime.finish import check_finishing, finish
 from wootz.runtime.finish_pipelines import read_pipelines
-from wootz.runtime.finished import finished_result, is_finished_as
+from wootz.runtime.finished import finished_result, has_chosen_files, is_finished_as
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
@@ -33,9 +33,12 @@ from wootz.runtime.run_directory import (
     DAMAGED_EVENTS_FILE,
     EVENTS_FILE,
     LOG_FOLDER,
+    check_continued,
+    check_folder,
     check_inputs,
     check_name,
     open_run_directory,
+    read_run_mark,
 )
 from wootz.runtime.speed import speed
 from wootz.runtime.status import time_spent
@@ -202,9 +205,7 @@ def run(
                 return
             open_store = partial(Store.open, store_folder, store_limit)
             if dry_run:
-                run_files = request.files_of(folder, fresh)
-                store = partial(open_store, click.echo)
-                _show_plan(make_job(request.model, folder, request.options, team, store, run_files), team, store)
+                _show_plan(request, folder, fresh, team, partial(open_store, click.echo))
             else:
                 _run(request, folder, fresh, team, open_store)
     except KeyboardInterrupt as interrupt:
@@ -215,9 +216,17 @@ def _run(
     request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
 ) -> None:
     console = lasting_console()
-    further = [pipeline.file for pipeline in read_pipelines(request.options["finish"])]
+    further = _further(request)
     check_inputs(folder, request.inputs, further)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
+        if not fresh and (shown := _finished_without_inputs(request, folder)) is not None:
+            console.print(
+                f"{folder}: this run is finished; {request.missing} is no longer there, so it can't be repeated",
+                highlight=False,
+                soft_wrap=True,
+            )
+            _show(console, shown, folder)
+            return
         store = partial(open_store, console.print)
         job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh))
         check(job)
@@ -258,6 +267,20 @@ def _run(
     _show(console, result, folder)
 
 
+def _finished_without_inputs(request: Request, folder: Path) -> RunResult | None:
+    """What the run in `folder` found, if nothing else is asked for, and inputs of it are gone."""
+    is_asked_for = request.is_same and request.repeats is not None and request.repeats.absolute() == folder
+    if not is_asked_for or request.missing is None or not has_chosen_files(folder):
+        return None
+    known = finished_result(folder)
+    return known if known and is_finished_as(known, read_pipelines(request.options["finish"])) else None
+
+
+def _further(request: Request) -> list[str]:
+    """The files of networks that the run writes beside the usual ones."""
+    return [pipeline.file for pipeline in read_pipelines(request.options["finish"])]
+
+
 def _train(job: Job, team: Team, store: Store, watch: Watch) -> RunResult:
     site = Site.of(job, store)
     workshop = Workshop(job, store)
@@ -275,10 +298,15 @@ def _show(console: Console, result: RunResult, folder: Path) -> None:
         raise WootzError(nothing_found(result))
 
 
-def _show_plan(job: Job, team: Team, open_store: Callable[[], Store]) -> None:
-    """What a run would do, after all has been tried that can be without training."""
+def _show_plan(request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[], Store]) -> None:
+    """What a run would do, after all has been tried that can be without training or writing anything."""
+    check_inputs(folder, request.inputs, _further(request))
+    check_folder(folder)
+    job = make_job(request.model, folder, request.options, team, open_store, request.files_of(folder, fresh))
     check(job)
     check_finishing(job)
+    if not fresh and (mark := read_run_mark(folder)) is not None:
+        check_continued(folder, mark.inputs, inputs_of(job, Digests()))
     for note in (*job.notes, *job.result_notes):
         click.echo(note)
     workshop = Workshop(job, open_store())
