@@ -11,8 +11,7 @@ from wootz.passes.transforms.prune_blocks import PruneBlocks
 
 
 def test_what_is_frozen_is_in_the_networks_as_it_came(wootz, tiny_job, tmp_path):
-    options = ("--freeze", "conv*", "--allow-untrained")
-    done = wootz(*tiny.arguments(tiny_job, tmp_path / "out", tmp_path / "store"), *options)
+    done = wootz(*tiny.arguments(tiny_job, tmp_path / "out", tmp_path / "store"), "--freeze", "conv*")
     assert done.code == 0, done.err
     before = constants(import_caffe(tiny_job / "net.prototxt", None).model.graph)
     for file in ("teacher.onnx", "best.onnx"):
