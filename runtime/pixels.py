@@ -14,7 +14,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Model, Node, Tensor, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, conventions_for
+from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, RGB_CHANNELS, conventions_for
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import normalize, ordered_batches
 from wootz.runtime.data.dataset import Numbers, Split
@@ -28,6 +28,8 @@ BATCH_COMPARED = 10
 LAYERS_COMPARED = 4
 """BatchNormalizations, the first ones, whose statistics are compared."""
 IMAGES_COMPARED = 50
+MOST_TURNED = 3
+"""Conventions, the best ones, that are tried in the other order of channels, too."""
 CLOSE = 2.0
 """Distances whose quotient is below that may be so by chance."""
 FAR = 0.25
@@ -99,26 +101,40 @@ def choose_pixels(question: PixelQuestion) -> PixelChoice:
     3. The running statistics of its first BatchNormalizations, which one convention matches best; they also decide
        between conventions of which none is clearly the best in the trial.
 
+    What nobody stated gives way to the same with the channels the other way round where that is clearly better.
+
     Raises WootzError where a network that should know the classes only guesses, whatever the convention.
     """
     candidates = _candidates(question)
-    if question.stated_by:
-        first: PixelChoice | None = PixelChoice(question.transform)
-    elif question.numbers == "as given":
-        first = PixelChoice(candidates[AS_GIVEN])
-    else:
-        first = _by_nodes(question, candidates)
+    first = _first(question, candidates)
+    if not question.is_trained:
+        return first or _by_statistics(question, candidates)
     if first is not None:
-        if not question.is_trained or _knows(try_conventions(question, {"": first.transform})):
-            return first
+        alone = try_conventions(question, {"": first.transform})
+        if _knows(alone):
+            stays = question.stated_by or question.numbers == "as given"
+            return first if stays else _reconsidered(question, first, candidates, alone[""].accuracy)
         if question.stated_by:
             return _guessing(question, first, try_conventions(question, {**candidates, "as stated": first.transform}))
-    if question.is_trained:
-        tried = try_conventions(question, candidates)
-        if _knows(tried):
-            return _by_answers(question, candidates, tried)
-        return _guessing(question, first or _by_statistics(question, candidates), tried)
-    return _by_statistics(question, candidates)
+    tried = try_conventions(question, candidates)
+    best = {name: candidates[name] for name in list(tried)[:MOST_TURNED]}
+    if _knows(tried):
+        choice = _by_answers(question, candidates, tried)
+        return _reconsidered(question, choice, best, next(iter(tried.values())).accuracy)
+    turned = _turned(question, best)
+    tried_turned = try_conventions(question, turned) if turned else {}
+    if _knows(tried_turned):
+        return _by_answers(question, turned, tried_turned)
+    return _guessing(question, first or _by_statistics(question, candidates), {**tried, **tried_turned})
+
+
+def _first(question: PixelQuestion, candidates: Mapping[str, InputTransform]) -> PixelChoice | None:
+    """What is taken without a trial, if the network then knows the classes."""
+    if question.stated_by:
+        return PixelChoice(question.transform)
+    if question.numbers == "as given":
+        return PixelChoice(candidates[AS_GIVEN])
+    return _by_nodes(question, candidates)
 
 
 def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
@@ -130,6 +146,20 @@ def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
     found = {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
     if "caffe" in known and question.transform.channel_order == "BGR" and not question.channel_order:
         found["caffe RGB"] = known["caffe"].applied(question.transform, "RGB")
+    return found
+
+
+def _turned(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, InputTransform]:
+    """The transforms for the other order of channels, numbers with their colours, where nobody gave the order."""
+    channels = question.images.images.shape[1]
+    if question.channel_order or question.numbers == "as given" or channels != RGB_CHANNELS:
+        return {}
+    found: dict[str, InputTransform] = {}
+    for name, transform in transforms.items():
+        order: ChannelOrder = "RGB" if transform.channel_order == "BGR" else "BGR"
+        turned = replace(transform, mean=transform.mean[::-1], scale=transform.scale[::-1], channel_order=order)
+        if turned not in transforms.values():
+            found[f"{name.removesuffix(' RGB').removesuffix(' BGR')} {order}"] = turned
     return found
 
 
@@ -163,12 +193,14 @@ def units_before(
     expected = {name: _moments(images, transform) for name, transform in usual.items()}
 
     def nearest(name: str) -> float:
-        mean, variance = _moments(images, units[name])
-        made = nodes.factor * mean + nodes.offset, nodes.factor**2 * variance
         wanted = [moments for other, moments in expected.items() if other != name]
-        if nodes.expected is not None:
-            wanted = [nodes.expected]
-        return min(float(np.mean(bhattacharyya_distances(*made, *moments))) for moments in wanted)
+        distances = []
+        for turn in (1, -1):  # colours in either order
+            mean, variance = (values[::turn] for values in _moments(images, units[name]))
+            made = nodes.factor * mean + nodes.offset, nodes.factor**2 * variance
+            turned = [(m[::turn], v[::turn]) for m, v in wanted] if nodes.expected is None else [nodes.expected]
+            distances += [float(np.mean(bhattacharyya_distances(*made, *moments))) for moments in turned]
+        return min(distances)
 
     return min(units, key=nearest)
 
@@ -257,6 +289,22 @@ def _by_answers(
     return PixelChoice(candidates[name], why, tried, distances)
 
 
+def _reconsidered(
+    question: PixelQuestion, choice: PixelChoice, usual: Mapping[str, InputTransform], accuracy: Share
+) -> PixelChoice:
+    """`choice`, of that `accuracy`, unless the answers are clearly better with the `usual` conventions, or in the other
+    order of channels."""
+    if Share(1.0, accuracy.images).above(accuracy) < CLEARLY:
+        return choice
+    name = next((name for name, transform in usual.items() if transform == choice.transform), "as found")
+    racing = {name: choice.transform, **usual}
+    racing |= _turned(question, racing)
+    tried = try_conventions(question, racing)
+    if next(iter(tried.values())).accuracy.above(tried[name].accuracy) < CLEARLY:
+        return choice
+    return _by_answers(question, racing, tried)
+
+
 def _guessing(question: PixelQuestion, otherwise: PixelChoice, tried: Mapping[str, Tried]) -> PixelChoice:
     """`otherwise`, where the network may guess. Raises WootzError where it may not."""
     table = _table(tried)
@@ -293,6 +341,11 @@ def _by_statistics(question: PixelQuestion, candidates: Mapping[str, InputTransf
             f"{name} is taken; --normalize says otherwise."
         )
         return PixelChoice(candidates[name], why)
+    turned = _turned(question, {name: candidates[name] for name in list(distances)[:MOST_TURNED]})
+    distances_turned = statistics_distances(question, turned) if turned else {}
+    if distances_turned and CLOSE * min(distances_turned.values()) < min(distances.values()):
+        candidates = {**candidates, **turned}
+        distances = dict(sorted({**distances, **distances_turned}.items(), key=lambda item: item[1]))
     best, *others = distances
     why = (
         f"{_is_taken(best)}, the nearest to what the network's first BatchNormalizations were trained on "

@@ -8,9 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wootz.passes.analysis.computed_constants import ComputedConstants
+from wootz.passes.ir.evaluate import evaluate_node
 from wootz.passes.ir.model import Constant, Model, Node, Tensor, tensor_shape
 
 PASSED_ON = frozenset(("Identity", "Cast", "Dropout"))
+MOVING = frozenset(("Gather", "Slice", "Split", "Concat", "Identity"))
+"""Of which exporters make another order of channels."""
+MOST_MOVING = 8
 ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "Add": np.add,
     "Sub": np.subtract,
@@ -21,7 +25,8 @@ ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class InputNormalization:
-    """`factor * input + offset`, a number a channel, by the `operators`, in their order.
+    """`factor * input + offset`, a number a channel, by the `operators`, in their order. Where nodes turn the order of
+    the channels round, too, the numbers are those of the input's.
 
     Where a BatchNormalization follows, `expected` is the mean and the variance a channel of what it reads, as they were
     in training.
@@ -41,14 +46,58 @@ def input_normalization(model: Model) -> InputNormalization | None:
         return None
     constants = ComputedConstants(model.graph)
     found = InputNormalization(np.ones(shape[1]), np.zeros(shape[1]))
-    while len(tensor.outputs) == 1 and found.expected is None:
+    is_turned = False
+    while found.expected is None:
+        if (turned := _turned(tensor, shape[1], constants)) is not None:
+            tensor, found, is_turned = turned, _other_way_round(found), not is_turned
+            continue
+        if len(tensor.outputs) != 1:
+            break
         (node,) = tensor.outputs
         following = _after(node, tensor, found, constants)
         if following is None:
             break
         tensor, found = node.outputs[0], following
+    if is_turned:
+        found = _other_way_round(found)
     changes = bool(np.any(found.factor != 1) or np.any(found.offset != 0))
     return found if changes or found.expected is not None else None
+
+
+def _other_way_round(found: InputNormalization) -> InputNormalization:
+    """With the channels from the last to the first."""
+    expected = found.expected and (found.expected[0][::-1], found.expected[1][::-1])
+    return replace(found, factor=found.factor[::-1], offset=found.offset[::-1], expected=expected)
+
+
+def _turned(tensor: Tensor, channels: int, constants: ComputedConstants) -> Tensor | None:
+    """What has the channels of `tensor` from the last to the first, where nodes make that of it and nothing else."""
+    numbers = np.arange(channels, dtype=np.float32).reshape(1, -1, 1, 1)
+    tensors, values, done = [tensor], {tensor.name: numbers}, list[Node]()
+    for _ in range(MOST_MOVING):
+        node = next((n for t in tensors for n in t.outputs if n.op in MOVING and not _is_in(n, done)), None)
+        if node is None:
+            return None
+        known = [constants.constant(operand) for operand in node.inputs]
+        operands = [
+            values.get(operand.name) if constant is None else constant.values
+            for operand, constant in zip(node.inputs, known, strict=True)
+        ]
+        try:
+            results = evaluate_node(node, operands)
+        except ValueError:
+            return None
+        done.append(node)
+        tensors += node.outputs
+        values |= {output.name: result for output, result in zip(node.outputs, results, strict=False)}
+        read = [t for t in tensors if any(not _is_in(n, done) for n in t.outputs)]
+        if len(read) == 1 and channels > 1 and np.array_equal(values[read[0].name], numbers[:, ::-1]):
+            return read[0]
+    return None
+
+
+def _is_in(node: Node, nodes: list[Node]) -> bool:
+    return any(node is other for other in nodes)
 
 
 def _after(

@@ -259,6 +259,54 @@ def test_a_network_of_caffes_may_have_colours_from_red_to_blue():
     assert "caffe RGB" not in ask(network(), AROUND_IMAGENET_MEAN).tried, "that is for Caffe's order alone"
 
 
+def redness(threshold, stem=""):
+    """Answers 1 where the first channel of the input is above the threshold."""
+    return network(f"{stem or 't = Identity(x)'} q = Constant<value = float[3,3,1,1] {{1,0,0,1,0,0,1,0,0}}>()"
+                   " n = Conv(t, q)", threshold=threshold)  # fmt: skip
+
+
+BLUE_TELLS = images((120, 117, 40), (120, 117, 85))
+"""By blue from 0 to 1, and under no other convention, a network tells these with a threshold of 0.25."""
+
+
+def test_channels_are_tried_the_other_way_round():
+    """The network reads blue first: in the order of exporters it would always answer the same."""
+    choice = ask(redness(0.25), BLUE_TELLS)
+    assert choice.transform == CONVENTIONS["0..1"].applied(AS_EXPORTED, "BGR")
+    assert "0..1 BGR is taken" in choice.why
+    given = PixelQuestion(
+        redness(0.25), BLUE_TELLS, AS_EXPORTED, channel_order="RGB", device=ONE_THREAD, may_guess=True
+    )
+    assert choose_pixels(given).transform.channel_order == "RGB"
+
+
+def by_red(share):
+    """Images that blue tells always, and red for this share of them."""
+    labels = np.arange(200) % 2
+    seen = np.where(np.arange(200) % 80 < 80 * share, labels, 1 - labels)
+    pixels = np.full((200, 3, 4, 4), 60, np.uint8)
+    pixels[:, 0], pixels[:, 2] = (np.where(values, 85, 40)[:, None, None] for values in (seen, labels))
+    return Split(pixels, labels)
+
+
+def test_a_network_that_knows_something_in_the_wrong_order_is_tried_in_the_other():
+    choice = ask(redness(0.25), by_red(0.75))
+    assert choice.transform == CONVENTIONS["0..1"].applied(AS_EXPORTED, "BGR")
+    assert choice.tried["0..1"].accuracy.accuracy == pytest.approx(0.75, abs=0.1)
+    assert ask(redness(0.25), by_red(0.99)).transform == CONVENTIONS["0..1"].applied(AS_EXPORTED)
+
+
+def test_nodes_behind_turned_channels_decide_and_answers_correct_the_order():
+    flip = "i = Constant<value = int64[3] {2, 1, 0}>() f = Gather<axis = 1>(x, i)"
+    subtracted = NODES["0..1"].replace("(x, m)", "(f, m)").replace("n = ", "t = ")
+    by_nodes = ask(redness(0, f"{flip} {subtracted}"), AROUND_IMAGENET_MEAN, is_trained=False)
+    assert by_nodes.transform == CONVENTIONS["0..1"].applied(AS_EXPORTED, "BGR"), "the mean of red is the last one's"
+    plain = NODES["0..1"].replace("0.485, 0.456, 0.406", "0.25, 0.25, 0.25").replace("n = ", "t = ")
+    assert ask(redness(0, plain), BLUE_TELLS, is_trained=False).transform.channel_order == "RGB"
+    choice = ask(redness(0, plain), by_red(0.75))
+    assert choice.transform.channel_order == "BGR"
+
+
 @pytest.mark.parametrize(
     ("signature", "stem"),
     [

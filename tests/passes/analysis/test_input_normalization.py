@@ -46,6 +46,26 @@ def test_it_is_one_factor_and_one_offset_a_channel(body, factor, offset, operato
     assert (found.operators, found.expected) == (operators, None)
 
 
+FLIPS = {
+    "Gather": "q = Constant<value = int64[3] {2, 1, 0}>() t = Gather<axis = 1>(x, q)",
+    "Slice": """s = Constant<value = int64[1] {-1}>() e = Constant<value = int64[1] {-9223372036854775807}>()
+        a = Constant<value = int64[1] {1}>() t = Slice(x, s, e, a, s)""",
+    "Split": "q = Constant<value = int64[3] {1, 1, 1}>() r, g, b = Split<axis = 1>(x, q) t = Concat<axis = 1>(b, g, r)",
+}
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+def test_channels_that_are_turned_round_do_not_hide_it(flip):
+    subtracted = "m = Constant<value = float[1,3,1,1] {1, 2, 3}>() n = Sub(t, m)"
+    found = found_in(f"{FLIPS[flip]} {subtracted}")
+    np.testing.assert_array_equal(found.offset, [-3, -2, -1])
+    assert found.operators == ("Sub",)
+    assert found_in(f"{FLIPS[flip]} n = Identity(t)") is None
+    assert found_in(f"{FLIPS[flip]} f = Mul(x, t) n = Identity(f)") is None, "the input is read elsewhere too"
+    shuffled = FLIPS["Gather"].replace("2, 1, 0", "1, 2, 0")
+    assert found_in(f"{shuffled} {subtracted}") is None
+
+
 def test_a_batch_normalization_says_what_it_expects():
     found = found_in(
         """h = Constant<value = float {2}>() d = Mul(x, h) ones = Constant<value = float[3] {1, 1, 1}>()
