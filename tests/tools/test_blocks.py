@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,3 +328,22 @@ def test_sampled_configurations_are_different_networks(tmp_path):
     assert done.exit_code == 0
     assert "left out" not in done.output
     assert "give 36 different networks, not 37" in refusal(*sample(37, "--round-to", "4"))
+
+
+def test_many_modules_take_a_line_a_network(tmp_path):
+    text, below = CHAIN.split('layer { name: "conv1"')[0], "data"
+    for number in range(14):
+        text += (
+            f'layer {{ name: "c{number}" type: "Convolution" bottom: "{below}" top: "c{number}" '
+            f"convolution_param {{ num_output: 10 kernel_size: 1 }} }} "
+        )
+        below = f"c{number}"
+    text += f'layer {{ name: "ip" type: "InnerProduct" bottom: "{below}" top: "ip" '
+    (tmp_path / "net.prototxt").write_text(text + "inner_product_param { num_output: 3 } }")
+    rates = [[0.3, 0.5] * 7, [0.7] * 5 + [0.0] * 9]
+    for networks, row in ((rates, r"│ 35353 53535 3535 │"), ([[0.25] * 14, rates[0]], r"\[0.25, 0.25")):
+        (tmp_path / "subspace.json").write_text(json.dumps(networks))
+        done = run("blocks", tmp_path / "net.prototxt", "--subspace", tmp_path / "subspace.json")
+        assert done.exit_code == 0, done.output
+        assert re.search(row, done.output), done.output
+        assert done.output.startswith("net.prototxt: 14 modules (from its ")

@@ -34,6 +34,11 @@ from wootz.tools.models import open_classifier, round_to_option, scores_option, 
 from wootz.tools.networks import read_networks
 
 MOST_NETWORKS_SHOWN = 20
+MOST_MODULES_LISTED = 12
+"""Of more the rates of a network are shown as digits, and its blocks are counted: a row is one line then."""
+TENTHS = tuple(n / 10 for n in range(10))
+COMPOSITE_VECTORS = "composite vectors (a dash: from the teacher's remaining weights)"
+RATES_IN_TENTHS = "networks (the rate of each module in tenths)"
 
 
 @click.command()
@@ -108,12 +113,15 @@ def _joint_groups(
 
 def show(console: Console, survey: Survey, title: str, memory: Sequence[int] = ()) -> None:
     """Prints the tables and the estimate; `memory` is what each group takes, in bytes, where that is known."""
-    console.print(_block_table(survey, title))
+    console.print(title, highlight=False, soft_wrap=True)
+    console.print(_block_table(survey))
     for number, group in enumerate(survey.groups, start=1):
         members = " ".join(survey.names[block] for block in group)
         about = f" (about {format_bytes(memory[number - 1])})" if memory else ""
         console.print(f"group {number}{about}: {members}", highlight=False, soft_wrap=True)
-    console.print(_network_table(survey))
+    in_tenths = _all_in_tenths(survey)
+    console.print(RATES_IN_TENTHS if in_tenths else COMPOSITE_VECTORS, highlight=False, soft_wrap=True)
+    console.print(_network_table(survey, in_tenths))
     left_out = len(survey.costs) - MOST_NETWORKS_SHOWN
     if left_out > 0:
         console.print(f"and {left_out} more networks: -o FILE.json has all", highlight=False)
@@ -121,8 +129,8 @@ def show(console: Console, survey: Survey, title: str, memory: Sequence[int] = (
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _block_table(survey: Survey, title: str) -> Table:
-    table = Table(title=title)
+def _block_table(survey: Survey) -> Table:
+    table = Table()
     for column in ("block", "modules", "rates"):
         table.add_column(column)
     for column in ("networks", "parameters", "MACs an image"):
@@ -147,20 +155,32 @@ def _rates_text(run: Sequence[Symbol]) -> str:
     return ", ".join(format_rate(symbol.rate) for symbol in run) + of_input
 
 
-def _network_table(survey: Survey) -> Table:
-    table = Table(title="composite vectors (a dash: from the teacher's remaining weights)")
+def _all_in_tenths(survey: Survey) -> list[str]:
+    """The rates of each network in tenths, a digit each, where there are so many that a list of them takes lines."""
+    networks = survey.subspace.configurations
+    rates = [rate for configuration in networks for rate in configuration]
+    if len(survey.subspace.modules) <= MOST_MODULES_LISTED or not all(rate in TENTHS for rate in rates):
+        return []
+    digits = ("".join(str(TENTHS.index(rate)) for rate in configuration) for configuration in networks)
+    return [" ".join(text[first : first + 5] for first in range(0, len(text), 5)) for text in digits]
+
+
+def _network_table(survey: Survey, in_tenths: Sequence[str]) -> Table:
+    """A row a network; of networks with their rates `in_tenths` it has the number of blocks alone."""
+    table = Table()
     table.add_column("network", justify="right")
     table.add_column("configuration")
     table.add_column("parameters", justify="right")
     table.add_column("of full", justify="right")
-    table.add_column("blocks")
+    table.add_column("blocks", justify="right" if in_tenths else "left")
     for n, composite in enumerate(survey.plan.composites[:MOST_NETWORKS_SHOWN]):
+        listed = " ".join("-" if block is None else survey.names[block] for block in composite)
         table.add_row(
             str(n + 1),
-            format_configuration(survey.subspace.configurations[n]),
+            in_tenths[n] if in_tenths else format_configuration(survey.subspace.configurations[n]),
             f"{survey.costs[n].parameters:,}",
             f"{100 * survey.costs[n].parameters / survey.full.parameters:.0f} %",
-            " ".join("-" if block is None else survey.names[block] for block in composite),
+            str(sum(block is not None for block in composite)) if in_tenths else listed,
         )
     return table
 
