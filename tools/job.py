@@ -23,6 +23,7 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.parameters import with_frozen
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.runtime.data.loading import DIGITS
 from wootz.runtime.defaults import (
     BATCH_SIZE,
     Circumstances,
@@ -150,6 +151,7 @@ def make_job(
             *_weights_notes(weights, options),
             *network.notes,
             *_rounding_notes(pruner, companions.subspace, options),
+            *_digits_notes(data),
             *dataset.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
@@ -245,6 +247,11 @@ def _normalization_notes(circumstances: Circumstances, companions: Companions) -
             "The network normalises no activations, so its learning rates are small: if an exporter has folded its "
             "BatchNormalization, a file that has it will do better (docs/recipes.md)."
         )
+
+
+def _digits_notes(data: str) -> Iterator[str]:
+    if data == DIGITS and Path(DIGITS).exists():
+        yield f"The data are scikit-learn's digits: --data ./{DIGITS} is what is here by that name."
 
 
 def _rounding_notes(pruner: BlockPruner, subspace: Subspace, options: Mapping[str, Any]) -> Iterator[str]:

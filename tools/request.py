@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from wootz.passes.errors import WootzError
+from wootz.runtime.data.loading import DIGITS
 from wootz.runtime.run_directory import MARK_FILE, Command, check_name, read_run_mark
 from wootz.tools.companions import RunFiles
 
@@ -104,7 +105,8 @@ def _without_finish(command: Command | None) -> Command | None:
 
 def _recorded(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as they are read back from JSON, paths absolute."""
-    made = {name: _absolute(value) if name in PATHS else value for name, value in options.items()}
+    paths = {name for name in PATHS if (name, options.get(name)) != ("data", DIGITS)}
+    made = {name: _absolute(value) if name in paths else value for name, value in options.items()}
     plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(made))
     return plain
 

@@ -133,8 +133,11 @@ def _what_is_looked_for(folder: Path) -> str:
     if unread := sorted({file.suffix.lower() for file in folder.glob("*/*")} & UNREAD):
         forms += f"; {', '.join(unread)} isn't read: convert the photographs to JPEG or PNG"
     inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
-    deeper = next((f for f in sorted(inside) if is_divided(f) or has_class_folders(f)), None)
-    return forms + (f"; is {deeper} meant?" if deeper else "")
+    deeper = [f for f in sorted(inside) if is_divided(f) or has_class_folders(f)]
+    folders = [[f for f in folder.iterdir() if f.is_dir()] for folder in deeper]
+    if len(deeper) > 1 and all(len(of_one) == 1 for of_one in folders):
+        return f"{forms}; photographs lie in a folder within that of their class, {folders[0][0]}: put them into it"
+    return forms + (f"; is {deeper[0]} meant?" if deeper else "")
 
 
 def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:

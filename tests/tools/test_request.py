@@ -7,7 +7,7 @@ import pytest
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import WootzError
 from wootz.tools.companions import CompanionFiles, _objective
-from wootz.tools.job import run_name
+from wootz.tools.job import _digits_notes, run_name
 from wootz.tools.request import requested
 
 LONG_OBJECTIVE = "min ModelSize " + " ".join(f"constraint Accuracy >= 0.{digit}" for digit in range(1, 10))
@@ -17,6 +17,17 @@ def test_an_objective_may_be_longer_than_the_name_of_a_file():
     options = {"objective": LONG_OBJECTIVE}
     assert requested("net.onnx", options, ["objective"]).command.options == options
     assert _objective(CompanionFiles(options)) == parse_objective(LONG_OBJECTIVE, "here")
+
+
+def test_a_folder_that_is_called_as_the_digits_is_not_meant_and_a_note_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not list(_digits_notes("digits"))
+    (tmp_path / "digits").mkdir()
+    for given, recorded in (("digits", "digits"), ("./digits", str(tmp_path / "digits"))):
+        assert requested("net.onnx", {"data": given}, ["data"]).command.options == {"data": recorded}
+    (note,) = _digits_notes("digits")
+    assert "--data ./digits is what is here by that name" in note
+    assert not list(_digits_notes("./digits"))
 
 
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):

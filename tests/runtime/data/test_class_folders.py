@@ -92,6 +92,14 @@ def test_a_folder_around_the_data_set_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_photographs_a_folder_too_deep_are_told(tmp_path):
+    for name in ("cat", "dog"):
+        write(tmp_path / name / "images")
+    reason = r"; photographs lie in a folder within that of their class, .*/images: put them into it$"
+    with pytest.raises(InputError, match=reason):
+        load(tmp_path)
+
+
 def test_one_photograph_in_a_hundred_may_be_broken(tmp_path):
     write(tmp_path / "cat", 60)
     write(tmp_path / "dog", 60, shade=1)
