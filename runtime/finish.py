@@ -85,7 +85,7 @@ def check_finishing(job: Job) -> None:
     trained. Raises WootzError."""
     if not job.finish:
         return
-    classifier = classifier_of(for_inference(job, job.network))
+    classifier = classifier_of(job, for_inference(job, job.network))
     few = replace(job.dataset, validation=job.dataset.validation.part(slice(TRIED_IMAGES)))
     tried = replace(job, dataset=few)
     for pipeline in job.finish:
@@ -99,15 +99,15 @@ def check_finishing(job: Job) -> None:
             raise WootzError(f"--finish {pipeline.text}: {error}") from error
 
 
-def classifier_of(delivered: Model) -> Model:
+def classifier_of(job: Job, delivered: Model) -> Model:
     """What is delivered, as it was trained: float32 [N, channels, height, width] -> [N, classes]."""
-    classifier = infer_shapes(as_image_classifier(delivered.copy())[0])
+    classifier = infer_shapes(as_image_classifier(delivered.copy(), size=job.image_shape[1:])[0])
     drop_idle_casts(classifier.graph)
     return classifier
 
 
 def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, tuple[FinishedFacts, ...]]:
-    classifier = classifier_of(load(job.out / BEST_FILE))
+    classifier = classifier_of(job, load(job.out / BEST_FILE))
     with TemporaryDirectory(prefix="wootz-finish-") as folder:
         made = [
             _made(job, result, classifier, pipeline, Path(folder) / str(number), watch)

@@ -61,7 +61,7 @@ def job_of(folder, weights=SENSITIVE, **options) -> Job:
 
 
 def finisher_of(job, suffices=None) -> Finisher:
-    return Finisher(job, classifier_of(with_interface(job, job.network)), job.out, 64, suffices)
+    return Finisher(job, classifier_of(job, with_interface(job, job.network)), job.out, 64, suffices)
 
 
 def accuracy_of(job, finisher) -> float:
@@ -98,6 +98,7 @@ def test_where_nothing_suffices_the_most_accurate_is_kept(tmp_path):
     [
         SetInterface(layout="NHWC", input_type="uint8", batch="4", output_rank=4),
         SetInterface(input_type="float16", output_type="float16"),
+        SetInterface(size=("height", "width")),
     ],
 )
 def test_the_files_take_what_the_given_network_took(passes, interface, tmp_path):
@@ -114,7 +115,7 @@ def test_the_files_take_what_the_given_network_took(passes, interface, tmp_path)
     transform = InputTransform.from_json({p.key: p.value for p in proto.metadata_props}[TRANSFORM_KEY])
     assert transform == replace(PIXELS, mean=(0.0,), scale=(1.0,))
     casts = [n for n in proto.graph.node if n.op_type == "Cast"]
-    assert len(casts) <= {"uint8": 3, "float16": 2}[interface.input_type]
+    assert len(casts) <= {"uint8": 3, "float16": 2, "float32": 2}[interface.input_type]
     pixels = job.dataset.train.images[:4].astype(interface.input_type)
     image = pixels.transpose(0, 2, 3, 1) if interface.layout == "NHWC" else pixels
     scores = FileSession(str(written.file)).run(image).reshape(4, 2)
