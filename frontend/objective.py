@@ -117,6 +117,8 @@ class _Parser:
         start = self.token
         number = self._number()
         self._check_offset(start, metric)
+        if metric is Metric.ACCURACY and number >= 1:
+            self._fail_at(start, f"{start.text} is {100 * number:g} points of accuracy: one point is 0.01 or 1%")
         return sign * number
 
     def _full(self) -> None:

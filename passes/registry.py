@@ -80,8 +80,8 @@ def pass_class(name: str, loaded: PassClasses | None = None) -> type[Pass]:
         return found
     installed = _installed()
     if name not in installed:
-        close = difflib.get_close_matches(name, pass_names(loaded), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "--list-passes shows them all"
+        close = difflib.get_close_matches(name.lower(), pass_names(loaded), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "wootz-opt --list-passes shows them all"
         if name in PIPELINES:
             hint = f"it is a pipeline, --pass-pipeline={name}"
         raise WootzError(f"no pass named {name!r}: {hint}")

@@ -146,8 +146,9 @@ def _explore(
     best = best_of(found, job.objective, full.measured)
     if best is None and start == "block-trained" and _nobody_gave_the_objective(job):
         best = nearest(found, full.measured, MOST_LOST)
-        if best is not None:
-            watch.note(_nearest_note(job, len(found), full.reference_accuracy - (found[best] or {})[Metric.ACCURACY]))
+        if best is not None and (of_best := found[best]) is not None:
+            watch.best(best.network, of_best)
+            watch.note(_nearest_note(job, len(found), full.reference_accuracy - of_best[Metric.ACCURACY]))
     return Explored(
         start=start,
         blocks={b: _of_block(b, groups[b], finished) for b in plan.survey.plan.blocks if b in groups},
@@ -163,8 +164,9 @@ def _nobody_gave_the_objective(job: Job) -> bool:
 
 
 def _nearest_note(job: Job, tried: int, lost: float) -> str:
+    none = "The one network that was tried misses" if tried == 1 else f"None of the {tried} networks meets"
     return (
-        f"None of the {tried} networks meets '{job.objective}', which nobody asked for: the most accurate is taken, "
+        f"{none} '{job.objective}', which nobody asked for: the most accurate is taken, "
         f"which loses {100 * lost:.1f} points. With --effort thorough trainings are longer, --objective sets a bound."
     )
 

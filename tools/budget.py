@@ -49,12 +49,15 @@ def within_budget(
         return expected(candidate).total <= SHARE_OF_BUDGET * budget
 
     found = bisect_left(SCALES, True, key=lambda scale: fits(scaled(scale)))
-    cut = scaled(SCALES[found]) if found < len(SCALES) else with_one_network(scaled(SCALES[-1]))
-    if found == len(SCALES) and not fits(cut):
-        raise WootzError(
-            f"--budget: {show_seconds(budget)} are too short for one network: about "
-            f"{show_seconds(expected(cut).total / SHARE_OF_BUDGET)} are needed ({show_expected(expected(cut))})"
-        )
+    cut = scaled(SCALES[min(found, len(SCALES) - 1)])
+    while not fits(cut):
+        fewer = len(cut.subspace.configurations) - 1
+        if not fewer or SUBSPACE_FILE not in cut.chosen:
+            raise WootzError(
+                f"--budget: {show_seconds(budget)} are too short for one network: about "
+                f"{show_seconds(expected(cut).total / SHARE_OF_BUDGET)} are needed ({show_expected(expected(cut))})"
+            )
+        cut = with_networks(cut, fewer)
     return replace(cut, notes=(*cut.notes, _note(job, cut, budget, expected(cut))))
 
 
@@ -70,13 +73,11 @@ def with_companions(job: Job, companions: Companions) -> Job:
     )
 
 
-def with_one_network(job: Job) -> Job:
-    """With the network alone that loses least, if the subspace was chosen here."""
-    if SUBSPACE_FILE not in job.chosen:
-        return job
-    least = min(job.subspace.configurations, key=lambda configuration: sum(map(np.mean, configuration)))
-    one = replace(job.subspace, configurations=(least,))
-    return replace(job, subspace=one, chosen={**job.chosen, SUBSPACE_FILE: print_subspace(one).encode()})
+def with_networks(job: Job, count: int) -> Job:
+    """With the so many networks that lose least."""
+    by_loss = sorted(job.subspace.configurations, key=lambda configuration: sum(map(np.mean, configuration)))
+    fewer = replace(job.subspace, configurations=tuple(by_loss[:count]))
+    return replace(job, subspace=fewer, chosen={**job.chosen, SUBSPACE_FILE: print_subspace(fewer).encode()})
 
 
 def show_expected(expected: ExpectedTime) -> str:

@@ -66,6 +66,7 @@ REFUSED = {
     "min ModelSize constraint Accuracy > 80": ":1:37: an accuracy lies between 0 and 1, 80 doesn't; 80 % is 0.8 or 80%",
     "max Accuracy constraint ModelSize < 5M": ":1:38: expected 'constraint' or the end, found 'M'",
     "max Accuracy constraint ModelSize < 80%": ":1:37: 80% of what? A part of the unpruned network's is 0.8 * full",
+    "min FLOPs constraint Accuracy >= full - 1": ":1:41: 1 is 100 points of accuracy: one point is 0.01 or 1%",
     "max Accuracy constraint FLOPs < full - 5%": ":1:40: 5% of what? A part of the unpruned network's is 0.05 * full",
 }
 
@@ -95,7 +96,8 @@ scales = st.one_of(st.just(0.0), st.just(1.0), st.floats(1e-3, 10))
 @st.composite
 def constraints(draw):
     metric, scale = draw(st.sampled_from(Metric)), draw(scales)
-    offset = draw(st.floats(0, 1) if metric is Metric.ACCURACY else numbers)
+    accuracies = st.floats(0, 1, exclude_max=scale > 0)
+    offset = draw(accuracies if metric is Metric.ACCURACY else numbers)
     sign = draw(st.sampled_from([1, -1])) if scale and offset else 1
     return Constraint(metric, draw(st.sampled_from(["<", ">", "<=", ">="])), sign * offset, scale)
 

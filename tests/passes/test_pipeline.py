@@ -149,7 +149,7 @@ def test_printing_and_parsing_give_the_pass_back(pass_: Everything) -> None:
     ("text", "message"),
     [
         ("everythin", "no pass named 'everythin': did you mean 'everything'?"),
-        ("xyz", "no pass named 'xyz': --list-passes shows them all"),
+        ("xyz", "no pass named 'xyz': wootz-opt --list-passes shows them all"),
         ("everything{cuont=3}", "pass everything has no option 'cuont': did you mean 'count'?"),
         ("verify{all=true}", "pass verify has no option 'all': it has none"),
         ("everything{count=half}", "pass everything, option count: 'half' is not a whole number"),

@@ -30,7 +30,7 @@ from wootz.runtime.outcome import Failed
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
-from wootz.runtime.status import status_of
+from wootz.runtime.status import read_status, status_of
 from wootz.runtime.store import Store
 from wootz.runtime.store.inventory import holdings
 from wootz.runtime.tasks import workshop as workshop_module
@@ -250,6 +250,7 @@ def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
     lost = found.full.accuracy - max(network.accuracy for network in found.block_trained.trained)
     notes = [note for note in found.notes if note.startswith("None of the 4 networks meets 'min ModelSize")]
     assert [f"loses {100 * lost:.1f} points" in note for note in notes] == [True] * is_taken
+    assert (read_status(job.out).best is not None) == is_taken
     if is_taken:
         assert found.best.accuracy == found.full.accuracy - lost
 
