@@ -293,16 +293,26 @@ def _reconsidered(
     question: PixelQuestion, choice: PixelChoice, usual: Mapping[str, InputTransform], accuracy: Share
 ) -> PixelChoice:
     """`choice`, of that `accuracy`, unless the answers are clearly better with the `usual` conventions, or in the other
-    order of channels."""
-    if Share(1.0, accuracy.images).above(accuracy) < CLEARLY:
+    order of channels; for that it is enough that they are better, where the statistics can tell."""
+    if Share(1.0, accuracy.images).above(accuracy) < PERHAPS:
         return choice
     name = next((name for name, transform in usual.items() if transform == choice.transform), "as found")
     racing = {name: choice.transform, **usual}
     racing |= _turned(question, racing)
     tried = try_conventions(question, racing)
-    if next(iter(tried.values())).accuracy.above(tried[name].accuracy) < CLEARLY:
+    best = next(iter(tried))
+    if tried[best].accuracy.above(tried[name].accuracy) >= CLEARLY:
+        return _by_answers(question, racing, tried)
+    if best not in _turned(question, {name: choice.transform}):
         return choice
-    return _by_answers(question, racing, tried)
+    distances = statistics_distances(question, {other: racing[other] for other in (name, best)})
+    if not distances or CLOSE * distances[best] >= distances[name]:
+        return choice
+    why = (
+        f"{_is_taken(best)}, by a trial on training images ({_table(tried)}) and by its BatchNormalizations "
+        f"({_distances(distances)})."
+    )
+    return PixelChoice(racing[best], why, tried, distances)
 
 
 def _guessing(question: PixelQuestion, otherwise: PixelChoice, tried: Mapping[str, Tried]) -> PixelChoice:

@@ -280,12 +280,13 @@ def test_channels_are_tried_the_other_way_round():
     assert choose_pixels(given).transform.channel_order == "RGB"
 
 
-def by_red(share):
+def by_red(share, count=200, bluer=0):
     """Images that blue tells always, and red for this share of them."""
-    labels = np.arange(200) % 2
-    seen = np.where(np.arange(200) % 80 < 80 * share, labels, 1 - labels)
-    pixels = np.full((200, 3, 4, 4), 60, np.uint8)
+    labels = np.arange(count) % 2
+    seen = np.where(np.arange(count) % 40 < 40 * share, labels, 1 - labels)
+    pixels = np.full((count, 3, 4, 4), 60, np.uint8)
     pixels[:, 0], pixels[:, 2] = (np.where(values, 85, 40)[:, None, None] for values in (seen, labels))
+    pixels[:, 2] += np.uint8(bluer)
     return Split(pixels, labels)
 
 
@@ -294,6 +295,16 @@ def test_a_network_that_knows_something_in_the_wrong_order_is_tried_in_the_other
     assert choice.transform == CONVENTIONS["0..1"].applied(AS_EXPORTED, "BGR")
     assert choice.tried["0..1"].accuracy.accuracy == pytest.approx(0.75, abs=0.1)
     assert ask(redness(0.25), by_red(0.99)).transform == CONVENTIONS["0..1"].applied(AS_EXPORTED)
+
+
+def test_statistics_help_where_answers_in_the_other_order_are_better_but_not_clearly():
+    split = by_red(0.9, count=60, bluer=10)
+    blue, green, red = (float(split.images[:, c].mean() / 255) for c in (2, 1, 0))
+    variance = (22.5 / 255) ** 2
+    for means, order in (((blue, green, red), "BGR"), ((red, green, blue), "RGB")):
+        stem = batch_normalization(means, (variance, 0, variance)).replace("n = ", "t = ")
+        choice = ask(redness((0.28 - means[0]) / np.sqrt(variance + 1e-5), stem), split)
+        assert choice.transform == CONVENTIONS["0..1"].applied(AS_EXPORTED, order)
 
 
 def test_nodes_behind_turned_channels_decide_and_answers_correct_the_order():
