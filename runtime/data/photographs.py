@@ -61,7 +61,9 @@ def decode(source: str | IO[bytes], name: str, channels: int, resizing: Resizing
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of an opened photograph as it was seen."""
+    """Width and height of an opened photograph as it was seen, as far as is known before its pixels are decoded."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return image.size
     return image.size[::-1] if _orientation(image) in ON_ITS_SIDE else image.size
 
 
