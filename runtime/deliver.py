@@ -17,7 +17,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.delivered import for_inference, with_interface, write_network
+from wootz.runtime.delivered import for_inference, latencies_of_files, with_interface, write_network
 from wootz.runtime.description import Delivered, describe, image_input, write_description
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
@@ -32,7 +32,6 @@ from wootz.runtime.result import (
     FullNetworkResult,
     Images,
     InfeasibleNetworkResult,
-    LatencyResult,
     NetworkResult,
     Reuse,
     RunResult,
@@ -84,7 +83,7 @@ def deliver(
     block_trained: Explored | None = None,
     default: Explored | None = None,
 ) -> RunResult:
-    """Writes the full network, the best one and the result into the run directory, and gives the result."""
+    """Writes the full network and the best one with its description into the run directory, and gives the result."""
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
     full, full_form = teacher.full, with_interface(job, teacher.model)
@@ -98,16 +97,16 @@ def deliver(
             watch.note(text)
         if block_trained.best is not None:
             model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
-            speed = _speed(workshop, teacher.model, model)
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
             best_file = write_network(job, for_inference(job, model), BEST_FILE, best.accuracy, watch.note)
             best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
+            speed = _speed(job)
             delivered = Delivered(best, best_file, full, full_file, speed)
             write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
-    result = RunResult(
+    return RunResult(
         best=best,
         full=full,
         networks_evaluated=len(block_trained.networks) if block_trained else 0,
@@ -140,8 +139,6 @@ def deliver(
         notes=watch.all_notes(),
         environment=_environment(job, executor, workers),
     )
-    result.save(job.out)
-    return result
 
 
 def write_assignment(folder: Path, networks: Sequence[int], workers: int) -> None:
@@ -265,12 +262,10 @@ def _failures(job: Job, block_trained: Explored, default: Explored | None) -> li
     return texts
 
 
-def _speed(workshop: Workshop, full: Model, best: Model) -> Speed:
-    """Of the two networks side by side, on the machine that delivers."""
-    trainer = workshop.trainer
-    measured = trainer.latencies(full, best, workshop.job.image_shape)
-    of_full, of_best = (LatencyResult(**asdict(latency)) for latency in measured)
-    return Speed(full=of_full, best=of_best, threads=trainer.device.numerics_threads)
+def _speed(job: Job) -> Speed:
+    """Of the two files side by side, on the machine that delivers."""
+    full, best = latencies_of_files(job, [job.out / TEACHER_FILE, job.out / BEST_FILE])
+    return Speed(full=full, best=best, threads=job.device.numerics_threads)
 
 
 def _narrow_margins(job: Job, teacher: Teacher, best: BestNetwork) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
 from wootz.runtime.job import Job
+from wootz.runtime.latency import side_by_side
+from wootz.runtime.result import LatencyResult
 from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
 
 SCORES_KEY = "wootz.scores"
@@ -153,11 +156,18 @@ def write_file(job: Job, model: Model, file: Path, note: Callable[[str], None]) 
 
 def accuracy_of_file(job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split) -> float:
     """That of a network in a file, fed as its metadata say."""
-    predict = _predictor(job.interface, open_file(file, opset, job.device))
+    predict = _predictor(job.interface, _open(file, opset, job.device))
     return accuracy(predict, split, InputTransform.from_json(described[TRANSFORM_KEY]))
 
 
-def image_of(interface: SetInterface, shape: tuple[int, int, int]) -> np.ndarray:
+def latencies_of_files(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
+    """Of the networks in files for one image, side by side."""
+    image = _image_of(job.interface, job.image_shape)
+    runs = [partial(_open(file, job.opset, job.device).run, image) for file in files]
+    return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
+
+
+def _image_of(interface: SetInterface, shape: tuple[int, int, int]) -> np.ndarray:
     """The smallest input, of zeros, of a network with that interface for images of `shape`."""
     channels, height, width = shape
     extents = (height, width, channels) if interface.layout == "NHWC" else shape
@@ -169,7 +179,7 @@ def _batch(interface: SetInterface) -> int:
     return int(interface.batch) if interface.batch.isdigit() else 0
 
 
-def open_file(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
+def _open(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
     """The file itself, or what this ONNX Runtime can run of an opset that is newer than it."""
     return FileSession(str(file), device) if runs_opset(opset) else InferenceSession(load(file), device)
 

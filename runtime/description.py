@@ -163,6 +163,13 @@ def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> Finished
     )
 
 
+def with_finished(description: Description, speed: Speed, finished: tuple[FinishedFacts, ...]) -> Description:
+    """The description with the further files, and the times of the two networks that were measured beside them."""
+    best = msgspec.structs.replace(description.best, latency_ms=speed.best.median_ms)
+    full = msgspec.structs.replace(description.full, latency_ms=speed.full.median_ms)
+    return msgspec.structs.replace(description, best=best, full=full, finished=finished)
+
+
 def read_description(file: Path) -> Description:
     """Raises InputError for a file that is none."""
     with reading(file, "a best.json"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,15 +29,19 @@ from wootz.runtime.delivered import (
     Written,
     accuracy_of_file,
     for_inference,
-    image_of,
     in_given_form,
-    open_file,
+    latencies_of_files,
     write_file,
 )
-from wootz.runtime.description import FinishedFacts, finished_facts, read_description, write_description
+from wootz.runtime.description import (
+    FinishedFacts,
+    finished_facts,
+    read_description,
+    with_finished,
+    write_description,
+)
 from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.job import Job
-from wootz.runtime.latency import side_by_side
 from wootz.runtime.quantization import quantize, signal_to_noise
 from wootz.runtime.result import (
     FinishedNetwork,
@@ -66,16 +69,14 @@ MOST_ROUNDS = 5
 
 
 def finish(job: Job, result: RunResult, watch: Watch) -> RunResult:
-    """Writes a file for each of the job's pipelines beside `best.onnx`, and completes `result.json` and `best.json`.
+    """Writes a file for each of the job's pipelines beside `best.onnx`, completes `best.json`, and writes
+    `result.json`.
 
-    Each begins with `best.onnx` as it lies in the run's folder. Raises WootzError for what a pass refuses.
+    Each begins with `best.onnx` as it lies in the run's folder. What is then timed is timed all together: the further
+    files, `best.onnx` and `teacher.onnx`. Raises WootzError for what a pass refuses.
     """
-    if result.best is None or (not job.finish and result.finishing is None):
-        return result
-    finishing, facts = _finishing(job, result, watch) if job.finish else (None, ())
-    result = msgspec.structs.replace(result, finishing=finishing, seconds=watch.seconds())
-    file = job.out / DESCRIPTION_FILE
-    write_description(msgspec.structs.replace(read_description(file), finished=facts), file)
+    if result.best is not None and (job.finish or result.finishing is not None):
+        result = _finished(job, result, watch)
     result.save(job.out)
     return result
 
@@ -106,7 +107,15 @@ def classifier_of(job: Job, delivered: Model) -> Model:
     return classifier
 
 
-def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, tuple[FinishedFacts, ...]]:
+def _finished(job: Job, result: RunResult, watch: Watch) -> RunResult:
+    assert result.speed is not None, "a best network was timed when it was written"
+    finishing, speed, facts = _finishing(job, result, watch) if job.finish else (None, result.speed, ())
+    file = job.out / DESCRIPTION_FILE
+    write_description(with_finished(read_description(file), speed, facts), file)
+    return msgspec.structs.replace(result, speed=speed, finishing=finishing, seconds=watch.seconds())
+
+
+def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, Speed, tuple[FinishedFacts, ...]]:
     classifier = classifier_of(job, load(job.out / BEST_FILE))
     with TemporaryDirectory(prefix="wootz-finish-") as folder:
         made = [
@@ -114,12 +123,12 @@ def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, tu
             for number, pipeline in enumerate(job.finish)
         ]
         files = [job.out / TEACHER_FILE, job.out / BEST_FILE, *(w.file for steps in made for w in steps.written)]
-        of_full, of_best, *measured = _latencies(job, files)
+        of_full, of_best, *measured = latencies_of_files(job, files)
         speed = Speed(full=of_full, best=of_best, threads=job.device.numerics_threads)
         left = iter(measured)
         networks = tuple(_network(job, result, speed, steps, list(islice(left, len(steps.written)))) for steps in made)
     facts = tuple(finished_facts(job, n, steps.written[-1].model) for n, steps in zip(networks, made, strict=True))
-    return Finishing(speed=speed, networks=networks), facts
+    return Finishing(networks=networks), speed, facts
 
 
 @dataclass(frozen=True)
@@ -247,13 +256,6 @@ def _interface(model: Model) -> list[tuple[str, str, list[int | None]]]:
 
 def _domains(model: Model) -> set[str]:
     return {node.domain or "" for node in model.graph.nodes}
-
-
-def _latencies(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
-    """Of the files, side by side, for one image."""
-    image = image_of(job.interface, job.image_shape)
-    runs = [partial(open_file(file, job.opset, job.device).run, image) for file in files]
-    return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
 
 
 def _network(

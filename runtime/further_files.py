@@ -27,9 +27,10 @@ class Row:
 
 def rows(result: RunResult, finishing: Finishing) -> Iterator[Row]:
     """`best.onnx`, and behind it what was made of it."""
-    best = result.best
+    best, speed = result.best, result.speed
     assert best is not None, "further files are those of a network"
-    yield Row(BEST_FILE, best.file_bytes, finishing.speed.best, best.accuracy, best.test_accuracy)
+    assert speed is not None, "and were timed beside it"
+    yield Row(BEST_FILE, best.file_bytes, speed.best, best.accuracy, best.test_accuracy)
     for network in finishing.networks:
         for step in network.steps[:-1]:
             yield Row(f"  {step.pass_}", step.bytes, step.latency, step.accuracy, step.test_accuracy)

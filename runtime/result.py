@@ -338,7 +338,7 @@ class LatencyResult(Struct, frozen=True, kw_only=True):
 
 
 class Speed(Struct, frozen=True, kw_only=True):
-    """The full network and the best one, measured side by side on `threads` threads of the device."""
+    """The files of the full network and the best one, measured side by side on `threads` threads of the device."""
 
     full: LatencyResult
     best: LatencyResult
@@ -394,9 +394,8 @@ class FinishedNetwork(Struct, frozen=True, kw_only=True):
 
 
 class Finishing(Struct, frozen=True, kw_only=True):
-    """What `--finish` made. `speed` is that of `teacher.onnx` and `best.onnx`, measured beside the `networks`."""
+    """What `--finish` made, timed side by side with `teacher.onnx` and `best.onnx`: the result's `speed`."""
 
-    speed: Speed
     networks: tuple[FinishedNetwork, ...]
 
 

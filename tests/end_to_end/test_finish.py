@@ -23,6 +23,14 @@ def digests(folder):
     return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.glob("*.onnx")}
 
 
+def check_latencies(folder):
+    """What stands side by side was measured side by side: a network has one latency, in both files."""
+    result, description = RunResult.load(folder), json.loads((folder / "best.json").read_text())
+    measured = [result.speed.best, result.speed.full, *(n.latency for n in result.finishing.networks)]
+    told = [description["best"], description["full"], *description["finished"]]
+    assert [facts["latency_ms"] for facts in told] == [latency.median_ms for latency in measured]
+
+
 @pytest.fixture(scope="module")
 def arguments(tiny_job, tmp_path_factory):
     folder = tmp_path_factory.mktemp("finish")
@@ -61,6 +69,7 @@ def test_the_files_do_what_the_result_says(out, tiny_job):
         assert found.latency.low_ms <= found.latency.median_ms <= found.latency.high_ms
         assert [step.pass_ for step in found.steps] == found.pipeline.split(",")
         assert (found.misses, found.test_accuracy, facts["meets_objective"]) == ((), None, True)
+    check_latencies(out)
     operators = {n.op_type for n in onnx.load(out / "best.int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= operators
     halves = [t.data_type for t in onnx.load(out / "best.float16.onnx").graph.initializer]
@@ -78,6 +87,7 @@ def test_pipelines_come_and_go_without_training(wootz, arguments, out):
     one = wootz("run", out, *arguments[-4:], "--finish", "float16")
     assert (one.code, one.trained) == (0, []), one.err
     assert set(digests(out)) == {"best.onnx", "teacher.onnx", FILES[1]}
+    check_latencies(out)
     all_again = wootz(*arguments, *finishing(*PIPELINES))
     assert (all_again.code, all_again.trained) == (0, []), all_again.err
     assert digests(out) == before, "the same command gives the same bytes"
