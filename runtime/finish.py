@@ -23,7 +23,7 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.casts import cancel_casts, drop_idle_casts
 from wootz.passes.transforms.eliminate_dead import EliminateDead
 from wootz.passes.transforms.image_classifier import as_image_classifier
-from wootz.passes.transforms.int8 import Int8
+from wootz.passes.transforms.int8 import Int8, with_node_names
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.delivered import (
     Written,
@@ -214,7 +214,7 @@ class Finisher:
 
     def _quantize(self, pass_: Int8) -> tuple[str, ...]:
         """Leaves in float32 as many of the nodes that lose most as it takes; gives a note on them."""
-        feeds, network = self._sample(), self.model
+        feeds, network = self._sample(), with_node_names(self.model)
         whole = replace(pass_, sample=feeds, quantizer=quantize)
         self.model = run_pipeline(network, [whole]).model
         if self._suffices is None or self._suffices(first := self._accuracy(self.model)):

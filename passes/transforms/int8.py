@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +47,7 @@ class Int8(Pass):
     2. Inputs and outputs stay float32, and so do the nodes that `keep` names, Softmax and Sigmoid. The results of Gemm
        and MatMul are not quantised, so that scores keep their differences.
     3. The input's first extent is the batch: of a fixed one the sample has a multiple.
+    4. A node without a name, or with that of one before it, is called after what it computes.
 
     The sample is an array for each input, fed as the network expects it: a hundred training images or so.
     BatchNormalization should be folded before (fold-batchnorm). Refuses a network without weights to quantise, one that
@@ -63,7 +65,7 @@ class Int8(Pass):
     quantizer: Quantizer | None = None
 
     def apply(self, model: Model) -> PassResult:
-        sample = self._sample()
+        sample, model = self._sample(), with_node_names(model)
         self._check(model, sample)
         if self.quantizer is None:
             raise self.refuse("it needs something that quantises: none was given")
@@ -103,6 +105,22 @@ class Int8(Pass):
                 raise self.refuse(
                     f"it takes float32, and this is {np.dtype(source.dtype)}: to-float32 first", source.name
                 )
+
+
+def with_node_names(model: Model) -> Model:
+    """The network with a name of its own for each node; where each has one, as it is."""
+    names = [node.name for node in model.graph.nodes]
+    taken = set(names)
+    if len(taken - {""}) == len(names):
+        return model
+    result, seen = model.copy(), set[str]()
+    for node in result.graph.nodes:
+        if not node.name or node.name in seen:
+            stem = next(t.name for t in node.outputs if t.name)
+            node.name = next(name for name in chain([stem], (f"{stem}.{n}" for n in count(2))) if name not in taken)
+        seen.add(node.name)
+        taken.add(node.name)
+    return result
 
 
 def quantizable(model: Model) -> tuple[str, ...]:

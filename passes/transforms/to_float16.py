@@ -57,7 +57,8 @@ class ToFloat16(Pass):
         annotate_shapes(graph)
         rewrite = _Rewrite(graph, frozenset(self.keep), self.half_io)
         for output, shape in zip(graph.outputs, stated, strict=True):
-            output.shape = shape
+            if isinstance(output, Variable):
+                output.shape = shape
         beyond = ", ".join(rewrite.beyond)
         notes = (f"a constant is beyond float16, so these stay in float32: {beyond}",) if beyond else ()
         counts = {"float16 nodes": rewrite.in_half, "float32 nodes": rewrite.in_single, "casts": rewrite.casts}
@@ -83,10 +84,11 @@ class _Rewrite:
         nodes, graph.nodes = list(graph.nodes), []
         for node in nodes:
             self._visit(node)
+        given = set(map(id, graph.outputs))
         for index, output in enumerate(graph.outputs):
             graph.outputs[index] = self._half_output(output) if half_io else self._single_output(output)
         for old, new in self._constants:
-            if not old.outputs:
+            if not old.outputs and id(old) not in given:
                 old.name, new.name = new.name, old.name
 
     def _visit(self, node: Node) -> None:

@@ -76,6 +76,21 @@ def test_what_is_named_stays_in_float32():
     np.testing.assert_array_equal(constants(quantized.graph)["c"], constants(network().graph)["c"])
 
 
+@pytest.mark.parametrize("names", [("", "", ""), ("j", "", "scores"), ("a", "a", "a")])
+def test_nodes_need_no_names_of_their_own(names, tmp_path):
+    model = network()
+    for node, name in zip([n for n in model.graph.nodes if n.name], names, strict=True):
+        node.name = name
+    quantized = int8(model)
+    found = [n.name for n in quantized.graph.nodes]
+    assert len(set(found)) == len(found)
+    np.testing.assert_array_equal(run(quantized, tmp_path), run(int8(network()), tmp_path))
+    whole = [n for n in quantized.graph.nodes if n.op in ("Conv", "Gemm")]
+    assert all(producer(t).op == "DequantizeLinear" for node in whole for t in node.inputs)
+    kept = int8(model, keep=(whole[1].name,))
+    assert [n.name for n in kept.graph.nodes if n.op == "Conv" and producer(n.inputs[1]) is None] == [whole[1].name]
+
+
 @pytest.mark.parametrize("options", [{"activations": "int8"}, {"weights": "uint8"}, {"calibration": "entropy"}])
 def test_other_types_and_calibrations_give_about_the_same(options, tmp_path):
     model = network()

@@ -44,6 +44,17 @@ def test_nodes_and_operators_that_are_named_stay_in_float32():
         ToFloat16(keep=("fourth",)).apply(model)
 
 
+@pytest.mark.parametrize(("half_io", "dtype"), [(False, np.float32), (True, np.float16)])
+def test_a_constant_may_be_an_output(half_io, dtype):
+    model = parse_text(f"""{HEADER} g (float[N,2] x) => (float[N,2] y, float[2,2] w) <float[2,2] w = {{1,2,3,4}}> {{
+        y = MatMul(x, w) }}""")
+    result = ToFloat16(half_io=half_io).apply(model)
+    assert [(t.name, t.dtype) for t in result.model.graph.outputs] == [("y", dtype), ("w", dtype)]
+    found = evaluate(result.model, {"x": np.array([[1, -2]], dtype)})
+    np.testing.assert_array_equal(found["y"], [[-5, -6]])
+    np.testing.assert_array_equal(found["w"], [[1, 2], [3, 4]])
+
+
 def test_a_training_graph_is_refused():
     model = parse_text(f"""{HEADER} g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {{1,2,3,4}}> {{
         a = MatMul(x, w) y = Softmax(a) }}""")
