@@ -20,6 +20,7 @@ from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivered import for_inference, latencies_of_files, with_interface, write_network
 from wootz.runtime.description import Delivered, describe, image_input, write_description
 from wootz.runtime.job import Job
+from wootz.runtime.misses import misses_of_best
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import (
@@ -87,6 +88,7 @@ def deliver(
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
     full, full_form = teacher.full, with_interface(job, teacher.model)
+    objective = objective_result(job.objective, getattr(teacher.full, "measured", plan.full))
     best: BestNetwork | None = None
     speed: Speed | None = None
     if block_trained is not None:
@@ -102,7 +104,8 @@ def deliver(
             best_file = write_network(job, for_inference(job, model), BEST_FILE, best.accuracy, watch.note)
             best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
             speed = _speed(job)
-            delivered = Delivered(best, best_file, full, full_file, speed)
+            meets = not misses_of_best(objective, best, speed)
+            delivered = Delivered(best, best_file, full, full_file, speed, meets)
             write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
@@ -118,7 +121,7 @@ def deliver(
         seed=job.seed,
         network=job.title,
         data=job.data_title,
-        objective=objective_result(job.objective, getattr(teacher.full, "measured", plan.full)),
+        objective=objective,
         classes=job.dataset.classes,
         images=Images(
             train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None

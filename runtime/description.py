@@ -56,6 +56,12 @@ class NetworkFacts(Struct, frozen=True, kw_only=True):
     latency_ms: float
 
 
+class BestFacts(NetworkFacts, frozen=True, kw_only=True):
+    """`meets_objective`, with the latency of the file."""
+
+    meets_objective: bool
+
+
 class Origin(Struct, frozen=True, kw_only=True):
     """How the network came about. `rates` are the shares of filters removed, by module."""
 
@@ -90,7 +96,7 @@ class Description(Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     input: ImageInput
     output: Scores
-    best: NetworkFacts
+    best: BestFacts
     full: NetworkFacts
     finished: tuple[FinishedFacts, ...] = ()
     origin: Origin
@@ -98,13 +104,14 @@ class Description(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Delivered:
-    """The two networks that a run writes, and what it knows of them."""
+    """The two networks that a run writes, and what it knows of them; the best one `meets` the objective or doesn't."""
 
     best: BestNetwork
     best_file: Written
     full: FullNetworkResult
     full_file: Written
     speed: Speed
+    meets: bool
 
 
 def describe(job: Job, delivered: Delivered) -> Description:
@@ -115,8 +122,10 @@ def describe(job: Job, delivered: Delivered) -> Description:
         classes=tuple(json.loads(described[CLASSES_KEY])),
         input=image_input(job, model),
         output=Scores(**_value(model.graph.outputs[0]), gives=cast(ScoreKind, described[SCORES_KEY])),
-        best=_facts(delivered.best, delivered.best_file, delivered.speed.best),
-        full=_facts(delivered.full, delivered.full_file, delivered.speed.full),
+        best=BestFacts(
+            **_facts(delivered.best, delivered.best_file, delivered.speed.best), meets_objective=delivered.meets
+        ),
+        full=NetworkFacts(**_facts(delivered.full, delivered.full_file, delivered.speed.full)),
         origin=Origin(
             wootz=metadata.version("wootz"),
             network=job.title,
@@ -163,9 +172,12 @@ def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> Finished
     )
 
 
-def with_finished(description: Description, speed: Speed, finished: tuple[FinishedFacts, ...]) -> Description:
-    """The description with the further files, and the times of the two networks that were measured beside them."""
-    best = msgspec.structs.replace(description.best, latency_ms=speed.best.median_ms)
+def with_finished(
+    description: Description, speed: Speed, meets: bool, finished: tuple[FinishedFacts, ...]
+) -> Description:
+    """The description with the further files, the times of the two networks that were measured beside them, and whether
+    the best one `meets` the objective by its."""
+    best = msgspec.structs.replace(description.best, latency_ms=speed.best.median_ms, meets_objective=meets)
     full = msgspec.structs.replace(description.full, latency_ms=speed.full.median_ms)
     return msgspec.structs.replace(description, best=best, full=full, finished=finished)
 
@@ -184,14 +196,14 @@ def _value(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "type": np.dtype(tensor.dtype).name, "shape": tuple(tensor.shape)}
 
 
-def _facts(network: BestNetwork | FullNetworkResult, written: Written, latency: LatencyResult) -> NetworkFacts:
-    return NetworkFacts(
-        file=written.file.name,
-        bytes=written.bytes,
-        opset=written.opset,
-        parameters=network.model_size,
-        flops=network.flops,
-        validation_accuracy=written.accuracy,
-        test_accuracy=network.test_accuracy,
-        latency_ms=latency.median_ms,
-    )
+def _facts(network: BestNetwork | FullNetworkResult, written: Written, latency: LatencyResult) -> dict[str, Any]:
+    return {
+        "file": written.file.name,
+        "bytes": written.bytes,
+        "opset": written.opset,
+        "parameters": network.model_size,
+        "flops": network.flops,
+        "validation_accuracy": written.accuracy,
+        "test_accuracy": network.test_accuracy,
+        "latency_ms": latency.median_ms,
+    }

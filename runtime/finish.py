@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.pipeline import print_pass, run_pipeline
-from wootz.passes.plan.objective import Constraint, Metric
+from wootz.passes.plan.objective import Metric
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.casts import cancel_casts, drop_idle_casts
 from wootz.passes.transforms.eliminate_dead import EliminateDead
@@ -42,14 +42,13 @@ from wootz.runtime.description import (
 )
 from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.job import Job
+from wootz.runtime.misses import constraints_of, misses, misses_of_best
 from wootz.runtime.quantization import quantize, signal_to_noise
 from wootz.runtime.result import (
     FinishedNetwork,
     Finishing,
     FinishingStep,
     LatencyResult,
-    Miss,
-    ObjectiveResult,
     RunResult,
     Speed,
 )
@@ -108,10 +107,11 @@ def classifier_of(job: Job, delivered: Model) -> Model:
 
 
 def _finished(job: Job, result: RunResult, watch: Watch) -> RunResult:
+    assert result.best is not None
     assert result.speed is not None, "a best network was timed when it was written"
     finishing, speed, facts = _finishing(job, result, watch) if job.finish else (None, result.speed, ())
-    file = job.out / DESCRIPTION_FILE
-    write_description(with_finished(read_description(file), speed, facts), file)
+    meets, file = not misses_of_best(result.objective, result.best, speed), job.out / DESCRIPTION_FILE
+    write_description(with_finished(read_description(file), speed, meets, facts), file)
     return msgspec.structs.replace(result, speed=speed, finishing=finishing, seconds=watch.seconds())
 
 
@@ -167,7 +167,7 @@ def _suffices(job: Job, result: RunResult) -> Callable[[float], bool]:
     """Whether an accuracy is one that int8 may end with: bounds that the best network misses itself don't count."""
     assert result.best is not None
     least, best = result.best.accuracy - MOST_LOST, {Metric.ACCURACY: result.best.accuracy}
-    bounds = [c for c in _constraints(result.objective) if c.metric is Metric.ACCURACY and c.holds(best, {})]
+    bounds = [c for c in constraints_of(result.objective) if c.metric is Metric.ACCURACY and c.holds(best, {})]
 
     def suffices(accuracy: float) -> bool:
         return accuracy >= least and all(bound.holds({Metric.ACCURACY: accuracy}, {}) for bound in bounds)
@@ -298,20 +298,3 @@ def _network(
 def _test_accuracy(job: Job, written: Written) -> float | None:
     test = job.dataset.test
     return None if test is None else accuracy_of_file(job, written.file, written.opset, written.model.metadata, test)
-
-
-def _constraints(objective: ObjectiveResult) -> list[Constraint]:
-    """The objective's constraints with their bounds as numbers."""
-    return [
-        Constraint(Metric(c.metric), c.comparison, offset=c.bound) for c in objective.constraints if c.bound is not None
-    ]
-
-
-def misses(objective: ObjectiveResult, measured: Mapping[Metric, float], speed: Speed) -> Iterator[Miss]:
-    """The constraints that what was `measured` misses; the full network's latency is that of `speed`."""
-    for stated, constraint in zip(objective.constraints, _constraints(objective), strict=True):
-        if constraint.metric is Metric.LATENCY:
-            constraint = replace(constraint, offset=stated.scale * speed.full.median_ms + stated.offset)
-        if not constraint.holds(measured, {}):
-            bound = f"{stated.metric} {stated.comparison} {constraint.offset:.6g}"
-            yield Miss(constraint=bound, by=abs(measured[constraint.metric] - constraint.offset))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from wootz.passes.plan.objective import Metric
+from wootz.runtime.misses import misses_of_best
 from wootz.runtime.result import Finishing, LatencyResult, Miss, RunResult
 from wootz.runtime.run_directory import BEST_FILE
 
@@ -30,16 +31,25 @@ def rows(result: RunResult, finishing: Finishing) -> Iterator[Row]:
     best, speed = result.best, result.speed
     assert best is not None, "further files are those of a network"
     assert speed is not None, "and were timed beside it"
-    yield Row(BEST_FILE, best.file_bytes, speed.best, best.accuracy, best.test_accuracy)
+    verdict = _verdict(misses_of_best(result.objective, best, speed))
+    yield Row(BEST_FILE, best.file_bytes, speed.best, best.accuracy, best.test_accuracy, verdict)
     for network in finishing.networks:
         for step in network.steps[:-1]:
             yield Row(f"  {step.pass_}", step.bytes, step.latency, step.accuracy, step.test_accuracy)
-        verdict = "missed" if network.misses else "met"
+        verdict = _verdict(network.misses)
         yield Row(network.model, network.bytes, network.latency, network.accuracy, network.test_accuracy, verdict)
 
 
-def remarks(finishing: Finishing) -> Iterator[str]:
+def _verdict(misses: Collection[Miss]) -> str:
+    return "missed" if misses else "met"
+
+
+def remarks(result: RunResult, finishing: Finishing) -> Iterator[str]:
     """What there is to say of the files: the bounds that they miss, and what int8 left in float32."""
+    assert result.best is not None
+    assert result.speed is not None
+    for miss in misses_of_best(result.objective, result.best, result.speed):
+        yield f"{BEST_FILE} misses {miss.constraint} by {_amount(miss)}"
     for network in finishing.networks:
         for miss in network.misses:
             yield f"{network.model} misses {miss.constraint} by {_amount(miss)}"

@@ -105,7 +105,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     measured = any(network.latency_ms is not None for network in (full, *result.networks))
     solvers = _solvers(result)
     further = [] if result.finishing is None else [*rows(result, result.finishing)]
-    said = [] if result.finishing is None else [*remarks(result.finishing)]
+    said = [] if result.finishing is None else [*remarks(result, result.finishing)]
     page = environment.from_string(template).render(
         result=result, further_files=further, remarks=said, images=images, explorations=explorations, times=times,
         latency=measured,

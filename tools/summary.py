@@ -55,7 +55,7 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
     console.print(_before_and_after(result, result.full))
     if result.finishing is not None:
         console.print(_further_files(result, result.finishing))
-        for remark in remarks(result.finishing):
+        for remark in remarks(result, result.finishing):
             _print(console, "note", remark)
     if result.best is not None and result.input is not None:
         for line in python_lines(result.input, folder / BEST_FILE):

@@ -69,6 +69,7 @@ def test_the_files_do_what_the_result_says(out, tiny_job):
         assert found.latency.low_ms <= found.latency.median_ms <= found.latency.high_ms
         assert [step.pass_ for step in found.steps] == found.pipeline.split(",")
         assert (found.misses, found.test_accuracy, facts["meets_objective"]) == ((), None, True)
+    assert description["best"]["meets_objective"]
     check_latencies(out)
     operators = {n.op_type for n in onnx.load(out / "best.int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= operators

@@ -88,7 +88,7 @@ MEASURED = {"bytes": 9, "opset": 18, "validation_accuracy": 0.5, "test_accuracy"
 DESCRIPTION = {
     "schema": 1, "classes": ["cat", "dog"], "input": IMAGE,
     "output": {"name": "y", "type": "float32", "shape": ["N", 2], "gives": "logits"},
-    "best": {**MEASURED, "file": "best.onnx", "parameters": 1, "flops": 2},
+    "best": {**MEASURED, "file": "best.onnx", "parameters": 1, "flops": 2, "meets_objective": False},
     "full": {**MEASURED, "file": "teacher.onnx", "parameters": 3, "flops": 4},
     "finished": [{**MEASURED, "file": "best.int8.onnx", "pipeline": "int8", "input": IMAGE, "meets_objective": True}],
     "origin": {"wootz": "0", "network": "n", "data": "d", "objective": "max Accuracy", "seed": 0,

@@ -22,9 +22,10 @@ from wootz.runtime import quantization
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.delivered import with_interface, write_file
-from wootz.runtime.finish import Finisher, check_finishing, classifier_of, misses
+from wootz.runtime.finish import Finisher, check_finishing, classifier_of
 from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.job import Job
+from wootz.runtime.misses import misses
 from wootz.runtime.result import LatencyResult, Speed, objective_result
 from wootz.runtime.session import Device, FileSession
 

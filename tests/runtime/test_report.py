@@ -294,7 +294,7 @@ def test_a_folder_without_a_result(tmp_path):
 def test_further_files_are_shown_beside_the_best_network(tmp_path, run_result, finishing):
     page = page_of(tmp_path, msgspec.structs.replace(run_result(), finishing=finishing))
     assert [row[:2] + row[3:] for row in page.rows("file")] == [
-        ["best.onnx", "1,850,000", "85.0 ± 2.3 %", "84.0 ± 1.6 %", ""],
+        ["best.onnx", "1,850,000", "85.0 ± 2.3 %", "84.0 ± 1.6 %", "met"],
         ["  embed-normalization", "1,850,100", "85.0 ± 2.3 %", "84.0 ± 1.6 %", ""],
         ["best.embed-normalization.int8.onnx", "470,000", "84.5 ± 2.3 %", "83.0 ± 1.6 %", "met"],
         ["best.float16.onnx", "930,000", "70.0 ± 2.9 %", "69.0 ± 2.0 %", "missed"],
