@@ -111,11 +111,15 @@ def _listed(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """A network in its delivered form, the file that has it, its opset, and the accuracy of the file."""
+    """A network in its delivered form, the file that has it, its opset, and the accuracy of the file.
+
+    Where it can't be in the job's opset, `opset_reason` says why.
+    """
 
     model: Model
     file: Path
     opset: int
+    opset_reason: str
     accuracy: float
 
     @property
@@ -128,10 +132,12 @@ def write_network(job: Job, model: Model, name: str, expected: float, note: Call
     """Writes a network in its delivered form into the run's folder (`write_file`).
 
     `expected` is the accuracy of the network that was trained; a file that falls short of it is none, and refused with
-    WootzError.
+    WootzError. `note` is told where the network can't be in the job's opset.
     """
     file = job.out / name
-    written = write_file(job, model, file, note)
+    written = write_file(job, model, file)
+    if written.opset_reason:
+        note(f"{name} has opset {written.opset}: {written.opset_reason}")
     if written.accuracy < expected - max(LARGEST_LOSS, 1.5 / len(job.dataset.validation)):
         file.unlink()
         raise WootzError(
@@ -142,16 +148,12 @@ def write_network(job: Job, model: Model, name: str, expected: float, note: Call
     return written
 
 
-def write_file(job: Job, model: Model, file: Path, note: Callable[[str], None]) -> Written:
-    """Writes a network in its delivered form, and runs the file on the validation images, fed as its metadata say.
-
-    `note` is told where the network can't be in the job's opset.
-    """
+def write_file(job: Job, model: Model, file: Path) -> Written:
+    """Writes a network in its delivered form, and runs the file on the validation images, fed as its metadata say."""
     opset, reason = _possible_opset(model, job.opset)
-    if reason:
-        note(f"{file.name} has opset {OPSET}: {reason}")
     save(model, file, opset)
-    return Written(model, file, opset, accuracy_of_file(job, file, opset, model.metadata, job.dataset.validation))
+    measured = accuracy_of_file(job, file, opset, model.metadata, job.dataset.validation)
+    return Written(model, file, opset, reason, measured)
 
 
 def accuracy_of_file(job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -63,6 +63,8 @@ TRIED_IMAGES = 4
 """On which a pipeline is tried before anything is trained."""
 MOST_LOST = 0.01
 """The accuracy on the validation images that int8 may lose, also where the objective allows more."""
+SCALES_BY_CHANNEL = 13
+"""The first opset in which DequantizeLinear has them."""
 MOST_ROUNDS = 5
 """int8 leaves 1, 2, 4, 8 and 16 of the nodes that lose most in float32, until the accuracy suffices."""
 
@@ -94,7 +96,7 @@ def check_finishing(job: Job) -> None:
                 finisher = Finisher(tried, classifier, Path(folder), TRIED_IMAGES)
                 for pass_ in pipeline.passes:
                     finisher.apply(pass_)
-                write_file(tried, finisher.delivered(), Path(folder) / pipeline.file, _ignored)
+                write_file(tried, finisher.delivered(), Path(folder) / pipeline.file)
         except WootzError as error:
             raise WootzError(f"--finish {pipeline.text}: {error}") from error
 
@@ -152,15 +154,18 @@ def _made(job: Job, result: RunResult, classifier: Model, pipeline: Pipeline, fo
         notes += finisher.apply(pass_)
         is_last = position == len(pipeline.passes)
         file = job.out / pipeline.file if is_last else folder / f"{position}.{pipeline.file}"
-        written.append(write_file(job, finisher.delivered(), file, notes.append if is_last else _ignored))
-    for text in notes:
-        watch.message(f"{pipeline.file}: {text}")
+        written.append(write_file(job, finisher.delivered(), file))
+    notes += opset_note(job, written[-1], pipeline.passes[-1])
     seconds = time.perf_counter() - begin
     return _Made(pipeline, tuple(written), finisher.float_nodes, tuple(notes), seconds)
 
 
-def _ignored(text: str) -> None:
-    """Of a file that nobody keeps."""
+def opset_note(job: Job, written: Written, last: Pass) -> Iterator[str]:
+    """Where a file is not in the job's opset, that it isn't and why, in words for who asked for the pass."""
+    if written.opset_reason:
+        is_too_old = isinstance(last, Int8) and job.opset < SCALES_BY_CHANNEL
+        why = "whose scales can't be by channel" if is_too_old else "which can't express it"
+        yield f"its opset is {written.opset} instead of {job.opset}, {why}"
 
 
 def _suffices(job: Job, result: RunResult) -> Callable[[float], bool]:
@@ -243,7 +248,7 @@ class Finisher:
         return {self.model.graph.inputs[0].name: batch.data}
 
     def _accuracy(self, model: Model) -> float:
-        return write_file(self._job, self.delivered(model), self._folder / "tried.onnx", _ignored).accuracy
+        return write_file(self._job, self.delivered(model), self._folder / "tried.onnx").accuracy
 
 
 def _interface(model: Model) -> list[tuple[str, str, list[int | None]]]:
