@@ -179,7 +179,7 @@ def _default(f: dataclasses.Field[Any]) -> Any:
 
 
 def _split_passes(text: str) -> list[str]:
-    """The parts between commas outside of braces and quotes."""
+    """The parts between commas outside of braces and quotes; none of a blank text."""
     parts, depth, quoted, escaped, start = [], 0, False, False, 0
     for i, c in enumerate(text):
         if escaped or (quoted and c == "\\"):
@@ -194,7 +194,10 @@ def _split_passes(text: str) -> list[str]:
     if depth or quoted:
         fault = "the braces don't match" if depth else "a quotation mark isn't closed"
         raise WootzError(f"pipeline {text!r}: {fault}")
-    return [part for part in [*parts, text[start:]] if part.strip()]
+    parts.append(text[start:])
+    if text.strip() and not all(part.strip() for part in parts):
+        raise WootzError(f"pipeline {text!r}: there is no pass before or behind a comma")
+    return parts if text.strip() else []
 
 
 _OPTION = re.compile(r"""[\s,]*([\w.-]+)\s*=\s*("(?:[^"\\]|\\.)*"|(?:[^\s,"]|,(?!\s*[\w.-]+\s*=|\s))*)[\s,]*""")

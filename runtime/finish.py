@@ -76,7 +76,9 @@ def finish(job: Job, result: RunResult, watch: Watch) -> RunResult:
     Each begins with `best.onnx` as it lies in the run's folder. What is then timed is timed all together: the further
     files, `best.onnx` and `teacher.onnx`. Raises WootzError for what a pass refuses.
     """
-    if result.best is not None and (job.finish or result.finishing is not None):
+    if result.best is None and job.finish:
+        watch.message(f"Not made, since there is no best network: {', '.join(p.file for p in job.finish)}.")
+    elif job.finish or result.finishing is not None:
         result = _finished(job, result, watch)
     result.save(job.out)
     return result

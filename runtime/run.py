@@ -56,9 +56,7 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
         teacher = _prepare_teacher(workshop, plan, engine, watch)
     full = teacher.full
     if isinstance(full, FailedFullNetworkResult):
-        result = deliver(workshop, plan, teacher, executor, engine.workers, watch)
-        result.save(job.out)
-        return result
+        return finish(job, deliver(workshop, plan, teacher, executor, engine.workers, watch), watch)
     check_accuracy_bounds(job.objective, full.measured)
     watch.full_network(full.measured)
     if len(plan.tried.configurations) == 1:

@@ -125,3 +125,15 @@ def test_a_dry_run_says_which_files_there_will_be(wootz, arguments, tmp_path):
     done = wootz(*arguments, "--out", tmp_path / "dry", "--finish", "int8", "--dry-run")
     assert done.code == 0, done.err
     assert "the best network gets a further file best.int8.onnx (int8)" in done.out
+    assert "; further files come on top\n" in done.out
+
+
+def test_a_dry_run_of_a_finished_run_says_that_it_is(wootz, arguments, out):
+    before = {f.name: f.stat().st_mtime_ns for f in out.iterdir()}
+    for pipelines, says in ((PIPELINES, ""), (("float16",), "Its further files would be: best.float16.onnx\n")):
+        done = wootz(*arguments, *finishing(*pipelines), "--dry-run")
+        assert done.code == 0, done.err
+        assert done.out.endswith(
+            f"/out: this run is finished, and nothing would be trained; --fresh replaces it\n{says}"
+        )
+    assert {f.name: f.stat().st_mtime_ns for f in out.iterdir()} == before

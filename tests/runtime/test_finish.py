@@ -1,6 +1,7 @@
 """Pipelines that a run finishes with: what they are called, what they refuse, what int8 leaves in float32."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ from wootz.runtime import quantization
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.delivered import with_interface, write_file
-from wootz.runtime.finish import Finisher, check_finishing, classifier_of, opset_note
+from wootz.runtime.finish import Finisher, check_finishing, classifier_of, finish, opset_note
 from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.job import Job
 from wootz.runtime.misses import misses
@@ -153,6 +154,8 @@ def test_files_are_named_after_the_last_pass_and_then_after_all():
     [
         (["int9"], "no pass named 'int9': did you mean 'int8'?"),
         ([""], "--finish '': there is no pass in it"),
+        (["int8,"], "pipeline 'int8,': there is no pass before or behind a comma"),
+        ([" ,int8"], "pipeline ' ,int8': there is no pass before or behind a comma"),
         (["prune-filters"], "--finish prune-filters: prune-filters changes what the network computes"),
         (["set-interface{batch=1}"], "set-interface changes what the network computes"),
         (["int8,to-float16"], "--finish int8,to-float16: int8 has to be the last pass"),
@@ -184,6 +187,13 @@ def test_what_a_network_does_not_allow_is_told_before_training(tmp_path):
         check_finishing(job)
     check_finishing(replace(job, finish=read_pipelines(["int8", "embed-normalization,float16"])))
     assert not list(tmp_path.iterdir())
+
+
+def test_without_a_best_network_the_files_are_said_not_to_be_made(tmp_path, run_result):
+    job, told = job_of(tmp_path, finish=read_pipelines(["int8", "float16"])), []
+    finish(job, run_result(best=None, speed=None), SimpleNamespace(message=told.append))
+    assert told == ["Not made, since there is no best network: best.int8.onnx, best.float16.onnx."]
+    assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_the_objective_is_asked_with_the_latency_beside_the_full_network():

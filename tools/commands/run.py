@@ -307,6 +307,11 @@ def _show_plan(request: Request, folder: Path, fresh: bool, team: Team, open_sto
     check_finishing(job)
     if not fresh and (mark := read_run_mark(folder)) is not None:
         check_continued(folder, mark.inputs, inputs_of(job, Digests()))
+        if (found := finished_result(folder)) is not None:
+            click.echo(f"{folder}: this run is finished, and nothing would be trained; --fresh replaces it")
+            if not is_finished_as(found, job.finish):
+                click.echo(f"Its further files would be: {', '.join(p.file for p in job.finish) or 'none'}")
+            return
     for note in (*job.notes, *job.result_notes):
         click.echo(note)
     workshop = Workshop(job, open_store())
@@ -345,7 +350,7 @@ def _expected_line(workshop: Workshop, plan: RunPlan) -> str:
     expected = expected_time(plan.survey, trainings_of(job), its_speed)
     return (
         f"expected: at most {show_seconds(expected.total)} by one worker, with nothing in the store "
-        f"({show_expected(expected)})"
+        f"({show_expected(expected)}){'; further files come on top' if job.finish else ''}"
     )
 
 
