@@ -41,6 +41,11 @@ class StorageError(WootzError):
     """A folder that a run works with can't be read or written: no fault of what is computed, whose next piece would
     fare no better."""
 
+    @classmethod
+    def of(cls, file: object, reason: str) -> StorageError:
+        """The error of a file in a run's folder that can't be written, with what to do."""
+        return cls(f"{file}: {reason}: what was trained is kept; once that is mended, the same command continues")
+
 
 class VerificationError(WootzError):
     """A model breaks an invariant of the IR."""

@@ -79,6 +79,8 @@ def _performed(order: bytes, control: Control) -> Returned[Any] | Raised | Cance
 
 def as_raised(error: BaseException) -> Raised:
     """An exception as it is told: a WootzError's own line, or the kind of another and what it says."""
+    if isinstance(error, OSError) and error.errno in NO_SPACE and error.filename is not None:
+        error = StorageError.of(error.filename, str(error.strerror)).with_traceback(error.__traceback__)
     user_error = isinstance(error, WootzError)
     said = str(error) if user_error else one_line(f"{type(error).__name__}: {error}".removesuffix(": "))
     return Raised(said, "".join(traceback.format_exception(error)), user_error, _is_of_storage(error))

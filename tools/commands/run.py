@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from wootz.passes.errors import NO_SPACE, WootzError
+from wootz.passes.errors import NO_SPACE, StorageError, WootzError
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
@@ -382,5 +382,4 @@ def _writing_into(folder: Path) -> Iterator[None]:
         is_of_folder = file.is_relative_to(folder) if is_named else error.errno in NO_SPACE
         if error.strerror is None or not is_of_folder:
             raise
-        said = f"{file}: {error.strerror}: what was trained is kept; once that is mended, the same command continues"
-        raise WootzError(said) from error
+        raise StorageError.of(file, error.strerror) from error
