@@ -6,17 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import onnx
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.half_precision import HALF, SINGLE, fits_in_half, is_square, state_clip_bounds
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor, Variable
+from wootz.passes.ir.half_precision import (
+    HALF,
+    HALF_SUFFIX,
+    SINGLE,
+    SINGLE_SUFFIX,
+    Casts,
+    fits_in_half,
+    is_square,
+    state_clip_bounds,
+)
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, Node, Tensor
 from wootz.passes.ir.rewrite import compute_as
 from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.training.expression import np_to_onnx_type
-from wootz.passes.training.parameters import HALF_SUFFIX, find_parameters
+from wootz.passes.training.parameters import find_parameters
 from wootz.passes.training.state import loss_outputs
 
 Precision = Literal["float32", "float16"]
@@ -81,7 +88,9 @@ class MixedPrecision(Pass):
                 "a trained parameter is float32, and this one is float16: run to-float32 first", narrow[0]
             )
         rewrite = _Rewrite(graph, found.trained)
-        return PassResult(result, bool(rewrite.in_half), {"float16 nodes": rewrite.in_half, "casts": rewrite.casts})
+        return PassResult(
+            result, bool(rewrite.in_half), {"float16 nodes": rewrite.in_half, "casts": rewrite.casts.count}
+        )
 
 
 class _Rewrite:
@@ -89,16 +98,15 @@ class _Rewrite:
 
     def __init__(self, graph: Graph, trained: Iterable[Constant]):
         self.builder = Builder(graph)
-        self.in_half = self.casts = 0
+        self.casts = Casts(self.builder)
+        self.in_half = 0
         self._trained = {id(t) for t in trained}
-        self._half: dict[int, Tensor] = {}
-        self._single: dict[int, Tensor] = {}
         nodes, graph.nodes = list(graph.nodes), []
         for node in nodes:
             self._visit(node)
         for index, output in enumerate(graph.outputs):
             if output.dtype == HALF:
-                graph.outputs[index] = self._in_single_under_its_name(output)
+                graph.outputs[index] = self.casts.to_single_under_its_name(output)
 
     def _visit(self, node: Node) -> None:
         if self._runs_in_half(node):
@@ -134,41 +142,19 @@ class _Rewrite:
     def _to_half(self, tensor: Tensor) -> Tensor:
         if tensor.is_empty() or tensor.dtype == HALF:
             return tensor
-        if id(tensor) not in self._half:
-            name = f"{tensor.name}{HALF_SUFFIX}"
-            if isinstance(tensor, Constant) and id(tensor) not in self._trained:
-                self._half[id(tensor)] = self.builder.constant(tensor.values, name, dtype=HALF)
-            else:
-                self._half[id(tensor)] = self._cast(tensor, HALF, name)
-        return self._half[id(tensor)]
+        return self.casts.to_half(tensor, as_constant=id(tensor) not in self._trained)
 
     def _to_single(self, tensor: Tensor) -> Tensor:
-        if tensor.is_empty() or tensor.dtype != HALF:
-            return tensor
-        if id(tensor) not in self._single:
-            self._single[id(tensor)] = self._cast(tensor, SINGLE, f"{tensor.name}.float32")
-        return self._single[id(tensor)]
-
-    def _cast(self, tensor: Tensor, dtype: np.dtype, name: str) -> Variable:
-        self.casts += 1
-        result = self.builder.op("Cast", tensor, hint=name, to=np_to_onnx_type(dtype))
-        result.dtype, result.shape = dtype, tensor.shape
-        return result
+        return tensor if tensor.is_empty() or tensor.dtype != HALF else self.casts.to_single(tensor)
 
     def _narrow_result(self, node: Node) -> None:
         """The first result of `node` is float16 under its own name, float32 under another."""
         result = node.outputs[0]
-        wide = self.builder.variable(f"{result.name}.float32", SINGLE, result.shape)
+        wide = self.builder.variable(f"{result.name}{SINGLE_SUFFIX}", SINGLE, result.shape)
         node.outputs = [wide, *list(node.outputs)[1:]]
-        compute_as(self._cast(wide, HALF, f"{result.name}.float16"), result)
+        compute_as(self.casts.cast(wide, HALF, f"{result.name}{HALF_SUFFIX}"), result)
         result.dtype = HALF
-        self._single[id(result)] = wide
-
-    def _in_single_under_its_name(self, output: Tensor) -> Tensor:
-        name = output.name
-        wide = self._to_single(output)
-        output.name, wide.name = self.builder.fresh(f"{name}.float16"), name
-        return wide
+        self.casts.is_cast_of(wide, result)
 
 
 def _is_data(node: Node, index: int, of_outputs: bool = False) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wootz.passes.errors import PassError, WootzError
+from wootz.passes.ir.half_precision import HALF_SUFFIX
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Graph, Model, Node, Tensor, producer, subgraph_nodes
 from wootz.passes.training.gradient_rules import (
     ALSO_NUMBERS,
@@ -27,9 +28,6 @@ from wootz.passes.training.gradient_rules import (
     WITHOUT_GRADIENT,
 )
 from wootz.passes.training.state import GRADIENT_SUFFIX, multipliers
-
-HALF_SUFFIX = ".float16"
-"""`<name>.float16` is the constant that mixed-precision makes of the constant `<name>`."""
 
 CONSTANT_NODE = re.compile(r"(.*/)?Constant(_\d+)?_output_0")
 """How PyTorch's older exporter names what a Constant node holds; parameters are initializers there."""

@@ -10,7 +10,7 @@ import onnx
 
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.half_precision import HALF, SINGLE, fits_in_half, is_square, state_clip_bounds
+from wootz.passes.ir.half_precision import HALF, SINGLE, Casts, fits_in_half, is_square, state_clip_bounds
 from wootz.passes.ir.model import OPSET, TRAINING_KEY, Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 
@@ -61,7 +61,7 @@ class ToFloat16(Pass):
                 output.shape = shape
         beyond = ", ".join(rewrite.beyond)
         notes = (f"a constant is beyond float16, so these stay in float32: {beyond}",) if beyond else ()
-        counts = {"float16 nodes": rewrite.in_half, "float32 nodes": rewrite.in_single, "casts": rewrite.casts}
+        counts = {"float16 nodes": rewrite.in_half, "float32 nodes": rewrite.in_single, "casts": rewrite.casts.count}
         return PassResult(result, bool(rewrite.in_half), counts, notes=notes)
 
 
@@ -70,13 +70,11 @@ class _Rewrite:
 
     def __init__(self, graph: Graph, keep: frozenset[str], half_io: bool):
         self.builder = Builder(graph)
-        self.in_half = self.in_single = self.casts = 0
+        self.casts = Casts(self.builder)
+        self.in_half = self.in_single = 0
         self.beyond: list[str] = []
         self._keep = keep
         self._sizes = set(_computed_from_shapes(graph))
-        self._half: dict[int, Tensor] = {}
-        self._single: dict[int, Tensor] = {}
-        self._constants: list[tuple[Constant, Constant]] = []
         self._narrowed: set[int] = set()
         if half_io:
             for source in filter(_is_single, graph.inputs):
@@ -86,8 +84,8 @@ class _Rewrite:
             self._visit(node)
         given = set(map(id, graph.outputs))
         for index, output in enumerate(graph.outputs):
-            graph.outputs[index] = self._half_output(output) if half_io else self._single_output(output)
-        for old, new in self._constants:
+            graph.outputs[index] = self._output(output, half_io)
+        for old, new in self.casts.narrowed:
             if not old.outputs and id(old) not in given:
                 old.name, new.name = new.name, old.name
 
@@ -143,46 +141,16 @@ class _Rewrite:
         self._narrowed.add(id(tensor))
 
     def _to_half(self, tensor: Tensor) -> Tensor:
-        if not _is_single(tensor):
-            return tensor
-        if id(tensor) not in self._half:
-            name = f"{tensor.name}.float16"
-            if isinstance(tensor, Constant):
-                with np.errstate(over="ignore"):
-                    self._half[id(tensor)] = half = self.builder.constant(tensor.values, name, dtype=HALF)
-                self._constants.append((tensor, half))
-            else:
-                self._half[id(tensor)] = self._cast(tensor, HALF, name)
-        return self._half[id(tensor)]
+        return self.casts.to_half(tensor) if _is_single(tensor) else tensor
 
     def _to_single(self, tensor: Tensor) -> Tensor:
-        if id(tensor) not in self._narrowed:
-            return tensor
-        if id(tensor) not in self._single:
-            self._single[id(tensor)] = self._cast(tensor, SINGLE, f"{tensor.name}.float32")
-        return self._single[id(tensor)]
+        return self.casts.to_single(tensor) if id(tensor) in self._narrowed else tensor
 
-    def _cast(self, tensor: Tensor, dtype: np.dtype, name: str) -> Variable:
-        self.casts += 1
-        to = onnx.helper.np_dtype_to_tensor_dtype(dtype)
-        result = self.builder.op("Cast", tensor, hint=name, to=int(to))
-        result.dtype, result.shape = dtype, tensor.shape
-        return result
-
-    def _single_output(self, output: Tensor) -> Tensor:
-        """What was narrowed, in float32 under its name."""
-        if id(output) not in self._narrowed:
-            return output
-        name, wide = output.name, self._to_single(output)
-        output.name, wide.name = self.builder.fresh(f"{name}.float16"), name
-        return wide
-
-    def _half_output(self, output: Tensor) -> Tensor:
-        if not _is_single(output):
-            return output
-        name, narrow = output.name, self._to_half(output)
-        output.name, narrow.name = self.builder.fresh(f"{name}.float32"), name
-        return narrow
+    def _output(self, output: Tensor, half_io: bool) -> Tensor:
+        """What stands for an output, in the type that it is to have, under its name."""
+        if half_io:
+            return self.casts.to_half_under_its_name(output) if _is_single(output) else output
+        return self.casts.to_single_under_its_name(output) if id(output) in self._narrowed else output
 
 
 def _computed_from_shapes(graph: Graph) -> Iterator[int]:
