@@ -28,7 +28,7 @@ BATCH_COMPARED = 10
 LAYERS_COMPARED = 4
 """BatchNormalizations, the first ones, whose statistics are compared."""
 IMAGES_COMPARED = 50
-MOST_TURNED = 3
+MOST_REVERSED = 3
 """Conventions, the best ones, that are tried in the other order of channels, too."""
 CLOSE = 2.0
 """Distances whose quotient is below that may be so by chance."""
@@ -117,15 +117,15 @@ def choose_pixels(question: PixelQuestion) -> PixelChoice:
         if question.stated_by:
             return _guessing(question, first, try_conventions(question, {**candidates, "as stated": first.transform}))
     tried = try_conventions(question, candidates)
-    best = {name: candidates[name] for name in list(tried)[:MOST_TURNED]}
+    best = {name: candidates[name] for name in list(tried)[:MOST_REVERSED]}
     if _knows(tried):
         choice = _by_answers(question, candidates, tried)
         return _reconsidered(question, choice, best, next(iter(tried.values())).accuracy)
-    turned = _turned(question, best)
-    tried_turned = try_conventions(question, turned) if turned else {}
-    if _knows(tried_turned):
-        return _by_answers(question, turned, tried_turned)
-    return _guessing(question, first or _by_statistics(question, candidates), {**tried, **tried_turned})
+    reversed_ = _reversed_channels(question, best)
+    tried_reversed = try_conventions(question, reversed_) if reversed_ else {}
+    if _knows(tried_reversed):
+        return _by_answers(question, reversed_, tried_reversed)
+    return _guessing(question, first or _by_statistics(question, candidates), {**tried, **tried_reversed})
 
 
 def _first(question: PixelQuestion, candidates: Mapping[str, InputTransform]) -> PixelChoice | None:
@@ -149,7 +149,7 @@ def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
     return found
 
 
-def _turned(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, InputTransform]:
+def _reversed_channels(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, InputTransform]:
     """The transforms for the other order of channels, numbers with their colours, where nobody gave the order."""
     channels = question.images.images.shape[1]
     if question.channel_order or question.numbers == "as given" or channels != RGB_CHANNELS:
@@ -157,9 +157,9 @@ def _turned(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -
     found: dict[str, InputTransform] = {}
     for name, transform in transforms.items():
         order: ChannelOrder = "RGB" if transform.channel_order == "BGR" else "BGR"
-        turned = replace(transform, mean=transform.mean[::-1], scale=transform.scale[::-1], channel_order=order)
-        if turned not in transforms.values():
-            found[f"{name.removesuffix(' RGB').removesuffix(' BGR')} {order}"] = turned
+        reversed_ = replace(transform, mean=transform.mean[::-1], scale=transform.scale[::-1], channel_order=order)
+        if reversed_ not in transforms.values():
+            found[f"{name.removesuffix(' RGB').removesuffix(' BGR')} {order}"] = reversed_
     return found
 
 
@@ -198,8 +198,8 @@ def units_before(
         for turn in (1, -1):  # colours in either order
             mean, variance = (values[::turn] for values in _moments(images, units[name]))
             made = nodes.factor * mean + nodes.offset, nodes.factor**2 * variance
-            turned = [(m[::turn], v[::turn]) for m, v in wanted] if nodes.expected is None else [nodes.expected]
-            distances += [float(np.mean(bhattacharyya_distances(*made, *moments))) for moments in turned]
+            reversed_ = [(m[::turn], v[::turn]) for m, v in wanted] if nodes.expected is None else [nodes.expected]
+            distances += [float(np.mean(bhattacharyya_distances(*made, *moments))) for moments in reversed_]
         return min(distances)
 
     return min(units, key=nearest)
@@ -298,12 +298,12 @@ def _reconsidered(
         return choice
     name = next((name for name, transform in usual.items() if transform == choice.transform), "as found")
     racing = {name: choice.transform, **usual}
-    racing |= _turned(question, racing)
+    racing |= _reversed_channels(question, racing)
     tried = try_conventions(question, racing)
     best = next(iter(tried))
     if tried[best].accuracy.above(tried[name].accuracy) >= CLEARLY:
         return _by_answers(question, racing, tried)
-    if best not in _turned(question, {name: choice.transform}):
+    if best not in _reversed_channels(question, {name: choice.transform}):
         return choice
     distances = statistics_distances(question, {other: racing[other] for other in (name, best)})
     if not distances or CLOSE * distances[best] >= distances[name]:
@@ -351,11 +351,11 @@ def _by_statistics(question: PixelQuestion, candidates: Mapping[str, InputTransf
             f"{name} is taken; --normalize says otherwise."
         )
         return PixelChoice(candidates[name], why)
-    turned = _turned(question, {name: candidates[name] for name in list(distances)[:MOST_TURNED]})
-    distances_turned = statistics_distances(question, turned) if turned else {}
-    if distances_turned and CLOSE * min(distances_turned.values()) < min(distances.values()):
-        candidates = {**candidates, **turned}
-        distances = dict(sorted({**distances, **distances_turned}.items(), key=lambda item: item[1]))
+    reversed_ = _reversed_channels(question, {name: candidates[name] for name in list(distances)[:MOST_REVERSED]})
+    distances_reversed = statistics_distances(question, reversed_) if reversed_ else {}
+    if distances_reversed and CLOSE * min(distances_reversed.values()) < min(distances.values()):
+        candidates = {**candidates, **reversed_}
+        distances = dict(sorted({**distances, **distances_reversed}.items(), key=lambda item: item[1]))
     best, *others = distances
     why = (
         f"{_is_taken(best)}, the nearest to what the network's first BatchNormalizations were trained on "

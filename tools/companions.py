@@ -168,16 +168,12 @@ def complete_companions(
 def _least_rates(pruner: BlockPruner, round_to: int) -> Mapping[str, Mapping[float, float]]:
     """For each module the rate that stands for each of RATES. Raises WootzError where `round_to` leaves none."""
     least = pruner.rounding_to(Rounding(round_to)).least_rates(RATES)
-    if round_to > 1 and _can_be_pruned(pruner) and not any(any(of_module.values()) for of_module in least.values()):
+    if round_to > 1 and pruner.can_prune and not any(any(of_module.values()) for of_module in least.values()):
         raise WootzError(
             f"--round-to {round_to}: no module has so many filters that one of the rates {', '.join(map(str, RATES))} "
             f"leaves another multiple of {round_to}: give a smaller one"
         )
     return least
-
-
-def _can_be_pruned(pruner: BlockPruner) -> bool:
-    return any(table.prunable for table in pruner.convolutions)
 
 
 def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class InputNormalization:
-    """`factor * input + offset`, a number a channel, by the `operators`, in their order. Where nodes turn the order of
-    the channels round, too, the numbers are those of the input's.
+    """`factor * input + offset`, a number a channel, by the `operators`, in their order. Where nodes reverse the channels,
+    too, the numbers are those of the input's.
 
     Where a BatchNormalization follows, `expected` is the mean and the variance a channel of what it reads, as they were
     in training.
@@ -46,10 +46,10 @@ def input_normalization(model: Model) -> InputNormalization | None:
         return None
     constants = ComputedConstants(model.graph)
     found = InputNormalization(np.ones(shape[1]), np.zeros(shape[1]))
-    is_turned = False
+    is_reversed = False
     while found.expected is None:
-        if (turned := _turned(tensor, shape[1], constants)) is not None:
-            tensor, found, is_turned = turned, _other_way_round(found), not is_turned
+        if (reversed_ := _reversed_channels(tensor, shape[1], constants)) is not None:
+            tensor, found, is_reversed = reversed_, _with_reversed_channels(found), not is_reversed
             continue
         if len(tensor.outputs) != 1:
             break
@@ -58,19 +58,19 @@ def input_normalization(model: Model) -> InputNormalization | None:
         if following is None:
             break
         tensor, found = node.outputs[0], following
-    if is_turned:
-        found = _other_way_round(found)
+    if is_reversed:
+        found = _with_reversed_channels(found)
     changes = bool(np.any(found.factor != 1) or np.any(found.offset != 0))
     return found if changes or found.expected is not None else None
 
 
-def _other_way_round(found: InputNormalization) -> InputNormalization:
+def _with_reversed_channels(found: InputNormalization) -> InputNormalization:
     """With the channels from the last to the first."""
     expected = found.expected and (found.expected[0][::-1], found.expected[1][::-1])
     return replace(found, factor=found.factor[::-1], offset=found.offset[::-1], expected=expected)
 
 
-def _turned(tensor: Tensor, channels: int, constants: ComputedConstants) -> Tensor | None:
+def _reversed_channels(tensor: Tensor, channels: int, constants: ComputedConstants) -> Tensor | None:
     """What has the channels of `tensor` from the last to the first, where nodes make that of it and nothing else."""
     numbers = np.arange(channels, dtype=np.float32).reshape(1, -1, 1, 1)
     tensors, values, done = [tensor], {tensor.name: numbers}, list[Node]()

@@ -203,6 +203,11 @@ class BlockPruner:
         return replace(self, planner=self.planner.rounding_to(rounding))
 
     @property
+    def can_prune(self) -> bool:
+        """Whether filters can be removed from any module."""
+        return any(table.prunable for table in self.convolutions)
+
+    @property
     def multiples(self) -> tuple[int, ...]:
         """Of how many filters layers of which some can be removed keep multiples: in which one, the largest first."""
         cells = [cell for table in self.convolutions for name in table.prunable for cell in self.cells_of[name]]

@@ -70,30 +70,7 @@ PIXELS = (
     b'{"mean": [1, 2, 3], "scale": [1.5, -1, 2e3], "channel_order": "BGR", "distances": {"raw": 0.9}}',
 )
 
-IMAGE = {
-    "name": "x",
-    "type": "float32",
-    "shape": ["N", 3, 8, 8],
-    "layout": "NCHW",
-    "height": 8,
-    "width": 8,
-    "channel_order": "RGB",
-    "mean": [1.5],
-    "scale": [0.5, 1, 2],
-    "resize": "crop",
-    "resize_to": 9,
-    "crop_size": 8,
-}
-MEASURED = {"bytes": 9, "opset": 18, "validation_accuracy": 0.5, "test_accuracy": None, "latency_ms": 0.1}
-DESCRIPTION = {
-    "schema": 1, "classes": ["cat", "dog"], "input": IMAGE,
-    "output": {"name": "y", "type": "float32", "shape": ["N", 2], "gives": "logits"},
-    "best": {**MEASURED, "file": "best.onnx", "parameters": 1, "flops": 2, "meets_objective": False},
-    "full": {**MEASURED, "file": "teacher.onnx", "parameters": 3, "flops": 4},
-    "finished": [{**MEASURED, "file": "best.int8.onnx", "pipeline": "int8", "input": IMAGE, "meets_objective": True}],
-    "origin": {"wootz": "0", "network": "n", "data": "d", "objective": "max Accuracy", "seed": 0,
-               "rates": {"a": 0.5, "b": [0.3, 0.5]}, "new_layers": [], "keeps_batchnorm": False},
-}  # fmt: skip
+DESCRIPTION = json.loads((Path(__file__).parents[1] / "fixtures" / "best.json").read_text())
 DESCRIPTIONS = [json.dumps(DESCRIPTION).encode(), json.dumps(DESCRIPTION, indent=1).encode()]
 
 READERS = (

@@ -1,6 +1,7 @@
 """Which runs are finished, and which have to go on."""
 
-import json
+import shutil
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -9,30 +10,7 @@ from wootz.runtime.finished import finished_result
 from wootz.runtime.run_directory import open_run_directory
 from wootz.runtime.session import runtime_version
 
-IMAGE = {
-    "name": "x",
-    "type": "float32",
-    "shape": ["N", 3, 8, 8],
-    "layout": "NCHW",
-    "height": 8,
-    "width": 8,
-    "channel_order": "RGB",
-    "mean": [1.5],
-    "scale": [0.5, 1, 2],
-    "resize": "crop",
-    "resize_to": 9,
-    "crop_size": 8,
-}
-MEASURED = {"bytes": 9, "opset": 18, "validation_accuracy": 0.5, "test_accuracy": None, "latency_ms": 0.1}
-DESCRIPTION = {
-    "schema": 1, "classes": ["cat", "dog"], "input": IMAGE,
-    "output": {"name": "y", "type": "float32", "shape": ["N", 2], "gives": "logits"},
-    "best": {**MEASURED, "file": "best.onnx", "parameters": 1, "flops": 2, "meets_objective": False},
-    "full": {**MEASURED, "file": "teacher.onnx", "parameters": 3, "flops": 4},
-    "finished": [{**MEASURED, "file": "best.int8.onnx", "pipeline": "int8", "input": IMAGE, "meets_objective": True}],
-    "origin": {"wootz": "0", "network": "n", "data": "d", "objective": "max Accuracy", "seed": 0,
-               "rates": {"a": 0.5, "b": [0.3, 0.5]}, "new_layers": [], "keeps_batchnorm": False},
-}  # fmt: skip
+BEST_JSON = Path(__file__).parents[1] / "fixtures" / "best.json"
 
 
 @pytest.fixture
@@ -44,7 +22,7 @@ def finished(tmp_path, run_result, whole_run, write_events):
         result.save(write_events(tmp_path, whole_run))
         for name in ("report.html", "teacher.onnx", "best.onnx"):
             (tmp_path / name).write_bytes(b"0" * 100)
-        (tmp_path / "best.json").write_text(json.dumps(DESCRIPTION))
+        shutil.copy(BEST_JSON, tmp_path)
         directory.end()
     return result
 

@@ -58,7 +58,7 @@ def sample(
 ) -> None:
     """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
     pruner = BlockPruner.of(open_classifier(model, scores=scores, size=size).model, rounding=Rounding(round_to))
-    if not any(table.prunable for table in pruner.convolutions):
+    if not pruner.can_prune:
         raise WootzError(f"{model} has no module in which filters can be removed: name some by hand (docs/modules.md)")
     least = pruner.least_rates(rates)
     sampled = sample_subspace(tuple(least), rates, count, seed, cast(Sampling, sampling), least)
