@@ -25,8 +25,8 @@ ARITHMETIC: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class InputNormalization:
-    """`factor * input + offset`, a number a channel, by the `operators`, in their order. Where nodes reverse the channels,
-    too, the numbers are those of the input's.
+    """`factor * input + offset`, a number a channel, by the `operators`, in their order. Where nodes reverse the
+    channels, too, the numbers are those of the input's.
 
     Where a BatchNormalization follows, `expected` is the mean and the variance a channel of what it reads, as they were
     in training.
