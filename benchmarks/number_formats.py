@@ -22,9 +22,9 @@ from wootz.passes.transforms.int8 import Quantization
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.data.loading import load_dataset
-from wootz.runtime.finish import CALIBRATION_IMAGES
+from wootz.runtime.delivery.finish import CALIBRATION_IMAGES
+from wootz.runtime.delivery.quantization import quantize
 from wootz.runtime.latency import side_by_side
-from wootz.runtime.quantization import quantize
 from wootz.runtime.session import Device, FileSession
 from wootz.tools.models import open_classifier
 

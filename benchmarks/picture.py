@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from wootz.runtime.plots import DARK, LIGHT, Palette, svg
+from wootz.runtime.reporting.plots import DARK, LIGHT, Palette, svg
 from wootz.runtime.result import Exploration, FullNetworkResult, RunResult
 
 SIZE = 8.0, 4.2

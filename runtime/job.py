@@ -19,8 +19,8 @@ from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.defaults import FAST_MULTIPLE, rounding
+from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.digest import digest
-from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds

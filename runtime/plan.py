@@ -14,7 +14,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.plan.subspace import Subspace, format_configuration
-from wootz.runtime.delivered import for_inference, rehearse_delivery
+from wootz.runtime.delivery.delivered import for_inference, rehearse_delivery
 from wootz.runtime.digest import digest
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements

@@ -8,10 +8,10 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.training.parameters import placeholder_notes
 from wootz.runtime.defaults import MOST_LOST, OBJECTIVE
-from wootz.runtime.deliver import Explored, deliver, write_assignment
+from wootz.runtime.delivery.deliver import Explored, deliver, write_assignment
+from wootz.runtime.delivery.finish import finish
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
-from wootz.runtime.finish import finish
 from wootz.runtime.job import Job, check
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan, plan_run, rehearse

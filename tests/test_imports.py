@@ -43,9 +43,9 @@ ONLY_IN = {
     "onnx_graphsurgeon": {"passes/ir/model.py"},
     "onnx.parser": {"passes/ir/text.py"},
     "onnx.printer": {"passes/ir/text.py"},
-    "onnxruntime": {"runtime/session.py", "runtime/quantization.py"},
+    "onnxruntime": {"runtime/session.py", "runtime/delivery/quantization.py"},
     "distributed": {"runtime/executors/dask.py"},
-    "tensorboardX": {"runtime/scalars.py"},
+    "tensorboardX": {"runtime/reporting/scalars.py"},
     "mpi4py": {"runtime/cluster.py", "runtime/executors/mpi.py"},
 }
 ONLY_IN_TOOLS = {"click", "rich"}

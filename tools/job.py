@@ -31,9 +31,9 @@ from wootz.runtime.defaults import (
     rounding,
     wanted_batch_size,
 )
-from wootz.runtime.delivered import with_opset
+from wootz.runtime.delivery.delivered import with_opset
+from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.executors.team import Team
-from wootz.runtime.finish_pipelines import read_pipelines
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.resident import keeps_on_device

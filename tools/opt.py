@@ -416,7 +416,7 @@ def _with_runtime(pass_: Pass) -> Pass:
 
 
 def _quantize(model: Model, feeds: Mapping[str, np.ndarray], asked: Quantization) -> Model:
-    from wootz.runtime.quantization import quantize
+    from wootz.runtime.delivery.quantization import quantize
 
     return quantize(model, feeds, asked)
 

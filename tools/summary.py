@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.comparison import before_and_after, share
-from wootz.runtime.further_files import remarks, rows
-from wootz.runtime.python_lines import python_lines
+from wootz.runtime.reporting.comparison import before_and_after, share
+from wootz.runtime.reporting.further_files import remarks, rows
+from wootz.runtime.reporting.python_lines import python_lines
 from wootz.runtime.result import (
     Exploration,
     FailedFullNetworkResult,

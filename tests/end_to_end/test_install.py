@@ -36,7 +36,7 @@ import wootz, wootz.passes.blocks.sequitur as sequitur
 from importlib.resources import files
 assert "site-packages" in wootz.__file__, wootz.__file__
 print(sequitur.infer_grammar([1, 2, 1, 2, 1, 2, 1, 2]).expand())
-assert files("wootz.runtime").joinpath("report.html.jinja").is_file()
+assert files("wootz.runtime.reporting").joinpath("report.html.jinja").is_file()
 assert files("wootz.examples").joinpath("digits", "net.prototxt").is_file()
 assert files("wootz").joinpath("py.typed").is_file()
 """

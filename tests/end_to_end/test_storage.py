@@ -96,7 +96,7 @@ def test_the_status_says_of_a_full_disk_what_the_run_said(run_here, tiny_job, tm
     def full(folder):
         raise OSError(ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("wootz.runtime.report.write_report", full)
+    monkeypatch.setattr("wootz.runtime.reporting.report.write_report", full)
     done = run_here(tiny.arguments(tiny_job, tmp_path / "run", tmp_path / "store"))
     check_line(done, f"error: {tmp_path}/run: No space left on device: what was trained is kept; ")
     status = run_here(["status", str(tmp_path / "run")])

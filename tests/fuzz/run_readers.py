@@ -7,11 +7,11 @@ from pathlib import Path
 
 from driver import BYTE_MUTATIONS, TEXT_MUTATIONS, Reader
 
-from wootz.runtime.description import read_description
+from wootz.runtime.delivery.description import read_description
 from wootz.runtime.events import read_events
+from wootz.runtime.reporting.timeline import timeline
 from wootz.runtime.result import read_result
 from wootz.runtime.status import status_of
-from wootz.runtime.timeline import timeline
 from wootz.tools.pixels import read_pixels
 
 ARCHITECTURE = {"configuration": [0.5, [0.3, 0.7]], "model_size": 10, "flops": 20, "latency_ms": 0.5}

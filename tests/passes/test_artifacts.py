@@ -20,7 +20,7 @@ from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.registry import PASSES
 from wootz.passes.training.block_convolutions import BLOCKS
 from wootz.passes.transforms.int8 import Int8
-from wootz.runtime.quantization import quantize
+from wootz.runtime.delivery.quantization import quantize
 from wootz.runtime.session import channel_block
 
 MODULES = [{"name": "a", "entry": "s", "exit": "ta"}, {"name": "b", "entry": "ta", "exit": "tb"}]

@@ -27,6 +27,7 @@ from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
+from wootz.runtime.reporting.timeline import timeline
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
 from wootz.runtime.session import Device
@@ -38,7 +39,6 @@ from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.task import FineTuneFull, Finished
 from wootz.runtime.tasks.trainer import Trainer
 from wootz.runtime.tasks.workshop import Workshop
-from wootz.runtime.timeline import timeline
 from wootz.runtime.watch import Watch
 
 MODULES = "".join(

@@ -10,7 +10,7 @@ import pytest
 
 from wootz.passes.errors import WootzError
 from wootz.runtime import run_directory
-from wootz.runtime.finished import has_chosen_files
+from wootz.runtime.delivery.finished import has_chosen_files
 from wootz.runtime.run_directory import Command, check_inputs, open_run_directory, read_run_mark
 from wootz.runtime.store.durable import temporary_name
 from wootz.runtime.store.heartbeat import COUNTER_DIGITS, Watch

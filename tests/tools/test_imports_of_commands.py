@@ -58,6 +58,6 @@ def test_help_lists_commands_as_they_describe_themselves(width):
 
 
 def test_the_report_is_what_needs_them():
-    program = "import sys, wootz.runtime.report\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    program = "import sys, wootz.runtime.reporting.report\nprint(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) >= PLOTS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from wootz.runtime.scalars import write_scalars
+from wootz.runtime.reporting.scalars import write_scalars
 from wootz.tools.run_argument import run_argument
 
 
@@ -17,7 +17,7 @@ from wootz.tools.run_argument import run_argument
 def report(run: Path, tensorboard: Path | None) -> None:
     """Write the HTML page and the plots of the run in RUN, from its result.json."""
     if tensorboard is None:
-        from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
+        from wootz.runtime.reporting.report import write_report  # here: matplotlib and jinja2 take a second to import
 
         click.echo(write_report(run))
     else:

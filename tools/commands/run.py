@@ -17,13 +17,13 @@ from rich.console import Console
 
 from wootz.passes.errors import NO_SPACE, StorageError, WootzError
 from wootz.passes.plan.transform import Resize
+from wootz.runtime.delivery.finish import check_finishing, finish
+from wootz.runtime.delivery.finish_pipelines import read_pipelines
+from wootz.runtime.delivery.finished import finished_result, has_chosen_files, is_finished_as
 from wootz.runtime.events import EventLog, set_aside_if_damaged
 from wootz.runtime.executors.retrying import Retrying
 from wootz.runtime.executors.team import Team, gathered
 from wootz.runtime.expected_time import expected_time, trainings_of
-from wootz.runtime.finish import check_finishing, finish
-from wootz.runtime.finish_pipelines import read_pipelines
-from wootz.runtime.finished import finished_result, has_chosen_files, is_finished_as
 from wootz.runtime.job import Job, check, inputs_of
 from wootz.runtime.machine import gpu_count
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
@@ -256,7 +256,9 @@ def _run(
                 result = finish(job, known, watch)
             else:
                 result = _train(job, team, open_store(watch.message), watch)
-            from wootz.runtime.report import write_report  # here: matplotlib and jinja2 take a second to import
+            from wootz.runtime.reporting.report import (
+                write_report,  # here: matplotlib and jinja2 take a second to import
+            )
 
             write_report(folder)
             directory.end()

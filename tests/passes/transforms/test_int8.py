@@ -16,7 +16,7 @@ from wootz.passes.ir.model import Model, constants, producer
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.transforms.int8 import Int8, quantizable
-from wootz.runtime.quantization import quantize, signal_to_noise
+from wootz.runtime.delivery.quantization import quantize, signal_to_noise
 from wootz.runtime.session import FileSession, evaluate
 
 NETWORK = """<ir_version: 8, opset_import: ["": 18]>

@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 
 from wootz.passes.errors import InputError
-from wootz.runtime.description import read_description
+from wootz.runtime.delivery.description import read_description
+from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.events import RunEnded, read_events
-from wootz.runtime.finish_pipelines import Pipeline
 from wootz.runtime.result import RunResult
 from wootz.runtime.run_directory import (
     CHOSEN_FILES,

@@ -22,7 +22,7 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
-from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, Written
+from wootz.runtime.delivery.delivered import SCORES_KEY, SIZE_KEY, Written
 from wootz.runtime.job import Job
 from wootz.runtime.result import (
     BestNetwork,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.misses import misses_of_best
+from wootz.runtime.delivery.misses import misses_of_best
 from wootz.runtime.result import Finishing, LatencyResult, Miss, RunResult
 from wootz.runtime.run_directory import BEST_FILE
 

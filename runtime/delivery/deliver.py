@@ -17,10 +17,10 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.delivered import for_inference, latencies_of_files, with_interface, write_network
-from wootz.runtime.description import Delivered, describe, image_input, write_description
+from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, with_interface, write_network
+from wootz.runtime.delivery.description import Delivered, describe, image_input, write_description
+from wootz.runtime.delivery.misses import misses_of_best
 from wootz.runtime.job import Job
-from wootz.runtime.misses import misses_of_best
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import (

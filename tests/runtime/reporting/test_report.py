@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from wootz.passes.errors import InputError
 from wootz.runtime.events import RunStarted
-from wootz.runtime.report import write_report
+from wootz.runtime.reporting.report import write_report
 from wootz.runtime.result import (
     BlockSymbol,
     FailedBlockResult,

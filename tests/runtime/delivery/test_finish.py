@@ -19,14 +19,14 @@ from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.int8 import Int8
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.passes.transforms.to_float16 import ToFloat16
-from wootz.runtime import quantization
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
-from wootz.runtime.delivered import with_interface, write_file
-from wootz.runtime.finish import Finisher, check_finishing, classifier_of, finish, opset_note
-from wootz.runtime.finish_pipelines import read_pipelines
+from wootz.runtime.delivery import quantization
+from wootz.runtime.delivery.delivered import with_interface, write_file
+from wootz.runtime.delivery.finish import Finisher, check_finishing, classifier_of, finish, opset_note
+from wootz.runtime.delivery.finish_pipelines import read_pipelines
+from wootz.runtime.delivery.misses import misses
 from wootz.runtime.job import Job
-from wootz.runtime.misses import misses
 from wootz.runtime.result import LatencyResult, Speed, objective_result
 from wootz.runtime.session import Device, FileSession
 

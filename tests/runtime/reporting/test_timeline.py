@@ -3,7 +3,7 @@
 import pytest
 
 from wootz.runtime.events import RunEnded, TaskCancelled, TaskId
-from wootz.runtime.timeline import Span, Timeline, timeline
+from wootz.runtime.reporting.timeline import Span, Timeline, timeline
 
 
 def test_a_whole_run(whole_run):

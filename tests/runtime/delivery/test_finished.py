@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from wootz.runtime.finished import finished_result
+from wootz.runtime.delivery.finished import finished_result
 from wootz.runtime.run_directory import open_run_directory
 from wootz.runtime.session import runtime_version
 
-BEST_JSON = Path(__file__).parents[1] / "fixtures" / "best.json"
+BEST_JSON = Path(__file__).parents[2] / "fixtures" / "best.json"
 
 
 @pytest.fixture

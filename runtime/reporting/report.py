@@ -14,11 +14,12 @@ import jinja2
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import format_configuration
 from wootz.passes.plan.transform import Resize
-from wootz.runtime import plots
-from wootz.runtime.comparison import before_and_after
 from wootz.runtime.events import read_events
-from wootz.runtime.further_files import remarks, rows
-from wootz.runtime.python_lines import python_lines
+from wootz.runtime.reporting import plots
+from wootz.runtime.reporting.comparison import before_and_after
+from wootz.runtime.reporting.further_files import remarks, rows
+from wootz.runtime.reporting.python_lines import python_lines
+from wootz.runtime.reporting.timeline import Timeline, timeline
 from wootz.runtime.result import (
     FullNetworkResult,
     ImageInput,
@@ -32,7 +33,6 @@ from wootz.runtime.result import (
 )
 from wootz.runtime.run_directory import BEST_FILE, EVENTS_FILE, REPORT_FILE, PlotName, plot_file
 from wootz.runtime.store.amounts import show_seconds, untorn
-from wootz.runtime.timeline import Timeline, timeline
 from wootz.runtime.uncertainty import format_accuracy
 
 SHOWN_ROWS = 20
@@ -80,7 +80,7 @@ def _data(image: bytes) -> str:
 
 
 def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, str]]) -> str:
-    template = resources.files("wootz.runtime").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = resources.files("wootz.runtime.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -25,7 +25,7 @@ from wootz.passes.transforms.eliminate_dead import EliminateDead
 from wootz.passes.transforms.image_classifier import as_image_classifier
 from wootz.passes.transforms.int8 import Int8, with_node_names
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.delivered import (
+from wootz.runtime.delivery.delivered import (
     Written,
     accuracy_of_file,
     for_inference,
@@ -33,17 +33,17 @@ from wootz.runtime.delivered import (
     latencies_of_files,
     write_file,
 )
-from wootz.runtime.description import (
+from wootz.runtime.delivery.description import (
     FinishedFacts,
     finished_facts,
     read_description,
     with_finished,
     write_description,
 )
-from wootz.runtime.finish_pipelines import Pipeline
+from wootz.runtime.delivery.finish_pipelines import Pipeline
+from wootz.runtime.delivery.misses import constraints_of, misses, misses_of_best
+from wootz.runtime.delivery.quantization import quantize, signal_to_noise
 from wootz.runtime.job import Job
-from wootz.runtime.misses import constraints_of, misses, misses_of_best
-from wootz.runtime.quantization import quantize, signal_to_noise
 from wootz.runtime.result import (
     FinishedNetwork,
     Finishing,

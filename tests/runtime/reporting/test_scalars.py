@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.scalars import write_scalars
+from wootz.runtime.reporting.scalars import write_scalars
 
 
 def records(file):

@@ -19,15 +19,22 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-from wootz.runtime import delivered as delivered_module
 from wootz.runtime import plan as plan_module
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
-from wootz.runtime.delivered import SCORES_KEY, SIZE_KEY, for_inference, with_interface, with_opset, write_network
-from wootz.runtime.description import image_input
+from wootz.runtime.delivery import delivered as delivered_module
+from wootz.runtime.delivery.delivered import (
+    SCORES_KEY,
+    SIZE_KEY,
+    for_inference,
+    with_interface,
+    with_opset,
+    write_network,
+)
+from wootz.runtime.delivery.description import image_input
 from wootz.runtime.job import Job
 from wootz.runtime.plan import plan_run, rehearse
-from wootz.runtime.python_lines import python_lines
+from wootz.runtime.reporting.python_lines import python_lines
 from wootz.runtime.session import Device, InferenceSession
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.workshop import Workshop

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from wootz.runtime.events import TaskKind
+from wootz.runtime.reporting.timeline import Ending, Span, Timeline
 from wootz.runtime.result import (
     Exploration,
     FullNetworkResult,
@@ -22,7 +23,6 @@ from wootz.runtime.result import (
     TrainedNetworkResult,
     block_text,
 )
-from wootz.runtime.timeline import Ending, Span, Timeline
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from wootz.passes.pipeline import parse_pipeline, print_pipeline
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.int8 import Int8
 from wootz.passes.transforms.to_float16 import ToFloat16
-from wootz.runtime.quantization import quantiser
+from wootz.runtime.delivery.quantization import quantiser
 
 FORMATS = (Int8, ToFloat16)
 """Passes that give a network other numbers to compute with: one of them at most, and the last of a pipeline."""
