@@ -1,7 +1,8 @@
 """Reads and writes promising subspaces: lists of rate lists as pickle, .npy, .json or .csv (paper, Figure 3a).
 
 A row is a configuration. It has one rate for each module, or one for each convolution of the network in order of data
-flow, those outside of modules and those that can't be pruned (their rate is 0) among them.
+flow, those outside of modules and those that can't be pruned (their rate is 0) among them. As the rate of
+a module 1, or the text `skip`, leaves it out.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from wootz.frontend.plain_pickle import load_plain
 from wootz.passes.arrays import parse_npy
 from wootz.passes.errors import InputError, reading
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.plan.subspace import Configuration, PrunableNetwork, Subspace, single_rate
+from wootz.passes.plan.subspace import SKIP, SKIP_TEXT, Configuration, PrunableNetwork, Subspace, single_rate
 
 
 def read_subspace(path: Path, network: PrunableNetwork) -> tuple[Subspace, tuple[str, ...]]:
     """The subspace in a `.pickle`/`.pkl`, `.npy`, `.json` or `.csv` file, and warnings (one line each).
 
     `network` is the unpruned network. Equal configurations are reduced to one, with a warning. Raises InputError, with
-    the number of the row (from 1), for a row of another length, a rate outside of [0, 1), a rate other than 0 where
-    nothing can be pruned, and for unreadable files.
+    the number of the row (from 1), for a row of another length, a rate outside of [0, 1], a rate other than 0 where
+    nothing can be pruned, 1 for a module that can't be left out or a convolution, and for unreadable files.
     """
     reader = _RowReader(path, network)
     rows = _read_rows(path)
@@ -54,17 +55,18 @@ def write_subspace(path: Path, subspace: Subspace) -> None:
     for configuration in subspace.configurations:
         if any(isinstance(rate, tuple) for rate in configuration):
             raise InputError("only configurations with one rate a module can be written", path)
-    text = print_subspace(subspace) if path.suffix == ".json" else "\n".join(_printed_rows(subspace)) + "\n"
+    text = print_subspace(subspace) if path.suffix == ".json" else "\n".join(_printed_rows(subspace, SKIP_TEXT)) + "\n"
     write_atomically(path, text.encode())
 
 
 def print_subspace(subspace: Subspace) -> str:
     """A list of lists in JSON, one row a line, of configurations with one rate a module."""
-    return "[" + ",\n ".join(f"[{row}]" for row in _printed_rows(subspace)) + "]\n"
+    return "[" + ",\n ".join(f"[{row}]" for row in _printed_rows(subspace, f'"{SKIP_TEXT}"')) + "]\n"
 
 
-def _printed_rows(subspace: Subspace) -> list[str]:
-    return [", ".join(repr(rate) for rate in configuration) for configuration in subspace.configurations]
+def _printed_rows(subspace: Subspace, skip: str) -> list[str]:
+    rows = ((skip if rate == SKIP else repr(rate) for rate in rates) for rates in subspace.configurations)
+    return [", ".join(row) for row in rows]
 
 
 class _RowReader:
@@ -72,6 +74,7 @@ class _RowReader:
 
     def __init__(self, path: Path, network: PrunableNetwork):
         self.path, self.modules, self.convolutions = path, network.modules, network.convolutions
+        self.unskippable = network.unskippable
         self.prunable = {
             module: [i for i, c in enumerate(self.convolutions) if c.module == module and c.is_prunable]
             for module in self.modules
@@ -97,18 +100,25 @@ class _RowReader:
         return tuple(self._rate(number, position, value) for position, value in enumerate(row, start=1))
 
     def _rate(self, number: int, position: int, value: Any) -> float:
+        if isinstance(value, str) and value.strip() == SKIP_TEXT:
+            return SKIP
         try:
             rate = _number(value)
         except ValueError:
             raise self._error(number, f"expected a number as rate {position}, found {_described(value)}") from None
-        if not 0 <= rate < 1:
+        if not 0 <= rate <= 1:
             hint = f"; {rate:g} % is {rate / 100:g}" if 1 < rate < 100 else ""
-            raise self._error(number, f"rate {position} is {rate:g}: a rate is a fraction, from 0 to below 1{hint}")
+            raise self._error(
+                number, f"rate {position} is {rate:g}: a rate is a fraction, from 0 to below 1, or 1 (skip){hint}"
+            )
         return rate
 
     def _of_modules(self, number: int, rates: tuple[float, ...]) -> Configuration:
         for name, rate in zip(self.modules, rates, strict=True):
-            if rate > 0 and not self.prunable[name]:
+            if rate == SKIP:
+                if name in self.unskippable:
+                    raise self._error(number, f"module {name} can't be left out: {self.unskippable[name]}")
+            elif rate > 0 and not self.prunable[name]:
                 locked = "; ".join(f"{c.name}: {c.locked}" for c in self.convolutions if c.module == name)
                 reason = locked or "it has no convolutions"
                 raise self._error(number, f"rate {rate:g} for module {name}, where nothing can be pruned ({reason})")
@@ -116,6 +126,10 @@ class _RowReader:
 
     def _of_convolutions(self, number: int, rates: tuple[float, ...]) -> Configuration:
         for convolution, rate in zip(self.convolutions, rates, strict=True):
+            if rate == SKIP:
+                raise self._error(
+                    number, f"rate 1 for {convolution.name}: whole modules are left out, in rows of rates a module"
+                )
             if rate > 0 and not convolution.is_prunable:
                 reason = convolution.locked or "it lies outside of all modules"
                 raise self._error(number, f"rate {rate:g} for {convolution.name}, which can't be pruned: {reason}")

@@ -108,4 +108,4 @@ def prunable_network(pruner: BlockPruner) -> PrunableNetwork:
             module = None if table is None else table.module
             locked = "" if table is None else table.locked.get(layer.name, "")
             convolutions.append(PrunableConvolution(layer.name, module, locked))
-    return PrunableNetwork(tuple(m.name for m in pruner.modules), tuple(convolutions))
+    return PrunableNetwork(tuple(m.name for m in pruner.modules), tuple(convolutions), pruner.unskippable)

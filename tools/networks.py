@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wootz.frontend.subspace import read_subspace
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
-from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.block_pruner import BlockPruner, Kept
 from wootz.runtime.defaults import rounding
 from wootz.tools.models import prunable_network
 
@@ -20,7 +20,7 @@ def read_networks(file: Path, pruner: BlockPruner, round_to: int | None) -> tupl
     """
     subspace, warnings = read_subspace(file, prunable_network(pruner))
     rounded = pruner.rounding_to(rounding(round_to, subspace))
-    first: dict[frozenset[tuple[int, int]], Configuration] = {}
+    first: dict[Kept, Configuration] = {}
     repeated = []
     for configuration in subspace.configurations:
         kept = rounded.kept(dict(zip(subspace.modules, configuration, strict=True)))

@@ -17,6 +17,8 @@ from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, copy_gra
 from wootz.passes.ir.shapes import NodeInference, inferred_types
 
 BOUND_BATCH, BOUND_EXTENT = 1, 224
+OTHER_BATCH, OTHER_EXTENT = 2, 256
+"""Whatever differs when symbolic dimensions are bound to these depends on them."""
 LARGEST_VALUE = 64
 """Tensors with more elements are data, not shapes."""
 
@@ -139,6 +141,21 @@ def _computes_small_values(node: Node) -> bool:
         return True
     small = (t.is_empty() or (isinstance(t, Constant) and np.prod(t.shape) <= LARGEST_VALUE) for t in node.inputs)
     return all(small) and can_evaluate(node)
+
+
+def has_static_inputs(model: Model) -> bool:
+    """Whether no dimension of an input is symbolic."""
+    return all(isinstance(d, int) and d > 0 for t in model.graph.inputs for d in t.shape or ["unknown"])
+
+
+def other_static_shapes(model: Model) -> StaticShapes | None:
+    """Those with symbolic dimensions bound to other sizes; None where none fit."""
+    for extent in (OTHER_EXTENT, BOUND_EXTENT):
+        try:
+            return static_shapes(model, OTHER_BATCH, extent)
+        except VerificationError:
+            continue
+    return None
 
 
 def _bound(shape: list[int | str] | None, batch: int, extent: int) -> list[int | str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wootz.passes.plan.subspace import Rate, format_rate
+from wootz.passes.plan.subspace import SKIP, Rate, format_rate
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,18 @@ class Symbol:
     is_open: bool = False
 
     @property
+    def is_skipped(self) -> bool:
+        """Whether the module is left out."""
+        return self.rate == SKIP
+
+    @property
     def is_pruned(self) -> bool:
-        """False when the module computes what the teacher's does, in the channels that it has."""
+        """Whether the module lacks something that it can learn to do without.
+
+        False when it computes what the teacher's does, in the channels that it has, and when it is left out.
+        """
+        if self.is_skipped:
+            return False
         rates = self.input_rates if self.is_open else (self.rate, *self.input_rates)
         return any(any(rate) if isinstance(rate, tuple) else rate > 0 for rate in rates)
 
@@ -41,7 +51,7 @@ class TuningBlock:
 
     @property
     def is_pruned(self) -> bool:
-        """False when no symbol is: the block then equals the teacher and needs no training."""
+        """False when no symbol is: there is nothing to train then."""
         return any(s.is_pruned for s in self.symbols)
 
     @property

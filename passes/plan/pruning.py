@@ -1,4 +1,4 @@
-"""What is pruned: the keep-set of every layer, what is tied to what, and what is locked and why."""
+"""What is pruned: the keep-set of every layer, what is tied to what, what is locked and why, and modules left out."""
 
 from __future__ import annotations
 
@@ -64,10 +64,22 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class SkippedModule:
+    """A module that is left out: what reads the tensor `exit` gets the tensor `entry`, of the same shape."""
+
+    name: str
+    entry: str
+    exit: str
+
+
+@dataclass(frozen=True)
 class PruningPlan:
-    """One entry a layer (convolutions and fully connected layers), in the order of the graph."""
+    """One entry a layer (convolutions and fully connected layers), in the order of the graph, and the modules that are
+    left out. Of these, too, there are the layers, which keep all of their filters.
+    """
 
     layers: tuple[LayerPlan, ...]
+    skipped: tuple[SkippedModule, ...] = ()
 
     def keep(self, layer: str) -> tuple[int, ...]:
         """The keep-set of a layer. Raises WootzError for a layer that the plan doesn't have."""
@@ -78,7 +90,7 @@ class PruningPlan:
 
     @property
     def is_pruned(self) -> bool:
-        return any(entry.is_pruned for entry in self.layers)
+        return bool(self.skipped) or any(entry.is_pruned for entry in self.layers)
 
     def keep_sets(self, before: KeepSets) -> KeepSets:
         """The keep-sets after this plan, for a network that was pruned to those `before` already."""
@@ -88,22 +100,27 @@ class PruningPlan:
 
     def statistics(self) -> dict[str, int]:
         pruned = [entry for entry in self.layers if entry.is_pruned]
+        left_out = {"modules left out": len(self.skipped)} if self.skipped else {}
         return {
+            **left_out,
             "layers pruned": len(pruned),
             "layers locked": sum(entry.locked is not None for entry in self.layers),
             "filters removed": sum(entry.filters - len(entry.keep) for entry in pruned),
         }
 
     def to_json(self) -> str:
-        """One line a layer."""
+        """One line a layer, and one with the modules that are left out, if there are any."""
         rows = ",\n  ".join(json.dumps(asdict(entry)) for entry in self.layers)
-        return f'{{"layers": [\n  {rows}\n]}}\n'
+        skipped = f',\n"skipped": {json.dumps(list(map(asdict, self.skipped)))}' if self.skipped else ""
+        return f'{{"layers": [\n  {rows}\n]{skipped}}}\n'
 
     @staticmethod
     def from_json(text: str) -> PruningPlan:
         """Raises WootzError for text that is no plan."""
         try:
-            return PruningPlan(tuple(_layer_plan(row) for row in json.loads(text)["layers"]))
+            plan = json.loads(text)
+            skipped = tuple(_skipped_module(row) for row in plan.get("skipped", ()))
+            return PruningPlan(tuple(_layer_plan(row) for row in plan["layers"]), skipped)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise WootzError(f"not a pruning plan: {error}") from error
 
@@ -114,3 +131,11 @@ def _layer_plan(row: Mapping[str, Any]) -> LayerPlan:
     if not isinstance(keep, list) or any(type(index) is not int for index in [*keep, row["filters"]]):
         raise ValueError(f"the filters of layer {row['layer']!r} aren't whole numbers")
     return LayerPlan(**{**row, "keep": tuple(keep), "tied": tuple(row.get("tied", ()))})
+
+
+def _skipped_module(row: Mapping[str, Any]) -> SkippedModule:
+    """The entry written as a JSON object. Raises ValueError, KeyError or TypeError for what is none."""
+    module = SkippedModule(**row)
+    if not all(isinstance(text, str) for text in (module.name, module.entry, module.exit)):
+        raise ValueError("a module that is left out is three texts: name, entry and exit")
+    return module

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 Rate = float | tuple[float, ...]
-"""The fraction of filters removed: one for all prunable convolutions of a module, or one for each of them."""
+"""The fraction of filters removed: one for all prunable convolutions of a module, or one for each of them.
+
+A module of rate SKIP is left out.
+"""
+
+SKIP = 1.0
+SKIP_TEXT = "skip"
+"""How SKIP is written."""
 
 Configuration = tuple[Rate, ...]
 """One rate a module, in order of data flow. A module whose convolutions have equal rates has a single one."""
@@ -32,11 +40,13 @@ class PrunableConvolution:
 class PrunableNetwork:
     """What of the unpruned network rates can be chosen for: names of modules, and all convolutions.
 
-    Both are in order of data flow; convolutions outside of modules and locked ones are among them.
+    Both are in order of data flow; convolutions outside of modules and locked ones are among them. `unskippable` has
+    the reason for each module that can't be left out.
     """
 
     modules: tuple[str, ...]
     convolutions: tuple[PrunableConvolution, ...]
+    unskippable: Mapping[str, str] = field(default_factory=dict)
 
     def prunable(self, module: str) -> tuple[PrunableConvolution, ...]:
         """The convolutions of `module` that a rate of the module prunes."""
@@ -52,8 +62,8 @@ class Subspace:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """All that occur, ascending."""
-        rates = (rate for configuration in self.configurations for rate in configuration)
+        """All fractions of filters that occur, ascending."""
+        rates = (rate for configuration in self.configurations for rate in configuration if rate != SKIP)
         return tuple(sorted({r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))}))
 
 
@@ -63,7 +73,9 @@ def single_rate(rates: tuple[float, ...]) -> Rate:
 
 
 def format_rate(rate: Rate) -> str:
-    """`0.3`, or `0.3/0.5` for one rate a convolution."""
+    """`0.3`, `0.3/0.5` for one rate a convolution, `skip`."""
+    if rate == SKIP:
+        return SKIP_TEXT
     return "/".join(f"{r:g}" for r in rate) if isinstance(rate, tuple) else f"{rate:g}"
 
 

@@ -1,4 +1,5 @@
-"""Prunes the convolution modules of one network by many configurations, their top layers left whole."""
+"""Prunes the convolution modules of one network by many configurations, their top layers left whole, or leaves modules
+out."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, module_nodes, with_weights
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.pruning import PruningPlan
-from wootz.passes.plan.subspace import Rate
+from wootz.passes.plan.pruning import PruningPlan, SkippedModule
+from wootz.passes.plan.subspace import SKIP, Rate
 from wootz.passes.pruning.input_sources import InputSources, find_input_sources
 from wootz.passes.pruning.materializer import Materializer, kept_atoms
 from wootz.passes.pruning.planner import Planner
 from wootz.passes.pruning.rounding import EXACT, Rounding
+from wootz.passes.pruning.skipping import find_unskippable
 from wootz.passes.pruning.student import Student, carve
 
+CHAIN = "in a chain of layers each goes on with what is left of the one before it"
 OUTSIDE = "outside of all modules (prune-filters prunes it)"
 FULLY_CONNECTED = "fully connected (prune-filters{linear=true} prunes it)"
 ALMOST_ALL = 0.999
@@ -47,9 +50,10 @@ def plan_blocks(
 ) -> PruningPlan:
     """The plan that prunes the modules named in `rates`; the others stay whole.
 
-    A rate is one number for all prunable convolutions of the module, or a tuple with one for each of them.
-    Raises WootzError for an unknown module, a rate outside [0, 1), a tuple of another length, a rate above 0 where
-    nothing can be removed, and different rates for tied convolutions.
+    A rate is one number for all prunable convolutions of the module, a tuple with one for each of them, or SKIP, which
+    leaves the module out.
+    Raises WootzError for an unknown module, another rate outside [0, 1), a tuple of another length, a rate above 0
+    where nothing can be removed, different rates for tied convolutions, and a module that can't be left out.
     """
     return BlockPruner.of(model, criterion, rounding=rounding, min_channels=min_channels).plan(rates)
 
@@ -59,13 +63,24 @@ def prunable_convolutions(model: Model) -> tuple[ModuleConvolutions, ...]:
     return BlockPruner.of(model).convolutions
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left of the cells (by position in the planner) that lose channels: (cell, channels) pairs; and the names
+    of the modules that are left out."""
+
+    channels: frozenset[tuple[int, int]]
+    skipped: frozenset[str]
+
+
 @dataclass(frozen=True, eq=False)
 class BlockPruner:
     """Prunes the modules of one model by many configurations; it is analysed once, and slices and students are
     shared.
 
     `convolutions` is what the function `prunable_convolutions` gives; `cells_of` has for each of them the cells, by
-    position in the planner, that a rate for it chooses from: none where it is locked.
+    position in the planner, that a rate for it chooses from: none where it is locked. `layers_inside` has the names of
+    each module's layers, fully connected ones among them. Where the network `is_chain`, modules are open: what one of
+    them loses is missing in the next.
     """
 
     model: Model
@@ -74,6 +89,8 @@ class BlockPruner:
     cells_of: Mapping[str, tuple[int, ...]]
     planner: Planner
     materializer: Materializer
+    layers_inside: Mapping[str, tuple[str, ...]]
+    is_chain: bool
     _students: dict[TuningBlock, Student] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
@@ -90,7 +107,16 @@ class BlockPruner:
         planner = Planner.of(model, criterion, seed, rounding, min_channels, sample=sample)
         cells = _ModuleCells(model, modules, planner)
         materializer = Materializer.of(model, planner.analysis)
-        return BlockPruner(model, modules, cells.convolutions, cells.of_convolution, planner, materializer)
+        return BlockPruner(
+            model=model,
+            modules=modules,
+            convolutions=cells.convolutions,
+            cells_of=cells.of_convolution,
+            planner=planner,
+            materializer=materializer,
+            layers_inside=cells.layers,
+            is_chain=cells.is_chain,
+        )
 
     def with_weights(
         self, weights: Mapping[str, np.ndarray], criterion: str | None = None, sample: Sample | None = None
@@ -107,22 +133,35 @@ class BlockPruner:
 
     def plan(self, rates: Mapping[str, Rate]) -> PruningPlan:
         """See the function `plan_blocks`."""
-        return self.planner.plan(self._rates_of_cells(rates))
+        plan = self.planner.plan(self._rates_of_cells(rates))
+        skipped = tuple(SkippedModule(m.name, m.entry, m.exit) for m in self.modules if rates.get(m.name) == SKIP)
+        if not skipped:
+            return plan
+        outcomes = {layer: _left_out(m.name) for m in skipped for layer in self.layers_inside[m.name]}
+        layers = (replace(entry, outcome=outcomes.get(entry.layer, entry.outcome)) for entry in plan.layers)
+        return PruningPlan(tuple(layers), skipped)
 
-    def kept(self, rates: Mapping[str, Rate]) -> frozenset[tuple[int, int]]:
-        """How many channels each cell keeps of which some go: the same for rates that make the same network.
+    def kept(self, rates: Mapping[str, Rate]) -> Kept:
+        """What a plan leaves of the network: the same for rates that make the same network.
 
         Raises WootzError as `plan` does.
         """
         cells, counts = self.planner.cells, self.planner.counts(self._rates_of_cells(rates))
-        return frozenset((cell, count) for cell, count in counts.items() if count < len(cells[cell].channels))
+        channels = frozenset((cell, count) for cell, count in counts.items() if count < len(cells[cell].channels))
+        return Kept(channels, frozenset(module for module, rate in rates.items() if rate == SKIP))
 
     def least_rates(self, rates: Iterable[float]) -> dict[str, dict[float, float]]:
-        """For each module and each of the rates the least one of them, or 0, that leaves the same of the module."""
+        """For each module and each of the rates the least one of them, or 0, that leaves the same of the module.
+
+        Raises WootzError for a rate outside [0, 1).
+        """
+        all_rates = sorted({0.0, *rates})
+        for rate in all_rates:
+            require_rate(rate)
         least: dict[str, dict[float, float]] = {}
         for table in self.convolutions:
-            first: dict[frozenset[tuple[int, int]], float] = {}
-            of_module = {r: self.kept({table.module: r if table.prunable else 0.0}) for r in sorted({0.0, *rates})}
+            first: dict[Kept, float] = {}
+            of_module = {r: self.kept({table.module: r if table.prunable else 0.0}) for r in all_rates}
             least[table.module] = {rate: first.setdefault(kept, rate) for rate, kept in of_module.items()}
         return least
 
@@ -132,6 +171,9 @@ class BlockPruner:
         for module, rate in rates.items():
             if module not in tables:
                 raise WootzError(f"no module named {module!r} in the model (modules: {', '.join(tables) or 'none'})")
+            if rate == SKIP:
+                self._require_skippable(module)
+                continue
             for convolution, r in _rate_of_each(tables[module], rate).items():
                 require_rate(r)
                 for cell in self.cells_of[convolution]:
@@ -140,6 +182,22 @@ class BlockPruner:
                         names = " and ".join(repr(self.planner.analysis.layers[i].name) for i in tied)
                         raise WootzError(f"module {module!r}: {names} are tied and need the same rate")
         return {cell: rate for cell, rate in cell_rates.items() if rate}
+
+    @cached_property
+    def unskippable(self) -> Mapping[str, str]:
+        """The reason for each module that can't be left out."""
+        if self.is_chain and self.can_prune:
+            return {module.name: CHAIN for module in self.modules}
+        return find_unskippable(self.model, self.modules, self.analysis.shapes)
+
+    @property
+    def skippable(self) -> tuple[str, ...]:
+        """The modules that can be left out: those whose input can stand for their output."""
+        return tuple(module.name for module in self.modules if module.name not in self.unskippable)
+
+    def _require_skippable(self, module: str) -> None:
+        if module in self.unskippable:
+            raise WootzError(f"module {module!r} can't be left out: {self.unskippable[module]}")
 
     def materialize(self, plan: PruningPlan) -> Model:
         return self.materializer.materialize(plan)
@@ -192,6 +250,8 @@ class BlockPruner:
                 if not rates.get(table.module):
                     reasons[name] = f"the rate of its module {table.module!r} is 0"
             reasons.update(table.locked)
+            if rates.get(table.module) == SKIP:
+                reasons.update(dict.fromkeys(self.layers_inside[table.module], _left_out(table.module)))
         return reasons
 
     @property
@@ -221,6 +281,12 @@ class _ModuleCells:
         self.model, self.modules, self.planner, self.analysis = model, modules, planner, planner.analysis
 
     @property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The names of each module's layers."""
+        layers = self.analysis.layers
+        return {module.name: tuple(layers[i].name for i in inside) for module, inside in self._layers_inside.items()}
+
+    @property
     def convolutions(self) -> tuple[ModuleConvolutions, ...]:
         """The convolutions of each module, and why those that have no cells to choose from are locked."""
         tables = []
@@ -236,7 +302,7 @@ class _ModuleCells:
         cells: dict[str, tuple[int, ...]] = {}
         for module, inside in self._layers_inside.items():
             allowed = set(self._inner_cells[module])
-            if self._is_chain:
+            if self.is_chain:
                 own_cells = (i for i, cell in enumerate(self.planner.cells) if set(cell.layers) <= set(inside))
                 allowed = set(self._whole_families(own_cells))
             for position in self._convolutions_inside[module]:
@@ -262,7 +328,7 @@ class _ModuleCells:
         return {m: tuple(i for i in inside if layers[i].is_convolution) for m, inside in self._layers_inside.items()}
 
     @cached_property
-    def _is_chain(self) -> bool:
+    def is_chain(self) -> bool:
         """Whether the network has no modules to speak of: no prunable feature map stays inside one.
 
         What a gate (squeeze and excitation) computes inside is no feature map.
@@ -313,6 +379,10 @@ class _ModuleCells:
         if np.isin(channels, self.analysis.channels_in(module.entry)).any():
             return f"tied to the entry {module.entry!r} of module {module.name!r}"
         return f"tied to {self.analysis.tied_layers(layer)[0]!r} outside module {module.name!r}"
+
+
+def _left_out(module: str) -> str:
+    return f"its module {module!r} is left out"
 
 
 def _rate_of_each(table: ModuleConvolutions, rate: Rate) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 A filter is removed when the operators that sum over channels (convolutions, matrix products) read zeros in its place.
 So the masked original is the unpruned graph with those operands masked; nothing in it comes from the materialiser. The
-outputs of both networks and of every layer have to be equal, within rounding (see `wootz.passes.equivalence`).
+outputs of both networks and of every layer have to be equal, within rounding (see `wootz.passes.equivalence`). Modules
+that the plan leaves out are left out of the original, too.
 
 Operators that decide (TopK, Round, Greater, …) turn a rounding error into another result, and some draw random numbers:
 what they read is compared, and then the pruned network is given what they gave in the original.
@@ -32,6 +33,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Model, Node, Tensor, constants
 from wootz.passes.ir.rewrite import erase_nodes, rewriting
 from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.pruning.skipping import leave_out
 
 SUMS = {
     *("Conv", "ConvTranspose", "DeformConv", "Gemm", "MatMul", "Einsum"),
@@ -77,7 +79,7 @@ def check_pruned(
     evaluate: Evaluator,
     analysis: ChannelAnalysis | None = None,
 ) -> Check:
-    """Whether `pruned` computes what `original` does without the filters that `plan` removes.
+    """Whether `pruned` computes what `original` does without the filters and modules that `plan` removes.
 
     Both are run on random inputs, in float32 whatever floats they have: that is what other floats round, and what ONNX
     Runtime has all operators for. `analysis`, of `original`, saves analysing it again.
@@ -103,10 +105,14 @@ class _NotRunnable(Exception):
 
 
 class _Comparison:
-    """One pruned network beside the original."""
+    """One pruned network beside the original without the modules that are left out.
+
+    `layers` are the tensors that layers give.
+    """
 
     def __init__(self, original: Model, pruned: Model, plan: PruningPlan, analysis: ChannelAnalysis):
-        self.original = original
+        self.layers = {original.graph.nodes[layer.node].outputs[0].name for layer in analysis.layers}
+        self.original = _without_skipped(original, plan)
         self.pruned = pruned
         self.analysis = analysis
         self.kept = _kept_atoms(analysis, plan)
@@ -205,14 +211,13 @@ class _Comparison:
         decided = {t.name for node in self._decisions for t in node.outputs}
         outputs = {t.name for t in self.original.graph.outputs}
         wanted = outputs | {t.name for node in self._decisions for t in node.inputs}
-        layers = {self.original.graph.nodes[layer.node].outputs[0].name for layer in self.analysis.layers}
         there = self.pruned.graph.tensors()
         left, names = LARGEST_RESULTS, []
         for name in (t.name for node in self.original.graph.nodes for t in node.outputs if not t.is_empty()):
             if name in decided or name not in there or not self._is_box(name) or name in self.analysis.values:
                 continue
             size = int(np.prod(self.analysis.shapes.get(name) or (0,), dtype=np.int64))
-            if name in wanted or (name in layers and size and (left := left - size) >= 0):
+            if name in wanted or (name in self.layers and size and (left := left - size) >= 0):
                 names.append(name)
         return tuple(names)
 
@@ -228,6 +233,14 @@ class _Comparison:
             for axis in varying_axes(mask):
                 values = np.take(values, _kept_along(mask, axis), axis)
         return values
+
+
+def _without_skipped(model: Model, plan: PruningPlan) -> Model:
+    """The model, or a copy without the modules that the plan leaves out."""
+    if plan.skipped:
+        model = model.copy()
+        leave_out(model.graph, plan.skipped)
+    return model
 
 
 def _with_outputs(model: Model, names: Iterable[str]) -> Model:

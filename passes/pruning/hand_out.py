@@ -52,7 +52,7 @@ def explained(
         outcome = (reasons or {}).get(entry.layer, entry.outcome) if is_left else entry.outcome
         rows.append((layer.node, replace(entry, outcome=outcome)))
     rows += _unfollowed(model, analysis)
-    return PruningPlan(tuple(entry for _, entry in sorted(rows, key=lambda row: row[0])))
+    return replace(plan, layers=tuple(entry for _, entry in sorted(rows, key=lambda row: row[0])))
 
 
 def nothing_removed(plan: PruningPlan) -> str:

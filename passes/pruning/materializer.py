@@ -1,4 +1,5 @@
-"""Makes the pruned network of a plan: slices the constants, and writes anew what states a number of channels."""
+"""Makes the pruned network of a plan: slices the constants, writes anew what states a number of channels, and leaves
+modules out."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from wootz.passes.analysis.channel_walk import ParameterUse, ShapeUse
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.computed_constants import parameter_values
 from wootz.passes.analysis.index_maps import first_along, varying_axes
-from wootz.passes.analysis.static_shapes import BOUND_EXTENT, StaticShapes, static_shapes
-from wootz.passes.errors import VerificationError, WootzError
+from wootz.passes.analysis.static_shapes import StaticShapes, has_static_inputs, other_static_shapes
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import (
     Constant,
@@ -30,16 +31,14 @@ from wootz.passes.ir.model import (
 from wootz.passes.ir.rewrite import compute_as, erase_nodes, erase_unread, insert_nodes, replace_node
 from wootz.passes.plan.pruning import PruningPlan, stored_keep_sets, with_keep_sets
 from wootz.passes.pruning.map_table import MapTable
-
-OTHER_BATCH, OTHER_EXTENT = 2, 256
-"""Values that differ when symbolic dimensions are bound to these depend on them."""
+from wootz.passes.pruning.skipping import leave_out, skip_fault
 
 
 def materialize(model: Model, plan: PruningPlan) -> Model:
     """The pruned network: `model` without the filters that `plan` removes, and without everything that hung on them.
 
-    Tensors keep their names. Arrays that nothing is removed from are shared with `model`. The keep-sets are stored in
-    the metadata.
+    An Identity stands for each module that the plan leaves out. Tensors keep their names. Arrays that nothing is
+    removed from are shared with `model`. The keep-sets are stored in the metadata.
     Raises WootzError for a plan that doesn't fit the model.
     """
     return Materializer.of(model).materialize(plan)
@@ -81,7 +80,23 @@ class Materializer:
         self._restate_computed(surgery)
         surgery.annotate()
         keep_sets = plan.keep_sets(stored_keep_sets(self.model.metadata))
+        if plan.skipped:
+            self._require_passable(plan, kept)
+            leave_out(pruned.graph, plan.skipped)
+            gone = surgery.erased_layers()
+            keep_sets = {layer: keep for layer, keep in keep_sets.items() if layer not in gone}
         return replace(pruned, metadata=with_keep_sets(pruned.metadata, keep_sets))
+
+    def _require_passable(self, plan: PruningPlan, kept: np.ndarray) -> None:
+        """Raises WootzError where what goes into a module that is left out can't stand for what came out of it."""
+        for module in plan.skipped:
+            ends = (self.analysis.maps.get(tensor) for tensor in (module.entry, module.exit))
+            entry, exit_ = np.broadcast_arrays(*(True if labels is None else kept[labels] for labels in ends))
+            fault = skip_fault(self.model, module, self.analysis.shapes)
+            if not fault and not np.array_equal(entry, exit_):
+                fault = f"{module.entry!r} and {module.exit!r} keep different channels"
+            if fault:
+                raise WootzError(f"the plan leaves out module {module.name!r}: {fault}")
 
     @cached_property
     def _constants(self) -> Mapping[str, np.ndarray]:
@@ -117,14 +132,10 @@ class Materializer:
     @cached_property
     def _other_values(self) -> Mapping[str, np.ndarray]:
         """The values with symbolic dimensions bound to other sizes; empty where none fit."""
-        if all(isinstance(d, int) and d > 0 for t in self.model.graph.inputs for d in t.shape or ["unknown"]):
+        if has_static_inputs(self.model):
             return self.analysis.values
-        for extent in (OTHER_EXTENT, BOUND_EXTENT):
-            try:
-                return static_shapes(self.model, OTHER_BATCH, extent).values
-            except VerificationError:
-                continue
-        return {}
+        other = other_static_shapes(self.model)
+        return {} if other is None else other.values
 
     def _sliced_parameters(self, kept: np.ndarray, lossy: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """The new values of the parameter uses (by position) that lose something."""
@@ -512,6 +523,11 @@ class _Surgery:
         ]
         product = self._insert(before, "Mul", [tensor, constants[0]], f"{tensor.name}_product")
         return self._insert(before, "Div", [product, constants[1]], f"{tensor.name}_stated")
+
+    def erased_layers(self) -> set[str]:
+        """The layers whose nodes are no longer in the graph."""
+        living = {id(node) for node in self.graph.nodes}
+        return {layer.name for layer in self.analysis.layers if id(self.nodes[layer.node]) not in living}
 
     def annotate(self) -> None:
         """States the new extents in the annotated shapes."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from wootz.passes.analysis.data_criteria import read_sample
 from wootz.passes.analysis.importance import require_rate
 from wootz.passes.base import Evaluator, Pass, PassResult, option
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.subspace import Rate
+from wootz.passes.plan.subspace import SKIP, Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
 from wootz.passes.pruning.rounding import Rounding
@@ -26,16 +27,21 @@ class PruneBlocks(Pass):
        whole, so that modules of any rates fit together. So do convolutions outside modules.
     3. In a network without modules, where each convolution is a module of its own (LeNet, VGG), every convolution is
        pruned, and the next one loses the inputs.
-    4. Where no rate is given, `rate` is 0.5.
+    4. A rate of 1, or `skip`, in `rates` leaves the whole module out: an Identity from its entry to its exit stands for
+       it, which `eliminate-dead` removes.
+    5. Where no rate is given, `rate` is 0.5.
 
     The pruned network is executed beside the original, whose removed channels are masked (`check`); what fails is not
     handed out. Refuses another number of rates than modules, a rate above 0 in `rates` for a module in which nothing
-    can be removed, and to remove nothing where something was asked for.
+    can be removed, to leave out a module whose entry and exit differ in shape or type, or one of a chain of layers, and
+    to remove nothing where something was asked for.
     """
 
     name = "prune-blocks"
     rate: float | None = option(None, "one rate for all modules (0.5 if rates gives none)")
-    rates: tuple[float, ...] = option((), "one rate a module, in order of data flow")
+    rates: tuple[float | Literal["skip"], ...] = option(
+        (), "one rate a module, in order of data flow; skip (or 1) leaves it out"
+    )
     criterion: str = option("l1", "how filters are ranked: l1, l2, fpgm, bn-scale, random; with data: apoz, taylor")
     data: Path | None = option(None, ".npz with the network's inputs, and labels, for apoz and taylor")
     seed: int = option(0, "for the criterion random")
@@ -67,4 +73,4 @@ class PruneBlocks(Pass):
             return dict.fromkeys((m.module for m in pruner.convolutions if m.prunable), rate)
         if len(self.rates) != len(names):
             raise self.refuse(f"{len(self.rates)} rates for {len(names)} modules ({', '.join(names)})")
-        return dict(zip(names, self.rates, strict=True))
+        return {name: SKIP if r == "skip" else r for name, r in zip(names, self.rates, strict=True)}

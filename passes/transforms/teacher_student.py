@@ -16,7 +16,7 @@ from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, c
 from wootz.passes.ir.rewrite import redirect_readers, replace_node, rewriting
 from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.subspace import Rate
+from wootz.passes.plan.subspace import SKIP, SKIP_TEXT, Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.fold_constants import FoldConstants
@@ -48,8 +48,8 @@ class TeacherStudent(Pass):
        channels of the teacher's input that are left, and its output is compared with those channels of the teacher's
        that it has itself.
 
-    Refuses to have no student, modules that the model does not have, blocks whose modules are not consecutive, and
-    modules that are no pieces of their own (see `extract-blocks`).
+    Refuses to have no student, a student whose modules are all left out, modules that the model does not have, blocks
+    whose modules are not consecutive, and modules that are no pieces of their own (see `extract-blocks`).
     """
 
     name = "teacher-student"
@@ -87,6 +87,8 @@ class TeacherStudent(Pass):
         joint_multipliers = {}
         losses = []
         for index, block in enumerate(blocks):
+            if all(symbol.is_skipped for symbol in block.symbols):
+                raise WootzError(f"block {block} has nothing to train: all of its modules are left out")
             student = pruner.student(block)
             graph, prefix = copy_graph(student.model.graph), student_prefix(index)
             output = graph.outputs[0]
@@ -107,9 +109,9 @@ class TeacherStudent(Pass):
 def parse_blocks(text: str, pruner: BlockPruner) -> tuple[TuningBlock, ...]:
     """The blocks written as `res2a@0.3+res2b@0.5,res2a@0.7/0.5`, in chains `conv1@0.3>conv2@0.5`.
 
-    Several rates are one for each convolution; #2 is the second module, whose name may have one of `,+>` in it. What
-    stands before `>` is no part of the block: it says at which rates the modules are pruned that the input comes from,
-    0 where nothing is said. Raises WootzError for what can't be read.
+    Several rates are one for each convolution, `skip` leaves the module out; #2 is the second module, whose name may
+    have one of `,+>` in it. What stands before `>` is no part of the block: it says at which rates the modules are
+    pruned that the input comes from, 0 where nothing is said. Raises WootzError for what can't be read.
     """
     sources = pruner.input_sources.of_modules
     positions = {module.name: i for i, module in enumerate(pruner.modules)}
@@ -127,8 +129,9 @@ def _format_block(block: TuningBlock, pruner: BlockPruner, sources: Mapping[int,
     def formatted(module: int, rate: Rate) -> str:
         name = pruner.modules[module].name
         rates = rate if isinstance(rate, tuple) else (rate,)
+        text = SKIP_TEXT if rate == SKIP else "/".join(repr(float(r)) for r in rates)
         is_plain = not name.startswith("#") and not set(name) & set(",+>")
-        return f"{name if is_plain else f'#{module + 1}'}@{'/'.join(repr(float(r)) for r in rates)}"
+        return f"{name if is_plain else f'#{module + 1}'}@{text}"
 
     before: dict[int, Rate] = {}
     for symbol in block.symbols:
@@ -155,6 +158,8 @@ def _parse_rate(text: str, positions: Mapping[str, int]) -> tuple[int, Rate]:
     if module not in positions:
         names = ", ".join(p for p in positions if not p.startswith("#")) or "(none)"
         raise WootzError(f"{text!r} is not MODULE@RATE with one of the modules {names}")
+    if rate == SKIP_TEXT:
+        return positions[module], SKIP
     try:
         rates = tuple(float(r) for r in rate.split("/"))
     except ValueError as error:

@@ -21,6 +21,7 @@ from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.skipping import without_skipped
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.runtime.batches import ordered_batches
@@ -47,9 +48,10 @@ def for_inference(job: Job, model: Model) -> Model:
     """The network as `best.onnx` has it: with the interface and description, and simplified.
 
     What is computed from shapes and constants is one, Identity nodes are gone, and BatchNormalization is a part of the
-    convolution before it unless the job keeps it. The table of modules stays where all of their boundaries do.
+    convolution before it unless the job keeps it. The table of modules, without those that are left out, stays where
+    all of their boundaries do.
     """
-    whole = with_interface(job, model)
+    whole = with_interface(job, without_skipped(model))
     folding = "" if job.keeps_batchnorm else "fold-batchnorm,"
     result = run_pipeline(
         replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding)), verify_each=False

@@ -63,7 +63,7 @@ class BestFacts(NetworkFacts, frozen=True, kw_only=True):
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """How the network came about. `rates` are the shares of filters removed, by module."""
+    """How the network came about. `rates` are the shares of filters removed, by module; 1: left out."""
 
     wootz: str
     network: str

@@ -12,9 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.frontend.subspace import read_subspace, write_subspace
+from wootz.frontend.subspace import print_subspace, read_subspace, write_subspace
 from wootz.passes.errors import InputError
-from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork, Subspace
+from wootz.passes.plan.subspace import (
+    SKIP,
+    PrunableConvolution,
+    PrunableNetwork,
+    Subspace,
+    format_configuration,
+)
 
 NETWORK = PrunableNetwork(
     modules=("res1", "res2"),
@@ -25,6 +31,7 @@ NETWORK = PrunableNetwork(
         PrunableConvolution("res1_c", "res1", locked="its channels are added to those of conv1"),
         PrunableConvolution("res2_a", "res2"),
     ),
+    unskippable={"res2": "its exit is smaller than its entry"},
 )
 CONFIGURATIONS = ((0.3, 0.0), (0.5, 0.7))
 
@@ -55,6 +62,29 @@ def test_formats(tmp_path, suffix):
     subspace, warnings = read_subspace(write(tmp_path / f"s{suffix}", [[0.3, 0], [0.5, 0.7]]), NETWORK)
     assert subspace == Subspace(NETWORK.modules, CONFIGURATIONS)
     assert warnings == ()
+
+
+@pytest.mark.parametrize("suffix", [".pickle", ".pkl", ".npy", ".json", ".csv"])
+def test_a_rate_of_1_leaves_a_module_out(tmp_path, suffix):
+    rows = [[1, 0.5], [0.5, 0.5]]
+    assert read_subspace(write(tmp_path / f"s{suffix}", rows), NETWORK)[0].configurations == ((SKIP, 0.5), (0.5, 0.5))
+
+
+@pytest.mark.parametrize("name", ["s.json", "s.csv", "s.pkl"])
+def test_skip_is_a_rate_of_1(tmp_path, name):
+    path = write(tmp_path / name, [["skip", 0.5], [1.0, 0.5]])
+    subspace, warnings = read_subspace(path, NETWORK)
+    assert subspace.configurations == ((SKIP, 0.5),)
+    assert subspace.rates == (0.5,)
+    assert warnings == (f"{path}: left out rows that repeat an earlier one: 2 (as 1)",)
+
+
+def test_modules_that_are_left_out_are_written_in_words(tmp_path):
+    subspace = Subspace(NETWORK.modules, ((SKIP, 0.5), (0.25, 0.0)))
+    assert print_subspace(subspace) == '[["skip", 0.5],\n [0.25, 0.0]]\n'
+    write_subspace(tmp_path / "s.csv", subspace)
+    assert (tmp_path / "s.csv").read_text() == "skip, 0.5\n0.25, 0.0\n"
+    assert format_configuration(subspace.configurations[0]) == "[skip, 0.5]"
 
 
 PICKLED = {
@@ -202,8 +232,13 @@ def test_repeated_configurations_are_left_out_with_a_warning(tmp_path):
 REFUSED_ROWS = {
     "length": ([[0.3, 0], [0.3, 0, 0]], "row 2: 3 rates; a row has 2 rates, one a module, or 5, one a convolution"),
     "no rates": ([[]], "row 1: 0 rates; a row has 2"),
-    "one": ([[0.3, 1]], "row 1: rate 2 is 1: a rate is a fraction, from 0 to below 1"),
-    "percent": ([[30, 0.5]], "row 1: rate 1 is 30: a rate is a fraction, from 0 to below 1; 30 % is 0.3"),
+    "one": ([[0.3, 1]], "row 1: module res2 can't be left out: its exit is smaller than its entry"),
+    "skip": ([[0, 0], [0.3, "skip"]], "row 2: module res2 can't be left out: its exit is smaller than its entry"),
+    "skip of a convolution": (
+        [[0, 0.3, "skip", 0, 0]],
+        "row 1: rate 1 for res1_b: whole modules are left out, in rows of rates a module",
+    ),
+    "percent": ([[30, 0.5]], "row 1: rate 1 is 30: a rate is a fraction, from 0 to below 1, or 1 (skip); 30 % is 0.3"),
     "negative": ([[0, -0.3]], "row 1: rate 2 is -0.3"),
     "not a number": ([[0, float("nan")]], "row 1: rate 2 is nan"),
     "infinite": ([[float("inf"), 0]], "row 1: rate 1 is inf"),
@@ -278,7 +313,7 @@ def test_csv_with_blank_lines_and_a_byte_order_mark(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv"])
-@given(rows=st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), min_size=1, unique=True))
+@given(rows=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1, exclude_max=True)), min_size=1, unique=True))
 def test_written_subspaces_are_read_back(tmp_path_factory, suffix, rows):
     path = tmp_path_factory.getbasetemp() / f"written{suffix}"
     written = Subspace(NETWORK.modules, tuple(rows))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import onnx
 import onnxruntime
 
 from wootz.passes.analysis.channels import analyse_channels
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Model, Variable
-from wootz.passes.plan.pruning import PruningPlan
+from wootz.passes.plan.pruning import PruningPlan, SkippedModule
 from wootz.passes.pruning.materializer import kept_atoms
 
 TOLERANCE = 1e-5
@@ -71,3 +74,20 @@ def assert_pruned_correctly(model: Model, pruned: Model, plan: PruningPlan, exte
         assert np.isfinite(b).all()
         assert np.abs(b).max() > 0, f"output {tensor.name} is constant zero: nothing is tested"
         assert difference(a, b) <= TOLERANCE, f"output {tensor.name}"
+
+
+def without_modules(model: Model, modules: Iterable[SkippedModule]) -> Model:
+    """The network in which what read the exit of one of `modules` reads its entry; what was between computes on."""
+    proto = model.to_proto()
+    entries = {module.exit: module.entry for module in modules}
+
+    def stands_for(name: str) -> str:
+        return stands_for(entries[name]) if name in entries else name
+
+    for node in proto.graph.node:
+        node.input[:] = [stands_for(name) for name in node.input]
+        node.output[:] = [f"{name}/unread" if name in entries else name for name in node.output]
+    for output in proto.graph.output:
+        if output.name in entries:
+            proto.graph.node.append(onnx.helper.make_node("Identity", [stands_for(output.name)], [output.name]))
+    return Model.from_proto(proto)

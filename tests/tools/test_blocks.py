@@ -19,6 +19,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.survey import one_group, survey_subspace
 from wootz.tools.cli import wootz
+from wootz.tools.commands import blocks
 from wootz.tools.models import open_network, prunable_network
 
 RESIDUAL = Path(__file__).parents[2] / "examples" / "digits" / "net.prototxt"
@@ -149,12 +150,35 @@ def test_repeated_configurations_are_warned_of(tmp_path):
     [
         ("[[0.5, 0.5, 0.5, 0.5]]", "has a single network"),
         ("[[0.5, 0.5], [0.3, 0.3]]", "row 1: 2 rates; a row has 4 rates, one a module, or"),
-        ("[[0.5, 0, 0, 0], [0, 1, 0, 0]]", "row 2: rate 2 is 1"),
+        ("[[0.5, 0, 0, 0], [0, 0, 1.5, 0]]", "row 2: rate 3 is 1.5"),
+        ("[[0.5, 0, 0, 0], [0, 0, 1, 0]]", "row 2: module res3a can't be left out: its entry 'res2b' is 1x32x8x8"),
     ],
 )
 def test_refused_subspaces(tmp_path, rows, reason):
     (tmp_path / "s.json").write_text(rows)
     assert reason in refusal("blocks", RESIDUAL, "--subspace", tmp_path / "s.json")
+
+
+def test_modules_that_are_left_out(tmp_path):
+    rows = [[0.5, "skip", 0.3, 0], [0.5, 1, 0.5, "skip"], [0, 0.5, 0.3, "skip"], [0.5, "skip", 0.3, 0.0]]
+    (tmp_path / "s.json").write_text(json.dumps(rows))
+    result = run("blocks", RESIDUAL, "--subspace", tmp_path / "s.json", "-o", tmp_path / "blocks.json")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"B1 +│ res2a to res2b │ 0.5, skip +│ +2 │ +[\d,]+ │ +[\d,]+ │", result.output)
+    assert re.search(r"B3 +│ res3b +│ skip +│ +2 │ +0 │ +0 │", result.output)
+    assert "[0.5, skip, 0.3, 0]" in result.output
+    written = json.loads((tmp_path / "blocks.json").read_text())
+    assert [block["trained"] for block in written["blocks"]] == [True, True, False]
+    assert [block["rates"] for block in written["blocks"]] == [[0.5, 1.0], [0.3], [1.0]]
+    assert written["groups"] == [["B1", "B2"]]
+
+
+def test_a_module_that_is_left_out_is_a_letter_where_rates_are_digits(monkeypatch, tmp_path):
+    monkeypatch.setattr(blocks, "MOST_MODULES_LISTED", 3)
+    (tmp_path / "s.json").write_text('[[0.5, "skip", 0.3, 0], [0.5, 0, 0.3, 0]]')
+    output = run("blocks", RESIDUAL, "--subspace", tmp_path / "s.json").output
+    assert "networks (the rate of each module in tenths, s: left out)" in output
+    assert re.search(r"1 │ 5s30 +│", output)
 
 
 def test_rows_of_convolutions(tmp_path):
@@ -195,6 +219,7 @@ def test_sampling_leaves_whole_what_cannot_be_pruned(tmp_path):
     [
         (("--count", "17", "--rates", "0.3,0.5"), "2 rates for 4 modules give 16 different networks, not 17"),
         (("--count", "2", "--rates", "0.3,1.5"), "1.5 is not a pruning rate"),
+        (("--count", "2", "--rates", "0.3,1"), "1.0 is not a pruning rate"),
     ],
 )
 def test_refused_samples(tmp_path, arguments, reason):

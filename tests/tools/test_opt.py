@@ -9,16 +9,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 
+from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import constants
 from wootz.passes.ir.text import parse_text
+from wootz.passes.plan.subspace import SKIP
 from wootz.passes.pruning import materializer
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
+from wootz.runtime.session import evaluate
 from wootz.tools.cli import run_command
 from wootz.tools.opt import opt
 
+DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,1,2,2] x) => (float[N,1,2,2] y)
 <float[2,1,1,1] w = {1,2}, float[2] s = {2,2}, float[2] z = {0,0}, float[1,2,1,1] v = {3,4}>
@@ -75,6 +82,25 @@ def test_a_plan_is_written_and_replayed(network: Path, tmp_path: Path) -> None:
     assert a.keys() == b.keys()
     for name, values in a.items():
         np.testing.assert_array_equal(values, b[name])
+
+
+def test_a_module_that_is_left_out_is_not_in_the_file(tmp_path: Path) -> None:
+    """The files of both runs, by rates and by the plan, are what is left of the network in ONNX Runtime."""
+    network, plan, folded = DIGITS / "net.prototxt", tmp_path / "plan.json", "fold-batchnorm,eliminate-dead"
+    pruned = ("--pass-pipeline=prune-blocks{rates=0.5,skip,0,1}," + folded, "--plan", plan)
+    assert run(network, *pruned, "-o", tmp_path / "a.onnx") == 0
+    assert [module["name"] for module in json.loads(plan.read_text())["skipped"]] == ["res2b", "res3b"]
+    assert run(network, f"--pass-pipeline=apply-plan{{plan={plan}}},{folded}", "-o", tmp_path / "b.onnx") == 0
+    assert [module.name for module in load(tmp_path / "a.onnx").modules] == ["res2a", "res3a"]
+    assert not any(node.op_type == "Identity" for node in onnx.load(tmp_path / "a.onnx").graph.node)
+    pruner = BlockPruner.of(import_caffe(network).model)
+    expected = pruner.materialize(pruner.plan({"res2a": 0.5, "res2b": SKIP, "res3b": SKIP}))
+    feeds = {"data": np.random.default_rng(0).normal(size=(2, 1, 8, 8)).astype(np.float32)}
+    for name in ("a.onnx", "b.onnx"):
+        session = onnxruntime.InferenceSession(tmp_path / name, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, feeds)
+        (wanted,) = evaluate(expected, feeds).values()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_ir_is_printed_before_and_after(network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

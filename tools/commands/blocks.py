@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wootz.frontend.caffe.solver import read_solver
@@ -22,7 +23,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import format_configuration, format_rate
+from wootz.passes.plan.subspace import SKIP, Rate, format_configuration, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.joint_graph import group_memory, partition_by_memory
 from wootz.runtime.defaults import rounding
@@ -36,9 +37,9 @@ from wootz.tools.networks import read_networks
 MOST_NETWORKS_SHOWN = 20
 MOST_MODULES_LISTED = 12
 """Of more the rates of a network are shown as digits, and its blocks are counted: a row is one line then."""
-TENTHS = tuple(n / 10 for n in range(10))
+DIGITS: dict[Rate, str] = {**{n / 10: str(n) for n in range(10)}, SKIP: "s"}
 COMPOSITE_VECTORS = "composite vectors (a dash: from the teacher's remaining weights)"
-RATES_IN_TENTHS = "networks (the rate of each module in tenths)"
+RATES_IN_TENTHS = "networks (the rate of each module in tenths, s: left out)"
 
 
 @click.command()
@@ -144,9 +145,14 @@ def _block_table(survey: Survey) -> Table:
             _rates_text(use.block.symbols),
             str(len(use.networks)),
             f"{use.cost.parameters:,}",
-            f"{use.cost.macs:,}" if use.block.is_pruned else "as the teacher",
+            f"{use.cost.macs:,}" if _differs(use.block) else "as the teacher",
         )
     return table
+
+
+def _differs(block: TuningBlock) -> bool:
+    """Whether the block lacks filters or modules."""
+    return block.is_pruned or any(symbol.is_skipped for symbol in block.symbols)
 
 
 def _rates_text(run: Sequence[Symbol]) -> str:
@@ -159,9 +165,9 @@ def _all_in_tenths(survey: Survey) -> list[str]:
     """The rates of each network in tenths, a digit each, where there are so many that a list of them takes lines."""
     networks = survey.subspace.configurations
     rates = [rate for configuration in networks for rate in configuration]
-    if len(survey.subspace.modules) <= MOST_MODULES_LISTED or not all(rate in TENTHS for rate in rates):
+    if len(survey.subspace.modules) <= MOST_MODULES_LISTED or not all(rate in DIGITS for rate in rates):
         return []
-    digits = ("".join(str(TENTHS.index(rate)) for rate in configuration) for configuration in networks)
+    digits = ("".join(DIGITS[rate] for rate in configuration) for configuration in networks)
     return [" ".join(text[first : first + 5] for first in range(0, len(text), 5)) for text in digits]
 
 
@@ -177,7 +183,7 @@ def _network_table(survey: Survey, in_tenths: Sequence[str]) -> Table:
         listed = " ".join("-" if block is None else survey.names[block] for block in composite)
         table.add_row(
             str(n + 1),
-            in_tenths[n] if in_tenths else format_configuration(survey.subspace.configurations[n]),
+            in_tenths[n] if in_tenths else escape(format_configuration(survey.subspace.configurations[n])),
             f"{survey.costs[n].parameters:,}",
             f"{100 * survey.costs[n].parameters / survey.full.parameters:.0f} %",
             str(sum(block is not None for block in composite)) if in_tenths else listed,

@@ -16,6 +16,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Tensor, Variable, module_nodes, subgraph_nodes
 from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.subspace import SKIP
 from wootz.passes.pruning.block_pruner import BlockPruner
 
 SIZE = 4
@@ -185,4 +186,21 @@ def test_modules_are_pruned_correctly(model: Model, oracles: ModuleType) -> None
     verify(pruned)
     feeds = oracles.random_feeds(model)
     for a, b in zip(oracles.run(pruned, feeds), oracles.run(oracles.zero_masked(model, plan), feeds), strict=True):
+        assert oracles.difference(a, b) <= oracles.TOLERANCE
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(model=networks(), data=st.data())
+def test_modules_are_left_out_correctly(model: Model, data: st.DataObject, oracles: ModuleType) -> None:
+    modules, _ = find_modules(model)
+    pruner = BlockPruner.of(replace(model, modules=modules))
+    skipped = data.draw(st.sets(st.sampled_from(pruner.skippable))) if pruner.skippable else set()
+    pruned = {table.module: 0.5 for table in pruner.convolutions if table.prunable}
+    plan = pruner.plan(pruned | dict.fromkeys(skipped, SKIP))
+    assert {module.name for module in plan.skipped} == skipped
+    network = pruner.materialize(plan)
+    verify(network)
+    reference = oracles.without_modules(oracles.zero_masked(model, plan), plan.skipped)
+    feeds = oracles.random_feeds(model)
+    for a, b in zip(oracles.run(network, feeds), oracles.run(reference, feeds), strict=True):
         assert oracles.difference(a, b) <= oracles.TOLERANCE

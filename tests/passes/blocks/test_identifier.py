@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wootz.passes.blocks.identifier import identify_blocks, symbols
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.subspace import SKIP, Subspace
 
 FIGURE_4 = ((0.3, 0.3, 0.3, 0.5, 0.0), (0.3, 0.3, 0.5, 0.5, 0.0), (0.5, 0.3, 0.3, 0.5, 0.0), (0.0, 0.3, 0.5, 0.5, 0.0))
 
@@ -163,6 +163,13 @@ def test_an_open_module_is_pruned_by_what_its_input_loses():
     assert not Symbol(0, 0.5, is_open=True).is_pruned
     assert not Symbol(1, 0.5, input_rates=(0.0,), is_open=True).is_pruned
     assert Symbol(1, 0.0, input_rates=(0.3,), is_open=True).is_pruned
+
+
+def test_what_is_left_out_has_nothing_to_learn():
+    plan = identify_blocks(subspace((0.5, SKIP, 0.3, SKIP), (0.5, SKIP, 0.5, SKIP)))
+    assert texts(plan.blocks) == ["1(0.5) 2(skip)", "4(skip)"]
+    assert [block.is_pruned for block in plan.blocks] == [True, False]
+    assert not TuningBlock((Symbol(0, 0.0), Symbol(1, SKIP))).is_pruned
 
 
 @pytest.mark.parametrize("method", ["paper", "maximal"])

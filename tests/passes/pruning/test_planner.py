@@ -203,7 +203,8 @@ def test_a_gemm_that_transposes_what_it_multiplies_reads_channels_from_the_first
     [
         ({"blok": 0.5}, "no module named 'blok' in the model (modules: block)"),
         ({"block": (0.5,)}, "module 'block': 1 rates for 2 prunable convolutions"),
-        ({"block": 1.0}, "1.0 is not a pruning rate"),
+        ({"block": 1.5}, "1.5 is not a pruning rate"),
+        ({"block": (0.5, 1.0)}, "1.0 is not a pruning rate"),
         ({"block": (0.5, float("nan"))}, "nan is not a pruning rate"),
     ],
 )

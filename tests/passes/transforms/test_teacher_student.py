@@ -13,6 +13,7 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.plan.subspace import SKIP
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.training_graph import build_training_graph
@@ -119,6 +120,22 @@ def test_students_train_as_if_each_were_alone_and_the_teacher_stays(pruner, data
         for name, values in alone.items():
             other = together[student_prefix(index) + name.removeprefix(student_prefix(0))]
             np.testing.assert_allclose(other, values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_student_learns_to_do_without_a_module(pruner, data):
+    """Blocks with a module left out at their beginning, within and at their end, written and read."""
+    text = "res2a@0.5+res2b@skip,res2b@skip+res3a@0.5,res2a@0.5+res2b@skip+res3a@0.5"
+    blocks = parse_blocks(text, pruner)
+    assert blocks[0] == TuningBlock((Symbol(0, 0.5), Symbol(1, SKIP)))
+    assert format_blocks(blocks, pruner) == text
+    _, weights, history = trained(pruner, blocks, data, steps=20)
+    assert np.all(history[-1] < 0.7 * history[0])
+    assert not any("res2b" in name for name in weights)
+
+
+def test_a_student_of_nothing_is_refused(pruner):
+    with pytest.raises(PassError, match=r"block 2\(skip\) has nothing to train: all of its modules are left out"):
+        TeacherStudent("res2a@0.5,res2b@skip", pruner=pruner).apply(pruner.model)
 
 
 def test_each_slot_belongs_to_its_students_loss(pruner, data):

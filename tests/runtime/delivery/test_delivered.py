@@ -17,8 +17,9 @@ from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import Module, with_weights
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
@@ -27,6 +28,7 @@ from wootz.runtime.delivery.delivered import (
     SCORES_KEY,
     SIZE_KEY,
     for_inference,
+    rehearse_delivery,
     with_interface,
     with_opset,
     write_network,
@@ -134,6 +136,27 @@ def write(text, folder):
     del proto.graph.value_info[:]
     onnx.save(proto, folder / "given.onnx")
     return folder / "given.onnx"
+
+
+RESIDUAL = f"""{HEADER} g (float[N,3,6,6] x) => (float[N,4] y) <float[4,3,1,1] w, float[6,4,1,1] u, float[4,6,1,1] v,
+    float[6,4,1,1] q, float[4,6,1,1] r>
+    {{ s = Conv(x, w) a = Conv(s, u) b = Relu(a) c = Conv(b, v) d = Add(c, s) e = Conv(d, q) f = Relu(e) h = Conv(f, r)
+       i = Add(h, d) p = GlobalAveragePool(i) y = Flatten(p) }}"""
+
+
+@pytest.mark.parametrize("skipped", [(0,), (1,), (0, 1)])
+def test_modules_that_are_left_out_leave_no_trace(skipped, tmp_path):
+    job = with_opset(job_of(write(RESIDUAL, tmp_path), RAW, tmp_path), 18, 0)
+    pruner = BlockPruner.of(job.network)
+    names = [module.name for module in pruner.modules]
+    assert len(names) == 2
+    pruned = pruner.materialize(pruner.plan({names[i]: SKIP for i in skipped}))
+    best = for_inference(job, pruned)
+    assert not any(node.op == "Identity" for node in best.graph.nodes)
+    assert [node.op for node in best.graph.nodes].count("Conv") == 1 + 2 * (2 - len(skipped))
+    assert [module.name for module in best.modules] == [name for i, name in enumerate(names) if i not in skipped]
+    verify(best)
+    rehearse_delivery(job, pruned, best)
 
 
 def write_integers(folder):
