@@ -44,6 +44,7 @@ ONLY_IN = {
     "onnx.parser": {"passes/ir/text.py"},
     "onnx.printer": {"passes/ir/text.py"},
     "onnxruntime": {"runtime/session.py", "runtime/delivery/quantization.py"},
+    "scipy": {"runtime/strategies/choice.py"},
     "distributed": {"runtime/executors/dask.py"},
     "tensorboardX": {"runtime/reporting/scalars.py"},
     "mpi4py": {"runtime/cluster.py", "runtime/executors/mpi.py"},
