@@ -198,6 +198,44 @@ class InferenceSession:
         return result
 
 
+class TensorSession:
+    """Runs a part of a network, of which there are many in a process: tensors by name go in and come out, and stay on
+    the device. `on_device` and `on_host` bring them there and back.
+
+    Such sessions share the memory for results, and their threads don't wait for the next run in a loop.
+    """
+
+    def __init__(self, model: Model, device: Device = CPU):
+        self._session = _open(model, device, is_one_of_many=True)
+        self._device = device
+        self._inputs = [t.name for t in self._session.get_inputs()]
+        self._outputs = [t.name for t in self._session.get_outputs()]
+        self._options = onnxruntime.RunOptions()
+        if device.kind == "cuda":  # no allocator is shared there: what a run doesn't leave behind is given back
+            self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{device.index}")
+
+    def run(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs; of `tensors`, those that it has no input for are left alone."""
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            binding.bind_ortvalue_input(name, tensors[name])
+        for name in self._outputs:
+            binding.bind_output(name, self._device.kind, self._device.index if self._device.kind == "cuda" else 0)
+        with _reported():
+            self._session.run_with_iobinding(binding, self._options)
+        return dict(zip(self._outputs, binding.get_outputs(), strict=True))
+
+
+def on_device(values: np.ndarray, device: Device) -> Any:
+    """A tensor for `TensorSession`, which may use the array where it is."""
+    return _value_on(device, np.ascontiguousarray(values))
+
+
+def on_host(tensor: Any) -> np.ndarray:
+    """A copy of what a tensor of a `TensorSession` holds."""
+    return np.asarray(tensor.numpy())
+
+
 class FileSession:
     """Runs a network in a file, or its content, as it is: its first input takes the data, whatever its type and layout,
     and its first output is given back."""
@@ -410,16 +448,21 @@ def _open(
     capture: bool = False,
     fixed: Mapping[str, int] | None = None,
     opset: int = OPSET,
+    is_one_of_many: bool = False,
 ) -> Any:
     """A session. With `frees_early` it gives memory back as soon as a result isn't needed: half as much is held in a
     training graph, at the same speed. Else ONNX Runtime keeps buffers for results of equal shape, and one more block
-    of the size of all results. `fixed` gives symbolic dimensions a value."""
+    of the size of all results. `fixed` gives symbolic dimensions a value. One of many leaves memory and cores to the
+    others."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = device.threads or available_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.use_deterministic_compute = device.kind == "cpu"  # on CUDA it turns the fast reductions off
-    if _held_numbers(model.graph) > LARGE_NETWORK:
+    if is_one_of_many:
+        _make_shared_allocator()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    if is_one_of_many or _held_numbers(model.graph) > LARGE_NETWORK:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = options.enable_mem_reuse = not frees_early
     for symbol, extent in (fixed or {}).items():
@@ -434,12 +477,27 @@ def _open(
             program.to_proto(opset).SerializeToString(), options, providers=providers
         )
     session.disable_fallback()  # it would go on on the CPU
+    session._model_bytes = None  # a copy that it keeps for that
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise WootzError(
             f"ONNX Runtime could not start CUDA{said and f' ({said})'}: is there an NVIDIA GPU, and are CUDA and cuDNN "
             f"installed? pip install 'onnxruntime-gpu[cuda,cudnn]' brings the two"
         )
     return session
+
+
+@functools.cache
+def _make_shared_allocator() -> None:
+    """Makes one memory on the CPU for results of all sessions that ask for it.
+
+    Without any arena, runs would take up to half as long again; and in onnxruntime-training the first session of a
+    process decides for all whether they have one.
+    """
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    as_requested = 1
+    onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg({"arena_extend_strategy": as_requested}))
 
 
 def _for_kernels(model: Model, device: Device) -> Model:

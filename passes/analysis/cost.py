@@ -7,6 +7,7 @@ for one image; everything else is not counted. FLOPs are twice the MACs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,11 @@ def macs(model: Model) -> int:
 def flops(model: Model) -> int:
     """Two operations a multiply-accumulate."""
     return 2 * macs(model)
+
+
+def macs_of(nodes: Iterable[Node], static: StaticShapes) -> int:
+    """Multiply-accumulates of some nodes of a graph for as many images as its shapes have; what isn't known is 0."""
+    return sum(_macs(node, static) or 0 for node in nodes)
 
 
 def layer_costs(model: Model) -> tuple[LayerCost, ...]:

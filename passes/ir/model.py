@@ -427,6 +427,12 @@ def producer(tensor: Tensor) -> Node | None:
     return tensor.inputs[0] if tensor.inputs else None
 
 
+def first_result(node: Node) -> str:
+    """The name of the first tensor that a node computes, which no other node does."""
+    name: str = next(t.name for t in node.outputs if not t.is_empty())
+    return name
+
+
 def tensor_shape(tensor: Tensor) -> tuple[int | str, ...] | None:
     """The shape, with names for symbolic dimensions; None when it is not known."""
     return None if tensor.shape is None else tuple(tensor.shape)

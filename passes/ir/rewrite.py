@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from wootz.passes.ir.model import Graph, Model, Module, Node, Tensor, producer, subgraph_nodes
+import numpy as np
+
+from wootz.passes.ir.model import (
+    Graph,
+    Model,
+    Module,
+    Node,
+    Tensor,
+    Variable,
+    copy_graph,
+    producer,
+    subgraph_nodes,
+)
 
 
 def replace_all_uses(graph: Graph, old: Tensor, new: Tensor) -> None:
@@ -83,6 +95,24 @@ def rewriting(graph: Graph) -> Iterator[Node]:
         yield node
         if node.outputs:
             graph.nodes.append(node)
+
+
+def cut_out(model: Model, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> Model:
+    """What lies between tensors, as a model of its own: all that `outputs` depend on, not looking behind `inputs`.
+
+    Of the tensors given for inputs, by name, a variable becomes an input, and a constant the value. The types of
+    outputs are those of the tensors given for them, float32 where that is not known.
+    """
+    graph = copy_graph(model.graph)
+    tensors = {t.name: t for t in graph.inputs} | graph.tensors()
+    for name, source in inputs.items():
+        redirect_readers(tensors[name], source)
+    for name, like in outputs.items():
+        tensors[name].dtype, tensors[name].shape = like.dtype or np.dtype(np.float32), like.shape
+    graph.inputs = [source for source in inputs.values() if isinstance(source, Variable)]
+    graph.outputs = [tensors[name] for name in outputs]
+    erase_dead_nodes(graph)
+    return replace(model, graph=graph, modules=(), metadata={})
 
 
 class ModuleEnds:

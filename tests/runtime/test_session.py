@@ -10,7 +10,15 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime import session as session_module
-from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession
+from wootz.runtime.session import (
+    Device,
+    InferenceSession,
+    TensorSession,
+    TrainingSession,
+    WeightedSession,
+    on_device,
+    on_host,
+)
 
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
@@ -171,3 +179,20 @@ def test_threads_of_a_large_network_sleep_between_its_nodes(monkeypatch, limit, 
     monkeypatch.setattr(session_module, "LARGE_NETWORK", limit)
     InferenceSession(parse_text(NETWORK), ONE_THREAD)
     assert asked == ({"session.intra_op.allow_spinning": "0"} if sleeps else {})
+
+
+def test_parts_of_a_network_hand_over_several_tensors():
+    """The second part reads what the first one computed, and what it read."""
+    parts = [
+        parse_text(f"""<ir_version: 8, opset_import: ["" : 18]> g ({inputs}) => ({outputs}) {{ {nodes} }}""")
+        for inputs, outputs, nodes in (
+            ("float[N,2] x", "float[N,2] a, float[N,2] b", "a = Neg(x) b = Add(a, a)"),
+            ("float[N,2] b, float[N,2] x", "float[N,2] y", "y = Sub(b, x)"),
+        )
+    ]
+    tensors = {"x": on_device(DATA, ONE_THREAD)}
+    for part in parts:
+        tensors |= TensorSession(part, ONE_THREAD).run(tensors)
+    assert tensors.keys() == {"x", "a", "b", "y"}
+    np.testing.assert_array_equal(on_host(tensors["a"]), -DATA)
+    np.testing.assert_array_equal(on_host(tensors["y"]), -3 * DATA)
