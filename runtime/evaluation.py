@@ -29,6 +29,11 @@ def answers(predict: Callable[[np.ndarray], np.ndarray], split: Split, transform
     """The class with the largest score for each image, int64 [n]; -1 where a score is NaN."""
     found = []
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):
-        scores = predict(batch.data).reshape(len(batch.labels), -1)
-        found.append(np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1)))
+        found.append(chosen_classes(predict(batch.data)))
     return np.concatenate(found)
+
+
+def chosen_classes(scores: np.ndarray) -> np.ndarray:
+    """The class with the largest of `scores` [n, classes] for each image, int64 [n]; -1 where one is NaN."""
+    scores = scores.reshape(len(scores), -1)
+    return np.where(np.isnan(scores).any(axis=1), -1, np.argmax(scores, axis=1))

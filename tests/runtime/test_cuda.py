@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from wootz.passes.ir.model import Model
+from wootz.passes.ir.model import Model, constants, with_weights
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
@@ -21,6 +21,7 @@ from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession
 from wootz.runtime.training import History, HostSteps, train
+from wootz.runtime.variants.scoring import score_variants
 
 pytestmark = [
     pytest.mark.gpu,
@@ -153,3 +154,14 @@ def test_accuracies_are_those_of_the_cpu(split):
 
 def test_a_small_split_fits(split):
     assert keeps_on_device(CUDA, split)
+
+
+def test_scores_of_variants_are_those_of_the_cpu(split):
+    full = network()
+    weights = constants(full.graph)
+    variants = {name: with_weights(full, {name: weights[name] * np.float32(1.5)}) for name in ("w1", "w2", "w4")}
+    on_cpu, on_gpu = (score_variants(full, variants, split, TRANSFORM, device) for device in (CPU, CUDA))
+    for name in variants:
+        assert on_gpu[name].accuracy == pytest.approx(on_cpu[name].accuracy, abs=1 / len(split))
+        assert on_gpu[name].divergence == pytest.approx(on_cpu[name].divergence, rel=1e-3)
+        assert on_gpu[name].error == pytest.approx(on_cpu[name].error, rel=1e-3)

@@ -1,0 +1,1 @@
+"""Many variants of one network, measured together: what they share with it is computed once."""
