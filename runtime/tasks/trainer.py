@@ -7,11 +7,12 @@ import platform
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -57,6 +58,9 @@ from wootz.runtime.tasks.recipe import (
 )
 from wootz.runtime.tasks.task import Finished
 from wootz.runtime.training import Curve, History, HostSteps, Steps, train
+from wootz.runtime.variants.scoring import Score, score_variants
+
+K = TypeVar("K", bound=Hashable)
 
 BLOCK_ERROR_WINDOW = 20
 """The first and the last so many losses are averaged for the error of a block before and after."""
@@ -297,6 +301,25 @@ class Trainer:
             lambda: {"value": accuracy(InferenceSession(model, self.device).run, split, self.test_transform)},
         )
         return float(record["value"])
+
+    def scores(self, full: Model, variants: Mapping[K, Model], split: Split) -> dict[K, Score]:
+        """What each variant of a finished network is worth on `split`, measured once and stored; all that is missing is
+        measured together. Raises WootzError for a variant whose output isn't like the network's."""
+        data, whole = f"{split.digests} {self.test_transform}", self.digests.program(full)
+        recipes = {
+            key: EvaluationRecipe(f"{whole} {self.digests.program(variant)}", "score", data, self.machine)
+            for key, variant in variants.items()
+        }
+        records = {key: self.store.get_record(recipe.key) for key, recipe in recipes.items()}
+        missing = {key: variants[key] for key, record in records.items() if record is None}
+        if missing:
+            begin = time.perf_counter()
+            found = score_variants(full, missing, split, self.test_transform, self.device)
+            seconds = (time.perf_counter() - begin) / len(missing)
+            for key, score in found.items():
+                records[key] = asdict(score)
+                self.store.put(recipes[key].key, Trained({}, asdict(score)), what="score", seconds=seconds, by=self.run)
+        return {key: Score(**record) for key, record in records.items() if record is not None}
 
     def above_guessing(self, model: Model, split: Split) -> float:
         """By how many standard deviations a finished network is better on `split` than if it knew nothing of images."""

@@ -510,3 +510,24 @@ def test_another_number_of_threads_and_another_machine_have_latencies_of_their_o
     monkeypatch.setattr(trainer_module.platform, "node", lambda: "another machine")
     a_trainer(split, store).latencies(network, network, (2, 4, 4))
     assert measured == [1, 2, 1]
+
+
+def test_scores_are_measured_once_together(split, network, store, monkeypatch):
+    trainer = a_trainer(split, store)
+    weights = constants(network.graph)["conv.weight"]
+    scaled = {scale: with_weights(network, {"conv.weight": weights * np.float32(scale)}) for scale in (1, 2, np.inf)}
+    first = trainer.scores(network, {1: scaled[1], 2: scaled[2]}, split)
+    assert first[1].accuracy == trainer.accuracy(network, split)
+    assert first[2].divergence > first[1].divergence == 0.0
+    asked = []
+    measure = trainer_module.score_variants
+    monkeypatch.setattr(trainer_module, "score_variants", lambda *a: asked.append(list(a[1])) or measure(*a))
+    found = a_trainer(split, store, run="another").scores(network, scaled, split)
+    assert asked == [[np.inf]]
+    assert {key: found[key] for key in first} == first
+    assert found[np.inf].divergence == np.inf
+    assert trainer.scores(network, scaled, split) == found
+    assert asked == [[np.inf]]
+    trainer.scores(scaled[2], {1: scaled[1]}, split)
+    trainer.scores(network, {1: scaled[1]}, split.part(slice(32)))
+    assert asked == [[np.inf], [1], [1]]
