@@ -25,6 +25,7 @@ from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
 from wootz.runtime.strategies.selection import check_accuracy_bounds
 from wootz.runtime.tasks.recipe import Digests
+from wootz.runtime.tasks.trainer import BlockStart
 
 Reference = Literal["better", "given", "tuned"]
 
@@ -40,7 +41,7 @@ class Job:
     `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
     With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
     won't meet them (`tasks.early_end`).
-    `may_guess` lets a run go on whose full network has learned nothing.
+    `block_start` is what pre-training begins with. `may_guess` lets a run go on whose full network has learned nothing.
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
     `pixels_source` says where the transforms come from, `command` what the run was begun with.
@@ -79,6 +80,7 @@ class Job:
     embed_normalization: bool = False
     data_on_device: bool = False
     precision: Precision = "float32"
+    block_start: BlockStart = "closed-form"
     checks_pruned: bool = True
     ends_early: bool = True
     gives_up: bool = False
@@ -162,6 +164,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--round-to": str(job.round_to or f"at most {FAST_MULTIPLE}"),
         "--target": job.target,
         "--precision": job.precision,
+        "--block-start": job.block_start,
         "--device": job.device.numerics,
         "--embed-normalization": str(job.embed_normalization),
         "interface of the network": repr(job.interface),

@@ -157,15 +157,24 @@ def runtime_version() -> str:
     return f"onnxruntime {onnxruntime.__version__}{f' ({commit[1]})' if commit else ''}"
 
 
-def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU, opset: int = OPSET) -> Arrays:
-    """All graph outputs of `model` for `feeds`, by name. Optimisations that change results are off.
+class ExactSession:
+    """Runs a model as it is written: optimisations that change results are off. All graph outputs are given, by name.
 
-    `opset` is that of the ONNX model that is run. Raises WootzError for a model that ONNX Runtime can't run on them.
+    `opset` is that of the ONNX model that is run. Raises WootzError for a model that ONNX Runtime can't run.
     """
-    session = _open(model, device, exact=True, opset=opset)
-    names = [o.name for o in session.get_outputs()]
-    with _reported():
-        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+    def __init__(self, model: Model, device: Device = CPU, opset: int = OPSET):
+        self._session = _open(model, device, exact=True, opset=opset)
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
+        with _reported():
+            return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+
+
+def evaluate(model: Model, feeds: Mapping[str, np.ndarray], device: Device = CPU, opset: int = OPSET) -> Arrays:
+    """All graph outputs of `model` for `feeds`, once, by an `ExactSession`."""
+    return ExactSession(model, device, opset).run(feeds)
 
 
 @functools.cache

@@ -55,6 +55,13 @@ class TrainingRecipe:
 
 
 @dataclass(frozen=True)
+class BlockRecipe(TrainingRecipe):
+    """The training of a block whose first weights are made out of those in `program`: `start` says how."""
+
+    start: str
+
+
+@dataclass(frozen=True)
 class EvaluationRecipe:
     """A measurement of a finished network: `measure` says which, `data` is what it is made on, if on anything."""
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
@@ -46,9 +47,11 @@ from wootz.runtime.session import (
     WeightedSession,
 )
 from wootz.runtime.store import Checkpoint, Lease, Store
+from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import EarlyEnd
 from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import (
+    BlockRecipe,
     Digests,
     EvaluationRecipe,
     TrainingRecipe,
@@ -69,14 +72,18 @@ LEAST_SHARE_OF_TRAINING = 50
 """The time between two checkpoints, in times that it takes to write one."""
 SECONDS_BETWEEN_LOOKS_AT_A_LEASE = 10.0
 
+BlockStart = Literal["closed-form", "remaining"]
+"""What the training of a block begins with: the teacher's remaining weights, or what `closed_form` makes of them."""
+
 
 @dataclass(frozen=True)
 class Trainer:
     """Everything that training depends on beside the network and the solver.
 
-    `data_on_device` keeps the training images on the device. `run` is the run that trains: what another one has trained
-    counts as reused. `should_stop` is asked now and then: where it says so, a training ends with `Stopped`, and goes on
-    from there when it is asked for again. `verify_each` and `observers` are for the passes that make training graphs.
+    `data_on_device` keeps the training images on the device. `block_start` is where blocks begin. `run` is the run that
+    trains: what another one has trained counts as reused. `should_stop` is asked now and then: where it says so, a
+    training ends with `Stopped`, and goes on from there when it is asked for again. `verify_each` and `observers` are
+    for the passes that make training graphs.
     """
 
     dataset: Dataset
@@ -88,6 +95,7 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
     data_on_device: bool = False
     precision: Precision = "float32"
+    block_start: BlockStart = "closed-form"
     run: str = ""
     digests: Digests = field(default_factory=Digests, repr=False)
     should_stop: Callable[[], bool] = lambda: False
@@ -151,10 +159,23 @@ class Trainer:
 
     def block_keys(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> dict[TuningBlock, str]:
         """The key of each block: of its own training against the teacher, whichever blocks are trained beside it."""
-        images, _ = self.dataset.train.digests
         programs = self._block_programs(pruner, [[block] for block in blocks], solver)
-        recipes = (self._recipe(program, solver, images, labels="", tests="", end="") for program in programs)
+        recipes = (self._block_recipe(program, pruner, solver) for program in programs)
         return {block: recipe.key for block, recipe in zip(blocks, recipes, strict=True)}
+
+    def _block_recipe(self, program: Program, pruner: BlockPruner, solver: Solver) -> TrainingRecipe:
+        images, _ = self.dataset.train.digests
+        recipe = self._recipe(program, solver, images, labels="", tests="", end="")
+        if self.block_start == "remaining":
+            return recipe
+        return BlockRecipe(**vars(recipe), start=str(self._closed_form(pruner)))
+
+    def _closed_form(self, pruner: BlockPruner) -> ClosedForm:
+        def check() -> None:
+            if self.should_stop():
+                raise Stopped
+
+        return ClosedForm(pruner.model, self.dataset.train, self.test_transform, self.device, check)
 
     def block_memory(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> int:
         """What pre-training `blocks` together takes, in bytes, at the solver's batch size."""
@@ -243,7 +264,8 @@ class Trainer:
         begun_with = [] if begun is None else [block for block, key in group.items() if key in begun.record["blocks"]]
         blocks = begun_with if set(begun_with) >= set(missing) else list(missing)
         graph = self.joint_graph(pruner, blocks, solver)
-        run = _TrainingRun(self, graph, solver, title, checkpoint, blocks=[group[block] for block in blocks])
+        start = partial(self._block_weights, pruner, blocks, TrainingInterface.of(graph))
+        run = _TrainingRun(self, graph, solver, title, checkpoint, blocks=[group[b] for b in blocks], start=start)
         history = run.train()
         run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
         weights = run.session.weights()
@@ -255,6 +277,19 @@ class Trainer:
             self.store.put(group[block], outcome, what=f"block {block}", seconds=seconds, by=self.run)
             finished[block] = _finished(group[block], outcome, reused=False)
         return finished
+
+    def _block_weights(
+        self, pruner: BlockPruner, blocks: Sequence[TuningBlock], interface: TrainingInterface
+    ) -> dict[str, np.ndarray]:
+        """Those that the training of `blocks` begins with, by their names in the joint graph, where they are others
+        than in it."""
+        if self.block_start == "remaining":
+            return {}
+        weights = [slot.input for slot in interface.slots if slot.kind in ("parameter", "statistic")]
+        prefixes = [student_prefix(i) for i in range(len(blocks))]
+        trained = [{w.removeprefix(prefix) for w in weights if w.startswith(prefix)} for prefix in prefixes]
+        found = self._closed_form(pruner).weights([pruner.student(block) for block in blocks], trained)
+        return {prefix + name: w for prefix, new in zip(prefixes, found, strict=True) for name, w in new.items()}
 
     def _block_outcome(
         self,
@@ -416,8 +451,10 @@ class _TrainingRun:
         key: str,
         snapshots: Path | None = None,
         blocks: Sequence[str] = (),
+        start: Callable[[], Mapping[str, np.ndarray]] = dict,
     ):
-        """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use."""
+        """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use. `start` gives
+        other first values of slots than those in the graph."""
         self.trainer, self.solver, self.title, self.key, self.snapshots = trainer, solver, title, key, snapshots
         self._blocks = list(blocks)
         self._can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
@@ -425,10 +462,10 @@ class _TrainingRun:
         if stored is not None and stored.record["blocks"] != self._blocks:
             stored = None
         self.begun = None if stored is None else _history(stored)
+        first = start() if stored is None else stored.arrays
         self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
-        if stored is not None:
-            for slot in self._slots():
-                self.session.write_slot(slot, stored.arrays[slot])
+        for slot in first.keys() & set(self._slots()):
+            self.session.write_slot(slot, first[slot])
         self._last_checkpoint = time.monotonic()
         self._pause = SECONDS_BETWEEN_CHECKPOINTS
 

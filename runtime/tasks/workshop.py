@@ -54,6 +54,7 @@ class Workshop:
             store=store,
             data_on_device=job.data_on_device,
             precision=job.precision,
+            block_start=job.block_start,
             run=job.run,
             verify_each=job.verify_each,
             observers=ir_printer(sys.stderr.write, after=job.print_ir_after, text=as_text),

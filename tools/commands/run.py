@@ -120,6 +120,9 @@ class CommandThatKeepsArguments(click.Command):
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
               help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip
+@click.option("--block-start", type=click.Choice(["closed-form", "remaining"]), default="closed-form",
+              show_default=True, help="What pre-training begins with: layers solved for on training images, or the "
+                                      "teacher's remaining weights.")  # fmt: skip
 @click.option("--memory", type=Memory(), metavar="BYTES|4G",
               help="For pre-training in a process (default: half of the machine's, over the processes; no bound on "
                    "GPUs).")  # fmt: skip

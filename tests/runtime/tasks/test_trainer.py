@@ -162,14 +162,14 @@ def other_labels(split):
         (lambda split: {"dataset": Dataset(CLASSES, other_labels(split), split, None)}, False),
         (lambda split: {"dataset": Dataset(CLASSES, split, other_pixels(split), None)}, False),
         (lambda split: {"train_transform": replace(TRANSFORM, mirror=True)}, True),
-        (lambda split: {"test_transform": replace(TRANSFORM, mean=(1.0,))}, False),
+        (lambda split: {"test_transform": replace(TRANSFORM, mean=(1.0,))}, True),
         (lambda split: {"target": "ort-training"}, True),
         (lambda split: {"precision": "float16"}, True),
         (lambda split: {"device": Device("cuda")}, True),
     ],
 )
 def test_what_a_result_depends_on_is_in_its_key(split, store, pruner, change, of_blocks):
-    """Blocks read neither labels nor validation images."""
+    """Blocks read neither labels nor validation images; they begin with training images prepared as for a test."""
     before, after = keys(a_trainer(split, store), pruner), keys(a_trainer(split, store, **change(split)), pruner)
     assert before[0] != after[0]
     assert (before[1] != after[1]) == of_blocks
@@ -415,24 +415,60 @@ def test_a_network_goes_on_where_it_was_stopped_and_is_the_same(split, network, 
     assert store.get_checkpoint(found.key) is None
 
 
-def test_blocks_go_on_where_they_were_stopped_and_are_the_same(split, pruner, tmp_path):
+@pytest.mark.parametrize("start", ["closed-form", "remaining"])
+def test_blocks_go_on_where_they_were_stopped_and_are_the_same(split, pruner, tmp_path, start):
     solver = Solver(base_lr=0.02, momentum=0.9, max_iter=20, batch_size=16)
     blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5)]
-    whole = a_trainer(split, Store.open(tmp_path / "whole"))
+    whole = a_trainer(split, Store.open(tmp_path / "whole"), block_start=start)
     keys = whole.block_keys(pruner, blocks, solver)
     whole.pretrain(pruner, keys, solver, "blocks")
     store = Store.open(tmp_path / "interrupted")
+    stopped = a_trainer(split, store, should_stop=StopAfter(12), block_start=start)
     with pytest.raises(Stopped):
-        a_trainer(split, store, should_stop=StopAfter(7)).pretrain(pruner, keys, solver, "blocks")
-    again = a_trainer(split, store)
+        stopped.pretrain(pruner, keys, solver, "blocks")
+    again = a_trainer(split, store, block_start=start)
     again.pretrain(pruner, keys, solver, "blocks")
-    assert again.progress.steps == 20 - 8
+    assert stopped.progress.steps > 5
+    assert again.progress.steps == 20 - stopped.progress.steps
     for key in keys.values():
         expected, got = whole.store.get(key), store.get(key)
         assert isinstance(got, Trained)
         assert got.record["final_error"] == expected.record["final_error"]
         for name, values in expected.weights.items():
             np.testing.assert_array_equal(got.weights[name], values, err_msg=name)
+
+
+def test_blocks_begin_in_closed_form_alone_and_beside_others_alike(split, pruner, tmp_path):
+    """The third filter of the first layer is twice the first one: what is left of them can say the same."""
+    solver = Solver(base_lr=0.0, max_iter=3, batch_size=64)
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
+    weights = constants(pruner.model.graph)["conv2.weight"].copy()
+    weights[2] = 2 * weights[0]
+    pruner = BlockPruner.of(with_weights(pruner.model, {"conv2.weight": weights}), "l1")
+    found = {}
+    for name, changes in (("closed", {}), ("remaining", {"block_start": "remaining"})):
+        trainer = a_trainer(split, Store.open(tmp_path / name), **changes)
+        keys = trainer.block_keys(pruner, blocks, solver)
+        found[name] = trainer.pretrain(pruner, keys, solver, "blocks")
+        alone = a_trainer(split, Store.open(tmp_path / f"{name} alone"), **changes)
+        assert alone.block_keys(pruner, blocks[1:2], solver) == {blocks[1]: keys[blocks[1]]}
+        alone.pretrain(pruner, {blocks[1]: keys[blocks[1]]}, solver, "block")
+        one, other = (store.get(keys[blocks[1]]).weights for store in (trainer.store, alone.store))
+        for weight, values in one.items():
+            np.testing.assert_array_equal(other[weight], values, err_msg=weight)
+    closed, remaining = found["closed"], found["remaining"]
+    assert not {finished.key for finished in closed.values()} & {finished.key for finished in remaining.values()}
+    for block in blocks:
+        assert closed[block].outcome["initial_error"] < 0.8 * remaining[block].outcome["initial_error"]
+
+
+def test_a_block_that_is_stored_begins_no_more(split, pruner, store, monkeypatch):
+    solver, blocks = Solver(base_lr=0.02, max_iter=3, batch_size=16), [TuningBlock((Symbol(0, 0.5),))]
+    trainer = a_trainer(split, store)
+    first = trainer.pretrain(pruner, trainer.block_keys(pruner, blocks, solver), solver, "block")
+    monkeypatch.setattr(trainer_module.ClosedForm, "weights", lambda *_: pytest.fail("it is solved again"))
+    again = a_trainer(split, store)
+    assert again.pretrain(pruner, again.block_keys(pruner, blocks, solver), solver, "block") == first
 
 
 def test_a_kill_between_two_blocks_that_are_stored_loses_no_step(split, pruner, store, monkeypatch):
