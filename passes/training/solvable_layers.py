@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Node, Tensor
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.pruning.student import Student
 from wootz.passes.training.expression import Expression, UnknownShape
@@ -60,10 +60,8 @@ class SolvableLayer:
     level: int
 
 
-def solvable_layers(
-    student: Student, teacher: Mapping[str, np.ndarray], trained: Collection[str]
-) -> tuple[SolvableLayer, ...]:
-    """The layers to be solved for, in the order of data flow; `teacher` are the constants of the unpruned network.
+def solvable_layers(student: Student, teacher: Model, trained: Collection[str]) -> tuple[SolvableLayer, ...]:
+    """The layers to be solved for, in the order of data flow; `teacher` is the unpruned network.
 
     A layer whose operand is whole, and the teacher's own, computes what the teacher's does, and is none. Neither is
     one whose weights, bias or BatchNormalization are not among the `trained`, are shared or computed, or that has more
@@ -71,14 +69,15 @@ def solvable_layers(
     """
     graph = student.model.copy().graph
     annotate_shapes(graph)
+    known = teacher.graph.tensors()
     levels = {graph.inputs[0].name: 0}
     differing: set[str] = set()
     found = []
     for node in graph.nodes:
         operands = [t.name for t in node.inputs if t.name in levels]
         level = max((levels[name] for name in operands), default=0)
-        differs = not differing.isdisjoint(operands) or _has_lost_operands(node, student, teacher)
-        if differs and (layer := _layer(node, graph, student, trained, level)) is not None:
+        differs = not differing.isdisjoint(operands) or _has_lost_operands(node, student, known)
+        if differs and (layer := _layer(node, graph, student, known, trained, level)) is not None:
             found.append(layer)
             level += 1
         for output in node.outputs:
@@ -88,61 +87,63 @@ def solvable_layers(
     return tuple(found)
 
 
-def _has_lost_operands(node: Node, student: Student, teacher: Mapping[str, np.ndarray]) -> bool:
+def _has_lost_operands(node: Node, student: Student, teacher: Mapping[str, Tensor]) -> bool:
     """Whether the node sums over channels of which some are gone, or may."""
     if node.op in CHANNEL_BY_CHANNEL:
         return False
     if node.op == "Conv" and isinstance(weight := node.inputs[1], Constant) and weight.name in teacher:
-        return weight.values.shape[1:] != teacher[weight.name].shape[1:]
+        return tuple(weight.shape[1:]) != tuple((teacher[weight.name].shape or ())[1:])
     return not all(student.kept(t.name).all() for t in node.inputs if not isinstance(t, Constant))
 
 
-def _layer(node: Node, graph: Graph, student: Student, trained: Collection[str], level: int) -> SolvableLayer | None:
+def _layer(
+    node: Node, graph: Graph, student: Student, teacher: Mapping[str, Tensor], trained: Collection[str], level: int
+) -> SolvableLayer | None:
     """The node as a layer to be solved for, if it is one."""
     output = node.outputs[0]
-    operands = [t for t in node.inputs[1:] if not t.is_empty()]
-    norm = _normalization(output, graph)
-    own = [t.name for t in operands if _is_own(t)] + _names(norm)
-    is_plain = node.op == "Conv" or (
-        node.op == "Gemm" and all(node.attrs.get(n, d) == d for n, d in (("transA", 0), ("alpha", 1.0), ("beta", 1.0)))
-    )
-    if (
-        not is_plain
-        or node.domain
-        or not set(own) <= set(trained)
-        or len(own) != len(operands) + 4 * (norm is not None)
-    ):
+    if not _is_linear(node) or output.name not in teacher or node.inputs[1].name not in teacher:
         return None
-    if norm is None and _is_normalized(output):  # by parameters that have to stay
+    weight, *biases = (t for t in node.inputs[1:] if not t.is_empty())
+    norm = next((reader for reader in output.outputs if reader.op == "BatchNormalization"), None)
+    if norm is not None and (len(output.outputs) > 1 or any(output is t for t in graph.outputs)):
         return None
-    weight, groups = operands[0].values, node.attrs.get("group", 1)
+    parameters = [weight, *biases, *(norm.inputs[1:5] if norm is not None else ())]
+    if not all(_is_own(t) and t.name in trained for t in parameters):
+        return None
     is_transposed = node.op == "Gemm" and not node.attrs.get("transB", 0)
-    filters = weight.shape[1] if is_transposed else weight.shape[0]
-    kept = _kept_channels(student.kept(output.name), filters)
-    bias_fits = len(operands) == 1 or operands[1].values.shape == (filters,)
-    if weight.dtype != np.float32 or weight.size > MOST_FEATURES * filters or kept is None or not bias_fits:
-        return None
+    filters = weight.values.shape[1 if is_transposed else 0]
+    kept = _kept_channels(student.kept(output.name), filters, teacher[output.name])
     window = _window(node, graph) if node.op == "Conv" else None
-    if node.op == "Conv" and window is None:
+    if kept is None or (window is None and node.op == "Conv"):
+        return None
+    has_plain_bias = all(bias.values.shape == (filters,) for bias in biases)
+    if weight.dtype != np.float32 or weight.values.size > MOST_FEATURES * filters or not has_plain_bias:
         return None
     return SolvableLayer(
         data=node.inputs[0].name,
         output=output.name,
-        weight=operands[0].name,
-        bias=operands[1].name if len(operands) > 1 else None,
-        norm=norm,
+        weight=weight.name,
+        bias=biases[0].name if biases else None,
+        norm=None if norm is None else _normalization(norm),
         window=window,
-        groups=groups,
+        groups=node.attrs.get("group", 1),
         is_transposed=is_transposed,
         kept=kept,
         level=level,
     )
 
 
-def _kept_channels(kept: np.ndarray, filters: int) -> np.ndarray | None:
-    """Which channels `filters` are; None where they don't lie along the second axis."""
+def _is_linear(node: Node) -> bool:
+    """Whether it multiplies its operand by its weights, and nothing else by anything."""
+    neutral = {"transA": 0, "alpha": 1.0, "beta": 1.0}
+    is_product = node.op == "Gemm" and all(node.attrs.get(name, value) == value for name, value in neutral.items())
+    return not node.domain and (node.op == "Conv" or is_product)
+
+
+def _kept_channels(kept: np.ndarray, filters: int, output: Tensor) -> np.ndarray | None:
+    """Which channels of the teacher's `output` the `filters` are; None where they don't lie along the second axis."""
     if kept.all():
-        return np.arange(filters)
+        return np.arange(filters) if output.shape is None or output.shape[1] == filters else None
     return np.flatnonzero(first_along(kept, 1)) if varying_axes(kept) == (1,) else None
 
 
@@ -156,26 +157,11 @@ def _window(node: Node, graph: Graph) -> Window | None:
     return window if min(window.pads_begin, default=0) >= 0 else None
 
 
-def _normalization(output: Tensor, graph: Graph) -> Normalization | None:
-    """The BatchNormalization that alone reads `output`, if its parameters are its own."""
-    if not _is_normalized(output) or any(output is t for t in graph.outputs):
-        return None
-    (node,) = output.outputs
-    parameters = node.inputs[1:5]
-    if node.attrs.get("training_mode", 0) or not all(map(_is_own, parameters)):
-        return None
-    scale, bias, mean, variance = (t.name for t in parameters)
+def _normalization(node: Node) -> Normalization:
+    scale, bias, mean, variance = (t.name for t in node.inputs[1:5])
     return Normalization(scale, bias, mean, variance, node.attrs.get("epsilon", 1e-5))
-
-
-def _is_normalized(output: Tensor) -> bool:
-    return [node.op for node in output.outputs] == ["BatchNormalization"]
 
 
 def _is_own(tensor: Tensor) -> bool:
     """Whether it is a constant that a single node reads."""
     return isinstance(tensor, Constant) and len(tensor.outputs) == 1
-
-
-def _names(norm: Normalization | None) -> list[str]:
-    return [] if norm is None else [norm.scale, norm.bias, norm.mean, norm.variance]

@@ -59,8 +59,7 @@ class ClosedForm:
         Students share the passes of the teacher, of which there are as many as the longest chain of layers solved one
         after the other, and one more. The weights of one don't depend on the others.
         """
-        shapes = constants(self.teacher.graph)
-        layers = [solvable_layers(s, shapes, names) for s, names in zip(students, trained, strict=True)]
+        layers = [solvable_layers(s, self.teacher, names) for s, names in zip(students, trained, strict=True)]
         chosen = np.unique(np.linspace(0, len(self.split) - 1, IMAGES).astype(np.int64))
         is_checked = np.arange(len(chosen)) % CHECKED_OF == CHECKED_OF - 1
         found: list[Weights] = [{} for _ in students]

@@ -1,17 +1,27 @@
 """Layers solved for in closed form: where a solution exists it is found, and nothing gets worse."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import wootz.runtime.tasks.closed_form as closed_form_module
+from wootz.frontend.caffe.importer import import_caffe
+from wootz.passes.blocks.identifier import symbols
 from wootz.passes.ir.model import Module, constants, with_weights
 from wootz.passes.ir.text import parse_text
+from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.solvable_layers import solvable_layers
-from wootz.passes.transforms.teacher_student import TeacherStudent, parse_blocks, student_loss, student_prefix
+from wootz.passes.transforms.teacher_student import (
+    TeacherStudent,
+    format_blocks,
+    parse_blocks,
+    student_loss,
+    student_prefix,
+)
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.session import Device, ExactSession, evaluate
@@ -62,6 +72,7 @@ net (float[N,3,6,6] data) => (float[N,3,6,6] out)
   c4 = Conv(q, w4, b4)
   out = Add(c4, data)
 }"""
+NETWORKS = Path(__file__).parents[2] / "passes" / "transforms" / "networks"
 TRANSFORM = InputTransform(channel_order="RGB")
 
 
@@ -145,10 +156,30 @@ def test_errors_fall_at_all_rates_and_no_student_depends_on_those_beside_it(text
                 np.testing.assert_array_equal(alone[name], values, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["lenet", "vgg", "inception", "densenet"])
+def test_students_of_chains_and_branches_get_nearer_to_their_teacher(name):
+    model = import_caffe(NETWORKS / f"{name}.prototxt").model
+    pruner = BlockPruner.of(model)
+    rates = [0.5] * len(pruner.modules)
+    found = symbols(tuple(rates), pruner.input_sources.of_modules)
+    of_students = [pruner.student(TuningBlock((symbol,))) for symbol in found if symbol.is_pruned]
+    data = np.random.default_rng(0).normal(size=(60, *model.graph.inputs[0].shape[1:])).astype(np.float32)
+    weights = closed_form(model, data).weights(of_students, trained(of_students))
+    blocks = format_blocks([TuningBlock((symbol,)) for symbol in found if symbol.is_pruned], pruner)
+    feeds = {model.graph.inputs[0].name: data[4::5]}
+    joint = TeacherStudent().join(pruner, parse_blocks(blocks, pruner))
+    named = {student_prefix(i) + name: w for i, new in enumerate(weights) for name, w in new.items()}
+    before, after = evaluate(joint, feeds), evaluate(with_weights(joint, named), feeds)
+    assert any(weights)
+    for i, new in enumerate(weights):
+        loss = student_loss(i)
+        assert after[loss] < before[loss] if new else after[loss] == before[loss]
+
+
 def test_layers_are_solved_behind_those_that_have_lost_channels_in_their_order():
     model = network(BOTTLENECK)
     _, (student,) = students(model, "m@0.5")
-    layers = solvable_layers(student, constants(model.graph), *trained([student]))
+    layers = solvable_layers(student, model, *trained([student]))
     assert [(layer.output, layer.level) for layer in layers] == [("c3", 0), ("c4", 1)]
     assert [layer.kept.tolist() for layer in layers] == [np.flatnonzero(student.kept("c3")).tolist(), [0, 1, 2]]
 
