@@ -253,8 +253,11 @@ class FileSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = device.threads or available_threads()
         options.log_severity_level = 3
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # else it slows down the next one's run
         with _reported():
             self._session = onnxruntime.InferenceSession(program, options, providers=device.providers())
+        given = self._session.get_inputs()[0]
+        self.input_type, self.input_shape = given.type, tuple(given.shape)
         self._input = self._session.get_inputs()[0].name
         self._output = self._session.get_outputs()[0].name
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from wootz.passes.blocks.costs import (
 from wootz.passes.blocks.groups import Group
 from wootz.passes.blocks.identifier import Alphabet, Method, identify_blocks
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
+from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import InputSources
@@ -60,6 +62,33 @@ def subspace_costs(pruner: BlockPruner, subspace: Subspace, sources: InputSource
         networks=tuple(Cost(parameters, macs) for parameters, macs in sums),
         pieces={s: Cost(*cost) for s, cost in zip(alphabet.letters, costs.tolist(), strict=True)},
     )
+
+
+def space_of(pruner: BlockPruner, options: Sequence[Sequence[float]]) -> Space:
+    """All networks that these options of the modules allow."""
+    sources = pruner.input_sources
+    outside = {len(options): sources.outside} if sources.outside else {}
+    names = tuple(module.name for module in pruner.modules)
+    return Space(names, tuple(map(tuple, options)), {**sources.of_modules, **outside})
+
+
+def space_costs(pruner: BlockPruner, space: Space) -> Mapping[Symbol, Cost]:
+    """The cost of every piece of a space, exactly."""
+    subspace = Subspace(space.modules, tuple(dict.fromkeys(_having_all_pieces(space))))
+    return subspace_costs(pruner, subspace, pruner.input_sources).pieces
+
+
+def _having_all_pieces(space: Space) -> Iterator[tuple[float, ...]]:
+    """Networks in which all pieces occur. Those of two options by turns have nearly all: in a chain every pair does."""
+    longest = max(map(len, space.options), default=0)
+    for even, odd in product(range(longest), repeat=2):
+        turns = ((even, odd)[position % 2] for position in range(len(space.modules)))
+        yield tuple(rates[min(turn, len(rates) - 1)] for rates, turn in zip(space.options, turns, strict=True))
+    for position in space.sources:
+        modules = space.participants(position)
+        for rates in product(*(space.options[module] for module in modules)):
+            of_modules = dict(zip(modules, rates, strict=True))
+            yield tuple(of_modules.get(module, options[0]) for module, options in enumerate(space.options))
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ ONLY_IN = {
     "onnx_graphsurgeon": {"passes/ir/model.py"},
     "onnx.parser": {"passes/ir/text.py"},
     "onnx.printer": {"passes/ir/text.py"},
-    "onnxruntime": {"runtime/session.py", "runtime/delivery/quantization.py"},
+    "onnxruntime": {"runtime/session.py", "runtime/latency_table/measure.py", "runtime/delivery/quantization.py"},
     "scipy": {"runtime/strategies/choice.py"},
     "distributed": {"runtime/executors/dask.py"},
     "tensorboardX": {"runtime/reporting/scalars.py"},

@@ -35,6 +35,10 @@ COMMANDS = {
         "wootz.tools.commands.blocks:blocks",
         "Show the tuning blocks of MODEL for a subspace, what they cost and what they save.",
     ),
+    "latency": Listed(
+        "wootz.tools.commands.latency:latency",
+        "Measure how long MODEL and its modules take, or several models side by side.",
+    ),
     "run": Listed("wootz.tools.commands.run:run", "Find the best pruned version of MODEL for the images in --data."),
     "status": Listed(
         "wootz.tools.commands.status:status", "Tell where the run in RUN stands: running, finished or dead."

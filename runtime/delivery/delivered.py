@@ -47,17 +47,22 @@ DIFFERENCE, DIFFERENCE_IN_HALF = 1e-3, 5e-2
 def for_inference(job: Job, model: Model) -> Model:
     """The network as `best.onnx` has it: with the interface and description, and simplified.
 
-    What is computed from shapes and constants is one, Identity nodes are gone, and BatchNormalization is a part of the
-    convolution before it unless the job keeps it. The table of modules, without those that are left out, stays where
-    all of their boundaries do.
+    The table of modules, without those that are left out, stays where all of their boundaries do.
     """
     whole = with_interface(job, without_skipped(model))
-    folding = "" if job.keeps_batchnorm else "fold-batchnorm,"
-    result = run_pipeline(
-        replace(whole, modules=()), parse_pipeline(FOR_INFERENCE.format(folding)), verify_each=False
-    ).model
+    result = simplified(whole, job.keeps_batchnorm)
     keeps_all = remaining_modules(whole.modules, result.graph) == whole.modules
     return replace(result, modules=whole.modules if keeps_all else ())
+
+
+def simplified(model: Model, keeps_batchnorm: bool = False) -> Model:
+    """The network, or a piece of one, without a table of modules.
+
+    What is computed from shapes and constants is one, Identity nodes are gone, and BatchNormalization is a part of the
+    convolution before it unless it is to be kept.
+    """
+    passes = parse_pipeline(FOR_INFERENCE.format("" if keeps_batchnorm else "fold-batchnorm,"))
+    return run_pipeline(replace(model, modules=()), passes, verify_each=False).model
 
 
 def with_interface(job: Job, model: Model) -> Model:

@@ -9,6 +9,7 @@ from driver import BYTE_MUTATIONS, TEXT_MUTATIONS, Reader
 
 from wootz.runtime.delivery.description import read_description
 from wootz.runtime.events import read_events
+from wootz.runtime.latency_table.table import read_table
 from wootz.runtime.reporting.timeline import timeline
 from wootz.runtime.result import read_result
 from wootz.runtime.status import status_of
@@ -73,9 +74,37 @@ PIXELS = (
 DESCRIPTION = json.loads((Path(__file__).parents[1] / "fixtures" / "best.json").read_text())
 DESCRIPTIONS = [json.dumps(DESCRIPTION).encode(), json.dumps(DESCRIPTION, indent=1).encode()]
 
+TIMES = {"low_ms": 1.1, "median_ms": 1.5, "high_ms": 2e0, "runs": 20, "outliers": 1}
+LATENCIES = {
+    "schema": 1,
+    "measured_on": {"runtime": "o", "provider": "p", "threads": 1, "batch": 2, "image_shape": [3, 8, 9], "machine": "m",
+                    "date": "d"},
+    "modules": [
+        {"module": "a", "pieces": [{"rate": 0, "macs": 9, "times": TIMES}, {"rate": 0.5, "macs": 4, "times": TIMES}]},
+        {"module": "b", "inputs": ["a"], "pieces": [
+            {"rate": 0, "input_rates": [0], "macs": 9, "times": TIMES},
+            {"rate": 0, "input_rates": [0.5], "macs": 4},
+        ]},
+    ],
+    "outside_inputs": [],
+    "networks": [{"configuration": [0, 0], "use": "outside", "times": TIMES},
+                 {"configuration": [0.5, 0], "use": "fit", "times": TIMES},
+                 {"configuration": [0.5, 0], "use": "check", "times": TIMES}],
+}  # fmt: skip
+TABLES = [json.dumps(LATENCIES).encode(), json.dumps(LATENCIES, indent=1).encode()]
+
+
+def _read_latencies(file: Path) -> None:
+    table = read_table(file)
+    table.predict(table.networks[0].configuration)
+    assert table.error is None or table.error.worst >= 0
+    assert isinstance(table.warnings, tuple)
+
+
 READERS = (
     Reader("result.json", read_result, "result.json", RESULTS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
     Reader("best.json", read_description, "best.json", DESCRIPTIONS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
     Reader("pixels.json", read_pixels, "pixels.json", PIXELS, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
+    Reader("latency", _read_latencies, "table.json", TABLES, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
     Reader("events.jsonl", _read_events, "events.jsonl", LINES, (*TEXT_MUTATIONS, *BYTE_MUTATIONS)),
 )

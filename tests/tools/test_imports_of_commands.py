@@ -16,6 +16,7 @@ LATER = {
     "cache": PLOTS | {"onnxruntime", "PIL"},
     "import": PLOTS,
     "blocks": PLOTS,
+    "latency": PLOTS,
     "simulate": PLOTS,
     "report": PLOTS,
     "subspace": PLOTS,
