@@ -199,12 +199,17 @@ class InferenceSession:
     def __init__(self, model: Model, device: Device = CPU):
         self._session = _open(model, device)
         self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, data: np.ndarray) -> np.ndarray:
         with _reported():
-            result: np.ndarray = self._session.run([self._output], {self._input: data})[0]
+            result: np.ndarray = self._session.run(self._outputs[:1], {self._input: data})[0]
         return result
+
+    def outputs(self, data: np.ndarray) -> Arrays:
+        """All graph outputs, by name."""
+        with _reported():
+            return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: data}), strict=True))
 
 
 class TensorSession:

@@ -37,6 +37,14 @@ from wootz.runtime.guessing import above_guessing
 from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.progress import Progress
+from wootz.runtime.recalibration import (
+    CALIBRATION_BATCH,
+    CALIBRATION_IMAGES,
+    Statistics,
+    measured_statistics,
+    offsets,
+    recalibrated,
+)
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import (
@@ -74,6 +82,13 @@ SECONDS_BETWEEN_LOOKS_AT_A_LEASE = 10.0
 
 BlockStart = Literal["closed-form", "remaining"]
 """What the training of a block begins with: the teacher's remaining weights, or what `closed_form` makes of them."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a network that was assembled and not trained: its accuracy on the validation split."""
+
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -355,6 +370,32 @@ class Trainer:
                 records[key] = asdict(score)
                 self.store.put(recipes[key].key, Trained({}, asdict(score)), what="score", seconds=seconds, by=self.run)
         return {key: Score(**record) for key, record in records.items() if record is not None}
+
+    def look(self, model: Model, beyond: Statistics) -> Look:
+        """What an assembled network is worth without training, measured once and stored.
+
+        Its BatchNormalizations get statistics of what they see of training images. `beyond` are `statistics_offsets` of
+        the full network in the channels that are left.
+        """
+        images, _ = self.dataset.train.digests
+        corrections = " ".join(f"{name} {self.digests.array(values)}" for name, values in sorted(beyond.items()))
+        measure = f"accuracy with statistics of {CALIBRATION_IMAGES} images, {CALIBRATION_BATCH} at once: {corrections}"
+        data = f"{images} {self.dataset.validation.digests} {self.test_transform}"
+        recipe = EvaluationRecipe(self.digests.program(model), measure, data, self.machine)
+
+        def evaluated() -> Mapping[str, float]:
+            network = recalibrated(model, self._measured_statistics(model), beyond)
+            predict = InferenceSession(network, self.device).run
+            return {"accuracy": accuracy(predict, self.dataset.validation, self.test_transform)}
+
+        return Look(float(recipe.measured(self.store, evaluated, what="look")["accuracy"]))
+
+    def statistics_offsets(self, full: Model) -> Statistics:
+        """What the running statistics of the full network have beyond those that looks measure."""
+        return offsets(full, self._measured_statistics(full))
+
+    def _measured_statistics(self, model: Model) -> Statistics:
+        return measured_statistics(model, self.dataset.train, self.test_transform, self.device, self.target)
 
     def above_guessing(self, model: Model, split: Split) -> float:
         """By how many standard deviations a finished network is better on `split` than if it knew nothing of images."""

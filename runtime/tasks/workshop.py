@@ -12,7 +12,7 @@ import numpy as np
 
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
 from wootz.passes.errors import StorageError
-from wootz.passes.ir.model import Model, with_weights
+from wootz.passes.ir.model import Model, constants, with_weights
 from wootz.passes.ir.text import print_text
 from wootz.passes.pipeline import ir_printer
 from wootz.passes.plan.blocks import TuningBlock
@@ -23,13 +23,14 @@ from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.executors.control import Control
 from wootz.runtime.job import Job
+from wootz.runtime.recalibration import Statistics
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import EarlyEnd, early_end
 from wootz.runtime.tasks.task import FineTune, FineTuneFull, Order, PretrainBlocks, Results, TrainTeacher
 from wootz.runtime.tasks.telling import Telling
-from wootz.runtime.tasks.trainer import Trainer
+from wootz.runtime.tasks.trainer import Look, Trainer
 
 LONGEST_PRINTED = 100
 """Weights of more elements are left out of training graphs that are printed."""
@@ -61,6 +62,7 @@ class Workshop:
         )
         self._pruners: dict[str, BlockPruner] = {}
         self._block_weights: dict[str, Mapping[str, np.ndarray]] = {}
+        self._statistics_offsets: dict[str, Statistics] = {}
 
     def perform(self, order: Order, control: Control) -> Results:
         """Does what the order's task says, or finds it in the store. Raises WootzError for what can't be done, and
@@ -125,6 +127,16 @@ class Workshop:
     def trained_network(self, order: Order, key: str) -> Model:
         """The network of an order after its fine-tuning, which is stored under `key`."""
         return with_weights(self.initial_network(order), self.weights(key, str(order.task)))
+
+    def look(self, teacher: str, configuration: Configuration, network: Model) -> Look:
+        """What `network` is worth without training: that of the configuration, with the weights of its blocks."""
+        pruner = self.pruner(teacher)
+        if teacher not in self._statistics_offsets:
+            self._statistics_offsets[teacher] = self.trainer.statistics_offsets(pruner.model)
+        beyond = self._statistics_offsets[teacher]
+        materializer = pruner.materializer.with_weights(with_weights(pruner.model, beyond))
+        left = constants(materializer.materialize(pruner.plan(self.rates(configuration))).graph)
+        return self.trainer.look(network, {name: left[name] for name in beyond if name in left})
 
     def early_end(self, order: Order) -> EarlyEnd | None:
         job = self.job

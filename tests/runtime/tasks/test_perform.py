@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import StorageError
+from wootz.passes.ir.model import constants
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
@@ -21,6 +23,7 @@ from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.perform import Site, perform
 from wootz.runtime.tasks.task import Order, PretrainBlocks, TrainTeacher, steps_saved
+from wootz.runtime.tasks.trainer import Trainer
 from wootz.runtime.tasks.workshop import Workshop
 
 MODULES = """
@@ -103,3 +106,28 @@ def test_blocks_are_stored_under_the_keys_of_the_worker(job, tmp_path):
 
 def test_no_training_saves_less_than_nothing():
     assert [steps_saved(SHORT, {"steps": steps}) for steps in (1, 3, 5)] == [2, 0, 0]
+
+
+def test_a_look_compares_the_channels_that_are_left_to_the_full_networks(job, tmp_path, monkeypatch):
+    normalized = MODULES.replace(
+        'layer { name: "ar"',
+        'layer { name: "n" type: "BatchNorm" bottom: "a1" top: "a1" module: "a" }\nlayer { name: "ar"',
+    )
+    (tmp_path / "net.prototxt").write_text((tmp_path / "net.prototxt").read_text().replace(MODULES, normalized))
+    workshop = Workshop(replace(job, network=import_caffe(tmp_path / "net.prototxt").model), Store.open(tmp_path / "s"))
+    pruned = workshop.pruned(workshop.architecture, (0.5,))
+    full = workshop.architecture.model
+    of_full, left = (constants(model.graph)["a1.weight"] for model in (full, pruned))
+    kept = [i for i, row in enumerate(of_full) if any(np.array_equal(row, other) for other in left)]
+    assert len(kept) == 2
+    offsets = workshop.trainer.statistics_offsets(full)
+    own = {name: values[kept] if name.startswith("n.") else values for name, values in offsets.items()}
+    expected = workshop.trainer.look(pruned, own)
+    looks = []
+    monkeypatch.setattr(Trainer, "look", lambda trainer, network, beyond: looks.append((network, beyond)) or expected)
+    assert workshop.look("", (0.5,), pruned) == expected
+    ((network, beyond),) = looks
+    assert network is pruned
+    assert beyond.keys() == own.keys()
+    for name, values in own.items():
+        np.testing.assert_array_equal(beyond[name], values)

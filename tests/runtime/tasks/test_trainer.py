@@ -567,3 +567,22 @@ def test_scores_are_measured_once_together(split, network, store, monkeypatch):
     trainer.scores(scaled[2], {1: scaled[1]}, split)
     trainer.scores(network, {1: scaled[1]}, split.part(slice(32)))
     assert asked == [[np.inf], [1], [1]]
+
+
+def test_a_look_is_taken_once_with_statistics_of_training_images(split, store, network, monkeypatch):
+    trainer = a_trainer(split, store)
+    spoiled = with_weights(network, {"bn.mean": np.float32([5, -5, 5, -5])})
+    beyond = trainer.statistics_offsets(network)
+    look = trainer.look(spoiled, beyond)
+    assert look == trainer.look(network, beyond), "the statistics that a network comes with don't matter"
+    assert look.accuracy == trainer.accuracy(network, split)
+
+    def measured_again(*_):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(trainer_module, "recalibrated", measured_again)
+    assert a_trainer(split, store, run="another").look(spoiled, beyond) == look
+    others = replace(trainer, dataset=Dataset(CLASSES, other_pixels(split), split, None))
+    for trains_on, differs_by in ((others, beyond), (trainer, {n: v + np.float32(1) for n, v in beyond.items()})):
+        with pytest.raises(AssertionError, match="measured again"):
+            trains_on.look(spoiled, differs_by)

@@ -1,0 +1,128 @@
+"""The running statistics of a network that was assembled from blocks, measured anew without training.
+
+A trained network's statistics are those of the images that it was trained on, as they were cropped and padded then, and
+of its last steps. A few other images give others: measured with them, the statistics of a full ResNet-20 cost it three
+points of accuracy. What is measured of an assembled network is therefore compared to what the same images give in the
+full network, whose own statistics are known:
+
+    mean      =  measured mean + (full network's mean - full network's measured mean)
+    variance  =  measured variance · (full network's variance / full network's measured variance)
+
+Where pruning changed nothing, nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wootz.passes.ir.model import Model, Node, constants, with_weights
+from wootz.passes.plan.transform import InputTransform
+from wootz.passes.training.batch_statistics import batch_statistics
+from wootz.passes.training.legalize import Target
+from wootz.passes.training.state import NEW_SUFFIX
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.data.dataset import Split
+from wootz.runtime.session import Device, InferenceSession
+
+CALIBRATION_IMAGES = 256
+CALIBRATION_BATCH = 128
+EPSILON = 1e-5
+"""ONNX's default of BatchNormalization."""
+
+Statistics = Mapping[str, np.ndarray]
+"""Means and variances of channels, float32, under the names of the running ones."""
+
+
+def calibration_batches(split: Split, transform: InputTransform) -> Iterator[np.ndarray]:
+    """`CALIBRATION_IMAGES` of `split`, or all, as the network takes them, cropped in the centre.
+
+    They are spread evenly, and so is each batch: images that are sorted by class are mixed in it.
+    """
+    chosen = np.unique(np.linspace(0, len(split) - 1, CALIBRATION_IMAGES).astype(np.int64))
+    count = -(-len(chosen) // CALIBRATION_BATCH)
+    for first in range(count):
+        (batch,) = ordered_batches(split.part(chosen[first::count]), transform, CALIBRATION_BATCH)
+        yield batch.data
+
+
+def measured_statistics(
+    model: Model, split: Split, transform: InputTransform, device: Device, target: Target = "onnx"
+) -> Statistics:
+    """Mean and population variance of what each BatchNormalization sees of `calibration_batches`; empty without any.
+
+    All layers are measured in one pass, in which each normalises by the statistics of the batch, as in training. What
+    is measured of batches is put together as the moments of all their images.
+    """
+    layers = _layers(model)
+    if not layers:
+        return {}
+    session = InferenceSession(batch_statistics(model, target), device)
+    moments = {_statistics(layer): _Moments() for layer in layers}
+    for data in calibration_batches(split, transform):
+        measured = session.outputs(data)
+        for (mean, variance), found in moments.items():
+            found.add(measured[mean + NEW_SUFFIX], measured[variance + NEW_SUFFIX], len(data))
+    return {
+        name: values.astype(np.float32)
+        for names, found in moments.items()
+        for name, values in zip(names, found.statistics(), strict=True)
+    }
+
+
+def offsets(model: Model, measured: Statistics) -> Statistics:
+    """What a full network's running statistics have beyond those measured: of a mean the difference, of a variance the
+    ratio, the layer's epsilon included in both."""
+    running = constants(model.graph)
+    found = {}
+    for layer in _layers(model):
+        mean, variance = _statistics(layer)
+        epsilon = layer.attrs.get("epsilon", EPSILON)
+        found[mean] = running[mean] - measured[mean]
+        found[variance] = (running[variance] + epsilon) / (measured[variance] + epsilon)
+    return found
+
+
+def recalibrated(model: Model, measured: Statistics, beyond: Statistics) -> Model:
+    """`model` with the statistics that were `measured` of it, and `beyond` these the `offsets` of the full network in
+    the channels that `model` has; other names are not looked at."""
+    weights = {}
+    for layer in _layers(model):
+        mean, variance = _statistics(layer)
+        epsilon = layer.attrs.get("epsilon", EPSILON)
+        weights[mean] = measured[mean] + beyond[mean]
+        weights[variance] = np.maximum((measured[variance] + epsilon) * beyond[variance] - epsilon, np.float32(0))
+    return with_weights(model, weights)
+
+
+def _layers(model: Model) -> list[Node]:
+    return [node for node in model.graph.nodes if node.op == "BatchNormalization"]
+
+
+def _statistics(layer: Node) -> tuple[str, str]:
+    """The names of its running mean and variance."""
+    mean, variance = layer.inputs[3:5]
+    return mean.name, variance.name
+
+
+@dataclass
+class _Moments:
+    """Sums over images: their number, the mean of each channel and the mean of its squares."""
+
+    images: int = 0
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    square: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+    def add(self, mean: np.ndarray, variance: np.ndarray, images: int) -> None:
+        """Of a batch of so many images, all of one size."""
+        mean, variance = mean.astype(np.float64), variance.astype(np.float64)
+        self.images += images
+        self.mean = self.mean + images * mean
+        self.square = self.square + images * (variance + mean**2)
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and population variance over all images."""
+        mean = self.mean / self.images
+        return mean, np.maximum(self.square / self.images - mean**2, 0)
