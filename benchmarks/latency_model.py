@@ -1,6 +1,6 @@
 """How far latency tables are off: pieces measured alone, beside differences of whole networks.
 
-    python benchmarks/latency_model.py NETWORK.onnx... [--rates 0.25,0.5,0.75] [--threads 1] [--seconds 30] [--json]
+    python benchmarks/latency_model.py NETWORK.onnx... [--rates 0.25,0.5,0.75] [--skip] [--threads 1] [--json]
 
 Pieces, whole networks, and networks with one module changed take turns. Errors are those of predictions for random
 networks that nothing was fitted to, as parts of what was measured: median (worst). `turn` is what one round takes, in
@@ -23,7 +23,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import FAST_MULTIPLE
-from wootz.runtime.latency_table.measuring import measure_models, measure_table, network_to_measure
+from wootz.runtime.latency_table.measuring import measure_models, measure_table, network_to_measure, options_of
 from wootz.runtime.latency_table.table import LatencyTable, ModelError, Rates, fitted_correction
 from wootz.runtime.session import Device
 from wootz.tools.models import open_classifier
@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", type=Path)
     parser.add_argument("--rates", default="0.25,0.5,0.75")
+    parser.add_argument("--skip", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
@@ -40,18 +41,18 @@ def main() -> None:
     rates = [float(rate) for rate in options.rates.split(",")]
     found = {}
     for file in options.networks:
-        found[file.stem] = _measured(file, rates, Device(threads=options.threads), options.seconds)
+        found[file.stem] = _measured(file, rates, options.skip, Device(threads=options.threads), options.seconds)
         for key, value in found[file.stem].items():
             print(f"{file.stem}, {key}: {value}", flush=True)
     if options.json:
         print(json.dumps(found))
 
 
-def _measured(file: Path, rates: list[float], device: Device, seconds: float) -> dict[str, Any]:
+def _measured(file: Path, rates: list[float], skip: bool, device: Device, seconds: float) -> dict[str, Any]:
     pruner = BlockPruner.of(open_classifier(str(file)).model, rounding=Rounding(FAST_MULTIPLE, tuple(rates)))
     _, *extents = pruner.model.graph.inputs[0].shape
     shape = (int(extents[0]), int(extents[1]), int(extents[2]))
-    options = [sorted({0.0, *least.values()}) for least in pruner.least_rates(rates).values()]
+    options = options_of(pruner, rates, skip)
     changed = [
         tuple(rate if i == position else 0.0 for i in range(len(options)))
         for position, of_module in enumerate(options)

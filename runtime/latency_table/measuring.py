@@ -45,7 +45,7 @@ MOST_PIECES = 36
 interpolated."""
 MOST_RATES = 4096
 """Pieces of one module in all."""
-FITTED_UNIFORM, FITTED_RANDOM, CHECKED = 6, 4, 8
+FITTED_UNIFORM, FITTED_RANDOM, CHECKED = 6, 8, 8
 """Whole networks that are measured: those of one rate in all modules and random ones that the correction is fitted to,
 and random ones that tell its error."""
 SECONDS = 20.0
@@ -64,6 +64,14 @@ class Subject:
     name: str
     model: Callable[[], Model]
     row: tuple[str | int, ...]
+
+
+def options_of(pruner: BlockPruner, rates: Sequence[float], skip: bool = False) -> list[list[float]]:
+    """Of each module 0 and those of the rates that make different networks, and SKIP where it can be left out."""
+    return [
+        [*sorted({0.0, *least.values()}), *([SKIP] if skip and module in pruner.skippable else [])]
+        for module, least in pruner.least_rates(rates).items()
+    ]
 
 
 def measure_table(

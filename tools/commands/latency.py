@@ -17,12 +17,19 @@ from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
-from wootz.passes.plan.subspace import SKIP, format_rate
+from wootz.passes.plan.subspace import format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import FAST_MULTIPLE, RATES
 from wootz.runtime.latency_table.measure import summary, take_turns
-from wootz.runtime.latency_table.measuring import SECONDS, clock_of, export, measure_table, read_fitting_table
+from wootz.runtime.latency_table.measuring import (
+    SECONDS,
+    clock_of,
+    export,
+    measure_table,
+    options_of,
+    read_fitting_table,
+)
 from wootz.runtime.latency_table.table import LatencyTable, ModelError
 from wootz.runtime.session import Device, FileSession
 from wootz.tools.commands.subspace import Rates
@@ -80,7 +87,7 @@ def latency(
         _compare(models, machine, batch, size or (), seconds or SECONDS_A_NETWORK * len(models))
         return
     pruner, image_shape = _opened(models[0], scores, size, rates, round_to)
-    options = _options(pruner, rates, skip)
+    options = options_of(pruner, rates, skip)
     if folder is not None:
         count = export(folder, pruner, options, image_shape, batch)
         click.echo(f"{folder}: {count} networks; there: python measure.py -o table.json")
@@ -107,14 +114,6 @@ def _opened(
     rounding = Rounding(FAST_MULTIPLE, tuple(rates)) if round_to is None else Rounding(round_to)
     channels, height, width = (int(extent) for extent in shape[1:])
     return BlockPruner.of(replace(network, modules=modules), rounding=rounding), (channels, height, width)
-
-
-def _options(pruner: BlockPruner, rates: Sequence[float], skip: bool) -> list[list[float]]:
-    """Of each module the rates that make different networks, and whether it can be left out."""
-    return [
-        [*sorted({0.0, *least.values()}), *([SKIP] if skip and module in pruner.skippable else [])]
-        for module, least in pruner.least_rates(rates).items()
-    ]
 
 
 def show(console: Console, table: LatencyTable, title: str) -> None:

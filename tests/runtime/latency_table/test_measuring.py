@@ -24,6 +24,7 @@ from wootz.runtime.latency_table import measuring
 from wootz.runtime.latency_table.measuring import (
     export,
     measure_table,
+    options_of,
     read_fitting_table,
     table_to_measure,
 )
@@ -71,10 +72,6 @@ def chain(tmp_path):
     return pruner_of(tmp_path / "chain.prototxt")
 
 
-def options_of(pruner, rates=RATES):
-    return [sorted(set(least.values())) for least in pruner.least_rates(rates).values()]
-
-
 def shape_of(pruner):
     return tensor_shape(pruner.model.graph.inputs[0])[1:]
 
@@ -92,7 +89,7 @@ def macs_of(pruner, configuration):
 @pytest.mark.parametrize("name", ["residual", "chain"])
 def test_where_times_are_additive_the_table_predicts_every_network(name, request):
     pruner = request.getfixturevalue(name)
-    options = options_of(pruner)
+    options = options_of(pruner, RATES)
     table = measure_table(pruner, options, shape_of(pruner), measure=by_macs)
     for configuration in list(product(*options))[::17]:
         assert table.predict(configuration) == pytest.approx(0.3 + macs_of(pruner, configuration) / 1e6)
@@ -130,10 +127,7 @@ def test_more_pieces_than_the_bound_are_interpolated(chain, monkeypatch):
 
 def test_networks_with_modules_left_out_are_among_those_that_the_correction_is_fitted_to(residual):
     """A module that is left out takes nothing, though alone it has a start and an end."""
-    options = [
-        [*rates, SKIP] if module.name in residual.skippable else rates
-        for module, rates in zip(residual.modules, options_of(residual), strict=True)
-    ]
+    options = options_of(residual, RATES, skip=True)
     table = measure_table(residual, options, shape_of(residual), measure=by_macs)
     assert any(SKIP in n.configuration for n in table.networks if n.use == "fit")
     assert table.correction.module_ms == pytest.approx(-0.3)
@@ -147,7 +141,7 @@ def test_networks_with_modules_left_out_are_among_those_that_the_correction_is_f
 def test_pieces_are_in_their_delivered_form_and_of_the_sizes_that_they_have_in_the_network(name, request):
     """One behind the other they compute what the modules of the network do, of two images at once."""
     pruner = request.getfixturevalue(name)
-    options = options_of(pruner)
+    options = options_of(pruner, RATES)
     table, subjects = table_to_measure(pruner, options, shape_of(pruner), batch=2)
     assert len({subject.name for subject in subjects}) == len(subjects)
     models = {subject.row: subject.model() for subject in subjects}
@@ -181,7 +175,9 @@ def test_pieces_are_in_their_delivered_form_and_of_the_sizes_that_they_have_in_t
 
 
 def test_a_table_is_measured_here(residual):
-    table = measure_table(residual, options_of(residual), shape_of(residual), Device(threads=1), batch=2, seconds=0)
+    table = measure_table(
+        residual, options_of(residual, RATES), shape_of(residual), Device(threads=1), batch=2, seconds=0
+    )
     assert (table.measured_on.threads, table.measured_on.batch) == (1, 2)
     assert table.measured_on.provider == "CPUExecutionProvider"
     assert table.measured_on.runtime.startswith("onnxruntime 1.")
@@ -191,7 +187,7 @@ def test_a_table_is_measured_here(residual):
 
 def test_a_table_is_measured_by_the_exported_script(residual, tmp_path):
     """Which is all that the other machine needs: Wootz can't be imported there."""
-    options, folder, moved = options_of(residual), tmp_path / "exported", tmp_path / "elsewhere"
+    options, folder, moved = options_of(residual, RATES), tmp_path / "exported", tmp_path / "elsewhere"
     count = export(folder, residual, options, shape_of(residual), batch=2)
     names = sorted(file.name for file in folder.iterdir())
     assert len(names) == count + 2
@@ -214,17 +210,17 @@ def test_a_table_is_measured_by_the_exported_script(residual, tmp_path):
 
 
 def test_an_exported_list_that_was_not_measured_is_no_table(residual, tmp_path):
-    export(tmp_path / "new", residual, options_of(residual), shape_of(residual))
+    export(tmp_path / "new", residual, options_of(residual, RATES), shape_of(residual))
     listed = json.loads((tmp_path / "new" / "networks.json").read_text())
     (tmp_path / "table.json").write_text(json.dumps(listed["table"]))
     with pytest.raises(InputError, match="a whole network was not measured"):
         read_table(tmp_path / "table.json")
     with pytest.raises(InputError, match="there is something already"):
-        export(tmp_path / "new", residual, options_of(residual), shape_of(residual))
+        export(tmp_path / "new", residual, options_of(residual, RATES), shape_of(residual))
 
 
 def test_a_table_of_other_filters_is_refused(residual, chain, tmp_path):
-    options = options_of(residual)
+    options = options_of(residual, RATES)
     measure_table(residual, options, shape_of(residual), measure=by_macs).save(tmp_path / "table.json")
     read_fitting_table(tmp_path / "table.json", residual, options, shape_of(residual))
     fewer = [rates[:1] for rates in options]
@@ -232,4 +228,4 @@ def test_a_table_of_other_filters_is_refused(residual, chain, tmp_path):
     with pytest.raises(InputError, match=r"table.json: .* lacks module .* at rate 0.6 and .* more pieces"):
         read_fitting_table(tmp_path / "table.json", residual, [[0.0, 0.6]] * len(options), shape_of(residual))
     with pytest.raises(InputError, match="of another network: it has no module"):
-        read_fitting_table(tmp_path / "table.json", chain, options_of(chain), shape_of(residual))
+        read_fitting_table(tmp_path / "table.json", chain, options_of(chain, RATES), shape_of(residual))
