@@ -1,12 +1,13 @@
 """Scoring all blocks of a network in place, beside what its arithmetic takes, and beside running each variant whole.
 
-    python benchmarks/scores.py NETWORK.onnx... [--size 160] [--images 300] [--rates 0.1,…] [--threads 1] [--json]
+    python benchmarks/scores.py NETWORK... [--size 160] [--images 300] [--rates 0.1,…] [--threads 1] [--json]
 
-Each module is pruned at each rate, in the full network. For each batch, the full network, all scores, and all variants
+Each module is pruned at each rate, in the full network. For each batch, the full network, all scores, and some variants
 whole take turns. `passes` is what the scores take in passes of the full network, by multiply-accumulates, and `whole`
-the same of all variants; `ratio` is the time of the scores over `passes` times that of the full network, and
-`times as fast` that of all variants whole over it. `--size` sets height and width of the images. Planning and opening
-sessions, which happens once, is told apart: `seconds before`. `--json` prints all of it as its last line.
+the same of the full network and all variants. `ratio` is the time of the scores over `passes` times that of the full
+network; `times as fast` is how much longer all variants would take whole, by those that were run. `--size` sets height
+and width of the images. Planning and opening sessions, which happens once, is told apart: `seconds before`. `--json`
+prints all of it as its last line.
 """
 
 from __future__ import annotations
@@ -34,6 +35,11 @@ from wootz.tools.models import open_classifier
 
 MULTIPLE = 8
 """Layers keep multiples of so many filters: others are slow, whatever computes them."""
+
+WARM_UP = 2
+"""Batches before the first one that counts: sessions take their memory in the first two."""
+MOST_WHOLE = 15
+"""About so many variants are run whole."""
 
 Variants = Mapping[tuple[str, float], Model]
 
@@ -83,30 +89,32 @@ def measured(full: Model, variants: Variants, images: int, device: Device) -> di
     plan = VariantPlan.of(full, variants)
     scoring = Scoring(plan, device)
     before = time.perf_counter() - begin
+    work = {key: macs(variant) for key, variant in variants.items()}
+    sample = list(variants)[:: max(1, len(variants) // MOST_WHOLE)]
     network = InferenceSession(full, device)
-    whole = [TensorSession(variant, device) for variant in variants.values()]  # they keep no memory for results
-    name = full.graph.inputs[0].name
+    whole = [TensorSession(variants[key], device) for key in sample]  # they keep no memory for results
     seconds = dict.fromkeys(("full", "scores", "whole"), 0.0)
     random = np.random.default_rng(0)
-    shape = full.graph.inputs[0].shape[1:]
-    for first in range(-EVALUATION_BATCH, images, EVALUATION_BATCH):  # the first batch doesn't count
+    image = full.graph.inputs[0]
+    for first in range(-WARM_UP * EVALUATION_BATCH, images, EVALUATION_BATCH):
         count = min(EVALUATION_BATCH, images - max(0, first))
-        data = random.standard_normal((count, *shape)).astype(np.float32)
+        data = random.standard_normal((count, *image.shape[1:])).astype(np.float32)
         for what, run in (
             ("full", partial(network.run, data)),
             ("scores", partial(scoring.add, Batch(data, np.zeros(count, np.int64)))),
-            ("whole", partial(run_all, whole, {name: on_device(data, device)})),
+            ("whole", partial(run_all, whole, {image.name: on_device(data, device)})),
         ):
             begin = time.perf_counter()
             run()
             seconds[what] += (time.perf_counter() - begin) * (first >= 0)
+    of_all = seconds["full"] + seconds["whole"] * sum(work.values()) / sum(work[key] for key in sample)
     return {
         "variants": len(variants),
         "passes": plan.passes,
-        "whole": 1 + sum(map(macs, variants.values())) / macs(full),
+        "whole": 1 + sum(work.values()) / macs(full),
         "ms an image of the full network": 1000 * seconds["full"] / images,
         "ratio": seconds["scores"] / (plan.passes * seconds["full"]),
-        "times as fast": seconds["whole"] / seconds["scores"],
+        "times as fast": of_all / seconds["scores"],
         "seconds before": before,
     }
 

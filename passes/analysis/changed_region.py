@@ -105,13 +105,13 @@ class ComparedNetwork:
         while True:
             parted = _PartedVariant(self, variant, unlike)
             exits = {name: self._tensors[name] for name in parted.exits}
-            bound = cut_out(variant, {name: self._bound_input(name) for name in parted.entries}, exits)
+            branch = cut_out(variant, {name: self._input(name) for name in parted.entries}, exits)
+            bound = cut_out(branch, {name: self._bound_input(name) for name in parted.entries}, exits)
             static = static_shapes(bound)
             others = {name for name in exits if not self._is_like(name, static)}
             if self.output in others:
                 raise WootzError(f"a variant computes {self.output!r} in another shape than the network")
             if not others:
-                branch = cut_out(variant, {name: self._input(name) for name in parted.entries}, exits)
                 macs = macs_of(bound.graph.nodes, static)
                 return ChangedRegion(branch, parted.entries, parted.exits, parted.suffix, macs)
             unlike |= others

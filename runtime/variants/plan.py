@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Generic, TypeVar
 
 from wootz.passes.analysis.changed_region import ChangedRegion, ComparedNetwork
-from wootz.passes.ir.model import Constant, Model
+from wootz.passes.ir.model import Constant, Model, Node
 
 LARGEST_SUFFIXES = 1 << 29
-"""Bytes of weights that the suffixes of all groups may hold together, each of them as one program."""
+"""Bytes of weights that the programs behind all branches may hold together, as long as joints can make them fewer."""
 
 K = TypeVar("K", bound=Hashable)
 
@@ -147,18 +147,31 @@ def _made_from(network: ComparedNetwork, names: Iterable[str], done: Collection[
 def _suffix_parts(
     network: ComparedNetwork, suffixes: Collection[frozenset[str]]
 ) -> dict[frozenset[str], tuple[Part, ...]]:
-    """Each suffix as one part; or, where the weights of all would take too much memory, up to the largest one that it
-    contains, then on with that one's parts, which are the same."""
-    held = sum(_weight_bytes(network, suffix) for suffix in suffixes)
-    found: dict[frozenset[str], tuple[Part, ...]] = {frozenset(): ()}
-    for suffix in sorted(suffixes - found.keys(), key=len):
-        within = [other for other in found if other < suffix] if held > LARGEST_SUFFIXES else [frozenset()]
-        rest = [part.nodes for part in found[max(within, key=len)]]
-        parts = [suffix.difference(*rest), *rest]
-        found[suffix] = in_order(network, parts, [*([()] * len(rest)), (network.output,)])
-    return found
+    """Each suffix as one part; where the weights of all would take too much memory, with as few joints as it takes."""
+    ascending = sorted((suffix for suffix in suffixes if suffix), key=len)
+    held = {name: _weight_bytes(node) for name, node in network.nodes.items()}
+    for apart in range(max(1, len(ascending)), 0, -1):
+        chains = _chains(ascending, apart)
+        programs = {part for parts in chains.values() for part in parts}
+        if sum(held[name] for part in programs for name in part) <= LARGEST_SUFFIXES:
+            break
+    return {frozenset(): ()} | {
+        suffix: in_order(network, parts, [*([()] * (len(parts) - 1)), (network.output,)])
+        for suffix, parts in chains.items()
+        if suffix
+    }
 
 
-def _weight_bytes(network: ComparedNetwork, nodes: Collection[str]) -> int:
-    weights = (t for name in nodes for t in network.nodes[name].inputs if isinstance(t, Constant))
-    return sum(t.values.nbytes for t in weights)
+def _chains(suffixes: Sequence[frozenset[str]], apart: int) -> dict[frozenset[str], tuple[frozenset[str], ...]]:
+    """The parts of each suffix, in order: what lies before the largest joint within it, and that one's parts. Of the
+    suffixes, in order of size, one in `apart` is a joint."""
+    joints = [frozenset[str](), *suffixes[apart - 1 :: apart]]
+    chains: dict[frozenset[str], tuple[frozenset[str], ...]] = {frozenset(): ()}
+    for suffix in suffixes:
+        joint = max((other for other in joints if other < suffix), key=len)
+        chains[suffix] = (suffix - joint, *chains[joint])
+    return chains
+
+
+def _weight_bytes(node: Node) -> int:
+    return sum(t.values.nbytes for t in node.inputs if isinstance(t, Constant))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from wootz.passes.analysis.cost import layer_costs, macs
-from wootz.passes.ir.model import Model
+from wootz.passes.ir.model import Model, is_constant
 from wootz.runtime.variants import plan as plan_module
 from wootz.runtime.variants.plan import Part, VariantPlan
 
@@ -53,21 +53,30 @@ def test_suffixes_compute_the_output_and_keep_nothing_else(case, largest, monkey
         assert plan.network.output in (there if group.suffix else group.exits)
 
 
-def test_suffixes_that_would_hold_too_many_weights_share_them(case, monkeypatch):
-    """Each node is in one program, but where suffixes begin beside each other."""
-    whole = VariantPlan.of(case.full, case.variants)
-    monkeypatch.setattr(plan_module, "LARGEST_SUFFIXES", 0)
-    shared = VariantPlan.of(case.full, case.variants)
-    assert shared.passes == pytest.approx(whole.passes)
-    assert all(len(group.suffix) <= 1 for group in whole.groups)
-    parts = {(part.nodes, part.outputs) for group in shared.groups for part in group.suffix}
-    nodes = [name for names, _ in parts for name in names if plan_weights(shared, name)]
-    assert len(nodes) == len(set(nodes))
-    assert nodes
+def test_suffixes_that_would_hold_too_many_weights_have_joints(case_of, monkeypatch):
+    """As few as it takes: with one at each place, each layer is in one program."""
+    case = case_of("unet")
+    programs, joints, passes = {}, {}, []
+    for share in (1, 0.6, 0):
+        monkeypatch.setattr(plan_module, "LARGEST_SUFFIXES", share * programs.get(1, 1e9))
+        plan = VariantPlan.of(case.full, case.variants)
+        programs[share] = weights_of_programs(plan)
+        joints[share] = sum(len(group.suffix) - 1 for group in plan.groups if group.suffix)
+        passes.append(plan.passes)
+    assert passes == pytest.approx(passes[:1] * 3)
+    assert joints[1] == 0 < joints[0.6] < joints[0]
+    assert programs[0.6] <= 0.6 * programs[1]
+    suffixes = {name for group in plan.groups for part in group.suffix for name in part.nodes}
+    assert programs[0] == sum(weights(plan, name) for name in suffixes)
 
 
-def plan_weights(plan: VariantPlan[str], node: str) -> bool:
-    return plan.network.nodes[node].op in ("Conv", "MatMul")
+def weights_of_programs(plan: VariantPlan[str]) -> int:
+    parts = {(part.nodes, part.outputs) for group in plan.groups for part in group.suffix}
+    return sum(weights(plan, name) for nodes, _ in parts for name in nodes)
+
+
+def weights(plan: VariantPlan[str], node: str) -> int:
+    return sum(t.values.nbytes for t in plan.network.nodes[node].inputs if is_constant(t))
 
 
 def test_passes_are_the_full_network_and_what_depends_on_the_changes(case_of):

@@ -57,7 +57,7 @@ def error_at(full: Model, variant: Model, names: tuple[str, ...], data: np.ndarr
     return float(np.mean([np.mean((own[n] - others[n]) ** 2) / np.var(own[n]) for n in names]))
 
 
-@pytest.mark.parametrize("largest", [0, plan_module.LARGEST_SUFFIXES])
+@pytest.mark.parametrize("largest", [0, 3000, plan_module.LARGEST_SUFFIXES])
 def test_scores_are_those_of_whole_variants(case, largest, monkeypatch):
     """Whether suffixes are one program each, or share their parts."""
     monkeypatch.setattr(plan_module, "LARGEST_SUFFIXES", largest)
