@@ -59,6 +59,7 @@ TASKS = tuple(range(12))
 """Networks of the example that are fine-tuned; the two after them warm the workers."""
 RESNET50 = Path(__file__).parents[1] / "examples" / "imagenet" / "resnet50.prototxt"
 RATES = (0.3, 0.5, 0.7)
+CONFIGURATIONS = tuple(map(tuple, json.loads((RESNET50.parents[1] / "digits" / "subspace.json").read_text())))
 ALONE, PLAN, IMPORTS = "--alone", "--plan", "--imports"
 
 
@@ -102,12 +103,17 @@ class Watch:
         raise AssertionError(f"{task} failed: {ended.how}")
 
 
+def order_of(task: Task) -> Order:
+    assert isinstance(task, FineTune)
+    return Order(task, configurations=(CONFIGURATIONS[task.network],))
+
+
 def fine_tune(engine: Engine[Order, Results], networks: Sequence[int], watch: Watch) -> float:
     """Seconds that an engine takes for these networks."""
     tasks = tuple(FineTune(network, "default") for network in networks)
     strategy = Enumeration(tasks, meets=lambda task, results: False, stops_at_first=False)
     begin = time.perf_counter()
-    drive(strategy, engine, lambda task, _: Order(task), watch)
+    drive(strategy, engine, lambda task, _: order_of(task), watch)
     return time.perf_counter() - begin
 
 
@@ -128,8 +134,9 @@ def digest_seconds(folder: Path) -> float:
     """Seconds for the digest of a training graph; the store that two workers use knows them then."""
     workshop, seconds = Workshop(digits_job(folder), Store.open(folder / "store")), 0.0
     for network in TASKS:
-        order = Order(FineTune(network, "default"))
-        program = workshop.trainer.network_program(workshop.initial_network(order), workshop.job.solver, str(order))
+        order = order_of(FineTune(network, "default"))
+        network_of_order = workshop.assembled(order, *order.configurations)
+        program = workshop.trainer.network_program(network_of_order, workshop.job.solver, str(order))
         assert program.graph.graph.nodes, "built before the digest is timed"
         begin = time.perf_counter()
         assert program.digest

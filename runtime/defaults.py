@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from wootz.passes.blocks.costs import TRAINING_FACTOR
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.objective import Constraint, Metric, Objective
 from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.plan.solver import LearningRatePolicy, Solver, SolverType
 from wootz.passes.plan.subspace import Configuration, Subspace
 from wootz.passes.pruning.rounding import Rounding
+from wootz.runtime.recalibration import CALIBRATION_IMAGES
 
 Effort = Literal["quick", "normal", "thorough"]
 
@@ -27,6 +29,12 @@ RATES = (0.3, 0.5, 0.7)
 """Those of the paper (section 7.1)."""
 NETWORKS: Mapping[Effort, int] = {"quick": 8, "normal": 16, "thorough": 40}
 """Configurations in the subspace."""
+GRID = tuple(eighth / 8 for eighth in range(1, 8))
+"""The rates of a search."""
+SEARCHED: Mapping[Effort, int] = {"quick": 4, "normal": 8, "thorough": 16}
+"""Networks that a search fine-tunes."""
+SHARE_OF_LOOKS = 0.5
+FEWEST_LOOKS, MOST_LOOKS = 24, 240
 LEAST_NETWORKS = 4
 """With fewer there is little to share, and little to choose."""
 STEPS: Mapping[Effort, float] = {"quick": 0.4, "normal": 1.0, "thorough": 3.0}
@@ -43,6 +51,7 @@ TESTS = 6
 SHARE_OF_TESTS = 0.25
 """Time that tests may take, in that of the training: an image going forward counts as a third of one trained with."""
 LEAST_STEPS = 20
+NOTHING_TO_PRUNE = "the network has no module in which filters can be removed: name some by hand (docs/modules.md)"
 FAST_MULTIPLE = 8
 """Convolutions of so many channels, or multiples, are fast on CPUs and GPUs (docs/benchmarks.md)."""
 
@@ -172,9 +181,7 @@ def default_subspace(least: Mapping[str, Mapping[float, float]], count: int, see
     """
     pruned = [module for module, taken in least.items() if any(taken[rate] for rate in RATES)]
     if not pruned:
-        raise WootzError(
-            "the network has no module in which filters can be removed: name some by hand (docs/modules.md)"
-        )
+        raise WootzError(NOTHING_TO_PRUNE)
     possible = math.prod(len({taken[rate] for rate in RATES}) for taken in least.values())
     uniform: list[Configuration] = [tuple(taken[rate] for taken in least.values()) for rate in reversed(RATES)]
     seconds = pruned[1::2] or pruned
@@ -190,9 +197,22 @@ def networks_to_try(circumstances: Circumstances) -> int:
     return max(min(LEAST_NETWORKS, wanted), round(wanted * min(1.0, circumstances.scale)))
 
 
-def rounding(round_to: int | None, subspace: Subspace) -> Rounding:
-    """To multiples of `round_to` filters; where nobody says it of FAST_MULTIPLE, and of fewer in layers in which rates
-    of the subspace would come to the same."""
+def networks_to_search(circumstances: Circumstances) -> int:
+    """Networks that a search fine-tunes at most; `scale` only ever makes them fewer."""
+    wanted = SEARCHED[circumstances.effort]
+    return max(LEAST_NETWORKS, round(wanted * min(1.0, circumstances.scale)))
+
+
+def looks(circumstances: Circumstances, solver: Solver, networks: int) -> int:
+    """Networks that a search looks at: as many as take SHARE_OF_LOOKS of the time of its fine-tunings."""
+    trained = TRAINING_FACTOR * solver.max_iter * solver.iter_size * solver.batch_size
+    looked_at = CALIBRATION_IMAGES + circumstances.validation_images
+    return min(max(FEWEST_LOOKS, round(SHARE_OF_LOOKS * networks * trained / looked_at)), MOST_LOOKS)
+
+
+def rounding(round_to: int | None, rates: tuple[float, ...]) -> Rounding:
+    """To multiples of `round_to` filters; where nobody says it of FAST_MULTIPLE, and of fewer in layers in which
+    `rates` would come to the same."""
     if round_to is not None:
         return Rounding(round_to)
-    return Rounding(FAST_MULTIPLE, subspace.rates)
+    return Rounding(FAST_MULTIPLE, rates)

@@ -9,7 +9,7 @@ from wootz.passes.errors import StorageError
 from wootz.runtime.executors.engine import Cancelled, Ended, Engine, Raised, Returned, WorkerLost
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.strategy import Strategy
-from wootz.runtime.tasks.task import Finished, Order, PretrainBlocks, Results, Task
+from wootz.runtime.tasks.task import Finished, Order, Results, Task, results_of
 
 
 class Watcher(Protocol):
@@ -75,5 +75,4 @@ def drive(
 
 
 def _failed(task: Task, reason: str) -> Results:
-    count = len(task.blocks) if isinstance(task, PretrainBlocks) else 1
-    return (Finished("", Failed(reason)),) * count
+    return (Finished("", Failed(reason)),) * results_of(task)

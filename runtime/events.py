@@ -29,14 +29,15 @@ SCHEMA = 1
 HEARTBEAT_SECONDS = 10.0
 """The time of the file's last change is set anew this often, so that readers know that the process is alive."""
 
-Phase = Literal["plan", "teacher", "pretraining", "exploration", "baseline", "delivery"]
-TaskKind = Literal["teacher", "tuned", "blocks", "network", "default network"]
+Phase = Literal["plan", "teacher", "pretraining", "scoring", "exploration", "baseline", "delivery"]
+TaskKind = Literal["teacher", "tuned", "blocks", "scores", "look", "network", "default network"]
 RunOutcome = Literal["found", "nothing found", "failed", "interrupted"]
 
 
 class TaskId(Struct, frozen=True):
     """Which task: of the blocks the group, of networks the position in the subspace, from 0.
 
+    `scores` and `look` are those of many networks, of which `index` is the first.
     `tuned` is the full network, fine-tuned as the pruned ones are.
     """
 

@@ -6,11 +6,14 @@ from dataclasses import dataclass, fields
 
 from wootz.passes.blocks.costs import TRAINING_FACTOR
 from wootz.passes.plan.solver import Solver
-from wootz.runtime.job import Job
+from wootz.runtime.job import Job, Searching
+from wootz.runtime.recalibration import CALIBRATION_IMAGES
 from wootz.runtime.speed import Speed
 from wootz.runtime.survey import Survey
 from wootz.runtime.tasks.rehearsal import representatives
 
+SECONDS_OF_A_LOOK = 0.3
+"""For building and opening a network, beside running it."""
 UNPRUNABLE_SHARE = 0.3
 """Of the time of a step: what doesn't shrink with the multiply-accumulates (batches, starting kernels)."""
 
@@ -23,6 +26,7 @@ class ExpectedTime:
     teacher: float
     blocks: float
     networks: float
+    scoring: float = 0.0
 
     @property
     def total(self) -> float:
@@ -40,6 +44,7 @@ class Trainings:
     tunes: bool
     explorations: int
     validation_images: int
+    search: Searching | None = None
 
 
 def trainings_of(job: Job) -> Trainings:
@@ -50,6 +55,7 @@ def trainings_of(job: Job) -> Trainings:
         tunes=job.reference != "given",
         explorations=2 if job.baseline else 1,
         validation_images=len(job.dataset.validation),
+        search=job.search,
     )
 
 
@@ -73,9 +79,19 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
     teacher = [training(trainings.teacher, full_macs)] if trainings.teacher is not None else []
     tuned = [training(trainings.solver, full_macs)] if trainings.tunes else []
     networks = [training(trainings.solver, cost.macs) for cost in survey.costs]
+    if trainings.search is not None:
+        networks = [sum(networks) / len(networks)] * trainings.search.networks
     return ExpectedTime(
         plan=rehearsed * (speed.prepare + 2 * speed.step),
         teacher=sum((*teacher, *tuned)),
         blocks=(len(survey.groups) + 1) * speed.prepare + images * image * shared if blocks else 0.0,
         networks=trainings.explorations * sum(networks),
+        scoring=0.0 if trainings.search is None else _scoring(trainings.search, trainings.validation_images, speed),
     )
+
+
+def _scoring(search: Searching, validation_images: int, speed: Speed) -> float:
+    """Seconds for the scores of a search's blocks, on average half a network each, and for its looks."""
+    looked_at = CALIBRATION_IMAGES + validation_images
+    scored = 0.5 * len(search.space.stars) * validation_images
+    return speed.image * (scored + search.looks * looked_at) + search.looks * SECONDS_OF_A_LOOK

@@ -11,6 +11,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import OPSET, Model, tensor_shape
 from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.rounding import Rounding
@@ -21,13 +22,26 @@ from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.defaults import FAST_MULTIPLE, rounding
 from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.digest import digest
+from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
-from wootz.runtime.strategies.selection import check_accuracy_bounds
+from wootz.runtime.strategies.selection import check_accuracy_bounds, check_searchable
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.trainer import BlockStart
 
 Reference = Literal["better", "given", "tuned"]
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What a search has beside a run: its space of these `rates`, of which at most so many `networks` are fine-tuned
+    and `looks` looked at, and milliseconds of its pieces where these were measured elsewhere."""
+
+    space: Space
+    rates: tuple[float, ...]
+    networks: int
+    looks: int
+    latency_table: LatencyTable | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,8 @@ class Job:
     `result_notes` stand in the result, too. `chosen` are the files, by name, of what nobody gave: they go into the
     run's folder. What is delivered has the `interface` and the `opset` of the network that was given; with
     `keeps_batchnorm` BatchNormalization stays in it. Each pipeline of `finish` makes a further file of the best
-    network, and nothing else depends on it: they are none of `inputs_of`.
+    network, and nothing else depends on it: they are none of `inputs_of`. With `search` networks are found and not
+    given: `subspace` then has those of which the pieces of the space are known.
     """
 
     title: str
@@ -100,10 +115,11 @@ class Job:
     opset: int = OPSET
     keeps_batchnorm: bool = False
     finish: tuple[Pipeline, ...] = ()
+    search: Searching | None = None
 
     @property
     def rounding(self) -> Rounding:
-        return rounding(self.round_to, self.subspace)
+        return rounding(self.round_to, self.subspace.rates if self.search is None else self.search.rates)
 
     @property
     def wants_latency(self) -> bool:
@@ -115,6 +131,8 @@ class Job:
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
     check_accuracy_bounds(job.objective)
+    if job.search is not None:
+        check_searchable(job.objective)
     check_channels(job.test_transform, job.dataset.train.images.shape[1])
     for name in job.dataset.classes:
         check_name(name)
@@ -175,4 +193,14 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--give-up": str(job.gives_up),
         "--reference": job.reference,
         "--seed": str(job.seed),
+        **({} if job.search is None else _inputs_of_search(job.search)),
+    }
+
+
+def _inputs_of_search(search: Searching) -> dict[str, str]:
+    return {
+        "space": digest(repr(search.space).encode()),
+        "--networks": str(search.networks),
+        "--looks": str(search.looks),
+        "--latency-table": digest(repr(search.latency_table).encode()),
     }

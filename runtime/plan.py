@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
+
+import msgspec
 
 from wootz.passes.blocks.costs import Cost, network_cost
 from wootz.passes.blocks.groups import Group, group_blocks, partition_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
-from wootz.passes.plan.subspace import Subspace, format_configuration
+from wootz.passes.plan.space import Quantity
+from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.runtime.delivery.delivered import for_inference, rehearse_delivery
 from wootz.runtime.digest import digest
+from wootz.runtime.job import Searching
+from wootz.runtime.latency_table.measuring import measure_table
+from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.outcome import Trained
 from wootz.runtime.result import measurements
 from wootz.runtime.strategies.selection import Candidate, feasible_in_order
-from wootz.runtime.survey import Survey, subspace_costs, survey_subspace
+from wootz.runtime.survey import Survey, space_costs, subspace_costs, survey_space, survey_subspace
 from wootz.runtime.tasks.program import compiler_digest
+from wootz.runtime.tasks.recipe import EvaluationRecipe
 from wootz.runtime.tasks.rehearsal import check_batches, representatives
 from wootz.runtime.tasks.workshop import Workshop
 
@@ -30,18 +38,26 @@ class RunPlan:
     """What a run is going to do.
 
     `full` and `candidates` have what is known before any training of the unpruned network and of each configuration of
-    the subspace. `order` are those to be tried, as the objective has it; `survey` is of these, in the subspace's order.
+    `subspace`. `order` are those to be tried, as the objective has it; `survey` is of these, in the subspace's order.
+    For a search `pieces` has what each piece of a network adds to the metrics that are known before training, to
+    latencies by `latency_table`.
     """
 
+    subspace: Subspace
     full: Measurements
     candidates: tuple[Candidate, ...]
     order: tuple[Candidate, ...]
     survey: Survey
+    pieces: Mapping[Metric, Quantity] = field(default_factory=dict)
+    latency_table: LatencyTable | None = None
 
     @cached_property
     def composites(self) -> Mapping[int, tuple[TuningBlock | None, ...]]:
         """The composite vector of each network that is to be tried, by its position in the subspace."""
         return dict(zip(_positions(self.order), self.survey.plan.composites, strict=True))
+
+    def configuration(self, network: int) -> Configuration:
+        return self.subspace.configurations[network]
 
     @property
     def tried(self) -> Subspace:
@@ -71,6 +87,8 @@ class RunPlan:
 def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:
     """The plan of a job for so many workers. Raises WootzError where no configuration can meet the objective."""
     job, pruner = workshop.job, workshop.architecture
+    if job.search is not None:
+        return _plan_search(workshop, job.search, workers)
     costs = subspace_costs(pruner, job.subspace, pruner.input_sources)
     full, candidates = _measured(workshop, costs.networks)
     order = feasible_in_order(candidates, job.objective, full)
@@ -78,7 +96,47 @@ def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:
     tried = replace(job.subspace, configurations=tuple(job.subspace.configurations[i] for i in positions))
     costs_of_tried = replace(costs, networks=tuple(costs.networks[i] for i in positions))
     survey = survey_subspace(pruner, tried, job.identifier, partial(_groups, workshop, workers), costs_of_tried)
-    return RunPlan(full, candidates, tuple(order), survey)
+    return RunPlan(job.subspace, full, candidates, tuple(order), survey)
+
+
+def _plan_search(workshop: Workshop, search: Searching, workers: int) -> RunPlan:
+    """The pieces of the space of a search, and their blocks; the networks are those that differ from the full one in a
+    module each, and the uniform ones."""
+    from wootz.runtime.strategies.search import check_bounds  # here: importing scipy takes half a second
+
+    job, pruner = workshop.job, workshop.architecture
+    space, costs = search.space, space_costs(pruner, search.space)
+    pieces: dict[Metric, Quantity] = {
+        Metric.MODEL_SIZE: {symbol: float(cost.parameters) for symbol, cost in costs.items()},
+        Metric.FLOPS: {symbol: 2.0 * cost.macs for symbol, cost in costs.items()},
+    }
+    table = None
+    if job.wants_latency:
+        table = search.latency_table or _latency_table(workshop, search)
+        pieces[Metric.LATENCY] = table.costs
+    full = {metric: space.total(of, (0.0,) * len(space.modules)) for metric, of in pieces.items()}
+    check_bounds(space, pieces, job.objective, full)
+    candidates = tuple(
+        Candidate(i, {metric: space.total(of, configuration) for metric, of in pieces.items()})
+        for i, configuration in enumerate(job.subspace.configurations)
+    )
+    survey = survey_space(pruner, space, costs, job.subspace, partial(_groups, workshop, workers))
+    return RunPlan(job.subspace, full, candidates, candidates, survey, pieces, table)
+
+
+def _latency_table(workshop: Workshop, search: Searching) -> LatencyTable:
+    """Of this machine, measured once: a second time would give others."""
+    job, trainer, options = workshop.job, workshop.trainer, search.space.options
+    pruner, device = workshop.architecture, job.device
+    where = f"{job.image_shape} on {device.numerics_threads} threads of {platform.node()}"
+    program = trainer.digests.program(pruner.model)
+    recipe = EvaluationRecipe(program, f"latencies of {options}, {job.rounding}, {where}", "", trainer.machine)
+    record = recipe.measured(
+        trainer.store,
+        lambda: msgspec.to_builtins(measure_table(pruner, options, job.image_shape, device)),
+        what=f"latency table of {job.title}",
+    )
+    return msgspec.convert(record, LatencyTable)
 
 
 def _positions(candidates: Iterable[Candidate]) -> list[int]:

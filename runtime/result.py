@@ -215,6 +215,7 @@ class PhaseSeconds(Struct, frozen=True, kw_only=True):
     plan: Seconds = 0.0
     teacher: Seconds = 0.0
     pretraining: Seconds = 0.0
+    scoring: Seconds = 0.0
     exploration: Seconds = 0.0
     baseline: Seconds = 0.0
     delivery: Seconds = 0.0
@@ -399,6 +400,63 @@ class Finishing(Struct, frozen=True, kw_only=True):
     networks: tuple[FinishedNetwork, ...]
 
 
+class BlockScore(Struct, frozen=True, kw_only=True):
+    """The full network with one module pruned at a rate, its block trained; a rate of 1 leaves the module out.
+
+    `divergence` is that of its outputs from the full network's, `error` that of the module's output, in variances.
+    """
+
+    module: str
+    rate: float
+    accuracy: Accuracy
+    divergence: float
+    error: float
+
+
+class SearchedNetwork(Network, frozen=True, kw_only=True):
+    """A network that a search has met: what was expected of it, and what it came to.
+
+    `loss` is the sum of its blocks' divergences, `looked` the accuracy without any training, `predicted` that expected
+    after fine-tuning, `accuracy` what it got there. `origin` says whose idea it was: the `solver`'s, or those beside
+    which it is compared, `uniform` pruning and `random` configurations of the paper's rates.
+    """
+
+    origin: Literal["solver", "uniform", "random"]
+    loss: float
+    looked: Accuracy | None = None
+    predicted: float | None = None
+    accuracy: Accuracy | None = None
+
+
+class FrontPoint(Network, frozen=True, kw_only=True):
+    """A fine-tuned network that none is better than both in accuracy and in what it costs, in the file `model`."""
+
+    index: Count
+    model: str
+    file_bytes: Count
+    accuracy: Accuracy
+    test_accuracy: Accuracy | None
+    latency: LatencyResult | None = None
+
+
+class SearchResult(Struct, frozen=True, kw_only=True):
+    """What a search found beside the best network. `options` are the rates of each module, and make `space` networks.
+
+    `cost` is the metric that the front trades accuracy for. `prediction_error` is that of the predicted accuracies, by
+    leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
+    better than the best one; else the search ended with the networks that it was allowed.
+    """
+
+    options: tuple[tuple[float, ...], ...]
+    space: float
+    cost: str
+    scores: tuple[BlockScore, ...]
+    networks: tuple[SearchedNetwork, ...]
+    front: tuple[FrontPoint, ...] = ()
+    prediction_error: float | None = None
+    is_complete: bool = True
+
+
 class RunResult(Struct, frozen=True, kw_only=True):
     """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration.
 
@@ -425,6 +483,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     solvers: Solvers | None = None
     speed: Speed | None = None
     finishing: Finishing | None = None
+    search: SearchResult | None = None
     modules: tuple[str, ...]
     modules_source: str
     networks: tuple[NetworkResult, ...]

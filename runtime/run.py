@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements, Metric
 from wootz.passes.training.parameters import placeholder_notes
 from wootz.runtime.defaults import MOST_LOST, OBJECTIVE
-from wootz.runtime.delivery.deliver import Explored, deliver, write_assignment
+from wootz.runtime.delivery.deliver import deliver, write_assignment
+from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.finish import finish
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
@@ -59,9 +61,17 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
         return finish(job, deliver(workshop, plan, teacher, executor, engine.workers, watch), watch)
     check_accuracy_bounds(job.objective, full.measured)
     watch.full_network(full.measured)
-    if len(plan.tried.configurations) == 1:
+    if job.search is None and len(plan.tried.configurations) == 1:
         watch.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
+    if job.search is not None:
+        from wootz.runtime.search import search  # here: importing scipy takes half a second
+
+        plan, found, searched = search(workshop, plan, teacher.key, full, engine, watch)
+        found = _with_nearest(job, plan, found, full, watch)
+        result = deliver(workshop, plan, teacher, executor, engine.workers, watch, found, search=searched)
+        return finish(job, result, watch)
     block_trained = _explore("block-trained", workshop, plan, teacher.key, full, engine, watch)
+    block_trained = _with_nearest(job, plan, block_trained, full, watch)
     default = _explore("default", workshop, plan, teacher.key, full, engine, watch) if job.baseline else None
     result = deliver(workshop, plan, teacher, executor, engine.workers, watch, block_trained, default)
     return finish(job, result, watch)
@@ -107,8 +117,10 @@ def _explore(
     watch.known_blocks(sum(workshop.trainer.store.entry(key) is not None for key in keys), len(keys))
 
     def order_of(task: Task, finished: Mapping[Task, Results]) -> Order:
-        blocks = usable_blocks(task.network, finished) if isinstance(task, FineTune) else ()
-        return Order(task, teacher, blocks, full.reference_accuracy)
+        if not isinstance(task, FineTune):
+            return Order(task, teacher)
+        configurations, blocks = (plan.configuration(task.network),), usable_blocks(task.network, finished)
+        return Order(task, teacher, configurations, blocks, full.reference_accuracy)
 
     def usable_blocks(network: int, finished: Mapping[Task, Results]) -> tuple[tuple[TuningBlock, str], ...]:
         """Those of a network's blocks whose training did not fail, with the keys that their workers found for them."""
@@ -144,11 +156,6 @@ def _explore(
     decisive = strategy.decisive(finished)
     found = {task: measured(task, finished[task]) for task in decisive}
     best = best_of(found, job.objective, full.measured)
-    if best is None and start == "block-trained" and _nobody_gave_the_objective(job):
-        best = nearest(found, full.measured, MOST_LOST)
-        if best is not None and (of_best := found[best]) is not None:
-            watch.best(best.network, of_best)
-            watch.note(_nearest_note(job, len(found), full.reference_accuracy - of_best[Metric.ACCURACY]))
     return Explored(
         start=start,
         blocks={b: _of_block(b, groups[b], finished) for b in plan.survey.plan.blocks if b in groups},
@@ -156,6 +163,22 @@ def _explore(
         orders={task.network: order_of(task, finished) for task in decisive},
         best=None if best is None else best.network,
     )
+
+
+def _with_nearest(job: Job, plan: RunPlan, explored: Explored, full: FullNetworkResult, watch: Watch) -> Explored:
+    """With the most accurate network as the best one where none meets an objective that nobody gave."""
+    if explored.best is not None or not _nobody_gave_the_objective(job):
+        return explored
+    found = {
+        network: None if isinstance(ended.outcome, Failed) else plan.measured(network, ended.outcome)
+        for network, ended in explored.networks.items()
+    }
+    best = nearest(found, full.measured, MOST_LOST)
+    if best is None or (of_best := found[best]) is None:
+        return explored
+    watch.best(best, of_best)
+    watch.note(_nearest_note(job, len(found), full.reference_accuracy - of_best[Metric.ACCURACY]))
+    return replace(explored, best=best)
 
 
 def _nobody_gave_the_objective(job: Job) -> bool:

@@ -26,6 +26,8 @@ DESCRIPTION_FILE = "best.json"
 TEACHER_FILE = "teacher.onnx"
 RESULT_FILE = "result.json"
 REPORT_FILE = "report.html"
+FRONT_FILE = "front.csv"
+FRONT_FOLDER = "front"
 EVENTS_FILE = "events.jsonl"
 ASSIGNMENT_FILE = "assignment.json"
 DAMAGED_EVENTS_FILE = "events.damaged.jsonl"
@@ -39,6 +41,7 @@ FILES = (
     TEACHER_FILE,
     RESULT_FILE,
     REPORT_FILE,
+    FRONT_FILE,
     EVENTS_FILE,
     DAMAGED_EVENTS_FILE,
     JOB_FILE,
@@ -54,10 +57,11 @@ CHOSEN_FILES = (SUBSPACE_FILE, OBJECTIVE_FILE, SOLVER_FILE, PRETRAIN_SOLVER_FILE
 """What a run chooses where nobody says it. Such a file alone makes no run of a folder: users write them, too."""
 SNAPSHOT_FOLDER = "snapshots"
 LOG_FOLDER = "logs"
-PlotName = Literal["sizes", "curves", "blocks", "tasks"]
+PlotName = Literal["front", "sizes", "curves", "blocks", "tasks"]
 IN_FOLDERS = {
     SNAPSHOT_FOLDER: re.compile(r"\.?snapshot_.+_iter_\d+\.npz(\.\d+)?"),
     LOG_FOLDER: re.compile(r"worker-\d+\.log|control-.+"),
+    FRONT_FOLDER: re.compile(r"\.?\d+\.onnx(\.\d+)?"),
 }
 """What runs write there: anything else was put there by someone, who may want it back."""
 FURTHER = re.compile(r"best\..+\.onnx")
@@ -80,9 +84,14 @@ def plot_file(name: PlotName) -> str:
 PLOTS = tuple(map(plot_file, get_args(PlotName)))
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """What `wootz run` was given, as far as it says what is computed: the options by their names, paths absolute."""
+CommandName = Literal["run", "search"]
 
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What `wootz run` or `wootz search` was given, as far as it says what is computed: the options by their names,
+    paths absolute."""
+
+    name: CommandName = "run"
     model: str | None = None
     options: dict[str, Any] = {}
 
@@ -152,7 +161,7 @@ class RunDirectory:
 
     def end(self) -> None:
         """Says that the networks in the folder are those that the run delivered."""
-        delivered = digests_of_files(self.folder, (*NETWORK_FILES, *self._mark.further))
+        delivered = digests_of_files(self.folder, (*NETWORK_FILES, *front_files(self.folder), *self._mark.further))
         self._mark = msgspec.structs.replace(self._mark, delivered=delivered)
         _write_mark(self.folder, self._mark)
 
@@ -203,6 +212,19 @@ def check_name(name: str) -> None:
         name.encode()
     except UnicodeEncodeError as error:
         raise WootzError(f"{name}: not UTF-8, as all is that a run writes: rename it, or link to it") from error
+
+
+def front_files(folder: Path) -> tuple[str, ...]:
+    """The names of the networks that a search has written beside the best one."""
+    written = IN_FOLDERS[FRONT_FOLDER]
+    found = (folder / FRONT_FOLDER).iterdir() if (folder / FRONT_FOLDER).is_dir() else ()
+    return tuple(sorted(f"{FRONT_FOLDER}/{file.name}" for file in found if written.fullmatch(file.name)))
+
+
+def clear_front(folder: Path) -> None:
+    """Makes an empty folder for the networks of a front."""
+    _clear_folder(folder / FRONT_FOLDER, IN_FOLDERS[FRONT_FOLDER])
+    (folder / FRONT_FOLDER).mkdir(exist_ok=True)
 
 
 def digests_of_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

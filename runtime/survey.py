@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 
@@ -74,21 +73,8 @@ def space_of(pruner: BlockPruner, options: Sequence[Sequence[float]]) -> Space:
 
 def space_costs(pruner: BlockPruner, space: Space) -> Mapping[Symbol, Cost]:
     """The cost of every piece of a space, exactly."""
-    subspace = Subspace(space.modules, tuple(dict.fromkeys(_having_all_pieces(space))))
+    subspace = Subspace(space.modules, space.covering())
     return subspace_costs(pruner, subspace, pruner.input_sources).pieces
-
-
-def _having_all_pieces(space: Space) -> Iterator[tuple[float, ...]]:
-    """Networks in which all pieces occur. Those of two options by turns have nearly all: in a chain every pair does."""
-    longest = max(map(len, space.options), default=0)
-    for even, odd in product(range(longest), repeat=2):
-        turns = ((even, odd)[position % 2] for position in range(len(space.modules)))
-        yield tuple(rates[min(turn, len(rates) - 1)] for rates, turn in zip(space.options, turns, strict=True))
-    for position in space.sources:
-        modules = space.participants(position)
-        for rates in product(*(space.options[module] for module in modules)):
-            of_modules = dict(zip(modules, rates, strict=True))
-            yield tuple(of_modules.get(module, options[0]) for module, options in enumerate(space.options))
 
 
 @dataclass(frozen=True)
@@ -128,6 +114,20 @@ def survey_subspace(
     groups = grouping([block for block in plan.blocks if block.is_pruned])
     uses = block_uses(plan, costs.pieces)
     return Survey(subspace, plan, uses, groups, costs.networks, network_cost(pruner.model))
+
+
+def survey_space(
+    pruner: BlockPruner, space: Space, pieces: Mapping[Symbol, Cost], networks: Subspace, grouping: Grouping
+) -> Survey:
+    """The survey of some networks of a space, whose `pieces` cost that. Its blocks are those of the whole space: each
+    module pruned is a block of its own, however often it occurs."""
+    pruned = {piece for star in space.stars for piece in space.spell(star)[:-1] if TuningBlock((piece,)).is_pruned}
+    blocks = {piece: TuningBlock((piece,)) for piece in sorted(pruned, key=lambda piece: (piece.module, str(piece)))}
+    spelled = [space.spell(configuration) for configuration in networks.configurations]
+    composites = tuple(tuple(map(blocks.get, network[:-1])) for network in spelled)
+    plan = BlockPlan(tuple(blocks.values()), composites, ())
+    costs = tuple(total(pieces[piece] for piece in network) for network in spelled)
+    return Survey(networks, plan, block_uses(plan, pieces), grouping(plan.blocks), costs, network_cost(pruner.model))
 
 
 def one_group(blocks: Sequence[TuningBlock]) -> tuple[Group, ...]:

@@ -39,9 +39,11 @@ from wootz.runtime.store.process import Process
 from wootz.runtime.tasks.task import (
     FineTune,
     FineTuneFull,
+    LookAt,
     Order,
     PretrainBlocks,
     Results,
+    ScoreNetworks,
     Task,
     TrainTeacher,
     curve_of,
@@ -69,6 +71,7 @@ class Watch:
         self._full: Measurements = {}
         self._groups: list[PretrainBlocks] = []
         self._groups_left = 0
+        self._searched: dict[FineTune, int] = {}
 
     def begin(self, executor: str, workers: int) -> None:
         job, process = self._job, Process.current()
@@ -94,10 +97,11 @@ class Watch:
     def phase(self, name: Phase) -> Iterator[None]:
         """One after the other; the exploration begins with the last block."""
         self._last_block_ended = None
-        self._enter("pretraining" if name == "exploration" and self._groups else name)
+        first = "pretraining" if self._groups else self._after_blocks
+        self._enter(first if name == "exploration" else name)
         yield
         if self._phase == "pretraining" and self._last_block_ended is not None:  # other blocks were not needed any more
-            self._pass_to("exploration", self._last_block_ended)
+            self._pass_to(self._after_blocks, self._last_block_ended)
 
     def delivery(self) -> None:
         """The last phase begins; the result that it writes has its time until then."""
@@ -137,17 +141,21 @@ class Watch:
             Planned(
                 model_size=int(plan.full[Metric.MODEL_SIZE]),
                 networks_total=len(plan.candidates),
-                networks_feasible=len(plan.order),
+                networks_feasible=len(plan.order) if job.search is None else job.search.networks,
                 blocks=sum(map(len, plan.groups)),
                 groups=len(plan.groups),
                 teacher=bool(job.untrained),
                 tuned=job.reference != "given",
                 baseline=job.baseline,
-                stops_at_first=not job.objective.metric.needs_training,
+                stops_at_first=job.search is not None or not job.objective.metric.needs_training,
             )
         )
         if seconds:
             self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
+
+    def met(self, plan: RunPlan) -> None:
+        """A search has met more networks."""
+        self._plan = plan
 
     def full_network(self, measured: Measurements) -> None:
         """What `full` in the objective means, as soon as it is known."""
@@ -161,11 +169,12 @@ class Watch:
         """The best network so far."""
         if self._best == network:
             return
+        assert self._plan is not None, "networks are tried by a plan"
         self._best = network
         self._log.emit(
             BestFound(
                 index=network,
-                configuration=self._job.subspace.configurations[network],
+                configuration=self._plan.configuration(network),
                 model_size=int(measured[Metric.MODEL_SIZE]),
                 accuracy=measured[Metric.ACCURACY],
             )
@@ -186,13 +195,15 @@ class Watch:
 
     def started(self, task: Task) -> None:
         solver = self._solver(task)
-        self._log.emit(
-            TaskStarted(task=self._id(task), title=self._title(task), steps=solver.max_iter, display=solver.display)
-        )
+        steps, display = (0, 0) if solver is None else (solver.max_iter, solver.display)
+        if self._phase == "scoring" and isinstance(task, FineTune):
+            self._enter("exploration")
+        self._log.emit(TaskStarted(task=self._id(task), title=self._title(task), steps=steps, display=display))
 
     def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:
         failures = [result.outcome.reason for result in results if isinstance(result.outcome, Failed)]
-        record = None if failures or isinstance(task, PretrainBlocks) else results[0].outcome
+        solver = self._solver(task)
+        record = None if failures or solver is None or isinstance(task, PretrainBlocks) else results[0].outcome
         assert not isinstance(record, Failed)
         accuracy = None if record is None else curve_of(record)[-1][1]
         bound, meets_bound = self._bound(accuracy) if isinstance(task, FineTune) else (None, None)
@@ -202,14 +213,14 @@ class Watch:
                 worker=ended.worker,
                 outcome="failed" if len(failures) == len(results) else "trained",
                 key=results[0].key,
-                seconds=sum(result.seconds for result in results),
+                seconds=ended.end - ended.start if solver is None else sum(result.seconds for result in results),
                 reused=not any(result.computed for result in results),
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
                 accuracy=accuracy,
                 bound=bound,
                 meets_bound=meets_bound,
                 ended="all steps" if record is None else record["ended"],
-                steps_saved=0 if record is None else steps_saved(self._solver(task), record),
+                steps_saved=0 if record is None or solver is None else steps_saved(solver, record),
                 reason=failures[0] if failures else None,
             )
         )
@@ -235,19 +246,30 @@ class Watch:
             self._last_block_ended = time.monotonic()
             self._groups_left -= 1
             if not self._groups_left:
-                self._enter("exploration")
+                self._enter(self._after_blocks)
+
+    @property
+    def _after_blocks(self) -> Phase:
+        return "exploration" if self._job.search is None else "scoring"
 
     def _title(self, task: Task) -> str:
         """In words that a reader understands without the subspace: `network 3 of 10, 54 % of full`."""
         plan = self._plan
-        if plan is None or isinstance(task, TrainTeacher | FineTuneFull):
+        if plan is None or not isinstance(task, PretrainBlocks | FineTune):
             return str(task)
         if isinstance(task, PretrainBlocks):
             group = f", group {self._groups.index(task) + 1} of {len(self._groups)}" if len(self._groups) > 1 else ""
             return f"{len(task.blocks)} block{'s'[: len(task.blocks) != 1]}{group}"
-        number, candidate = next((n, c) for n, c in enumerate(plan.order, 1) if c.index == task.network)
-        share = 100 * candidate.measured[Metric.MODEL_SIZE] / plan.full[Metric.MODEL_SIZE]
-        return f"{self._id(task).kind} {number} of {len(plan.order)}, {share:.0f} % of full"
+        share = 100 * plan.candidates[task.network].measured[Metric.MODEL_SIZE] / plan.full[Metric.MODEL_SIZE]
+        return f"{self._id(task).kind} {self._number(task, plan)}, {share:.0f} % of full"
+
+    def _number(self, task: FineTune, plan: RunPlan) -> str:
+        """`3 of 10`; a search may end before it has tried as many as it may."""
+        if self._job.search is not None:
+            self._searched.setdefault(task, len(self._searched) + 1)
+            return f"{self._searched[task]} of at most {self._job.search.networks}"
+        number = next(n for n, candidate in enumerate(plan.order, 1) if candidate.index == task.network)
+        return f"{number} of {len(plan.order)}"
 
     def _bound(self, accuracy: float | None) -> tuple[float | None, bool | None]:
         """What the objective asks of an accuracy at least, and whether this one meets it."""
@@ -259,7 +281,8 @@ class Watch:
         measured = {Metric.ACCURACY: accuracy}
         return max(c.bound(self._full) for c in lower), all(c.holds(measured, self._full) for c in lower)
 
-    def _solver(self, task: Task) -> Solver:
+    def _solver(self, task: Task) -> Solver | None:
+        """What a task trains by; None where it trains nothing."""
         match task:
             case TrainTeacher():
                 return self._job.teacher_solver
@@ -267,6 +290,8 @@ class Watch:
                 return self._job.pretrain_solver
             case FineTune() | FineTuneFull():
                 return self._job.solver
+            case ScoreNetworks() | LookAt():
+                return None
 
     def _id(self, task: Task) -> TaskId:
         match task:
@@ -276,6 +301,10 @@ class Watch:
                 return TaskId("tuned")
             case PretrainBlocks():
                 return TaskId("blocks", self._groups.index(task))
+            case ScoreNetworks(networks):
+                return TaskId("scores", networks[0])
+            case LookAt(networks):
+                return TaskId("look", networks[0])
             case FineTune(network, start):
                 return TaskId("network" if start == "block-trained" else "default network", network)
 

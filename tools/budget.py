@@ -17,7 +17,7 @@ from wootz.runtime.job import Job
 from wootz.runtime.run_directory import SUBSPACE_FILE
 from wootz.runtime.speed import speed
 from wootz.runtime.store.amounts import show_seconds
-from wootz.runtime.survey import one_group, survey_subspace
+from wootz.runtime.survey import one_group, space_costs, survey_space, survey_subspace
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.companions import Companions
 
@@ -42,7 +42,11 @@ def within_budget(
 
     def expected(candidate: Job) -> ExpectedTime:
         pruner = at.architecture.rounding_to(candidate.rounding)
-        survey = survey_subspace(pruner, candidate.subspace, job.identifier, one_group)
+        if candidate.search is not None:
+            space = candidate.search.space
+            survey = survey_space(pruner, space, space_costs(pruner, space), candidate.subspace, one_group)
+        else:
+            survey = survey_subspace(pruner, candidate.subspace, job.identifier, one_group)
         return expected_time(survey, trainings_of(candidate), its_speed)
 
     def fits(candidate: Job) -> bool:
@@ -51,8 +55,8 @@ def within_budget(
     found = bisect_left(SCALES, True, key=lambda scale: fits(scaled(scale)))
     cut = scaled(SCALES[min(found, len(SCALES) - 1)])
     while not fits(cut):
-        fewer = len(cut.subspace.configurations) - 1
-        if not fewer or SUBSPACE_FILE not in cut.chosen:
+        fewer = _networks(cut) - 1
+        if not fewer or not (SUBSPACE_FILE in cut.chosen or cut.search is not None):
             raise WootzError(
                 f"--budget: {show_seconds(budget)} are too short for one network: about "
                 f"{show_seconds(expected(cut).total / SHARE_OF_BUDGET)} are needed ({show_expected(expected(cut))})"
@@ -66,6 +70,7 @@ def with_companions(job: Job, companions: Companions) -> Job:
         job,
         objective=companions.objective,
         subspace=companions.subspace,
+        search=companions.search,
         solver=companions.solver,
         teacher_solver=companions.teacher_solver,
         pretrain_solver=companions.pretrain_solver,
@@ -73,8 +78,15 @@ def with_companions(job: Job, companions: Companions) -> Job:
     )
 
 
+def _networks(job: Job) -> int:
+    """How many are fine-tuned."""
+    return len(job.subspace.configurations) if job.search is None else job.search.networks
+
+
 def with_networks(job: Job, count: int) -> Job:
-    """With the so many networks that lose least."""
+    """With the so many networks that lose least; a search finds out which."""
+    if job.search is not None:
+        return replace(job, search=replace(job.search, networks=count))
     by_loss = sorted(job.subspace.configurations, key=lambda configuration: sum(map(np.mean, configuration)))
     fewer = replace(job.subspace, configurations=tuple(by_loss[:count]))
     return replace(job, subspace=fewer, chosen={**job.chosen, SUBSPACE_FILE: print_subspace(fewer).encode()})
@@ -86,13 +98,14 @@ def show_expected(expected: ExpectedTime) -> str:
         "plan": expected.plan,
         "full network": expected.teacher,
         "blocks": expected.blocks,
+        **({"scores": expected.scoring} if expected.scoring else {}),
         "networks": expected.networks,
     }
     return ", ".join(f"{name} {show_seconds(seconds)}" for name, seconds in phases.items())
 
 
 def _note(before: Job, cut: Job, budget: float, expected: ExpectedTime) -> str:
-    all_, left = len(before.subspace.configurations), len(cut.subspace.configurations)
+    all_, left = _networks(before), _networks(cut)
     parts = [f"{left} of {all_} networks"] if left < all_ else []
     steps = cut.solver.max_iter / before.solver.max_iter
     parts += [f"{100 * steps:.0f} % of the steps"] if steps < 1 else []

@@ -40,6 +40,10 @@ COMMANDS = {
         "Measure how long MODEL and its modules take, or several models side by side.",
     ),
     "run": Listed("wootz.tools.commands.run:run", "Find the best pruned version of MODEL for the images in --data."),
+    "search": Listed(
+        "wootz.tools.commands.search:search",
+        "Search all pruned versions of MODEL for the best one for the images in --data.",
+    ),
     "status": Listed(
         "wootz.tools.commands.status:status", "Tell where the run in RUN stands: running, finished or dead."
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,26 @@ from wootz.frontend.subspace import print_subspace
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
+    GRID,
+    NOTHING_TO_PRUNE,
     OBJECTIVE,
     RATES,
     Circumstances,
     default_subspace,
     fine_tuning_solver,
+    looks,
+    networks_to_search,
     networks_to_try,
     pretraining_solver,
+    rounding,
     teacher_solver,
 )
+from wootz.runtime.job import Searching
+from wootz.runtime.latency_table.measuring import read_fitting_table
 from wootz.runtime.run_directory import (
     OBJECTIVE_FILE,
     PRETRAIN_SOLVER_FILE,
@@ -34,6 +41,7 @@ from wootz.runtime.run_directory import (
     SUBSPACE_FILE,
     TEACHER_SOLVER_FILE,
 )
+from wootz.runtime.survey import space_of
 from wootz.tools.networks import read_networks
 
 CONVENTIONAL = {
@@ -116,6 +124,7 @@ class Companions:
 
     objective: Objective
     subspace: Subspace
+    search: Searching | None
     solver: Solver
     teacher_solver: Solver
     pretrain_solver: Solver
@@ -123,22 +132,36 @@ class Companions:
     is_adjustable: bool
     notes: tuple[str, ...]
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """That networks are made of."""
+        return self.subspace.rates if self.search is None else self.search.rates
+
 
 def complete_companions(
-    files: CompanionFiles, solvers: Solvers, pruner: BlockPruner, circumstances: Circumstances
+    files: CompanionFiles,
+    solvers: Solvers,
+    pruner: BlockPruner,
+    image_shape: tuple[int, int, int],
+    circumstances: Circumstances,
 ) -> Companions:
     """Reads what is given and chooses the rest, for a network that `pruner` prunes. Raises WootzError for files that
     don't fit the network, and where nothing of it can be pruned."""
     chosen: dict[str, str] = {}
     objective, (subspace, warnings) = _objective(files), _subspace(files, pruner)
+    fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
+    search: Searching | None = None
+    if files.options.get("command") == "search":
+        solver = fine_tuning or fine_tuning_solver(circumstances)
+        search = _searching(files.options, pruner, image_shape, circumstances, solver)
+        subspace = Subspace(search.space.modules, (*search.space.stars, *search.space.uniform))
     if objective is None:
         objective = OBJECTIVE
         chosen[OBJECTIVE_FILE] = f"{objective}\n"
     if subspace is None:
-        least = _least_rates(pruner, files.options["round_to"] or 1)
+        least = _least_rates(pruner.rounding_to(Rounding(files.options["round_to"] or 1)), RATES)
         subspace = default_subspace(least, networks_to_try(circumstances), circumstances.seed)
         chosen[SUBSPACE_FILE] = print_subspace(subspace)
-    fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
     images = f"{circumstances.training_images:,} images"
     if fine_tuning is None:
         fine_tuning = fine_tuning_solver(circumstances)
@@ -156,22 +179,51 @@ def complete_companions(
     return Companions(
         objective=objective,
         subspace=subspace,
+        search=search,
         solver=fine_tuning,
         teacher_solver=teacher,
         pretrain_solver=pretraining,
         chosen={name: text.encode() for name, text in chosen.items()} | files.of_run(),
-        is_adjustable=not chosen.keys() <= {OBJECTIVE_FILE},
+        is_adjustable=search is not None or not chosen.keys() <= {OBJECTIVE_FILE},
         notes=(*warnings, *solvers.notes, *_choice_notes(chosen)),
     )
 
 
-def _least_rates(pruner: BlockPruner, round_to: int) -> Mapping[str, Mapping[float, float]]:
-    """For each module the rate that stands for each of RATES. Raises WootzError where `round_to` leaves none."""
-    least = pruner.rounding_to(Rounding(round_to)).least_rates(RATES)
-    if round_to > 1 and pruner.can_prune and not any(any(of_module.values()) for of_module in least.values()):
+def _searching(
+    options: Mapping[str, Any],
+    pruner: BlockPruner,
+    image_shape: tuple[int, int, int],
+    circumstances: Circumstances,
+    solver: Solver,
+) -> Searching:
+    """The space of a search, and how much of it is tried. Raises WootzError where no module can be pruned."""
+    if not pruner.can_prune:
+        raise WootzError(NOTHING_TO_PRUNE)
+    rates = options["rates"] or GRID
+    pruner = pruner.rounding_to(rounding(options["round_to"], rates))
+    least = _least_rates(pruner, rates)
+    left_out = pruner.skippable if options["skip"] else ()
+    of_modules = (
+        {0.0, *of_module.values(), *({SKIP} if module in left_out else ())} for module, of_module in least.items()
+    )
+    space = space_of(pruner, tuple(map(tuple, map(sorted, of_modules))))
+    networks, file = options["networks"] or networks_to_search(circumstances), options["latency_table"]
+    return Searching(
+        space=space,
+        rates=rates,
+        networks=networks,
+        looks=options["looks"] or looks(circumstances, solver, networks),
+        latency_table=None if file is None else read_fitting_table(Path(file), pruner, space.options, image_shape),
+    )
+
+
+def _least_rates(pruner: BlockPruner, rates: Sequence[float]) -> Mapping[str, Mapping[float, float]]:
+    """For each module the rate that stands for each of `rates`. Raises WootzError where rounding leaves none."""
+    least, rounding = pruner.least_rates(rates), pruner.planner.rounding
+    if rounding.multiple > 1 and pruner.can_prune and not any(any(of_module.values()) for of_module in least.values()):
         raise WootzError(
-            f"--round-to {round_to}: no module has so many filters that one of the rates {', '.join(map(str, RATES))} "
-            f"leaves another multiple of {round_to}: give a smaller one"
+            f"--round-to {rounding.multiple}: no module has so many filters that one of the rates "
+            f"{', '.join(map(str, rates))} leaves another multiple of {rounding.multiple}: give a smaller one"
         )
     return least
 

@@ -16,7 +16,6 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import parse_pipeline
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
 from wootz.passes.training.legalize import Target
@@ -108,7 +107,7 @@ def make_job(
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
-    choose = partial(complete_companions, files, solvers, pruner)
+    choose = partial(complete_companions, files, solvers, pruner, image_shape(network))
     companions = choose(circumstances)
     job = Job(
         title=_title(model),
@@ -122,6 +121,7 @@ def make_job(
         data_title=data,
         dataset=dataset,
         subspace=companions.subspace,
+        search=companions.search,
         objective=companions.objective,
         teacher_solver=companions.teacher_solver,
         solver=companions.solver,
@@ -151,7 +151,7 @@ def make_job(
             *device_notes,
             *_weights_notes(weights, options),
             *network.notes,
-            *_rounding_notes(pruner, companions.subspace, options),
+            *_rounding_notes(pruner, companions.rates, options),
             *_digits_notes(data),
             *dataset.notes,
             *gap_notes(network.model, modules),
@@ -255,8 +255,8 @@ def _digits_notes(data: str) -> Iterator[str]:
         yield f"The data are scikit-learn's digits: --data ./{DIGITS} is what is here by that name."
 
 
-def _rounding_notes(pruner: BlockPruner, subspace: Subspace, options: Mapping[str, Any]) -> Iterator[str]:
-    multiples = pruner.rounding_to(rounding(None, subspace)).multiples
+def _rounding_notes(pruner: BlockPruner, rates: tuple[float, ...], options: Mapping[str, Any]) -> Iterator[str]:
+    multiples = pruner.rounding_to(rounding(None, rates)).multiples
     if options["round_to"] is None and max(multiples, default=1) > 1:
         narrow = f" (narrow ones of {', '.join(map(str, multiples[1:]))})" if multiples[1:] else ""
         yield f"Layers keep multiples of {multiples[0]} filters{narrow}, which are fast; --round-to says otherwise."

@@ -19,7 +19,7 @@ def read_networks(file: Path, pruner: BlockPruner, round_to: int | None) -> tupl
     Raises InputError where it does not fit the network of `pruner`.
     """
     subspace, warnings = read_subspace(file, prunable_network(pruner))
-    rounded = pruner.rounding_to(rounding(round_to, subspace))
+    rounded = pruner.rounding_to(rounding(round_to, subspace.rates))
     first: dict[Kept, Configuration] = {}
     repeated = []
     for configuration in subspace.configurations:

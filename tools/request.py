@@ -12,10 +12,20 @@ import msgspec
 
 from wootz.passes.errors import WootzError
 from wootz.runtime.data.loading import DIGITS
-from wootz.runtime.run_directory import MARK_FILE, Command, check_name, read_run_mark
+from wootz.runtime.run_directory import MARK_FILE, Command, CommandName, check_name, read_run_mark
 from wootz.tools.companions import RunFiles
 
-PATHS = ("weights", "data", "classes", "subspace", "objective", "solver", "teacher_solver", "pretrain_solver")
+PATHS = (
+    "weights",
+    "data",
+    "classes",
+    "subspace",
+    "objective",
+    "solver",
+    "teacher_solver",
+    "pretrain_solver",
+    "latency_table",
+)
 """Options that name files or folders, if there are such ones."""
 NOT_RECORDED = ("cache", "threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
 """Options that say how a run is carried out, and not what it computes."""
@@ -26,7 +36,7 @@ CHOOSING = ("effort", "budget")
 CHOSEN_BY_EFFORT = ("subspace", "solver", "teacher_solver", "pretrain_solver")
 
 
-ALWAYS_FILES = ("weights", "classes", "subspace", "solver", "teacher_solver", "pretrain_solver")
+ALWAYS_FILES = ("weights", "classes", "subspace", "solver", "teacher_solver", "pretrain_solver", "latency_table")
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ class Request:
     @property
     def inputs(self) -> tuple[Path, ...]:
         """The files and folders that are given, by the command that is repeated, too."""
-        given = (self.model, *(self.options[name] for name in PATHS))
+        given = (self.model, *(self.options.get(name) for name in PATHS))
         return tuple(Path(path) for path in given if path is not None)
 
     @property
@@ -64,8 +74,9 @@ class Request:
         return RunFiles(folder) if is_known else None
 
 
-def requested(model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
-    """What is asked for by the argument `model` and the `options`, of which those in `given` were written down.
+def requested(name: CommandName, model: str | None, options: Mapping[str, Any], given: Collection[str]) -> Request:
+    """What the command `name` is asked for by the argument `model` and the `options`, of which those in `given` were
+    written down.
 
     Raises WootzError for the folder of a run that has no command, for names that are not UTF-8, and for files that are
     not there.
@@ -77,12 +88,14 @@ def requested(model: str | None, options: Mapping[str, Any], given: Collection[s
     own = _recorded({name: options[name] for name in options if name in given and name not in NOT_RECORDED})
     folder = None if model is None else Path(model)
     if folder is None or not (folder / MARK_FILE).is_file():
-        return Request(model, options, Command(model=_absolute(model), options=own))
+        return Request(model, options, Command(name=name, model=_absolute(model), options=own))
     mark = read_run_mark(folder)
     if mark is None or mark.command is None:
         raise WootzError(f"{folder}: the run does not say which command began it: give MODEL, and --data")
     before = mark.command
-    command = Command(model=before.model, options={**before.options, **own})
+    if before.name != name:
+        raise WootzError(f"{folder} is the folder of `wootz {before.name}`: wootz {before.name} {folder} repeats it")
+    command = Command(name=name, model=before.model, options={**before.options, **own})
     is_chosen_anew = any(command.options.get(name) != before.options.get(name) for name in CHOOSING)
     merged = {**options, **{name: _as_option(value) for name, value in command.options.items() if name in options}}
     files = RunFiles(folder, CHOSEN_BY_EFFORT if is_chosen_anew else ())
@@ -100,7 +113,9 @@ def _check_that_all_are_there(options: Mapping[str, Any]) -> None:
 def _without_finish(command: Command | None) -> Command | None:
     if command is None:
         return None
-    return Command(model=command.model, options={n: v for n, v in command.options.items() if n not in FINISHING})
+    return Command(
+        name=command.name, model=command.model, options={n: v for n, v in command.options.items() if n not in FINISHING}
+    )
 
 
 def _recorded(options: Mapping[str, Any]) -> dict[str, Any]:

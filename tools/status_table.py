@@ -19,6 +19,7 @@ PHASES: dict[Phase, str] = {
     "plan": "planning",
     "teacher": "training the full network",
     "pretraining": "pre-training blocks",
+    "scoring": "scoring blocks and looking at networks",
     "exploration": "trying networks",
     "baseline": "trying default networks",
     "delivery": "writing the results",

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.reporting.comparison import before_and_after, share
+from wootz.runtime.reporting.comparison import before_and_after, in_a_sentence, share
 from wootz.runtime.reporting.further_files import remarks, rows
 from wootz.runtime.reporting.python_lines import python_lines
 from wootz.runtime.result import (
@@ -19,6 +19,7 @@ from wootz.runtime.result import (
     FullNetworkResult,
     PhaseSeconds,
     RunResult,
+    SearchResult,
 )
 from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
 from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
@@ -29,6 +30,7 @@ PHASES = {
     "plan": "planning and checks",
     "teacher": "full network",
     "pretraining": "blocks",
+    "scoring": "scores and looks",
     "exploration": "networks",
     "baseline": "default networks",
     "delivery": "writing",
@@ -51,8 +53,11 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
     _print(console, "report", str(folder / REPORT_FILE))
     if result.best is not None:
         _print(console, "best", str(folder / BEST_FILE))
+        _print(console, "", in_a_sentence(result.best, result.full, result.speed))
         _print(console, "rates", format_configuration(result.best.configuration))
     console.print(_before_and_after(result, result.full))
+    if result.search is not None and result.search.front:
+        console.print(_front(result, result.search, result.full))
     if result.finishing is not None:
         console.print(_further_files(result, result.finishing))
         for remark in remarks(result, result.finishing):
@@ -67,7 +72,7 @@ def _from_here(folder: Path) -> Path:
 
 
 def _print(console: Console, name: str, text: str) -> None:
-    say(console, f"{name + ':':{INDENT}}{text}", INDENT)
+    say(console, f"{name + ':' if name else '':{INDENT}}{text}", INDENT)
 
 
 def _explorations(result: RunResult) -> Table:
@@ -105,6 +110,21 @@ def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
     for row in before_and_after(result, full):
         cells = ("  " * row.is_detail + row.name, row.full, row.best, row.compared)
         table.add_row(*cells[: len(table.columns)])
+    return table
+
+
+def _front(result: RunResult, search: SearchResult, full: FullNetworkResult) -> Table:
+    """What accuracy costs: a row a network, which is a file in the run's folder."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("front", no_wrap=True)
+    for column in ("of full", "latency", "valid.", "test", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for point in search.front:
+        latency = "" if point.latency is None else show_milliseconds(point.latency.median_ms)
+        accuracies = ("" if a is None else f"{100 * a:.1f} %" for a in (point.accuracy, point.test_accuracy))
+        is_best = result.best is not None and point.index == result.best.index
+        size = share(point.model_size, full.model_size)
+        table.add_row(point.model, size, latency, *accuracies, "best" if is_best else "")
     return table
 
 

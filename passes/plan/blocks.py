@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wootz.passes.plan.subspace import SKIP, Rate, format_rate
@@ -62,8 +63,18 @@ class TuningBlock:
         """Whether a module belongs to both blocks."""
         return not set(self.modules).isdisjoint(other.modules)
 
+    def serves(self, network: Mapping[int, Symbol]) -> bool:
+        """Whether a network of these symbols, by their modules, can have the block's weights: all of them, or of open
+        modules that lose part of their output, the part that is left."""
+        return all(s.module in network and _serves(s, network[s.module]) for s in self.symbols)
+
     def __str__(self) -> str:
         return " ".join(str(s) for s in self.symbols)
+
+
+def _serves(trained: Symbol, wanted: Symbol) -> bool:
+    is_part = trained.is_open and not trained.rate and trained.input_rates == wanted.input_rates
+    return trained == wanted or is_part
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,12 @@ class BlockPruner:
     def materialize(self, plan: PruningPlan) -> Model:
         return self.materializer.materialize(plan)
 
+    def narrowed(
+        self, block: TuningBlock, weights: Mapping[str, np.ndarray], rates: Mapping[str, Rate]
+    ) -> Mapping[str, np.ndarray]:
+        """The weights of a block as they are in the network of `rates`, where it has less of its output left."""
+        return self.materializer.narrowed(weights, self.plan(self.rates_of(block)), self.plan(rates))
+
     def student(self, block: TuningBlock) -> Student:
         """The block with what remains of the model's weights, carved when it is first asked for; names are the model's.
 

@@ -98,6 +98,25 @@ class Materializer:
             if fault:
                 raise WootzError(f"the plan leaves out module {module.name!r}: {fault}")
 
+    def narrowed(
+        self, weights: Mapping[str, np.ndarray], before: PruningPlan, after: PruningPlan
+    ) -> dict[str, np.ndarray]:
+        """Weights by name, those of a network pruned by `before`, as they are in one pruned by `after`, which keeps
+        nothing that `before` removes."""
+        kept_before, kept_after = kept_atoms(self.analysis, before), kept_atoms(self.analysis, after)
+        narrow: dict[str, np.ndarray] = {}
+        for use in self.analysis.parameters:
+            if use.constant in weights and use.constant not in narrow:
+                elements = np.arange(self._constants[use.constant].size).reshape(self._constants[use.constant].shape)
+                had, has = (
+                    slice_parameter(elements, use, [kept[labels] for labels in use.maps])
+                    for kept in (kept_before, kept_after)
+                )
+                order = np.argsort(had, axis=None)
+                places = order[np.searchsorted(had.ravel(), has.ravel(), sorter=order)]
+                narrow[use.constant] = weights[use.constant].ravel()[places].reshape(has.shape)
+        return {**weights, **narrow}
+
     @cached_property
     def _constants(self) -> Mapping[str, np.ndarray]:
         return parameter_values(self.model.graph, self.analysis.computed)

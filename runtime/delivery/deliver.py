@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, with_interface, write_network
 from wootz.runtime.delivery.description import Delivered, describe, image_input, write_description
+from wootz.runtime.delivery.explored import Explored
+from wootz.runtime.delivery.front import write_front
 from wootz.runtime.delivery.misses import misses_of_best
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
@@ -36,6 +38,7 @@ from wootz.runtime.result import (
     NetworkResult,
     Reuse,
     RunResult,
+    SearchResult,
     SolverFields,
     Solvers,
     Speed,
@@ -49,7 +52,7 @@ from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, DESCRIPTION_
 from wootz.runtime.session import runtime_version
 from wootz.runtime.strategies.enumeration import assignment
 from wootz.runtime.strategies.selection import Candidate, violated
-from wootz.runtime.tasks.task import Finished, Order, Start, curve_of, steps_saved
+from wootz.runtime.tasks.task import Finished, Order, curve_of, steps_saved
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.teacher import Teacher
 from wootz.runtime.uncertainty import Share, margin_note
@@ -58,20 +61,6 @@ from wootz.runtime.watch import Watch
 NOT_OF_TRAINING = ("snapshot", "snapshot_prefix", "average_loss", "display", "solver_mode", "data", "machines")
 """Fields of solvers that change nothing of what is trained."""
 ALWAYS_TOLD = ("type", "base_lr", "lr_policy", "max_iter", "batch_size")
-
-
-@dataclass(frozen=True)
-class Explored:
-    """What an exploration found: how the training of each block ended, and of each network that the choice rests on.
-
-    `orders` are those of the networks, by their position in the subspace; `best` is such a position.
-    """
-
-    start: Start
-    blocks: Mapping[TuningBlock, Finished]
-    networks: Mapping[int, Finished]
-    orders: Mapping[int, Order]
-    best: int | None
 
 
 def deliver(
@@ -83,8 +72,10 @@ def deliver(
     watch: Watch,
     block_trained: Explored | None = None,
     default: Explored | None = None,
+    search: SearchResult | None = None,
 ) -> RunResult:
-    """Writes the full network and the best one with its description into the run directory, and gives the result."""
+    """Writes the full network and the best one with its description into the run directory, and gives the result; of a
+    search also the networks of its front."""
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
     full, full_form = teacher.full, with_interface(job, teacher.model)
@@ -95,7 +86,7 @@ def deliver(
         assert isinstance(full, FullNetworkResult), "networks are tried with a teacher alone"
         full_file = write_network(job, full_form, TEACHER_FILE, full.accuracy, watch.note)
         full = msgspec.structs.replace(full, file_bytes=full_file.bytes)
-        for text in _failures(job, block_trained, default):
+        for text in _failures(plan, block_trained, default):
             watch.note(text)
         if block_trained.best is not None:
             model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
@@ -107,6 +98,8 @@ def deliver(
             meets = not misses_of_best(objective, best, speed)
             delivered = Delivered(best, best_file, full, full_file, speed, meets)
             write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
+        if search is not None:
+            search = write_front(workshop, plan, block_trained, search, full, watch)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
     return RunResult(
@@ -134,6 +127,7 @@ def deliver(
             pretraining=_solver_fields(job.pretrain_solver),
         ),
         speed=speed,
+        search=search,
         modules=job.subspace.modules,
         modules_source=job.modules_source,
         networks=_network_results(job, plan, block_trained, positions),
@@ -161,7 +155,7 @@ def _best_network(workshop: Workshop, plan: RunPlan, explored: Explored, file: s
         model=file,
         accuracy=plan.accuracy(found.outcome),
         test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
-        **_known_before(job, plan.candidates[explored.best]),
+        **_known_before(plan, plan.candidates[explored.best]),
     )
 
 
@@ -184,9 +178,9 @@ def _network_results(
     return (
         *(_network_result(job, plan, c, found.get(c.index), explored, positions) for c in plan.order),
         *(
-            InfeasibleNetworkResult(violates=violated(c, job.objective, plan.full), **_known_before(job, c))
+            InfeasibleNetworkResult(violates=violated(c, job.objective, plan.full), **_known_before(plan, c))
             for c in plan.candidates
-            if c.index not in feasible
+            if c.index not in feasible and job.search is None
         ),
     )
 
@@ -199,7 +193,7 @@ def _network_result(
     explored: Explored | None,
     positions: Mapping[TuningBlock, int],
 ) -> NetworkResult:
-    known = _known_before(job, candidate)
+    known = _known_before(plan, candidate)
     if found is None or explored is None:
         return UntriedNetworkResult(**known)
     started_from = _blocks_of_modules(len(job.subspace.modules), explored.orders[candidate.index], positions)
@@ -226,11 +220,11 @@ def _blocks_of_modules(modules: int, order: Order, positions: Mapping[TuningBloc
     return tuple(block_of.get(module) for module in range(modules))
 
 
-def _known_before(job: Job, candidate: Candidate) -> dict[str, Any]:
+def _known_before(plan: RunPlan, candidate: Candidate) -> dict[str, Any]:
     """The fields of a network's result that its architecture decides."""
     return {
         "index": candidate.index,
-        "configuration": job.subspace.configurations[candidate.index],
+        "configuration": plan.configuration(candidate.index),
         "model_size": int(candidate.measured[Metric.MODEL_SIZE]),
         "flops": int(candidate.measured[Metric.FLOPS]),
         "latency_ms": candidate.measured.get(Metric.LATENCY),
@@ -250,7 +244,7 @@ def _block_result(plan: RunPlan, modules: Sequence[str], block: TuningBlock, fou
     )
 
 
-def _failures(job: Job, block_trained: Explored, default: Explored | None) -> list[str]:
+def _failures(plan: RunPlan, block_trained: Explored, default: Explored | None) -> list[str]:
     texts = [
         f"Block {block}: {f.outcome.reason}. Its modules start from the teacher's remaining weights."
         for block, f in block_trained.blocks.items()
@@ -258,7 +252,7 @@ def _failures(job: Job, block_trained: Explored, default: Explored | None) -> li
     ]
     for explored in filter(None, (block_trained, default)):
         texts += [
-            f"{explored.start} network {format_configuration(job.subspace.configurations[index])}: {f.outcome.reason}"
+            f"{explored.start} network {format_configuration(plan.configuration(index))}: {f.outcome.reason}"
             for index, f in explored.networks.items()
             if isinstance(f.outcome, Failed)
         ]

@@ -40,10 +40,12 @@ def finished_result(folder: Path) -> RunResult | None:
     has_ended = isinstance(last, RunEnded) and last.outcome in ("found", "nothing found")
     if mark is None:
         return None
-    asked = {*NETWORK_FILES, *mark.further}
+    of_front = [] if result.search is None else [point.model for point in result.search.front]
+    asked = {*NETWORK_FILES, *of_front, *mark.further}
     delivered = {name: known for name, known in mark.delivered.items() if name in asked}
     further = [name for name in mark.further if name in delivered]
-    has_files = (folder / REPORT_FILE).is_file() and delivered == digests_of_files(folder, (*NETWORK_FILES, *further))
+    files = (*NETWORK_FILES, *of_front, *further)
+    has_files = (folder / REPORT_FILE).is_file() and delivered == digests_of_files(folder, files)
     is_whole = has_ended and has_files
     made_by = (result.environment.wootz, result.environment.runtime)
     return result if is_whole and made_by == (metadata.version("wootz"), runtime_version()) else None

@@ -19,6 +19,7 @@ from wootz.runtime.result import (
     Exploration,
     FullNetworkResult,
     RunResult,
+    SearchResult,
     TrainedBlockResult,
     TrainedNetworkResult,
     block_text,
@@ -45,6 +46,7 @@ Plot = Callable[[Palette], Figure]
 
 WIDTH = 6.5
 """Inches, of all plots."""
+USUAL_HEIGHT = 4.4
 HIGHEST = 12.0
 LEGIBLE_ROW = 0.22
 """Inches that a row needs for its name to be read."""
@@ -85,6 +87,48 @@ def sizes(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figur
     axes.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
     axes.set_ylabel("validation accuracy")
     _legend(figure, axes)
+    return figure
+
+
+def front(result: RunResult, full: FullNetworkResult, search: SearchResult, palette: Palette) -> Figure:
+    """Accuracy over size, and over latency: what a search expected of all networks that it met, and what those came to
+    that were fine-tuned; beside them uniform and random pruning."""
+    figure = Figure(figsize=(WIDTH, 2 * USUAL_HEIGHT), layout="constrained")
+    by_size, by_latency = figure.subplots(2, 1)
+    thousands = 1e-3
+    expected = {
+        "solver": (palette.full, "o", 9, "solver's, expected"),
+        "uniform": (palette.default, "^", 34, "uniform pruning, expected"),
+        "random": (palette.blocks, "x", 22, "random configurations, expected"),
+    }
+    for origin, (colour, marker, area, label) in expected.items():
+        met = [n for n in search.networks if n.origin == origin and n.predicted is not None]
+        shape = {"color": colour} if marker == "x" else {"facecolors": "none", "edgecolors": colour}
+        x, y = [n.model_size * thousands for n in met], [min(1.0, n.predicted or 0.0) for n in met]
+        by_size.scatter(x, y, s=area, marker=marker, linewidths=0.8, label=label, **shape)
+    tuned = [n for n in search.networks if n.accuracy is not None]
+    by_size.scatter([n.model_size * thousands for n in tuned], [n.accuracy for n in tuned], s=30,
+                    color=palette.block_trained, label="fine-tuned")  # fmt: skip
+    timed = [(point.latency.median_ms, point.accuracy) for point in search.front if point.latency is not None]
+    sized = [(point.model_size * thousands, point.accuracy) for point in search.front]
+    if result.speed is not None:
+        by_latency.scatter([result.speed.full.median_ms], [full.reference_accuracy], s=60, marker="*",
+                           color=palette.full)  # fmt: skip
+    by_size.scatter([full.model_size * thousands], [full.reference_accuracy], s=60, marker="*", color=palette.full,
+                    label="full network")  # fmt: skip
+    for axes, points in ((by_size, sized), (by_latency, timed)):
+        axes.plot(*zip(*sorted(points), strict=True), color=palette.block_trained, linewidth=1.2, marker="o",
+                  markersize=5, label="front" if axes is by_size else None)  # fmt: skip
+        axes.axhline(full.reference_accuracy, color=palette.full, linewidth=0.8, linestyle="--")
+        axes.set_ylabel("validation accuracy")
+        _style(axes)
+    best = result.best
+    if best is not None:
+        by_size.scatter([best.model_size * thousands], [best.accuracy], s=150, facecolors="none",
+                        edgecolors=palette.block_trained, linewidths=1.6, label="best")  # fmt: skip
+    by_size.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
+    by_latency.set_xlabel("milliseconds an image, measured side by side")
+    _legend(figure, by_size)
     return figure
 
 
@@ -137,6 +181,8 @@ def tasks(found: Timeline, palette: Palette) -> Figure:
         "teacher": (palette.full, "full network"),
         "tuned": (palette.full, "full network"),
         "blocks": (palette.blocks, "blocks"),
+        "scores": (palette.text, "scores and looks"),
+        "look": (palette.text, "scores and looks"),
         "network": (palette.block_trained, "networks"),
         "default network": (palette.default, "default networks"),
     }
@@ -189,13 +235,17 @@ def _explorations(result: RunResult, palette: Palette) -> list[tuple[str, Explor
     return found
 
 
-def _axes(height: float = 4.4) -> tuple[Figure, Axes]:
+def _axes(height: float = USUAL_HEIGHT) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
+    _style(axes)
+    return figure, axes
+
+
+def _style(axes: Axes) -> None:
     axes.grid(True, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _legend(figure: Figure, axes: Axes, handles: Sequence[Patch] | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.plan.subspace import format_configuration
+from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import read_events
 from wootz.runtime.reporting import plots
@@ -69,6 +69,8 @@ def _plots(result: RunResult, times: Timeline) -> dict[PlotName, plots.Plot]:
         found["tasks"] = partial(plots.tasks, times)
     if isinstance(result.full, FullNetworkResult) and result.networks_evaluated:
         found["sizes"] = partial(plots.sizes, result, result.full)
+        if result.search is not None and result.search.front:
+            found["front"] = partial(plots.front, result, result.full, result.search)
         found["curves"] = partial(plots.curves, result, result.full)
     if any(isinstance(block, TrainedBlockResult) for block in result.blocks):
         found["blocks"] = partial(plots.block_errors, result)
@@ -93,6 +95,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         "duration": show_seconds,
         "milliseconds": lambda x: f"{x.median_ms:.3g} ms ({x.low_ms:.3g} to {x.high_ms:.3g})",
         "configuration": format_configuration,
+        "rate": format_rate,
         "field": lambda value: ", ".join(map(str, value)) if isinstance(value, tuple) else value,
         "block": lambda block: block_text(block.symbols, result.modules),
         "block_numbers": _block_numbers,
@@ -112,6 +115,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
         lines=python_lines(result.input, Path(BEST_FILE)) if result.best and result.input else (),
         setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),
+        scores=_scores(result), score_rates=sorted({s.rate for s in result.search.scores} if result.search else ()),
         shown_rows=SHOWN_ROWS, shown_notes=SHOWN_NOTES, light=plots.LIGHT, dark=plots.DARK,
     )  # fmt: skip
     return untorn(page)
@@ -146,6 +150,14 @@ def _preprocessing(image: ImageInput) -> Iterator[tuple[str, str]]:
     given = "from 0 to 255" if image.units == "0-255" else "are numbers as in the arrays"
     numbers = f"(pixel - mean) * scale, pixels {given}; mean {mean}; scale {scale}"
     yield "pixels", numbers if image.is_normalised else given
+
+
+def _scores(result: RunResult) -> dict[str, dict[float, float]]:
+    """Of a search, the divergence of each module at each of its rates."""
+    found: dict[str, dict[float, float]] = {}
+    for score in () if result.search is None else result.search.scores:
+        found.setdefault(score.module, {})[score.rate] = score.divergence
+    return found
 
 
 def _solvers(result: RunResult) -> dict[str, SolverFields]:

@@ -35,6 +35,11 @@ def parse_seconds(text: str) -> float:
     return float(match[1]) * DURATIONS[match[2]]
 
 
+def show_count(count: int) -> str:
+    """`4,096`, or `1.3e+08` of very many."""
+    return f"{count:,}" if count < 1_000_000 else f"{count:.2g}"
+
+
 def show_milliseconds(milliseconds: float) -> str:
     """With three digits: 0.0251 ms, 12.5 ms, 1,250 ms."""
     return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds:,.0f} ms"

@@ -62,6 +62,18 @@ def check_accuracy_bounds(objective: Objective, full: Measurements | None = None
             raise WootzError(f"no network can meet '{constraint}': an accuracy lies between 0 and 1")
 
 
+def check_searchable(objective: Objective) -> None:
+    """Raises WootzError for an objective that a search has no use for."""
+    is_cost = not objective.metric.needs_training
+    if objective.direction != ("min" if is_cost else "max"):
+        raise WootzError(
+            f"a search is for the cheapest or the most accurate network, not for '{objective}': wootz run is for others"
+        )
+    for constraint in objective.constraints:
+        if constraint.metric.needs_training and constraint.comparison[0] == "<":
+            raise WootzError(f"a search can't keep accuracy low ('{constraint}'): wootz run can")
+
+
 N = TypeVar("N")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
 
 Start = Literal["block-trained", "default"]
@@ -47,8 +48,32 @@ class PretrainBlocks:
 
 
 @dataclass(frozen=True)
+class ScoreNetworks:
+    """Measure networks that differ from the full one in a block each; they are positions as in `FineTune`."""
+
+    networks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"scores of {_count(self.networks)}"
+
+
+@dataclass(frozen=True)
+class LookAt:
+    """Measure networks as they are assembled, without training; they are positions as in `FineTune`."""
+
+    networks: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"a look at {_count(self.networks)}"
+
+
+def _count(networks: tuple[int, ...]) -> str:
+    return f"{len(networks)} network{'s'[: len(networks) != 1]}"
+
+
+@dataclass(frozen=True)
 class FineTune:
-    """Fine-tune a network of the subspace; `network` is its position there."""
+    """Fine-tune a network; `network` is its position in the subspace, or in the order in which a search met it."""
 
     network: int
     start: Start = "block-trained"
@@ -57,20 +82,21 @@ class FineTune:
         return f"{self.start} network {self.network + 1}"
 
 
-Task = TrainTeacher | FineTuneFull | PretrainBlocks | FineTune
+Task = TrainTeacher | FineTuneFull | PretrainBlocks | ScoreNetworks | LookAt | FineTune
 
 
 @dataclass(frozen=True)
 class Order:
     """A task with what it needs of the tasks before it.
 
-    `teacher` is the key of the full network's training, empty where its weights are given. `blocks` are the keys of the
-    blocks that a network is assembled from. `full_accuracy` is what bounds relative to the full network refer to; None
-    before that is known.
+    `teacher` is the key of the full network's training, empty where its weights are given. `configurations` are those
+    of the task's networks, and `blocks` the keys of the blocks that these are assembled from. `full_accuracy` is what
+    bounds relative to the full network refer to; None before that is known.
     """
 
     task: Task
     teacher: str = ""
+    configurations: tuple[Configuration, ...] = ()
     blocks: tuple[tuple[TuningBlock, str], ...] = ()
     full_accuracy: float | None = None
 
@@ -108,4 +134,15 @@ def curve_of(record: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
 
 
 Results = tuple[Finished, ...]
-"""Of a task: one, or one for each block of a group in its order."""
+"""Of a task: one, or one for each of its blocks or networks, in their order."""
+
+
+def results_of(task: Task) -> int:
+    """How many results a task has."""
+    match task:
+        case PretrainBlocks(blocks):
+            return len(blocks)
+        case ScoreNetworks(networks) | LookAt(networks):
+            return len(networks)
+        case _:
+            return 1

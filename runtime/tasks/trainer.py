@@ -150,6 +150,11 @@ class Trainer:
             self.store.drop_checkpoint(recipe.key)
         return _finished(recipe.key, outcome, reused=False)
 
+    def known_network(self, model: Model, solver: Solver, title: str, end: EarlyEnd | None = None) -> Finished | None:
+        """What `fine_tune` gave before; None where it would have to train."""
+        program = self.network_program(model, solver, title)
+        return self._known_network(self._network_recipe(program, solver, end), solver, end)
+
     def _known_network(self, recipe: TrainingRecipe, solver: Solver, end: EarlyEnd | None) -> Finished | None:
         """What is stored of a training, or of the same one under another rule that would have ended it alike."""
         own = self._known(recipe.key)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
+from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import StorageError
 from wootz.passes.ir.model import Model, constants, with_weights
 from wootz.passes.ir.text import print_text
@@ -28,7 +29,17 @@ from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import EarlyEnd, early_end
-from wootz.runtime.tasks.task import FineTune, FineTuneFull, Order, PretrainBlocks, Results, TrainTeacher
+from wootz.runtime.tasks.task import (
+    FineTune,
+    FineTuneFull,
+    Finished,
+    LookAt,
+    Order,
+    PretrainBlocks,
+    Results,
+    ScoreNetworks,
+    TrainTeacher,
+)
 from wootz.runtime.tasks.telling import Telling
 from wootz.runtime.tasks.trainer import Look, Trainer
 
@@ -79,10 +90,17 @@ class Workshop:
                 keys = self.block_keys(order.teacher, task.blocks)
                 found = trainer.pretrain(self.pruner(order.teacher), keys, job.pretrain_solver, str(task))
                 return tuple(found[block] for block in task.blocks)
+            case ScoreNetworks():
+                variants = {c: self.assembled(order, c) for c in order.configurations}
+                scores = trainer.scores(self.teacher(order.teacher), variants, job.dataset.validation)
+                return tuple(Finished("", asdict(scores[c])) for c in order.configurations)
+            case LookAt():
+                looks = (self.look(order.teacher, c, self.assembled(order, c)) for c in order.configurations)
+                return tuple(Finished("", asdict(look)) for look in looks)
             case FineTune():
-                configuration = job.subspace.configurations[task.network]
+                (configuration,) = order.configurations
                 check = partial(self.check_pruned, self.pruner(order.teacher), configuration)
-                network = self.initial_network(order)
+                network = self.assembled(order, configuration)
                 return (
                     trainer.fine_tune(
                         network, job.solver, str(task), self.early_end(order), check, snapshots=self._snapshots
@@ -114,19 +132,33 @@ class Workshop:
     def pruned(self, pruner: BlockPruner, configuration: Configuration) -> Model:
         return pruner.materialize(pruner.plan(self.rates(configuration)))
 
-    def initial_network(self, order: Order) -> Model:
-        """The network that an order's fine-tuning begins with: pruned, with the weights of its blocks."""
-        assert isinstance(order.task, FineTune)
-        model = self.pruned(self.pruner(order.teacher), self.job.subspace.configurations[order.task.network])
+    def assembled(self, order: Order, configuration: Configuration) -> Model:
+        """The network of a configuration, pruned, with the weights of those of the order's blocks that it has."""
+        pruner = self.pruner(order.teacher)
+        model = self.pruned(pruner, configuration)
+        own = {symbol.module: symbol for symbol in symbols(configuration, pruner.input_sources.of_modules)}
         for block, key in order.blocks:
-            if key not in self._block_weights:
-                self._block_weights[key] = self.weights(key, f"block {block}")
-            model = with_weights(model, self._block_weights[key])
+            if block.serves(own):
+                if key not in self._block_weights:
+                    self._block_weights[key] = self.weights(key, f"block {block}")
+                weights = self._block_weights[key]
+                if not set(block.symbols) <= set(own.values()):
+                    weights = pruner.narrowed(block, weights, self.rates(configuration))
+                model = with_weights(model, weights)
         return model
+
+    def is_known(self, order: Order) -> bool:
+        """Whether the fine-tuning of an order is in the store, and the blocks that it begins with."""
+        (configuration,) = order.configurations
+        if any(self.trainer.store.entry(key) is None for _, key in order.blocks):
+            return False
+        network, solver = self.assembled(order, configuration), self.job.solver
+        return self.trainer.known_network(network, solver, str(order.task), self.early_end(order)) is not None
 
     def trained_network(self, order: Order, key: str) -> Model:
         """The network of an order after its fine-tuning, which is stored under `key`."""
-        return with_weights(self.initial_network(order), self.weights(key, str(order.task)))
+        (configuration,) = order.configurations
+        return with_weights(self.assembled(order, configuration), self.weights(key, str(order.task)))
 
     def look(self, teacher: str, configuration: Configuration, network: Model) -> Look:
         """What `network` is worth without training: that of the configuration, with the weights of its blocks."""

@@ -1,5 +1,8 @@
 """A network and a data set that it learns in a few steps; the result of a run."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,14 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes.plan.objective import Metric
-from wootz.runtime.data.dataset import Split
+from wootz.passes.plan.solver import Solver
+from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.transform import InputTransform
+from wootz.runtime.data.dataset import Dataset, Split
+from wootz.runtime.events import EventLog
+from wootz.runtime.executors.shares import shared_machine
+from wootz.runtime.executors.this_process import ThisProcess
+from wootz.runtime.job import Job
 from wootz.runtime.result import (
     BestNetwork,
     BlockSymbol,
@@ -37,6 +47,12 @@ from wootz.runtime.result import (
     UntriedNetworkResult,
     objective_result,
 )
+from wootz.runtime.run import run
+from wootz.runtime.session import Device
+from wootz.runtime.store import Store
+from wootz.runtime.tasks.perform import Site, perform, provide
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
 
 NET = """
 layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 2 dim: 4 dim: 4 } } }
@@ -212,3 +228,67 @@ def finishing() -> Finishing:
         ),
     )  # fmt: skip
     return Finishing(networks=networks)
+
+
+MODULES = "".join(
+    f"""
+layer {{ name: "{m}1" type: "Convolution" bottom: "{entry}" top: "{m}1" module: "{m}"
+        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "{m}r" type: "ReLU" bottom: "{m}1" top: "{m}1" module: "{m}" }}
+layer {{ name: "{m}2" type: "Convolution" bottom: "{m}1" top: "{m}2" module: "{m}"
+        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "{m}" type: "Eltwise" bottom: "{entry}" bottom: "{m}2" top: "{m}" module: "{m}" }}
+"""
+    for entry, m in (("conv", "a"), ("a", "b"))
+)
+TRANSFORM = InputTransform(channel_order="RGB")
+STEPS = Solver(base_lr=0.05, momentum=0.9, max_iter=20, batch_size=16)
+CONFIGURATIONS = ((0.5, 0.0), (0.5, 0.5), (0.75, 0.5), (0.75, 0.0))
+
+
+@pytest.fixture
+def job(tmp_path, prototxt, split) -> Job:
+    """Two residual modules. Validation images have the right labels, a quarter of the test images too."""
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "net.prototxt").write_text(head + MODULES + 'layer { name: "fc"' + classifier.replace('"conv"', '"b"'))
+    test = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
+    imported = import_caffe(tmp_path / "net.prototxt")
+    return Job(
+        title="net",
+        network=imported.model,
+        modules_source="table",
+        untrained=imported.initialised,
+        all_untrained=True,
+        train_transform=TRANSFORM,
+        test_transform=TRANSFORM,
+        image_shape=(2, 4, 4),
+        data_title="two brightnesses",
+        dataset=Dataset(("dark", "bright"), split, split, test),
+        subspace=Subspace(tuple(m.name for m in imported.model.modules), CONFIGURATIONS),
+        objective=parse_objective("max Accuracy", "test"),
+        teacher_solver=replace(STEPS, random_seed=1),
+        solver=replace(STEPS, random_seed=2),
+        pretrain_solver=replace(STEPS, random_seed=3),
+        out=tmp_path / "out",
+        device=Device(threads=1),
+    )
+
+
+@pytest.fixture
+def finished() -> Callable[..., RunResult]:
+    """Gives the result of a job in this process, with a store of its own if none is given."""
+    return _finished
+
+
+def _finished(job: Job, store_folder: Path | None = None) -> RunResult:
+    job.out.mkdir(parents=True, exist_ok=True)
+    store = Store.open(store_folder or job.out / "store")
+    site = Site.of(job, store)
+    workshop = Workshop(job, store)
+    provide(site, workshop)
+    with EventLog(job.out / "events.jsonl") as log:
+        watch = Watch(log, job)
+        place, logs = shared_machine(1, 1)[0], job.out / "logs"
+        with ThisProcess(place, partial(perform, site), logs, listener=watch.told) as engine:
+            watch.begin("this process", engine.workers)
+            return run(workshop, engine, "this process", watch)

@@ -163,5 +163,5 @@ def test_nothing_to_prune():
 
 def test_counts_are_rounded_to_what_is_fast_or_to_what_one_says():
     subspace = Subspace(("a", "b"), ((0.3, 0.0), (0.3, (0.5, 0.7))))
-    assert rounding(None, subspace) == Rounding(8, (0.0, 0.3, 0.5, 0.7))
-    assert rounding(3, subspace) == Rounding(3)
+    assert rounding(None, subspace.rates) == Rounding(8, (0.0, 0.3, 0.5, 0.7))
+    assert rounding(3, subspace.rates) == Rounding(3)

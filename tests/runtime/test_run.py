@@ -8,29 +8,24 @@ from functools import partial
 import numpy as np
 import pytest
 
-from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
 from wootz.passes import pipeline
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants, with_weights
-from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning import block_pruner
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
 from wootz.runtime import run as run_module
-from wootz.runtime.data.dataset import Dataset, Split
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, TaskId, read_events
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
-from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.reporting.timeline import timeline
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
-from wootz.runtime.session import Device
 from wootz.runtime.status import read_status, status_of
 from wootz.runtime.store import Store
 from wootz.runtime.store.inventory import holdings
@@ -41,66 +36,11 @@ from wootz.runtime.tasks.trainer import Trainer
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
 
-MODULES = "".join(
-    f"""
-layer {{ name: "{m}1" type: "Convolution" bottom: "{entry}" top: "{m}1" module: "{m}"
-        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
-layer {{ name: "{m}r" type: "ReLU" bottom: "{m}1" top: "{m}1" module: "{m}" }}
-layer {{ name: "{m}2" type: "Convolution" bottom: "{m}1" top: "{m}2" module: "{m}"
-        convolution_param {{ num_output: 4 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
-layer {{ name: "{m}" type: "Eltwise" bottom: "{entry}" bottom: "{m}2" top: "{m}" module: "{m}" }}
-"""
-    for entry, m in (("conv", "a"), ("a", "b"))
-)
-TRANSFORM = InputTransform(channel_order="RGB")
-STEPS = Solver(base_lr=0.05, momentum=0.9, max_iter=20, batch_size=16)
 CONFIGURATIONS = ((0.5, 0.0), (0.5, 0.5), (0.75, 0.5), (0.75, 0.0))
+TRANSFORM = InputTransform(channel_order="RGB")
 
 
-@pytest.fixture
-def job(tmp_path, prototxt, split) -> Job:
-    """Two residual modules. Validation images have the right labels, a quarter of the test images too."""
-    head, classifier = prototxt.split('layer { name: "fc"')
-    (tmp_path / "net.prototxt").write_text(head + MODULES + 'layer { name: "fc"' + classifier.replace('"conv"', '"b"'))
-    test = Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels))
-    imported = import_caffe(tmp_path / "net.prototxt")
-    return Job(
-        title="net",
-        network=imported.model,
-        modules_source="table",
-        untrained=imported.initialised,
-        all_untrained=True,
-        train_transform=TRANSFORM,
-        test_transform=TRANSFORM,
-        image_shape=(2, 4, 4),
-        data_title="two brightnesses",
-        dataset=Dataset(("dark", "bright"), split, split, test),
-        subspace=Subspace(tuple(m.name for m in imported.model.modules), CONFIGURATIONS),
-        objective=parse_objective("max Accuracy", "test"),
-        teacher_solver=replace(STEPS, random_seed=1),
-        solver=replace(STEPS, random_seed=2),
-        pretrain_solver=replace(STEPS, random_seed=3),
-        out=tmp_path / "out",
-        device=Device(threads=1),
-    )
-
-
-def finished(job: Job) -> RunResult:
-    """The result of a run in this process, with a store of its own."""
-    job.out.mkdir(parents=True, exist_ok=True)
-    store = Store.open(job.out / "store")
-    site = Site.of(job, store)
-    workshop = Workshop(job, store)
-    provide(site, workshop)
-    with EventLog(job.out / "events.jsonl") as log:
-        watch = Watch(log, job)
-        place, logs = shared_machine(1, 1)[0], job.out / "logs"
-        with ThisProcess(place, partial(perform, site), logs, listener=watch.told) as engine:
-            watch.begin("this process", engine.workers)
-            return run(workshop, engine, "this process", watch)
-
-
-def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
+def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job, finished):
     found = finished(replace(job, baseline=True))
     assert found.full.accuracy > 0.95
     assert found.full.test_accuracy < 0.3
@@ -110,7 +50,7 @@ def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job):
     assert RunResult.load(job.out) == found
 
 
-def test_training_graphs_are_printed_and_verified_where_that_is_asked_for(job, capfd, monkeypatch):
+def test_training_graphs_are_printed_and_verified_where_that_is_asked_for(job, capfd, monkeypatch, finished):
     verified = []
     monkeypatch.setattr(pipeline, "verify", verified.append)
     finished(replace(job, subspace=replace(job.subspace, configurations=CONFIGURATIONS[:2])))
@@ -143,7 +83,7 @@ def test_a_store_that_is_too_small_forgets_nothing_that_the_run_needs(job):
     assert holdings(store) == []
 
 
-def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, monkeypatch):
+def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, monkeypatch, finished):
     trained = []
     fine_tune, pretrain = Trainer.fine_tune, Trainer.pretrain
 
@@ -166,7 +106,7 @@ def test_each_training_has_its_solver_and_blocks_that_are_not_pruned_none(job, m
     ]  # fmt: skip
 
 
-def test_a_network_that_comes_with_its_weights_is_not_trained(job):
+def test_a_network_that_comes_with_its_weights_is_not_trained(job, finished):
     weights = {name: w for name, w in constants(job.network.graph).items() if name.endswith("weight")}
     given = replace(job, network=with_weights(job.network, weights), untrained=())
     found = finished(given)
@@ -176,7 +116,7 @@ def test_a_network_that_comes_with_its_weights_is_not_trained(job):
 
 
 @pytest.mark.parametrize("reference", ["given", "tuned", "better"])
-def test_full_in_the_objective_is_the_network_as_it_was_or_fine_tuned_as_the_others_are(job, reference):
+def test_full_in_the_objective_is_the_network_as_it_was_or_fine_tuned_as_the_others_are(job, reference, finished):
     found = finished(replace(job, objective=parse_objective("min ModelSize constraint Accuracy >= full - 0.3"),
                              reference=reference))  # fmt: skip
     (bound,), full = found.objective.constraints, found.full
@@ -190,7 +130,7 @@ def test_full_in_the_objective_is_the_network_as_it_was_or_fine_tuned_as_the_oth
         assert full.tuned.curve[-1][1] == full.tuned.accuracy
 
 
-def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goes_on(job, monkeypatch):
+def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goes_on(job, monkeypatch, finished):
     fine_tune = Trainer.fine_tune
 
     def fail(self, model, solver, title, *rest, **options):
@@ -205,7 +145,7 @@ def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goe
     assert found.best is not None
 
 
-def test_a_full_network_that_learned_nothing_ends_the_run_before_blocks_are_trained(job, monkeypatch):
+def test_a_full_network_that_learned_nothing_ends_the_run_before_blocks_are_trained(job, monkeypatch, finished):
     trained = []
     monkeypatch.setattr(Trainer, "pretrain", lambda *arguments: trained.append(arguments))
     shuffled = Split(job.dataset.train.images, np.random.default_rng(0).permutation(job.dataset.train.labels))
@@ -221,14 +161,14 @@ def test_a_full_network_that_learned_nothing_ends_the_run_before_blocks_are_trai
     assert finished(replace(job, may_guess=False, out=job.out / "seeing")).full.accuracy > 0.95
 
 
-def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch):
+def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch, finished):
     monkeypatch.setattr(Trainer, "pretrain", lambda *_: pytest.fail("too late"))
     objective = parse_objective("min ModelSize constraint Accuracy > full + 0.2", "test")
     with pytest.raises(WootzError, match="an accuracy lies between 0 and 1"):
         finished(replace(job, objective=objective))
 
 
-def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(job):
+def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(job, finished):
     objective = parse_objective("min ModelSize constraint Accuracy >= full - 0.1", "test")
     found = finished(replace(job, objective=objective, keeps_batchnorm=True))
     written = load(job.out / "best.onnx").graph
@@ -240,7 +180,7 @@ def test_the_smallest_that_is_good_enough_ends_the_exploration_and_is_written(jo
 
 @pytest.mark.parametrize(("given", "most_lost", "is_taken"), [(True, 1, False), (False, 1, True), (False, -1, False)])
 def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
-    job, given, most_lost, is_taken, monkeypatch
+    job, finished, given, most_lost, is_taken, monkeypatch
 ):
     objective = parse_objective("min ModelSize constraint Accuracy < 0.9", "test")  # all have more
     monkeypatch.setattr(run_module, "OBJECTIVE", objective)
@@ -255,7 +195,7 @@ def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
         assert found.best.accuracy == found.full.accuracy - lost
 
 
-def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch):
+def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch, finished):
     """The materialiser is made to break what it gives."""
     materialize = BlockPruner.materialize
 
@@ -269,7 +209,7 @@ def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job,
         finished(job)
 
 
-def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(job, monkeypatch):
+def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(job, monkeypatch, finished):
     def fail(*arguments):
         raise WootzError("it differs")
 
@@ -283,7 +223,7 @@ def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(j
 
 
 @pytest.mark.parametrize("criterion", ["apoz", "taylor"])
-def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job, criterion, monkeypatch):
+def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job, criterion, monkeypatch, finished):
     seen = []
     with_weights = workshop_module.BlockPruner.with_weights
 
@@ -300,7 +240,7 @@ def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job
     np.testing.assert_allclose(sample.feeds["data"], job.dataset.train.images * np.float32(0.5))
 
 
-def test_the_events_of_a_run_say_what_its_result_says(job):
+def test_the_events_of_a_run_say_what_its_result_says(job, finished):
     found = finished(replace(job, baseline=True, solver=replace(job.solver, test_interval=5)))
     events = list(read_events(job.out / "events.jsonl"))
     status = status_of(events)
@@ -323,7 +263,7 @@ def test_the_events_of_a_run_say_what_its_result_says(job):
     assert len(timeline(events).spans) == 2 + len(found.groups) + 2 * found.networks_evaluated
 
 
-def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job):
+def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job, finished):
     first = finished(job)
     assert finished(job).best == first.best
     events = list(read_events(job.out / "events.jsonl"))
@@ -335,7 +275,7 @@ def test_a_run_that_is_continued_computes_nothing_again_and_says_so(job):
 
 
 @pytest.mark.parametrize(("is_trained", "carved"), [(False, 2 * 3), (True, 3)])
-def test_each_student_is_carved_once_and_none_where_all_is_known(job, is_trained, carved, monkeypatch):
+def test_each_student_is_carved_once_and_none_where_all_is_known(job, is_trained, carved, monkeypatch, finished):
     """Training the full network changes which filters a student keeps: those by which the groups were made are others.
 
     A group's memory, its key and its training ask for the same students.

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.blocks.costs import network_cost
+from wootz.passes.ir.model import constants
+from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.survey import one_group, subspace_costs, survey_subspace
@@ -53,3 +56,22 @@ def test_few_networks_are_pruned(monkeypatch):
     survey = survey_subspace(pruner, subspace, "maximal", one_group)
     assert len(survey.costs) == 81
     assert len(pruned) <= 12, "one a symbol at most"
+
+
+@pytest.mark.parametrize("name", ["lenet", "vgg"])
+def test_a_block_of_a_chain_is_narrowed_to_what_a_network_keeps_of_it(name):
+    """The teacher's remaining weights are in every block and every network, so that each has a part of the other."""
+    pruner = PRUNERS[name]
+    prunable = [table.module for table in pruner.convolutions if table.prunable]
+    behind = {position: sources for position, sources in pruner.input_sources.of_modules.items() if len(sources) == 1}
+    assert behind
+    for position, (source,) in behind.items():
+        block = TuningBlock((Symbol(position, 0.0, (0.5,), is_open=True),))
+        rates = dict.fromkeys(prunable, 0.25) | {pruner.modules[source].name: 0.5}
+        network = pruner.materialize(pruner.plan(rates))
+        student = constants(pruner.student(block).model.graph)
+        own = {n: w for n, w in student.items() if n in constants(network.graph) and w.dtype == np.float32}
+        narrowed = pruner.narrowed(block, own, rates)
+        assert own
+        for weight, values in narrowed.items():
+            np.testing.assert_array_equal(values, constants(network.graph)[weight])

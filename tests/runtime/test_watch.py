@@ -19,6 +19,7 @@ from wootz.runtime.watch import Watch
 GROUPS = tuple((TuningBlock((Symbol(module, 0.5),)),) for module in range(3))
 PLAN = SimpleNamespace(groups=GROUPS, candidates=(), order=(), full={Metric.MODEL_SIZE: 1000})
 JOB = SimpleNamespace(
+    search=None,
     objective=Objective("min", Metric.MODEL_SIZE),
     untrained=(),
     baseline=False,

@@ -44,6 +44,7 @@ class Chosen:
     solver: Solver = SOLVER
     teacher_solver: Solver = SOLVER
     pretrain_solver: Solver = SOLVER
+    search: None = None
     objective: str = ""
     chosen: dict[str, bytes] = field(default_factory=lambda: {SUBSPACE_FILE: b""})
     notes: tuple[str, ...] = ()

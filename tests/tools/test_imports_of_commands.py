@@ -10,7 +10,8 @@ from wootz.tools.cli import COMMANDS, wootz
 
 PLOTS = {"matplotlib", "jinja2"}
 LATER = {
-    "run": PLOTS,
+    "run": PLOTS | {"scipy"},
+    "search": PLOTS | {"scipy"},
     "status": PLOTS | {"onnxruntime", "PIL", "onnx", "onnx_graphsurgeon"},
     "store": PLOTS | {"onnxruntime", "PIL"},
     "cache": PLOTS | {"onnxruntime", "PIL"},

@@ -15,7 +15,7 @@ LONG_OBJECTIVE = "min ModelSize " + " ".join(f"constraint Accuracy >= 0.{digit}"
 
 def test_an_objective_may_be_longer_than_the_name_of_a_file():
     options = {"objective": LONG_OBJECTIVE}
-    assert requested("net.onnx", options, ["objective"]).command.options == options
+    assert requested("run", "net.onnx", options, ["objective"]).command.options == options
     assert _objective(CompanionFiles(options)) == parse_objective(LONG_OBJECTIVE, "here")
 
 
@@ -24,7 +24,7 @@ def test_a_folder_that_is_called_as_the_digits_is_not_meant_and_a_note_says_so(t
     assert not list(_digits_notes("digits"))
     (tmp_path / "digits").mkdir()
     for given, recorded in (("digits", "digits"), ("./digits", str(tmp_path / "digits"))):
-        assert requested("net.onnx", {"data": given}, ["data"]).command.options == {"data": recorded}
+        assert requested("run", "net.onnx", {"data": given}, ["data"]).command.options == {"data": recorded}
     (note,) = _digits_notes("digits")
     assert "--data ./digits is what is here by that name" in note
     assert not list(_digits_notes("./digits"))
@@ -33,12 +33,12 @@ def test_a_folder_that_is_called_as_the_digits_is_not_meant_and_a_note_says_so(t
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path, monkeypatch):
     for name in (os.fsdecode(b"m\xe9.onnx"), os.fsdecode(b"\xe9/net.onnx")):
         with pytest.raises(WootzError, match=r"udce9.*: not UTF-8"):
-            requested(name, {}, [])
+            requested("run", name, {}, [])
     (tmp_path / os.fsdecode(b"\xe9")).mkdir()
     monkeypatch.chdir(tmp_path / os.fsdecode(b"\xe9"))
     (tmp_path / os.fsdecode(b"\xe9") / "net.onnx").touch()
     with pytest.raises(WootzError, match=r"udce9/net\.onnx: not UTF-8"):
-        requested("net.onnx", {}, [])
+        requested("run", "net.onnx", {}, [])
 
 
 def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
@@ -49,8 +49,8 @@ def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
         "pretrain_solver": "p.prototxt",
     }
     with pytest.raises(WootzError, match=r"^no such files: --weights net.caffemodel, --pretrain-solver p.prototxt$"):
-        requested("net.prototxt", {"subspace": None, **options}, [])
-    requested("net.prototxt", {"weights": "net.caffemodel"}, [])
+        requested("run", "net.prototxt", {"subspace": None, **options}, [])
+    requested("run", "net.prototxt", {"weights": "net.caffemodel"}, [])
 
 
 @pytest.mark.parametrize(

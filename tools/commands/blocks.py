@@ -85,7 +85,7 @@ def blocks(
     check_modules(network, modules)
     pruner = BlockPruner.of(replace(network, modules=modules))
     subspace, warnings = read_networks(subspace_file, pruner, round_to)
-    pruner = pruner.rounding_to(rounding(round_to, subspace))
+    pruner = pruner.rounding_to(rounding(round_to, subspace.rates))
     for warning in (*opened.notes, *gap_notes(network, modules), *warnings):
         click.echo(f"warning: {warning}", err=True)
     if len(subspace.configurations) < 2:

@@ -1,0 +1,108 @@
+"""The front of a search as files: a network a point, and a table of all networks that were met."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from wootz.passes.ir.files import write_atomically
+from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, write_network
+from wootz.runtime.delivery.explored import Explored
+from wootz.runtime.outcome import Failed
+from wootz.runtime.plan import RunPlan
+from wootz.runtime.result import FrontPoint, FullNetworkResult, Network, SearchResult
+from wootz.runtime.run_directory import FRONT_FILE, FRONT_FOLDER, TEACHER_FILE, clear_front
+from wootz.runtime.strategies.selection import Candidate
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
+
+COLUMNS = (
+    "file", "model_size", "flops", "latency_ms", "loss", "looked", "predicted", "accuracy", "test_accuracy", "origin",
+    "configuration",
+)  # fmt: skip
+
+
+def write_front(
+    workshop: Workshop,
+    plan: RunPlan,
+    explored: Explored,
+    search: SearchResult,
+    full: FullNetworkResult,
+    watch: Watch,
+) -> SearchResult:
+    """Writes `front/`, a network a point, each verified as the best network is, and `front.csv`, and says of both what
+    the result does."""
+    job = workshop.job
+    clear_front(job.out)
+    accuracies = {
+        index: plan.accuracy(found.outcome)
+        for index, found in explored.networks.items()
+        if not isinstance(found.outcome, Failed)
+    }
+    points: list[FrontPoint] = []
+    for place, candidate in enumerate(on_front(plan, accuracies, Metric(search.cost)), start=1):
+        index = candidate.index
+        model = workshop.trained_network(explored.orders[index], explored.networks[index].key)
+        name = f"{FRONT_FOLDER}/{place:02d}.onnx"
+        file = write_network(job, for_inference(job, model), name, accuracies[index], watch.note)
+        test = job.dataset.test
+        points.append(
+            FrontPoint(
+                index=index,
+                configuration=plan.configuration(index),
+                model_size=int(candidate.measured[Metric.MODEL_SIZE]),
+                flops=int(candidate.measured[Metric.FLOPS]),
+                latency_ms=candidate.measured.get(Metric.LATENCY),
+                model=name,
+                file_bytes=file.bytes,
+                accuracy=accuracies[index],
+                test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+            )
+        )
+    if points:
+        times = latencies_of_files(job, [job.out / TEACHER_FILE, *(job.out / point.model for point in points)])
+        points = [msgspec.structs.replace(p, latency=time) for p, time in zip(points, times[1:], strict=True)]
+    search = msgspec.structs.replace(search, front=tuple(points))
+    write_atomically(job.out / FRONT_FILE, _table(search, full).encode())
+    return search
+
+
+def on_front(plan: RunPlan, accuracies: dict[int, float], cost: Metric) -> Iterator[Candidate]:
+    """The networks that none is better than, neither in `cost` nor in accuracy, the dearest first."""
+    found = sorted((-accuracy, plan.candidates[index].measured[cost], index) for index, accuracy in accuracies.items())
+    least = float("inf")
+    for _, costs, index in found:
+        if costs < least:
+            least = costs
+            yield plan.candidates[index]
+
+
+def _table(search: SearchResult, full: FullNetworkResult) -> str:
+    """Comma-separated values: the full network, the front, then all other networks that were met."""
+    on_front = {point.configuration: point for point in search.front}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerow(_row(full.model, full, "full", [None, None, None, full.accuracy, full.test_accuracy]))
+    others = [network for network in search.networks if network.configuration not in on_front]
+    known = {network.configuration: network for network in search.networks}
+    for point in search.front:
+        met = known[point.configuration]
+        values = [met.loss, met.looked, met.predicted, point.accuracy, point.test_accuracy]
+        writer.writerow(_row(point.model, point, met.origin, values))
+    for met in sorted(others, key=lambda network: -network.model_size):
+        writer.writerow(_row("", met, met.origin, [met.loss, met.looked, met.predicted, met.accuracy, None]))
+    return text.getvalue()
+
+
+def _row(file: str, network: Network, origin: str, values: Sequence[float | None]) -> list[str]:
+    """The fields of a row; unknown ones are empty."""
+    latency = "" if network.latency_ms is None else f"{network.latency_ms:.4g}"
+    shown = ["" if value is None else f"{value:.6g}" for value in values]
+    known = [file, str(network.model_size), str(network.flops), latency, *shown]
+    return [*known, origin, format_configuration(network.configuration)]

@@ -1,0 +1,239 @@
+"""A search: how a run explores where nobody says which networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from wootz.passes.blocks.identifier import symbols
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.objective import Measurements, Metric, Objective
+from wootz.passes.plan.sampling import sample_subspace
+from wootz.passes.plan.space import Space
+from wootz.passes.plan.subspace import Configuration, Subspace
+from wootz.runtime.defaults import RATES
+from wootz.runtime.delivery.explored import Explored
+from wootz.runtime.digest import digest
+from wootz.runtime.drive import drive
+from wootz.runtime.executors.engine import Engine
+from wootz.runtime.outcome import Failed, Trained
+from wootz.runtime.plan import RunPlan
+from wootz.runtime.result import BlockScore, FullNetworkResult, SearchedNetwork, SearchResult
+from wootz.runtime.store.amounts import show_count
+from wootz.runtime.strategies.search import Course, Search
+from wootz.runtime.strategies.selection import Candidate, best_of
+from wootz.runtime.tasks.recipe import combined
+from wootz.runtime.tasks.task import (
+    FineTune,
+    Finished,
+    LookAt,
+    Order,
+    PretrainBlocks,
+    Results,
+    ScoreNetworks,
+    Task,
+)
+from wootz.runtime.tasks.workshop import Workshop
+from wootz.runtime.watch import Watch
+
+COMPARED = 20
+"""Random networks beside which those of a search are shown."""
+
+
+def search(
+    workshop: Workshop,
+    plan: RunPlan,
+    teacher: str,
+    full: FullNetworkResult,
+    engine: Engine[Order, Results],
+    watch: Watch,
+) -> tuple[RunPlan, Explored, SearchResult]:
+    """Searches the job's space; gives the plan that knows all networks which were met."""
+    job = workshop.job
+    assert job.search is not None
+    groups = {block: PretrainBlocks(group) for group in plan.groups for block in group}
+    keys = workshop.block_keys(teacher, groups)
+    watch.known_blocks(sum(workshop.trainer.store.entry(key) is not None for key in keys.values()), len(keys))
+    space = job.search.space
+    sources = workshop.architecture.input_sources.of_modules
+    memory = Memory(workshop, teacher, combined(keys.values()))
+
+    def blocks_of(configurations: Iterable[Configuration]) -> Iterator[TuningBlock]:
+        networks = [{symbol.module: symbol for symbol in symbols(c, sources)} for c in configurations]
+        return (block for block in groups if any(map(block.serves, networks)))
+
+    def is_known(configuration: Configuration) -> bool:
+        blocks = tuple((block, keys[block]) for block in blocks_of([configuration]))
+        return workshop.is_known(Order(FineTune(0), teacher, (configuration,), blocks, full.reference_accuracy))
+
+    strategy = Search(
+        space=space,
+        costs=plan.pieces,
+        objective=job.objective,
+        full=full.measured,
+        blocks=tuple(dict.fromkeys(groups.values())),
+        most=job.search.networks,
+        looks=job.search.looks,
+        beside=(*space.uniform, *random_networks(space, job.seed)),
+        known=tuple(filter(is_known, memory.read())),
+        workers=engine.workers,
+    )
+
+    def of_block(block: TuningBlock, finished: Mapping[Task, Results]) -> Finished:
+        task = groups[block]
+        return finished[task][task.blocks.index(block)]
+
+    def order_of(task: Task, finished: Mapping[Task, Results]) -> Order:
+        match task:
+            case FineTune(network):
+                numbers: tuple[int, ...] = (network,)
+            case ScoreNetworks(networks) | LookAt(networks):
+                numbers = networks
+            case _:
+                return Order(task, teacher)
+        met = tuple(strategy.course(finished).networks)
+        configurations = tuple(met[number] for number in numbers)
+        blocks = ((block, of_block(block, finished)) for block in blocks_of(configurations))
+        usable = tuple((b, found.key) for b, found in blocks if not isinstance(found.outcome, Failed))
+        return Order(task, teacher, configurations, usable, full.reference_accuracy)
+
+    def tell(finished: Mapping[Task, Results]) -> None:
+        course = strategy.course(finished)
+        known = _with_networks(plan, strategy, course)
+        watch.met(known)
+        measured = _measured(known, course, finished)
+        best = best_of(measured, job.objective, full.measured)
+        if best is not None and (of_best := measured[best]) is not None:
+            watch.best(best, of_best)
+        memory.add(configuration for configuration in course.tried if course.accuracy(configuration) is not None)
+
+    watch.message(
+        f"The space has {show_count(space.count)} networks of {len(groups)} blocks that are trained; "
+        f"at most {job.search.networks} networks are fine-tuned."
+    )
+    with watch.phase("exploration"):
+        finished = drive(strategy, engine, order_of, watch, tell)
+    course = strategy.course(finished)
+    if not course.tried:
+        raise WootzError(_nothing_tried(finished, job.objective))
+    met = _with_networks(plan, strategy, course)
+    numbers = [course.networks[c] for c in course.tried]
+    explored = Explored(
+        start="block-trained",
+        blocks={block: of_block(block, finished) for block in groups},
+        networks={number: finished[FineTune(number)][0] for number in numbers},
+        orders={number: order_of(FineTune(number), finished) for number in numbers},
+        best=best_of(_measured(met, course, finished), job.objective, full.measured),
+    )
+    return met, explored, _result(strategy, course, met, finished)
+
+
+def _nothing_tried(finished: Mapping[Task, Results], objective: Objective) -> str:
+    """Why a search has fine-tuned nothing."""
+    of_measuring = (results for task, results in finished.items() if isinstance(task, ScoreNetworks | LookAt))
+    reasons = [r.outcome.reason for results in of_measuring for r in results if isinstance(r.outcome, Failed)]
+    return f"no network could be measured: {reasons[0]}" if reasons else f"no network is expected to meet '{objective}'"
+
+
+def random_networks(space: Space, seed: int, count: int = COMPARED) -> tuple[Configuration, ...]:
+    """Networks as the paper samples them (section 7.1), of those options that are nearest to its rates."""
+    taken = {
+        module: {rate: _nearest(options, rate) for rate in RATES}
+        for module, options in zip(space.modules, space.options, strict=True)
+    }
+    possible = math.prod(len(set(of_module.values())) for of_module in taken.values())
+    return sample_subspace(space.modules, RATES, min(count, possible), seed, "spread", taken).configurations
+
+
+class Memory:
+    """The networks that searches with the same teacher, blocks, data and solver have fine-tuned: which, not what came
+    of it, is a record in the store."""
+
+    def __init__(self, workshop: Workshop, teacher: str, blocks: str):
+        trainer, job = workshop.trainer, workshop.job
+        program = trainer.digests.program(workshop.teacher(teacher))
+        parts = ("searched", program, blocks, repr(job.solver), repr(job.train_transform), *job.dataset.train.digests)
+        self._store, self._what = trainer.store, f"networks that searches of {job.title} have tried"
+        self._key = digest(*(part.encode() for part in parts))
+
+    def read(self) -> tuple[Configuration, ...]:
+        record = self._store.get_record(self._key) or {"configurations": ()}
+        return tuple(tuple(rates) for rates in record["configurations"])
+
+    def add(self, configurations: Iterable[Configuration]) -> None:
+        before = self.read()
+        after = tuple(dict.fromkeys((*before, *configurations)))
+        if after != before:
+            self._store.put(self._key, Trained({}, {"configurations": after}), what=self._what, seconds=0.0)
+
+
+def _nearest(options: Iterable[float], rate: float) -> float:
+    return min(options, key=lambda option: abs(option - rate))
+
+
+def _with_networks(plan: RunPlan, strategy: Search, course: Course) -> RunPlan:
+    """The plan with all networks that a search has met; those that were fine-tuned are in the order of trying."""
+    candidates = tuple(Candidate(number, strategy.measured(c)) for c, number in course.networks.items())
+    own = {number: frozenset(symbols(c, strategy.space.sources)) for c, number in course.networks.items()}
+    tried = tuple(course.networks[c] for c in course.tried)
+    uses = tuple(
+        replace(use, networks=tuple(n for n in tried if own[n].issuperset(use.block.symbols)))
+        for use in plan.survey.uses
+    )
+    return replace(
+        plan,
+        subspace=Subspace(plan.subspace.modules, tuple(course.networks)),
+        candidates=candidates,
+        order=tuple(candidates[number] for number in tried),
+        survey=replace(plan.survey, uses=uses),
+    )
+
+
+def _measured(plan: RunPlan, course: Course, finished: Mapping[Task, Results]) -> dict[int, Measurements | None]:
+    """What is known of the networks that were tried and are finished; None for those that failed."""
+    found: dict[int, Measurements | None] = {}
+    for number in (course.networks[c] for c in course.tried):
+        (result,) = finished[FineTune(number)]
+        found[number] = None if isinstance(result.outcome, Failed) else plan.measured(number, result.outcome)
+    return found
+
+
+def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[Task, Results]) -> SearchResult:
+    space = strategy.space
+    compared = set(course.looked) | set(course.tried)
+    return SearchResult(
+        options=space.options,
+        space=float(space.count),
+        cost=strategy.cost.value,
+        scores=tuple(_scores(strategy, course, finished)),
+        networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
+        prediction_error=course.error if course.predictor is not None and math.isfinite(course.error) else None,
+        is_complete=course.is_complete,
+    )
+
+
+def _scores(strategy: Search, course: Course, finished: Mapping[Task, Results]) -> Iterable[BlockScore]:
+    for task, results in finished.items():
+        if isinstance(task, ScoreNetworks):
+            for number, result in zip(task.networks, results, strict=True):
+                ((module, rate),) = ((m, r) for m, r in enumerate(strategy.space.stars[number]) if r)
+                if not isinstance(result.outcome, Failed):
+                    yield BlockScore(module=strategy.space.modules[module], rate=rate, **result.outcome)
+
+
+def _searched(strategy: Search, course: Course, plan: RunPlan, configuration: Configuration) -> SearchedNetwork:
+    measured, predicted = strategy.measured(configuration), course.predicted(configuration)
+    uniform = configuration in strategy.space.uniform
+    return SearchedNetwork(
+        configuration=configuration,
+        model_size=int(measured[Metric.MODEL_SIZE]),
+        flops=int(measured[Metric.FLOPS]),
+        latency_ms=measured.get(Metric.LATENCY),
+        origin="uniform" if uniform else "random" if configuration in strategy.beside else "solver",
+        loss=course.loss(configuration),
+        looked=course.looked.get(configuration),
+        predicted=None if predicted is None else min(1.0, max(0.0, predicted)),
+        accuracy=course.accuracy(configuration),
+    )

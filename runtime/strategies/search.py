@@ -1,0 +1,374 @@
+"""The search of a whole space: pieces are pre-trained and scored, and an integer program says which networks to try.
+
+    blocks ─> scores of each in place ─> candidates (integer program) ─> a look at each, untrained
+                                                                                │
+              best and front <─ fine-tuned ones <─ the most promising ones <────┴── predictor of final accuracies
+
+Candidates are the solver's answers for budgets over the whole range of costs, later around the boundary between the
+networks that meet the objective and those that don't. START of them, which span the front, are fine-tuned; from these
+a predictor of final accuracies follows, by which the next ones are chosen, until none is expected to be better than
+the best one, by the predictor's own error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from wootz.passes.errors import WootzError
+from wootz.passes.plan.objective import Constraint, Measurements, Metric, Objective
+from wootz.passes.plan.space import Quantity, Space
+from wootz.passes.plan.subspace import Configuration
+from wootz.runtime.outcome import Failed
+from wootz.runtime.strategies.choice import Bound, choose, k_best
+from wootz.runtime.strategies.predictor import Predictor, fit
+from wootz.runtime.tasks.task import FineTune, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+
+START = 4
+"""Networks that are fine-tuned before a predictor says which; at most half of all."""
+LEAST_GAIN = 0.01
+"""The part of the best network's cost that another one has to save to be worth a training."""
+COARSE_SHARE = 0.6
+"""Of the looks; the others are around the boundary."""
+A_BUDGET = 4
+"""Candidates for each budget."""
+REFINEMENTS = 2
+NETWORKS_A_LOOK = 10
+"""Networks in a task."""
+LEAST_LOSS = 1e-6
+"""Nats: below it divergences are rounding."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """Searches `space` for networks as `objective` asks, of which `most` are fine-tuned and `looks` looked at.
+
+    `costs` has for each metric that is known before training what each piece adds to it, `full` all metrics of the full
+    network. `beside` are looked at for comparison, and may be chosen as any other; `known` are fine-tuned first, which
+    costs nothing: their results are there. With several `workers` that many networks are chosen at a time.
+
+    Networks are numbered in the order in which the search meets them: see `networks`.
+    """
+
+    space: Space
+    costs: Mapping[Metric, Quantity]
+    objective: Objective
+    full: Measurements
+    blocks: tuple[PretrainBlocks, ...]
+    most: int
+    looks: int
+    beside: tuple[Configuration, ...] = ()
+    known: tuple[Configuration, ...] = ()
+    workers: int = 1
+    _memo: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def propose(self, finished: Mapping[Task, Results]) -> tuple[Task, ...]:
+        return self.course(finished).missing
+
+    def course(self, finished: Mapping[Task, Results]) -> Course:
+        """How the search went so far: the same results give the same course."""
+        course = Course(self, finished)
+        course.advance()
+        return course
+
+    # The objective
+
+    @property
+    def bounds(self) -> tuple[Constraint, ...]:
+        """The constraints that are known before training."""
+        return tuple(c for c in self.objective.constraints if not c.metric.needs_training)
+
+    @cached_property
+    def threshold(self) -> float:
+        """The accuracy that the objective asks for at least; minus infinity where it asks for none."""
+        lower = (c for c in self.objective.constraints if c.metric is Metric.ACCURACY and c.comparison[0] == ">")
+        return max((c.bound(self.full) for c in lower), default=-math.inf)
+
+    @cached_property
+    def cost(self) -> Metric:
+        """What accuracy is paid with: the objective's metric, or else that of its first bound."""
+        if not self.objective.metric.needs_training:
+            return self.objective.metric
+        return next((c.metric for c in self.bounds), Metric.MODEL_SIZE)
+
+    @property
+    def maximises_accuracy(self) -> bool:
+        return self.objective.metric is Metric.ACCURACY
+
+    def measured(self, configuration: Configuration) -> Measurements:
+        """What is known of a network before its training."""
+        return {metric: self.space.total(pieces, configuration) for metric, pieces in self.costs.items()}
+
+    def is_feasible(self, measured: Measurements) -> bool:
+        return all(c.holds(measured, self.full) for c in self.bounds)
+
+    # The solver
+
+    def solved(self, losses: Quantity, low: float, high: float, count: int) -> tuple[Configuration, ...]:
+        """About `count` answers of the solver for budgets of the cost from `low` to `high`; all networks, if there are
+        no more than that."""
+        key = (tuple(losses.values()), low, high, count)
+        if key not in self._memo:
+            self._memo[key] = self._solved(losses, low, high, count)
+        found: tuple[Configuration, ...] = self._memo[key]
+        return found
+
+    def _solved(self, losses: Quantity, low: float, high: float, count: int) -> tuple[Configuration, ...]:
+        if self.space.count <= count:
+            return tuple(filter(any, self.space.configurations()))
+        cost = self.costs[self.cost]
+        apart = max(1, len(self.space.modules) // 8)
+        found: dict[Configuration, None] = {}
+        for budget in np.geomspace(low, high, max(1, count // A_BUDGET)):
+            bounds = (*self._solver_bounds, Bound(cost, float(budget)))
+            found |= dict.fromkeys(c.configuration for c in k_best(self.space, losses, bounds, A_BUDGET, apart))
+        return tuple(filter(any, found))
+
+    @cached_property
+    def _solver_bounds(self) -> tuple[Bound, ...]:
+        return tuple(self._solver_bound(c) for c in self.bounds)
+
+    def _solver_bound(self, constraint: Constraint) -> Bound:
+        pieces, bound = self.costs[constraint.metric], constraint.bound(self.full)
+        if constraint.comparison[0] == "<":
+            return Bound(pieces, bound)
+        return Bound({symbol: -value for symbol, value in pieces.items()}, -bound)
+
+    def least_cost(self) -> float | None:
+        """Of any network within the bounds; None where there is none."""
+        least = choose(self.space, self.costs[self.cost], self._solver_bounds)
+        return None if least is None else least.value
+
+
+def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Objective, full: Measurements) -> None:
+    """Raises WootzError where no network of the space can meet the bounds that are known before training."""
+    known = [c for c in objective.constraints if not c.metric.needs_training]
+    for constraint in known:
+        quantity = costs[constraint.metric]
+        ends = choose(space, quantity), choose(space, {piece: -value for piece, value in quantity.items()})
+        values = [space.total(quantity, end.configuration) for end in ends if end is not None]
+        if not any(constraint.holds({constraint.metric: value}, full) for value in values):
+            raise WootzError(
+                f"no network of the space can meet '{constraint}': {constraint.metric.value} goes from "
+                f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add --rates"
+            )
+    search = Search(space, costs, objective, full, blocks=(), most=1, looks=1)
+    if search.least_cost() is None:
+        raise WootzError(
+            f"no network of the space meets all bounds of '{objective}' together: relax one, or add --rates"
+        )
+
+
+@dataclass
+class Course:
+    """A search as it went with what is `finished`, replayed from its beginning: nothing is kept in between.
+
+    `missing` are the tasks that it waits for: none at its end. `networks` are those met so far, with their numbers.
+    """
+
+    search: Search
+    finished: Mapping[Task, Results]
+    missing: tuple[Task, ...] = ()
+    networks: dict[Configuration, int] = field(default_factory=dict)
+    losses: Mapping[tuple[int, float], float] = field(default_factory=dict)
+    looked: dict[Configuration, float] = field(default_factory=dict)
+    tried: list[Configuration] = field(default_factory=list)
+    predictor: Predictor | None = None
+    is_complete: bool = False
+
+    def advance(self) -> None:
+        for needed in self._stages():
+            self.missing = tuple(task for task in needed if task not in self.finished)
+            if self.missing:
+                return
+
+    def _stages(self) -> Iterator[Sequence[Task]]:
+        """What is needed next, each time after all before is finished."""
+        search = self.search
+        self._meet((*search.space.stars, *search.beside))
+        yield search.blocks
+        scorings = self._scorings()
+        yield scorings
+        self._read_scores(scorings)
+        low = search.least_cost()
+        if low is None:
+            return
+        pieces, high = search.space.by_option(self._all_losses()), self._highest()
+        coarse = search.solved(pieces, low, high, max(1, int(search.looks * COARSE_SHARE)))
+        yield from self._look((*search.beside, *search.known, *coarse))
+        yield from self._try(search.known)
+        yield from self._try(self._spread())
+        for _ in range(REFINEMENTS):
+            window = self._window(low, high)
+            share = int(search.looks * (1 - COARSE_SHARE) / REFINEMENTS)
+            yield from self._look(search.solved(pieces, *window, max(1, share)))
+            yield from self._try(self._promising())
+        while batch := self._promising():
+            yield from self._try(batch)
+        self.is_complete = self._left > 0 or not self._ranked
+
+    # Tasks
+
+    def _meet(self, configurations: Sequence[Configuration]) -> list[int]:
+        """The numbers of networks, new ones behind those met before."""
+        return [self.networks.setdefault(c, len(self.networks)) for c in configurations]
+
+    def _scorings(self) -> list[ScoreNetworks]:
+        """The networks with one block each, dealt out to the workers module by module."""
+        numbers = np.arange(len(self.search.space.stars))
+        return [
+            ScoreNetworks(tuple(part.tolist())) for part in np.array_split(numbers, self.search.workers) if len(part)
+        ]
+
+    def _read_scores(self, scorings: Sequence[ScoreNetworks]) -> None:
+        stars = self.search.space.stars
+        self.losses = {}
+        for task in scorings:
+            for number, result in zip(task.networks, self.finished[task], strict=True):
+                ((module, rate),) = ((m, r) for m, r in enumerate(stars[number]) if r)
+                assert not isinstance(rate, tuple), "options are single rates"
+                if not isinstance(result.outcome, Failed):
+                    self.losses[module, rate] = max(LEAST_LOSS, result.outcome["divergence"])
+
+    def _all_losses(self) -> dict[tuple[int, float], float]:
+        """Of all options of all modules: those that could not be scored are as bad as the worst."""
+        worst, options = max(self.losses.values(), default=1.0), self.search.space.options
+        return {(m, r): self.losses.get((m, r), worst) if r else 0.0 for m, of_m in enumerate(options) for r in of_m}
+
+    def _look(self, configurations: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
+        new = [c for c in dict.fromkeys(configurations) if c not in self.looked]
+        numbers = self._meet(new)
+        tasks = [LookAt(tuple(numbers[i : i + NETWORKS_A_LOOK])) for i in range(0, len(numbers), NETWORKS_A_LOOK)]
+        yield tasks
+        by_number = {number: c for c, number in self.networks.items()}
+        for task in tasks:
+            for number, result in zip(task.networks, self.finished[task], strict=True):
+                if not isinstance(result.outcome, Failed):
+                    self.looked[by_number[number]] = result.outcome["accuracy"]
+
+    def _try(self, configurations: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
+        new = [c for c in configurations if c not in self.tried]
+        yield [FineTune(number) for number in self._meet(new)]
+        self.tried += new
+        known = [(self._features(c), accuracy) for c in self.tried if (accuracy := self.accuracy(c)) is not None]
+        if known:
+            features, accuracies = zip(*known, strict=True)
+            self.predictor = fit(np.array(features), np.array(accuracies))
+
+    # What is known
+
+    def accuracy(self, configuration: Configuration) -> float | None:
+        """Of a network after its fine-tuning; None where that failed, or was not needed."""
+        number = self.networks.get(configuration)
+        if number is None or (results := self.finished.get(FineTune(number))) is None:
+            return None
+        (result,) = results
+        return None if isinstance(result.outcome, Failed) else float(result.outcome["curve"][-1][1])
+
+    def loss(self, configuration: Configuration) -> float:
+        """The predicted loss of a network: the sum over its blocks."""
+        return sum(self.losses.get((m, r), 0.0) for m, r in enumerate(configuration) if not isinstance(r, tuple))
+
+    def predicted(self, configuration: Configuration) -> float | None:
+        """The accuracy expected after fine-tuning a network that was looked at."""
+        if self.predictor is None or configuration not in self.looked:
+            return None
+        return float(self.predictor.predict(self._features(configuration)[None])[0])
+
+    @property
+    def error(self) -> float:
+        """The predictor's, in accuracy."""
+        return math.inf if self.predictor is None else self.predictor.leave_one_out_error
+
+    def _features(self, configuration: Configuration) -> np.ndarray:
+        return np.array([
+            self.looked.get(configuration, 0.0),
+            math.log(self.loss(configuration) + LEAST_LOSS),
+            math.log(self._cost(configuration) / self.search.full[self.search.cost]),
+        ])  # fmt: skip
+
+    def _cost(self, configuration: Configuration) -> float:
+        return self.search.measured(configuration)[self.search.cost]
+
+    # What is worth trying
+
+    @property
+    def _eligible(self) -> list[Configuration]:
+        """Those looked at and not yet tried that meet all bounds known before training."""
+        measured = self.search.measured
+        return [c for c in self.looked if c not in self.tried and any(c) and self.search.is_feasible(measured(c))]
+
+    def _spread(self) -> list[Configuration]:
+        """Networks that span the front of accuracy without training over cost."""
+        best_first = sorted(self._eligible, key=lambda c: (-self.looked[c], self._cost(c)))
+        on_front: list[Configuration] = []
+        for configuration in best_first:
+            if not on_front or self._cost(configuration) < self._cost(on_front[-1]):
+                on_front.append(configuration)
+        count = max(1, min(START, self._left // 2))
+        if not self._left or len(on_front) <= count:
+            return on_front[: self._left]
+        costs = np.log([self._cost(c) for c in on_front])
+        parts = (np.arange(count) + 0.5) / count
+        wanted = costs[0] + parts * (costs[-1] - costs[0])
+        return list(dict.fromkeys(on_front[int(np.argmin(abs(costs - cost)))] for cost in wanted))
+
+    def _promising(self) -> list[Configuration]:
+        """As many as there are workers of those that may be better than the best one, the most promising first."""
+        return self._ranked[: min(self._left, self.search.workers)]
+
+    @property
+    def _ranked(self) -> list[Configuration]:
+        return self._ranked_by_accuracy() if self.search.maximises_accuracy else self._ranked_by_cost()
+
+    def _ranked_by_accuracy(self) -> list[Configuration]:
+        found = [a for c in self.tried if (a := self.accuracy(c)) is not None]
+        expected = {c: self._expected(c) for c in self._eligible}
+        enough = max(found, default=-math.inf) + self.error
+        return sorted((c for c, e in expected.items() if e > enough), key=lambda c: -expected[c])
+
+    def _ranked_by_cost(self) -> list[Configuration]:
+        """The cheapest of those that are expected to be accurate enough; then those that may be, by their chance."""
+        threshold, most = self.search.threshold, (1 - LEAST_GAIN) * self._best_cost
+        expected = {c: self._expected(c) for c in self._eligible if self._cost(c) < most}
+        enough = sorted((c for c, e in expected.items() if e >= threshold), key=self._cost)
+        perhaps = (c for c, e in expected.items() if threshold - self.error <= e < threshold)
+        return [*enough, *sorted(perhaps, key=lambda c: -expected[c])]
+
+    def _expected(self, configuration: Configuration) -> float:
+        found = self.predicted(configuration)
+        return self.looked[configuration] if found is None else found
+
+    @property
+    def _best_cost(self) -> float:
+        """Of the networks that meet all constraints."""
+        return min((self._cost(c) for c in self._accurate), default=math.inf)
+
+    @property
+    def _accurate(self) -> list[Configuration]:
+        return [c for c in self.tried if (a := self.accuracy(c)) is not None and a >= self.search.threshold]
+
+    @property
+    def _left(self) -> int:
+        """Fine-tunings that may still be done; those known before don't count."""
+        return self.search.most - len([c for c in self.tried if c not in self.search.known])
+
+    def _highest(self) -> float:
+        """The highest cost that is of use: the full network's, or that of the bound."""
+        costs = self.search.full[self.search.cost]
+        uppers = [c for c in self.search.bounds if c.metric is self.search.cost and c.comparison[0] == "<"]
+        return min(costs, *(c.bound(self.search.full) for c in uppers)) if uppers else costs
+
+    def _window(self, low: float, high: float) -> tuple[float, float]:
+        """The costs between which the boundary is expected: from the dearest network that misses the threshold to the
+        cheapest that meets it."""
+        if self.search.maximises_accuracy:
+            return 0.85 * high, high
+        met = min(high, self._best_cost)
+        missed = [self._cost(c) for c in self.tried if c not in self._accurate and self._cost(c) < met]
+        return max(low, max(missed, default=low)), met

@@ -1,0 +1,156 @@
+"""`wootz search` from files to files, as a user runs it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from wootz.runtime.data.loading import load_dataset
+from wootz.runtime.result import RunResult
+from wootz.runtime.run_directory import read_run_mark
+
+OBJECTIVE = "min ModelSize constraint Accuracy >= full - 0.1"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def search(wootz, job_files, store, tmp_path_factory):
+    """Runs a search in a folder of its own: its exit code and outputs, and the folder."""
+    pytest.importorskip("sklearn")
+    model = tmp_path_factory.mktemp("model")
+    for name in ("net.prototxt", "solver.prototxt", "pretrain.prototxt"):
+        (model / name).write_text((job_files / name).read_text())
+
+    def run(out: Path, *options: object, objective: str = OBJECTIVE):
+        return wootz(
+            "search", model, "--data", "digits", "--objective", objective, "--rates", "0.25,0.5,0.75",
+            "--looks", 30, "--threads", 1, "--store", store, "--out", out, *options,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def searched(search, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("searches") / "first"
+    done = search(out, "--networks", 5)
+    assert done.code == 0, done.err
+    return out
+
+
+def right(file: Path) -> float:
+    """The accuracy of a file on the validation images, by ONNX Runtime alone."""
+    described = json.loads(
+        (file.parent / "best.json" if file.parent.name != "front" else file.parents[1] / "best.json").read_text()
+    )
+    split = load_dataset("digits", (1, 8, 8)).validation
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    image = described["input"]
+    pixels = (np.asarray(split.images, np.float32) - image["mean"][0]) * image["scale"][0]
+    scores = session.run(None, {session.get_inputs()[0].name: pixels.astype(np.float32)})[0]
+    return float((scores.reshape(len(pixels), -1).argmax(1) == split.labels).mean())
+
+
+def test_the_best_network_is_smaller_and_as_accurate_as_asked(searched):
+    found = RunResult.load(searched)
+    assert found.best.model_size < 0.8 * found.full.model_size
+    assert found.best.accuracy >= found.full.reference_accuracy - 0.1
+    assert right(searched / "best.onnx") == pytest.approx(found.best.accuracy, abs=0.005)
+
+
+def test_each_network_of_the_front_is_a_file_that_does_what_the_table_says(searched):
+    found = RunResult.load(searched)
+    with (searched / "front.csv").open() as file:
+        rows = {row["file"]: row for row in csv.DictReader(file) if row["file"]}
+    assert set(rows) == {"teacher.onnx", *(point.model for point in found.search.front)}
+    for point in found.search.front:
+        assert float(rows[point.model]["accuracy"]) == pytest.approx(point.accuracy, abs=1e-5)
+        assert right(searched / point.model) == pytest.approx(point.accuracy, abs=0.005)
+        session = onnxruntime.InferenceSession(str(searched / point.model), providers=["CPUExecutionProvider"])
+        assert session.get_outputs()[0].shape[-1] == 10
+
+
+def test_the_page_shows_the_search(searched):
+    page = (searched / "report.html").read_text()
+    assert "<h2>The search</h2>" in page
+    assert (searched / "front.svg").is_file()
+    for point in RunResult.load(searched).search.front:
+        assert point.model in page
+
+
+def test_a_finished_search_is_shown_again_and_a_changed_file_makes_it_anew(search, searched):
+    again = search(searched, "--networks", 5)
+    assert again.code == 0
+    assert "this run is finished" in again.out
+    point = RunResult.load(searched).search.front[0].model
+    before = (searched / point).read_bytes()
+    (searched / point).unlink()
+    mended = search(searched, "--networks", 5)
+    assert "this run is finished" not in mended.out
+    assert (searched / point).read_bytes() == before
+
+
+def test_it_is_repeated_by_its_folder_and_by_no_other_command(wootz, searched, store):
+    assert read_run_mark(searched).command.name == "search"
+    other = wootz("run", searched, "--store", store)
+    assert other.code == 1
+    assert f"is the folder of `wootz search`: wootz search {searched} repeats it" in other.err
+    same = wootz("search", searched, "--store", store)
+    assert same.code == 0
+    assert "this run is finished" in same.out
+
+
+def test_another_objective_finds_blocks_scores_and_networks_in_the_store(search, searched, tmp_path):
+    done = search(tmp_path / "other", "--networks", 3, objective="max Accuracy constraint FLOPs <= 0.6 * full")
+    assert done.code == 0, done.err
+    found = RunResult.load(tmp_path / "other")
+    assert found.reuse.blocks == len(found.blocks)
+    assert found.best.flops <= 0.6 * found.full.flops
+    assert "saved" in done.out
+
+
+def test_workers_find_what_one_process_does(search, tmp_path):
+    found = []
+    for name, workers in (("a", 2), ("b", 2)):
+        done = search(tmp_path / name, "--networks", 4, "--workers", workers)
+        assert done.code == 0, done.err
+        found.append(RunResult.load(tmp_path / name).best.configuration)
+    assert found[0] == found[1]
+
+
+def test_a_dry_run_says_what_would_be_trained(search, tmp_path):
+    done = search(tmp_path / "dry", "--dry-run")
+    assert done.code == 0, done.err
+    assert "expected: at most" in done.out
+    assert "400 networks of 12 blocks" in done.out
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "objective", "message"),
+    [
+        ((), "max ModelSize", "a search is for the cheapest or the most accurate network"),
+        ((), "min FLOPs constraint Accuracy < 0.5", "a search can't keep accuracy low"),
+        (("--latency-table", "nowhere.json"), OBJECTIVE, "nowhere.json"),
+        (("--rates", "0.5,1"), OBJECTIVE, "rates are between 0 and 1"),
+    ],
+)
+def test_wrong_inputs_are_told_in_a_line_and_leave_nothing(search, tmp_path, options, objective, message):
+    done = search(tmp_path / "wrong", *options, objective=objective)
+    assert done.code in (1, 2)
+    assert message in done.err
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_bounds_that_no_network_meets_are_told_before_anything_is_trained(search, tmp_path):
+    done = search(tmp_path / "none", objective="max Accuracy constraint ModelSize <= 10")
+    assert done.code == 1
+    assert "no network of the space can meet 'ModelSize <= 10'" in done.err
+    assert not (tmp_path / "none" / "teacher.onnx").exists()

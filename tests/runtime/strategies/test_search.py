@@ -1,0 +1,208 @@
+"""The search of a space, driven by an invented world in which every network has an accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.space import Space
+from wootz.passes.plan.subspace import Configuration
+from wootz.runtime.outcome import Failed
+from wootz.runtime.strategies.search import LEAST_GAIN, Search
+from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+
+RATES = (0.0, 0.25, 0.5, 0.75)
+SMALLEST = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.05, scale=1.0),))
+MOST_ACCURATE = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE, "<=", offset=0.0, scale=0.6),))
+
+
+@dataclass
+class World:
+    """Modules of some `sizes`, which lose accuracy by `importance` times the square of their rate; what a look sees is
+    lower and noisy."""
+
+    sizes: tuple[float, ...]
+    importance: tuple[float, ...]
+    noise: float = 0.01
+    fails: frozenset[Configuration] = frozenset()
+    random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    @property
+    def space(self) -> Space:
+        modules = tuple(f"m{i}" for i in range(len(self.sizes)))
+        return Space(modules, (RATES,) * len(modules))
+
+    def search(self, objective: Objective = SMALLEST, most: int = 10, looks: int = 60, **more) -> Search:
+        space = self.space
+        size = {p: self.sizes[p.module] * (1 - p.rate) for i in range(len(self.sizes)) for p in space.pieces(i)}
+        outside = next(space.pieces(len(self.sizes)))
+        full = {Metric.MODEL_SIZE: sum(self.sizes) + 10.0, Metric.FLOPS: 1.0, Metric.ACCURACY: 0.9}
+        blocks = {p: PretrainBlocks((TuningBlock((p,)),)) for p in size if p.rate}
+        return Search(
+            space,
+            {Metric.MODEL_SIZE: {**size, outside: 10.0}},
+            objective,
+            full,
+            tuple(blocks.values()),
+            most,
+            looks,
+            **more,
+        )
+
+    def accuracy(self, configuration: Configuration) -> float:
+        lost = sum(w * r * r for w, r in zip(self.importance, configuration, strict=True))
+        return max(0.0, 0.9 - lost)
+
+    def result(self, task: Task, met: tuple[Configuration, ...]) -> Results:
+        match task:
+            case PretrainBlocks():
+                return (Finished("", {}),)
+            case ScoreNetworks(networks):
+                lost = (0.9 - self.accuracy(met[n]) for n in networks)
+                return tuple(Finished("", {"accuracy": 0.9 - x, "divergence": 2 * x, "error": x}) for x in lost)
+            case LookAt(networks):
+                seen = (1.5 * self.accuracy(met[n]) - 0.45 for n in networks)
+                return tuple(Finished("", {"accuracy": x + self.noise * math.sin(1e4 * x)}) for x in seen)
+            case FineTune(network):
+                failed = met[network] in self.fails
+                return (
+                    Finished("", Failed("no") if failed else {"curve": [[0, 0.1], [9, self.accuracy(met[network])]]}),
+                )
+        raise AssertionError(task)
+
+    def carry_out(self, search: Search, seed: int | None = None) -> dict[Task, Results]:
+        """All results, with a `seed` in a random order of those that could be had at the same time."""
+        finished: dict[Task, Results] = {}
+        order = np.random.default_rng(seed)
+        while proposed := search.propose(finished):
+            assert not set(proposed) & finished.keys()
+            task = proposed[0] if seed is None else proposed[order.integers(len(proposed))]
+            finished[task] = self.result(task, tuple(search.course(finished).networks))
+        return finished
+
+
+WORLD = World(sizes=(10.0, 21.0, 43.5, 30.25), importance=(0.02, 0.2, 0.05, 0.3))
+BOUND = 0.6 * (104.75 + 10)
+
+
+def tuned(finished: Mapping[Task, Results]) -> list[Task]:
+    return [task for task in finished if isinstance(task, FineTune)]
+
+
+def best_of(search: Search, finished: Mapping[Task, Results]) -> float:
+    """The least size of a network that was fine-tuned and meets the bound of SMALLEST."""
+    course = search.course(finished)
+    enough = [c for c in course.tried if (a := course.accuracy(c)) is not None and a >= search.threshold]
+    return min((search.measured(c)[Metric.MODEL_SIZE] for c in enough), default=math.inf)
+
+
+def smallest(world: World, search: Search) -> float:
+    """By brute force."""
+    enough = (c for c in world.space.configurations() if world.accuracy(c) >= search.threshold)
+    return min(search.measured(c)[Metric.MODEL_SIZE] for c in enough)
+
+
+def test_it_finds_the_smallest_network_that_is_accurate_enough():
+    search = WORLD.search()
+    finished = WORLD.carry_out(search)
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= smallest(WORLD, search)
+    assert search.course(finished).is_complete
+    assert len(tuned(finished)) <= 10
+
+
+def test_it_finds_the_most_accurate_network_of_a_size():
+    search = WORLD.search(MOST_ACCURATE)
+    finished = WORLD.carry_out(search)
+    course = search.course(finished)
+    assert all(search.measured(c)[Metric.MODEL_SIZE] <= BOUND for c in course.tried)
+    possible = (c for c in WORLD.space.configurations() if search.measured(c)[Metric.MODEL_SIZE] <= BOUND)
+    assert max(map(course.accuracy, course.tried)) == pytest.approx(max(map(WORLD.accuracy, possible)), abs=0.005)
+
+
+def test_no_more_are_fine_tuned_than_allowed():
+    for most in (1, 2, 5):
+        search = WORLD.search(most=most)
+        assert len(tuned(WORLD.carry_out(search))) <= most
+
+
+def test_a_search_that_may_not_go_on_says_so():
+    search = WORLD.search(most=2)
+    assert not search.course(WORLD.carry_out(search)).is_complete
+
+
+def test_it_is_a_function_of_the_results():
+    finished = WORLD.carry_out(WORLD.search())
+    half = dict(list(finished.items())[: len(finished) // 2])
+    assert WORLD.search().propose(half) == WORLD.search().propose(dict(reversed(half.items())))
+    assert list(WORLD.search().course(finished).networks) == list(WORLD.search().course(finished).networks)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_order_in_which_workers_finish_changes_nothing(workers):
+    found = []
+    for seed in range(3):
+        search = WORLD.search(workers=workers)
+        finished = WORLD.carry_out(search, seed)
+        found.append((tuple(search.course(finished).networks), set(tuned(finished))))
+    assert found[0] == found[1] == found[2]
+
+
+def test_blocks_come_first_then_scores_then_looks():
+    finished = WORLD.carry_out(WORLD.search())
+    kinds = [type(task) for task in finished]
+    assert kinds.index(ScoreNetworks) == kinds.count(PretrainBlocks) == 12
+    assert kinds.index(LookAt) < kinds.index(FineTune)
+
+
+def test_a_network_that_fails_is_not_chosen_and_ends_nothing():
+    search = WORLD.search()
+    without_failure = best_of(search, WORLD.carry_out(search))
+    fails = (c for c in WORLD.space.configurations() if search.measured(c)[Metric.MODEL_SIZE] == without_failure)
+    world = replace(WORLD, fails=frozenset(fails))
+    assert without_failure != best_of(search, world.carry_out(search)) < math.inf
+
+
+def test_what_no_network_can_meet_is_not_tried():
+    tiny = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE, "<=", offset=5.0),))
+    assert not tuned(WORLD.carry_out(WORLD.search(tiny)))
+    no_loss = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=0.0, scale=1.0),))
+    search = replace(WORLD, importance=(9.0,) * 4).search(no_loss)
+    assert len(tuned(replace(WORLD, importance=(9.0,) * 4).carry_out(search))) <= 10
+
+
+def test_known_networks_are_tried_first_and_do_not_count():
+    known = ((0.25, 0.0, 0.0, 0.0), (0.5, 0.25, 0.5, 0.0))
+    search = WORLD.search(known=known, most=3)
+    finished = WORLD.carry_out(search)
+    assert tuple(search.course(finished).tried[:2]) == known
+    assert len(tuned(finished)) == 5
+
+
+def test_without_a_bound_on_accuracy_the_smallest_is_found():
+    search = WORLD.search(Objective("min", Metric.MODEL_SIZE, ()))
+    assert best_of(search, WORLD.carry_out(search)) == pytest.approx(10 + 104.75 / 4)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.floats(1, 100), min_size=2, max_size=5),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([SMALLEST, MOST_ACCURATE]),
+)
+def test_any_world_ends(sizes, seed, objective):
+    importance = np.random.default_rng(seed).uniform(0, 0.4, len(sizes))
+    world = World(tuple(sizes), tuple(importance.tolist()))
+    search = world.search(objective, most=6, looks=30)
+    finished = world.carry_out(search, seed)
+    course = search.course(finished)
+    assert not course.missing
+    assert len(course.networks) == len(set(course.networks))
+    assert all(search.is_feasible(search.measured(c)) for c in course.tried)

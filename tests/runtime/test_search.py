@@ -1,0 +1,99 @@
+"""A search on a small network, in one process: what it tries, writes and finds again."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import pytest
+
+from wootz.frontend.objective import parse_objective
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.files import load
+from wootz.passes.plan.space import Space
+from wootz.passes.plan.subspace import SKIP, Subspace
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.job import Job, Searching
+from wootz.runtime.result import RunResult
+from wootz.runtime.session import FileSession
+
+OPTIONS = (0.0, 0.25, 0.5, 0.75, SKIP)
+
+
+@pytest.fixture
+def searching(job) -> Job:
+    space = Space(job.subspace.modules, (OPTIONS, OPTIONS))
+    networks = Subspace(space.modules, (*space.stars, *space.uniform))
+    objective = parse_objective("min ModelSize constraint Accuracy >= full - 0.03", "test")
+    search = Searching(space, (0.25, 0.5, 0.75), networks=4, looks=30)
+    return replace(job, subspace=networks, objective=objective, search=search)
+
+
+def test_a_search_finds_a_smaller_network_and_writes_a_front_that_runs(searching, finished):
+    found = finished(searching)
+    full, best, search = found.full, found.best, found.search
+    assert best.model_size < full.model_size
+    assert best.accuracy >= full.reference_accuracy - 0.03
+    assert found.networks_evaluated <= 4
+    assert RunResult.load(searching.out) == found
+    assert len(search.scores) == 8
+    assert all(score.divergence >= 0 for score in search.scores)
+    split = searching.dataset.validation
+    (batch,) = ordered_batches(split, searching.test_transform, len(split))
+    assert best.index in {point.index for point in search.front}
+    for point in search.front:
+        scores = FileSession(str(searching.out / point.model), searching.device).run(batch.data)
+        right = (scores.reshape(len(split), -1).argmax(axis=1) == split.labels).mean()
+        assert right == pytest.approx(point.accuracy)
+        assert load(searching.out / point.model).graph.nodes
+        assert point.latency.median_ms > 0
+    sizes, accuracies = zip(*((p.model_size, p.accuracy) for p in search.front), strict=True)
+    assert list(sizes) == sorted(sizes, reverse=True)
+    assert list(accuracies) == sorted(accuracies, reverse=True)
+
+
+def test_the_table_has_all_networks_that_were_met(searching, finished):
+    found = finished(searching)
+    with (searching.out / "front.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows[: 1 + len(found.search.front)]] == [
+        "teacher.onnx",
+        *(point.model for point in found.search.front),
+    ]
+    assert len(rows) == 1 + len(found.search.networks)
+    measured = [row for row in rows[1:] if row["accuracy"]]
+    assert len(measured) == found.networks_evaluated
+    assert {row["origin"] for row in rows} >= {"full", "solver", "uniform"}
+
+
+def test_costs_are_those_of_the_networks_that_were_assembled(searching, finished):
+    found = finished(searching)
+    by_size = {network.index: network.model_size for network in found.networks}
+    for point in found.search.front:
+        assert point.model_size == by_size[point.index]
+
+
+def test_another_objective_begins_with_what_is_known(searching, finished):
+    first = finished(searching)
+    again = replace(
+        searching,
+        out=searching.out.with_name("again"),
+        objective=parse_objective("max Accuracy constraint ModelSize <= 0.7 * full", "test"),
+        ends_early=False,
+        run="again",
+    )
+    whole = replace(searching, out=searching.out.with_name("whole"), ends_early=False)
+    store = searching.out.with_name("store")
+    finished(whole, store)
+    second = finished(again, store)
+    assert second.reuse.blocks == len(second.blocks) > 0
+    assert second.reuse.networks > 0
+    assert second.reuse.seconds_saved > 0
+    assert second.best.model_size <= 0.7 * second.full.model_size
+    assert first.full.model_size == second.full.model_size
+
+
+def test_bounds_that_no_network_can_meet_are_refused_before_anything_is_trained(searching, finished):
+    impossible = replace(searching, objective=parse_objective("max Accuracy constraint ModelSize <= 10", "test"))
+    with pytest.raises(WootzError, match="no network of the space can meet 'ModelSize <= 10'"):
+        finished(impossible)
