@@ -54,7 +54,7 @@ class Job:
     one process; None sets no bound. Layers keep multiples of filters by `rounding`, which follows from `round_to` and
     `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
     With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
-    won't meet them (`tasks.early_end`).
+    won't meet them (`tasks.early_end`), and a block when its error no longer falls (`tasks.plateau`).
     `block_start` is what pre-training begins with. `may_guess` lets a run go on whose full network has learned nothing.
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.

@@ -86,7 +86,8 @@ def train(
     on_step: OnStep | None = None,
     measure_accuracy: Callable[[], float] | None = None,
     ends: Callable[[Curve], str] | None = None,
-    on_look: Callable[[History], None] | None = None,
+    on_look: Callable[[History], bool] | None = None,
+    look_interval: int = 0,
     begun: History | None = None,
 ) -> History:
     """Makes the solver's `max_iter` steps, with its learning rates.
@@ -96,8 +97,9 @@ def train(
     one that is no longer finite is recorded in `diverged` with its step, and the others go on. The training ends early
     when none is left. Losses are those before a step: what the last one did is seen by the weights, which are looked at
     once, at the end. `on_step` hears of a step that is a multiple of `snapshot` or `display` before another one is
-    made, of other steps perhaps later. `on_look` is called whenever the state is that after the last step heard of: a
-    training that has `begun` continues from what it saw.
+    made, of other steps perhaps later. `on_look` is called whenever the state is that after the last step heard of,
+    among them multiples of `look_interval`: a training that has `begun` continues from what it saw. It says whether the
+    training is to be left there.
     """
     begun = begun or History(np.empty((0, len(steps.names)), np.float32))
     history = np.empty((solver.max_iter, len(steps.names)), np.float32)
@@ -109,8 +111,9 @@ def train(
         return History(history[:done], tuple(accuracies), seconds, dict(diverged), ended)
 
     begin = time.perf_counter()
-    while done < solver.max_iter and len(diverged) < len(steps.names) and not ended:
-        made = steps.advance(done, _next_stop(solver, done))
+    is_left = False
+    while done < solver.max_iter and len(diverged) < len(steps.names) and not ended and not is_left:
+        made = steps.advance(done, _next_stop(solver, done, look_interval))
         if not len(made):
             break
         for losses in made:
@@ -129,7 +132,7 @@ def train(
                 accuracies.append((done, measure_accuracy()))
                 ended = ends(tuple(accuracies)) if ends is not None else ""
             if on_look is not None:
-                on_look(so_far())
+                is_left = on_look(so_far())
             begin = time.perf_counter()
     seconds += time.perf_counter() - begin
     if done:
@@ -138,7 +141,8 @@ def train(
     return so_far()
 
 
-def _next_stop(solver: Solver, done: int) -> int:
-    """The number of steps at the next test, snapshot or display, or at the end."""
-    intervals = [interval for interval in (solver.test_interval, solver.snapshot, solver.display) if interval]
+def _next_stop(solver: Solver, done: int, look_interval: int) -> int:
+    """The number of steps at the next test, snapshot, display or look, or at the end."""
+    wanted = (solver.test_interval, solver.snapshot, solver.display, look_interval)
+    intervals = [interval for interval in wanted if interval]
     return min([solver.max_iter, *(done + interval - done % interval for interval in intervals)])

@@ -27,6 +27,11 @@ ITERATION = "optimizer.iteration"
 LEARNING_RATE = "learning_rate"
 
 
+def own_rate(loss: str) -> tuple[str, str]:
+    """The names of the state that `own-rates` adds for a loss: its factor of the learning rate, and how that fades."""
+    return f"{loss}.rate", f"{loss}.fade"
+
+
 @dataclass(frozen=True)
 class ApplyOptimizer(Pass):
     """Turns the gradients `<parameter>.grad` into new parameters `<parameter>.new`, by the formulas of Caffe.
@@ -44,7 +49,9 @@ class ApplyOptimizer(Pass):
        by it before anything else; the loss that the graph gives is not scaled. A step with a gradient that is not
        finite leaves parameters, statistics, the optimizer's state and its count of steps as they were, and halves the
        scale; `loss-scale-interval` steps without one double it. Each loss has a scale of its own, `<loss>.scale`.
-    6. The graph's interface is stored in the metadata (`wootz.training`).
+    6. With `own-rates` each loss has a factor of the learning rate of its own, `<loss>.rate`, 1 at first, that falls by
+       `<loss>.fade` in each run, 0 at first, down to 0.
+    7. The graph's interface is stored in the metadata (`wootz.training`).
 
     Refuses a graph without gradients, parameters of float16, and settings that mean nothing. Outputs that are neither
     loss nor state are dropped.
@@ -65,6 +72,7 @@ class ApplyOptimizer(Pass):
     clip_gradients: float = option(-1.0, "bound on the ℓ2 norm of the gradients of a loss; negative: none")
     loss_scale: float = option(0.0, "first factor of the losses, for float16 gradients; 0: none")
     loss_scale_interval: int = option(2000, "steps with finite gradients after which the factor is doubled")
+    own_rates: bool = option(False, "each loss has a learning rate of its own, which can be made to fade")
     losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
     labels: tuple[str, ...] = option(
         ("labels", TARGET), "names of the inputs with labels or targets, one a loss that has some"
@@ -221,6 +229,7 @@ class _GraphStep:
         if scale is not None:
             made, number = self._skip_unless_finite(loss, scale, list(summed.values()), slots)
         factor = self._clip_factor(list(summed.values()))
+        rate = self._own_rate(loss, slots) if self.options.own_rates and gradients else self.rate
         for name, gradient in summed.items():
             w = self._expression(name)
             self.graph.inputs.append(w.tensor)
@@ -228,14 +237,31 @@ class _GraphStep:
             g = gradient if factor is None else gradient * factor.cast(gradient)
             if self.options.iter_size > 1:
                 g = g * (1.0 / self.options.iter_size)
-            slots += self._update_parameter(name, w, g, number, made, loss)
+            slots += self._update_parameter(name, w, g, rate, number, made, loss)
         return slots
 
+    def _own_rate(self, loss: str, slots: list[Slot]) -> Expression:
+        """The learning rate of one loss."""
+        own, fade = (
+            self._state(name, np.asarray(first, np.float32)) for name, first in zip(own_rate(loss), (1, 0), strict=True)
+        )
+        for state, value in ((own, (own - fade).op("Max", 0.0)), (fade, fade.op("Identity"))):
+            self._keep(value, state.tensor.name)
+            slots.append(Slot(state.tensor.name, state.tensor.name + NEW_SUFFIX, "optimizer", loss))
+        return self.rate * own
+
     def _update_parameter(
-        self, name: str, w: Expression, g: Expression, number: Expression, made: Expression | None, loss: str
+        self,
+        name: str,
+        w: Expression,
+        g: Expression,
+        rate: Expression,
+        number: Expression,
+        made: Expression | None,
+        loss: str,
     ) -> Iterable[Slot]:
         rate_multiplier, decay_multiplier = self.multipliers.get(name, (1.0, 1.0))
-        rate = (self.rate if rate_multiplier == 1.0 else self.rate * rate_multiplier).cast(w)
+        rate = (rate if rate_multiplier == 1.0 else rate * rate_multiplier).cast(w)
         decay = self.options.weight_decay * decay_multiplier
         shrunk = w
         if decay and self.optimizer.decouples_decay:

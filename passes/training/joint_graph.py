@@ -27,12 +27,14 @@ def joint_training_graph(
     precision: Precision = "float32",
     verify_each: bool = False,
     observers: Observers | None = None,
+    own_rates: bool = False,
 ) -> Model:
     """The graph that pre-trains `blocks` together, the pruner's model being the teacher, which is not trained.
 
-    `verify_each` and `observers` are those of `run_pipeline`. Raises PassError for what a pass refuses.
+    With `own_rates` the learning rate of each block can be made to fade (`apply-optimizer`). `verify_each` and
+    `observers` are those of `run_pipeline`. Raises PassError for what a pass refuses.
     """
-    passes = joint_training_pipeline(pruner, blocks, solver, target, precision)
+    passes = joint_training_pipeline(pruner, blocks, solver, target, precision, own_rates)
     return run_pipeline(pruner.model, passes, verify_each, observers).model
 
 
@@ -42,10 +44,12 @@ def joint_training_pipeline(
     solver: Solver,
     target: Target = "onnx",
     precision: Precision = "float32",
+    own_rates: bool = False,
 ) -> tuple[Pass, ...]:
     """The passes of the pipeline `block-training`, or with precision="float16" of `block-training-float16`."""
     losses = tuple(student_loss(i) for i in range(len(blocks)))
     settings = training_settings(solver, losses, "labels", TEACHER, target)
+    settings["apply-optimizer"] = {**settings["apply-optimizer"], "own_rates": own_rates}
     criterion = pruner.planner.criterion
     settings["teacher-student"] = {"blocks": format_blocks(blocks, pruner), "criterion": criterion, "pruner": pruner}
     return with_settings("block-training" if precision == "float32" else "block-training-float16", settings)

@@ -22,11 +22,13 @@ from wootz.passes.transforms.fold_batchnorm import FoldBatchNorm
 from wootz.passes.transforms.fold_constants import FoldConstants
 
 TEACHER = "teacher/"
+STUDENTS = "block"
+"""What the names of all students begin with."""
 
 
 def student_prefix(index: int) -> str:
     """What the names of all tensors and nodes of student `index` begin with."""
-    return f"block{index}/"
+    return f"{STUDENTS}{index}/"
 
 
 def student_loss(index: int) -> str:

@@ -23,12 +23,13 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.apply_optimizer import own_rate
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.teacher_student import student_loss, student_prefix
+from wootz.passes.transforms.teacher_student import STUDENTS, student_loss, student_prefix
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, answers
@@ -57,6 +58,7 @@ from wootz.runtime.session import (
 from wootz.runtime.store import Checkpoint, Lease, Store
 from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import EarlyEnd
+from wootz.runtime.tasks.plateau import PLATEAU, Plateau
 from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import (
     BlockRecipe,
@@ -95,10 +97,10 @@ class Look:
 class Trainer:
     """Everything that training depends on beside the network and the solver.
 
-    `data_on_device` keeps the training images on the device. `block_start` is where blocks begin. `run` is the run that
-    trains: what another one has trained counts as reused. `should_stop` is asked now and then: where it says so, a
-    training ends with `Stopped`, and goes on from there when it is asked for again. `verify_each` and `observers` are
-    for the passes that make training graphs.
+    `data_on_device` keeps the training images on the device. `block_start` is where blocks begin, and `plateau` where
+    they end before their last step. `run` is the run that trains: what another one has trained counts as reused.
+    `should_stop` is asked now and then: where it says so, a training ends with `Stopped`, and goes on from there when
+    it is asked for again. `verify_each` and `observers` are for the passes that make training graphs.
     """
 
     dataset: Dataset
@@ -111,6 +113,7 @@ class Trainer:
     data_on_device: bool = False
     precision: Precision = "float32"
     block_start: BlockStart = "closed-form"
+    plateau: Plateau | None = PLATEAU
     run: str = ""
     digests: Digests = field(default_factory=Digests, repr=False)
     should_stop: Callable[[], bool] = lambda: False
@@ -185,7 +188,8 @@ class Trainer:
 
     def _block_recipe(self, program: Program, pruner: BlockPruner, solver: Solver) -> TrainingRecipe:
         images, _ = self.dataset.train.digests
-        recipe = self._recipe(program, solver, images, labels="", tests="", end="")
+        end = "" if self.plateau is None else str(self.plateau)
+        recipe = self._recipe(program, solver, images, labels="", tests="", end=end)
         if self.block_start == "remaining":
             return recipe
         return BlockRecipe(**vars(recipe), start=str(self._closed_form(pruner)))
@@ -225,15 +229,17 @@ class Trainer:
         chosen_by = (self.digests.array(planner.scores), f"{planner.rounding} {planner.min_channels}")
         teacher = (self.digests.program(pruner.model), repr(pruner.modules), *chosen_by)
         for blocks in groups:
-            sources = ("blocks", *teacher, *map(repr, blocks), *self._options(solver))
+            own_rates = ("own rates",) * (self.plateau is not None)
+            sources = ("blocks", *teacher, *map(repr, blocks), *self._options(solver), *own_rates)
             build = partial(self.joint_graph, pruner, blocks, solver)
             what = f"block {blocks[0]}" if len(blocks) == 1 else f"{len(blocks)} blocks"
             yield Program(build, sources, what, self.store, self.digests)
 
     def joint_graph(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> Model:
         """What trains blocks together against the pruner's model."""
+        own_rates = self.plateau is not None
         return joint_training_graph(
-            pruner, blocks, solver, self.target, self.precision, self.verify_each, self.observers
+            pruner, blocks, solver, self.target, self.precision, self.verify_each, self.observers, own_rates
         )
 
     def _options(self, solver: Solver) -> tuple[str, ...]:
@@ -262,43 +268,14 @@ class Trainer:
                 found |= known
                 own = [block for block in leased if block not in known]
                 if own:
-                    found |= self._pretrain(pruner, keys, own, solver, title)
+                    found |= _GroupTraining(self, pruner, keys, own, solver, title).finished()
             elsewhere = [key for block, key in missing.items() if block not in leased]
             if elsewhere:
                 self._wait(elsewhere[0])
         self.store.drop_checkpoint(combined(keys.values()))  # also that of who was killed after the last block
         return {block: found[block] for block in keys}
 
-    def _pretrain(
-        self,
-        pruner: BlockPruner,
-        group: Mapping[TuningBlock, str],
-        missing: Collection[TuningBlock],
-        solver: Solver,
-        title: str,
-    ) -> dict[TuningBlock, Finished]:
-        """Trains the `missing` blocks of a group, with all that their training began with if it was interrupted."""
-        begin = time.perf_counter()
-        checkpoint = combined(group.values())
-        begun = self.store.get_checkpoint(checkpoint)
-        begun_with = [] if begun is None else [block for block, key in group.items() if key in begun.record["blocks"]]
-        blocks = begun_with if set(begun_with) >= set(missing) else list(missing)
-        graph = self.joint_graph(pruner, blocks, solver)
-        start = partial(self._block_weights, pruner, blocks, TrainingInterface.of(graph))
-        run = _TrainingRun(self, graph, solver, title, checkpoint, blocks=[group[b] for b in blocks], start=start)
-        history = run.train()
-        run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
-        weights = run.session.weights()
-        seconds = (time.perf_counter() - begin) / len(blocks)
-        finished = {}
-        for block in missing:
-            losses = run.session.interface.losses
-            outcome = self._block_outcome(history, losses, weights, blocks.index(block), solver, seconds)
-            self.store.put(group[block], outcome, what=f"block {block}", seconds=seconds, by=self.run)
-            finished[block] = _finished(group[block], outcome, reused=False)
-        return finished
-
-    def _block_weights(
+    def block_weights(
         self, pruner: BlockPruner, blocks: Sequence[TuningBlock], interface: TrainingInterface
     ) -> dict[str, np.ndarray]:
         """Those that the training of `blocks` begins with, by their names in the joint graph, where they are others
@@ -310,28 +287,6 @@ class Trainer:
         trained = [{w.removeprefix(prefix) for w in weights if w.startswith(prefix)} for prefix in prefixes]
         found = self._closed_form(pruner).weights([pruner.student(block) for block in blocks], trained)
         return {prefix + name: w for prefix, new in zip(prefixes, found, strict=True) for name, w in new.items()}
-
-    def _block_outcome(
-        self,
-        history: History,
-        losses: Sequence[str],
-        weights: Mapping[str, np.ndarray],
-        index: int,
-        solver: Solver,
-        seconds: float,
-    ) -> Outcome:
-        loss, prefix = student_loss(index), student_prefix(index)
-        errors = history.losses[:, losses.index(loss)]
-        if loss in history.diverged:
-            return _divergence(errors, history.diverged[loss], solver)
-        record = {
-            "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW], dtype=np.float64)),
-            "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:], dtype=np.float64)),
-            "steps": len(errors),
-            "seconds": seconds,
-        }
-        own = {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
-        return Trained(own, record)
 
     # Both
 
@@ -498,13 +453,14 @@ class _TrainingRun:
         snapshots: Path | None = None,
         blocks: Sequence[str] = (),
         start: Callable[[], Mapping[str, np.ndarray]] = dict,
+        state: Checkpoint | None = None,
     ):
         """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use. `start` gives
-        other first values of slots than those in the graph."""
+        other first values of slots than those in the graph; `state` is what to go on from instead of a checkpoint."""
         self.trainer, self.solver, self.title, self.key, self.snapshots = trainer, solver, title, key, snapshots
         self._blocks = list(blocks)
-        self._can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
-        stored = trainer.store.get_checkpoint(key) if self._can_continue else None
+        self.can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
+        stored = state or (trainer.store.get_checkpoint(key) if self.can_continue else None)
         if stored is not None and stored.record["blocks"] != self._blocks:
             stored = None
         self.begun = None if stored is None else _history(stored)
@@ -520,8 +476,10 @@ class _TrainingRun:
         measure_accuracy: Callable[[], float] | None = None,
         ends: Callable[[Curve], str] | None = None,
         begun: History | None = None,
+        on_look: Callable[[History], bool] = lambda _: False,
+        look_interval: int = 0,
     ) -> History:
-        """Raises Stopped when it is to stop, after a checkpoint."""
+        """Raises Stopped when it is to stop, after a checkpoint. The training is left where `on_look` says so."""
         recent: deque[float] = deque(maxlen=max(1, self.solver.average_loss))
         progress = self.trainer.progress
 
@@ -538,11 +496,12 @@ class _TrainingRun:
             on_step=on_step,
             measure_accuracy=measure_accuracy,
             ends=ends,
-            on_look=self._look,
+            on_look=lambda history: self._look(history, on_look(history)),
+            look_interval=look_interval,
             begun=begun or self.begun,
         )
 
-    def _look(self, history: History) -> None:
+    def _look(self, history: History, is_left: bool) -> bool:
         stop = self.trainer.should_stop()
         now = time.monotonic()
         if stop or now - self._last_checkpoint > self._pause:
@@ -551,10 +510,14 @@ class _TrainingRun:
             self._pause = max(SECONDS_BETWEEN_CHECKPOINTS, LEAST_SHARE_OF_TRAINING * (self._last_checkpoint - now))
         if stop:
             raise Stopped
+        return is_left
 
     def checkpoint(self, history: History) -> None:
-        if not self._can_continue:
-            return
+        if self.can_continue:
+            state = self.state(history)
+            self.trainer.store.put_checkpoint(self.key, state.arrays, state.record)
+
+    def state(self, history: History) -> Checkpoint:
         arrays = {slot: self.session.read_slot(slot) for slot in self._slots()}
         record = {
             "accuracies": history.accuracies,
@@ -563,7 +526,7 @@ class _TrainingRun:
             "ended": history.ended,
             "blocks": self._blocks,
         }
-        self.trainer.store.put_checkpoint(self.key, {**arrays, _LOSSES: history.losses}, record)
+        return Checkpoint({**arrays, _LOSSES: history.losses}, record)
 
     def _slots(self) -> Iterator[str]:
         """The slots that are state: those of the schedule are set anew before each window."""
@@ -576,6 +539,131 @@ class _TrainingRun:
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **self.session.weights())
         write_atomically(Path(f"{prefix}_{words}_iter_{done}.npz"), content.getvalue())
+
+
+class _GroupTraining:
+    """The training of blocks in one graph, which those leave that are done: with half of them a new one is built."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        pruner: BlockPruner,
+        group: Mapping[TuningBlock, str],
+        missing: Collection[TuningBlock],
+        solver: Solver,
+        title: str,
+    ):
+        """`missing` are those of `group`, which has their keys, whose outcomes are wanted."""
+        self.trainer, self.pruner, self.group, self.solver, self.title = trainer, pruner, group, solver, title
+        self._left = list(missing)
+        self._finished: dict[TuningBlock, Finished] = {}
+        self._seconds = 0.0  # what a block has taken that is still trained
+        self._since = time.perf_counter()
+
+    def finished(self) -> dict[TuningBlock, Finished]:
+        """Trains the missing blocks, with all that their training began with if it was interrupted."""
+        blocks, state = self._begun_with(), None
+        while True:
+            run = self._run(blocks, state)
+            looks = 0 if self.trainer.plateau is None else self.trainer.plateau.window
+            history = run.train(on_look=partial(self._look, run, blocks), look_interval=looks)
+            if not self._left or not self._is_thinned(run, blocks, history):
+                break
+            left = [block for block in blocks if block in self._left]
+            state = self._state_of(left, blocks, run.state(history))
+            blocks = left
+            del run  # its memory is for the next one
+        run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
+        for block in list(self._left):
+            self._finish(block, run, blocks, history)
+        return self._finished
+
+    def _begun_with(self) -> list[TuningBlock]:
+        """The blocks that an interrupted training goes on with, if it has all that are missing; else these."""
+        begun = self.trainer.store.get_checkpoint(combined(self.group.values()))
+        keys = [] if begun is None else begun.record["blocks"]
+        blocks = {key: block for block, key in self.group.items()}
+        found = [blocks[key] for key in keys if key in blocks]
+        return found if set(found) >= set(self._left) else list(self._left)
+
+    def _run(self, blocks: Sequence[TuningBlock], state: Checkpoint | None) -> _TrainingRun:
+        graph = self.trainer.joint_graph(self.pruner, blocks, self.solver)
+        start = partial(self.trainer.block_weights, self.pruner, blocks, TrainingInterface.of(graph))
+        keys = [self.group[block] for block in blocks]
+        key = combined(self.group.values())
+        return _TrainingRun(self.trainer, graph, self.solver, self.title, key, blocks=keys, start=start, state=state)
+
+    def _look(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
+        """Lets the learning rates of blocks fall, and stores those that are done. Whether the others are to get a graph
+        of their own."""
+        plateau = self.trainer.plateau
+        if plateau is None or history.steps % plateau.window:
+            return False
+        for block in list(self._left):
+            index = blocks.index(block)
+            begins = plateau.begins(_errors(run, history, index))
+            if student_loss(index) in history.diverged or begins == history.steps - plateau.fade:
+                self._finish(block, run, blocks, history)
+            elif begins == history.steps:
+                _, fade = own_rate(student_loss(index))
+                run.session.write_slot(fade, np.array(1 / (plateau.fade * self.solver.iter_size), np.float32))
+        return not self._left or self._is_thinned(run, blocks, history)
+
+    def _is_thinned(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
+        """Whether so many blocks are done that a graph of the others pays: all graphs together take no longer to build
+        than twice the first one."""
+        is_over = history.steps == self.solver.max_iter
+        return run.can_continue and not is_over and 2 * len(self._left) <= len(blocks)
+
+    def _state_of(self, left: Sequence[TuningBlock], blocks: Sequence[TuningBlock], state: Checkpoint) -> Checkpoint:
+        """The state of some of `blocks`, by the names that they have in a graph of their own."""
+        places = [blocks.index(block) for block in left]
+        renamed = {student_prefix(place): student_prefix(i) for i, place in enumerate(places)}
+        shared = {name: values for name, values in state.arrays.items() if not name.startswith(STUDENTS)}
+        own = {
+            new + name.removeprefix(old): values
+            for name, values in state.arrays.items()
+            for old, new in renamed.items()
+            if name.startswith(old)
+        }
+        losses = state.arrays[_LOSSES][:, places]
+        record = {**state.record, "blocks": [self.group[block] for block in left], "diverged": {}}
+        return Checkpoint({**shared, **own, _LOSSES: losses}, record)
+
+    def _finish(self, block: TuningBlock, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> None:
+        """Stores the outcome of a block as it is now."""
+        now = time.perf_counter()
+        self._seconds += (now - self._since) / len(self._left)
+        self._since = now
+        outcome = self._outcome(run, blocks.index(block), history)
+        key = self.group[block]
+        self.trainer.store.put(key, outcome, what=f"block {block}", seconds=self._seconds, by=self.trainer.run)
+        self._finished[block] = _finished(key, outcome, reused=False)
+        self._left.remove(block)
+
+    def _outcome(self, run: _TrainingRun, index: int, history: History) -> Outcome:
+        prefix, errors = student_prefix(index), _errors(run, history, index)
+        slots = run.session.interface.slots
+        names = [s.input for s in slots if s.kind in ("parameter", "statistic") and s.input.startswith(prefix)]
+        weights = {name.removeprefix(prefix): run.session.read_slot(name) for name in names}
+        diverged = history.diverged.get(student_loss(index), 0)
+        if not diverged and not all(np.isfinite(w).all() for w in weights.values()):
+            diverged = history.steps
+        if diverged:
+            return _divergence(errors, diverged, self.solver)
+        record = {
+            "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW], dtype=np.float64)),
+            "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:], dtype=np.float64)),
+            "steps": len(errors),
+            "seconds": self._seconds,
+            "ended": "all steps" if len(errors) == self.solver.max_iter else "error no longer falls",
+        }
+        return Trained(weights, record)
+
+
+def _errors(run: _TrainingRun, history: History, index: int) -> np.ndarray:
+    """The losses [steps] of a student."""
+    return history.losses[:, run.session.interface.losses.index(student_loss(index))]
 
 
 class _NetworkTraining:

@@ -29,6 +29,7 @@ from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import EarlyEnd, early_end
+from wootz.runtime.tasks.plateau import PLATEAU
 from wootz.runtime.tasks.task import (
     FineTune,
     FineTuneFull,
@@ -67,6 +68,7 @@ class Workshop:
             data_on_device=job.data_on_device,
             precision=job.precision,
             block_start=job.block_start,
+            plateau=PLATEAU if job.ends_early else None,
             run=job.run,
             verify_each=job.verify_each,
             observers=ir_printer(sys.stderr.write, after=job.print_ir_after, text=as_text),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from wootz.runtime.progress import Progress
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.early_end import early_end
+from wootz.runtime.tasks.plateau import PLATEAU, Plateau
 from wootz.runtime.tasks.trainer import Trainer
 
 MODULE = """
@@ -460,6 +462,107 @@ def test_blocks_begin_in_closed_form_alone_and_beside_others_alike(split, pruner
     assert not {finished.key for finished in closed.values()} & {finished.key for finished in remaining.values()}
     for block in blocks:
         assert closed[block].outcome["initial_error"] < 0.8 * remaining[block].outcome["initial_error"]
+
+
+EARLY = Plateau(window=3, least_fall=0.1, windows_in_turn=1, first=6, fade=3)
+FALLING = Solver(base_lr=0.02, momentum=0.9, max_iter=40, batch_size=16)
+RATES = (0.25, 0.5, 0.75)
+
+
+@pytest.fixture
+def two_modules(tmp_path, prototxt):
+    """Blocks of two modules end at different steps."""
+    head, classifier = prototxt.split('layer { name: "fc"')
+    second = MODULE.replace('"conv2"', '"conv4"').replace('"conv3"', '"conv5"').replace('"m"', '"n"')
+    modules = MODULE + second.replace('"conv"', '"conv3"')
+    (tmp_path / "two.prototxt").write_text(
+        head + modules + 'layer { name: "fc"' + classifier.replace('"conv"', '"conv5"')
+    )
+    return BlockPruner.of(import_caffe(tmp_path / "two.prototxt").model, "l1")
+
+
+def pretrained(trainer, pruner, blocks, solver=FALLING):
+    """The outcomes of blocks."""
+    keys = trainer.block_keys(pruner, blocks, solver)
+    trainer.pretrain(pruner, keys, solver, "blocks")
+    return {block: trainer.store.get(key) for block, key in keys.items()}
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for block, expected in one.items():
+        found = other[block]
+        assert {**found.record, "seconds": 0} == {**expected.record, "seconds": 0}
+        for name, values in expected.weights.items():
+            np.testing.assert_array_equal(found.weights[name], values, err_msg=name)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"type": SolverType.ADAM, "base_lr": 0.01}, {"iter_size": 2, "base_lr": 0.04}])
+def test_blocks_end_when_their_errors_no_longer_fall_beside_others_as_alone(
+    split, two_modules, tmp_path, monkeypatch, on_device, changes
+):
+    blocks = [TuningBlock((Symbol(module, rate),)) for module in (0, 1) for rate in RATES]
+    solver = replace(FALLING, **changes)
+    fields = {"plateau": EARLY, "data_on_device": on_device}
+    trainer = a_trainer(split, Store.open(tmp_path / "all"), **fields)
+    trainer.block_keys(two_modules, blocks, solver)
+    sizes, build = [], Trainer.joint_graph
+    monkeypatch.setattr(Trainer, "joint_graph", lambda *given: sizes.append(len(given[2])) or build(*given))
+    together = pretrained(trainer, two_modules, blocks, solver)
+    assert sizes[0] == 6
+    assert len(sizes) > 1, "what is left gets a graph of its own"
+    assert all(after <= before / 2 for before, after in itertools.pairwise(sizes))
+    steps = [outcome.record["steps"] for outcome in together.values()]
+    assert min(steps) < max(steps)
+    for block, outcome in together.items():
+        is_early = outcome.record["steps"] < 40
+        assert outcome.record["ended"] == ("error no longer falls" if is_early else "all steps")
+        alone = a_trainer(split, Store.open(tmp_path / str(block)), **fields)
+        assert_same({block: outcome}, pretrained(alone, two_modules, [block], solver))
+
+
+def test_a_block_ends_as_by_a_schedule_that_falls_when_the_error_no_longer_does(
+    split, two_modules, tmp_path, monkeypatch
+):
+    block = TuningBlock((Symbol(0, 0.5),))
+    ended = pretrained(a_trainer(split, Store.open(tmp_path / "a"), plateau=EARLY), two_modules, [block])[block]
+    steps = ended.record["steps"]
+    assert steps < FALLING.max_iter
+    fade = EARLY.fade
+    monkeypatch.setattr(Solver, "learning_rate", lambda self, step: self.base_lr * min(1, (steps - step) / fade))
+    cut = replace(FALLING, max_iter=steps)
+    whole = pretrained(a_trainer(split, Store.open(tmp_path / "b"), plateau=None), two_modules, [block], cut)[block]
+    assert whole.record["ended"] == "all steps"
+    for name, values in whole.weights.items():
+        np.testing.assert_allclose(ended.weights[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_blocks_that_end_early_go_on_where_they_were_stopped(split, two_modules, tmp_path, on_device):
+    blocks = [TuningBlock((Symbol(module, rate),)) for module in (0, 1) for rate in RATES]
+    fields = {"plateau": EARLY, "data_on_device": on_device, "block_start": "remaining"}
+    expected = pretrained(a_trainer(split, Store.open(tmp_path / "whole"), **fields), two_modules, blocks)
+    store = Store.open(tmp_path / "interrupted")
+    attempts = 0
+    while True:
+        attempts += 1
+        trainer = a_trainer(split, store, should_stop=StopAfter(2), **fields)
+        try:
+            found = pretrained(trainer, two_modules, blocks)
+            break
+        except Stopped:
+            continue
+    assert attempts > 2
+    assert_same(expected, found)
+
+
+def test_the_rule_is_in_the_keys_of_blocks(split, store, pruner):
+    before = keys(a_trainer(split, store), pruner)
+    after = keys(a_trainer(split, store, plateau=replace(PLATEAU, fade=1)), pruner)
+    without = keys(a_trainer(split, store, plateau=None), pruner)
+    assert before[0] == after[0] == without[0]
+    assert len({before[1], after[1], without[1]}) == 3
 
 
 def test_a_block_that_is_stored_begins_no_more(split, pruner, store, monkeypatch):
