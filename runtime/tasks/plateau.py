@@ -34,7 +34,7 @@ class Plateau:
         return None
 
     def end(self, errors: np.ndarray) -> int | None:
-        """The number of steps after which the block is done."""
+        """The number of steps after which the block is done, or at the next end of a window."""
         begun = self.begins(errors)
         return None if begun is None else begun + self.fade
 

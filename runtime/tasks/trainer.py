@@ -555,6 +555,7 @@ class _GroupTraining:
     ):
         """`missing` are those of `group`, which has their keys, whose outcomes are wanted."""
         self.trainer, self.pruner, self.group, self.solver, self.title = trainer, pruner, group, solver, title
+        self._key = combined(group.values())  # of checkpoints
         self._left = list(missing)
         self._finished: dict[TuningBlock, Finished] = {}
         self._seconds = 0.0  # what a block has taken that is still trained
@@ -580,18 +581,29 @@ class _GroupTraining:
 
     def _begun_with(self) -> list[TuningBlock]:
         """The blocks that an interrupted training goes on with, if it has all that are missing; else these."""
-        begun = self.trainer.store.get_checkpoint(combined(self.group.values()))
+        begun = self.trainer.store.get_checkpoint(self._key)
         keys = [] if begun is None else begun.record["blocks"]
         blocks = {key: block for block, key in self.group.items()}
         found = [blocks[key] for key in keys if key in blocks]
+        if begun is not None and self._is_past(found, begun.arrays[_LOSSES]):
+            self.trainer.store.drop_checkpoint(self._key)
+            found = []
         return found if set(found) >= set(self._left) else list(self._left)
+
+    def _is_past(self, blocks: Sequence[TuningBlock], losses: np.ndarray) -> bool:
+        """Whether a missing block was done before a checkpoint: its outcome was stored, and has gone since."""
+        plateau = self.trainer.plateau
+        ends = [] if plateau is None else [plateau.end(errors) for errors in losses.T]
+        done = [end is not None and end <= len(losses) for end in ends]
+        return any(is_done and block in self._left for is_done, block in zip(done, blocks, strict=False))
 
     def _run(self, blocks: Sequence[TuningBlock], state: Checkpoint | None) -> _TrainingRun:
         graph = self.trainer.joint_graph(self.pruner, blocks, self.solver)
         start = partial(self.trainer.block_weights, self.pruner, blocks, TrainingInterface.of(graph))
         keys = [self.group[block] for block in blocks]
-        key = combined(self.group.values())
-        return _TrainingRun(self.trainer, graph, self.solver, self.title, key, blocks=keys, start=start, state=state)
+        return _TrainingRun(
+            self.trainer, graph, self.solver, self.title, self._key, blocks=keys, start=start, state=state
+        )
 
     def _look(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
         """Lets the learning rates of blocks fall, and stores those that are done. Whether the others are to get a graph
@@ -601,10 +613,11 @@ class _GroupTraining:
             return False
         for block in list(self._left):
             index = blocks.index(block)
-            begins = plateau.begins(_errors(run, history, index))
-            if student_loss(index) in history.diverged or begins == history.steps - plateau.fade:
+            errors = _errors(run, history, index)
+            end = plateau.end(errors)
+            if student_loss(index) in history.diverged or (end is not None and end <= history.steps):
                 self._finish(block, run, blocks, history)
-            elif begins == history.steps:
+            elif plateau.begins(errors) == history.steps:
                 _, fade = own_rate(student_loss(index))
                 run.session.write_slot(fade, np.array(1 / (plateau.fade * self.solver.iter_size), np.float32))
         return not self._left or self._is_thinned(run, blocks, history)

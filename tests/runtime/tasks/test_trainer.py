@@ -557,6 +557,49 @@ def test_blocks_that_end_early_go_on_where_they_were_stopped(split, two_modules,
     assert_same(expected, found)
 
 
+def test_a_block_whose_outcome_has_gone_is_trained_anew_though_others_are_under_way(split, two_modules, tmp_path):
+    """At its rate of 0 the weights in the checkpoint are the same, but running statistics have gone on."""
+    blocks = [TuningBlock((Symbol(module, rate),)) for module in (0, 1) for rate in RATES[:2]]
+    fields = {"plateau": EARLY, "block_start": "remaining"}
+    expected = pretrained(a_trainer(split, Store.open(tmp_path / "whole"), **fields), two_modules, blocks)
+    ends = [outcome.record["steps"] for outcome in expected.values()]
+    assert ends.count(min(ends)) == 1, "the others are more than half of the graph"
+    store = Store.open(tmp_path / "interrupted")
+    trainer = a_trainer(split, store, should_stop=StopAfter(min(ends)), **fields)
+    keys = trainer.block_keys(two_modules, blocks, FALLING)
+    with pytest.raises(Stopped):
+        trainer.pretrain(two_modules, keys, FALLING, "blocks")
+    first = keys[blocks[ends.index(min(ends))]]
+    assert store.get(first) is not None
+    store.layout.entry(first).unlink()
+    assert_same(expected, pretrained(a_trainer(split, store, **fields), two_modules, blocks))
+
+
+def test_a_block_that_diverges_leaves_the_others_alone(split, two_modules, tmp_path, monkeypatch):
+    blocks = [TuningBlock((Symbol(0, rate),)) for rate in RATES]
+    expected = pretrained(a_trainer(split, Store.open(tmp_path / "whole"), plateau=EARLY), two_modules, blocks)
+    open_steps = Trainer.open
+
+    def open_spoiled(self, graph, solver, first_step=0):
+        session, steps = open_steps(self, graph, solver, first_step)
+        advance = steps.advance
+
+        def spoil_the_fourth(first, stop):
+            if first == 3:
+                name = student_prefix(1) + "conv2.weight"
+                session.write_slot(name, np.full_like(session.read_slot(name), np.nan))
+            return advance(first, stop)
+
+        monkeypatch.setattr(steps, "advance", spoil_the_fourth)
+        return session, steps
+
+    monkeypatch.setattr(Trainer, "open", open_spoiled)
+    found = pretrained(a_trainer(split, Store.open(tmp_path / "spoiled"), plateau=EARLY), two_modules, blocks)
+    assert isinstance(found[blocks[1]], Failed)
+    assert found[blocks[1]].reason.startswith("the training diverged, the loss is not finite at step 4 ")
+    assert_same({b: expected[b] for b in (blocks[0], blocks[2])}, {b: found[b] for b in (blocks[0], blocks[2])})
+
+
 def test_the_rule_is_in_the_keys_of_blocks(split, store, pruner):
     before = keys(a_trainer(split, store), pruner)
     after = keys(a_trainer(split, store, plateau=replace(PLATEAU, fade=1)), pruner)
