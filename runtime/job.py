@@ -54,8 +54,9 @@ class Job:
     one process; None sets no bound. Layers keep multiples of filters by `rounding`, which follows from `round_to` and
     `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
     With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
-    won't meet them (`tasks.early_end`), and a block when its error no longer falls (`tasks.plateau`).
-    `block_start` is what pre-training begins with. `may_guess` lets a run go on whose full network has learned nothing.
+    won't meet them (`tasks.early_end`).
+    `block_start` is what pre-training begins with, `block_end` when it ends. `may_guess` lets a run go on whose full
+    network has learned nothing.
     `reference` says what `full` in the objective is: the full network as the teacher, the same after the fine-tuning
     that the pruned ones get, or the better one. `static` assigns networks to processes as the paper does, in rounds.
     `pixels_source` says where the transforms come from, `command` what the run was begun with.
@@ -96,6 +97,7 @@ class Job:
     data_on_device: bool = False
     precision: Precision = "float32"
     block_start: BlockStart = "closed-form"
+    block_end: Literal["plateau", "all-steps"] = "plateau"
     checks_pruned: bool = True
     ends_early: bool = True
     gives_up: bool = False
@@ -183,6 +185,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--target": job.target,
         "--precision": job.precision,
         "--block-start": job.block_start,
+        "--block-end": job.block_end,
         "--device": job.device.numerics,
         "--embed-normalization": str(job.embed_normalization),
         "interface of the network": repr(job.interface),

@@ -139,6 +139,7 @@ def make_job(
         data_on_device=keeps_on_device(device, dataset.train, options["data_on_device"]),
         precision=options["precision"],
         block_start=options["block_start"],
+        block_end=options["block_end"],
         checks_pruned=options["check"],
         ends_early=options["early_end"],
         gives_up=options["give_up"],

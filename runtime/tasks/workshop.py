@@ -68,7 +68,7 @@ class Workshop:
             data_on_device=job.data_on_device,
             precision=job.precision,
             block_start=job.block_start,
-            plateau=PLATEAU if job.ends_early else None,
+            plateau=PLATEAU if job.block_end == "plateau" else None,
             run=job.run,
             verify_each=job.verify_each,
             observers=ir_printer(sys.stderr.write, after=job.print_ir_after, text=as_text),
