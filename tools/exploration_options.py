@@ -198,6 +198,13 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
         help="What pre-training begins with: layers solved for on training images, or the teacher's remaining weights.",
     ),
     click.option(
+        "--block-end",
+        type=click.Choice(["plateau", "all-steps"]),
+        default="plateau",
+        show_default=True,
+        help="When a tuning block is done: when its error no longer falls, or with the last step.",
+    ),
+    click.option(
         "--memory",
         type=Memory(),
         metavar="BYTES|4G",
