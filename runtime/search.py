@@ -18,6 +18,7 @@ from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.digest import digest
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
+from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import BlockScore, FullNetworkResult, SearchedNetwork, SearchResult
@@ -102,7 +103,7 @@ def search(
     def tell(finished: Mapping[Task, Results]) -> None:
         course = strategy.course(finished)
         known = _with_networks(plan, strategy, course)
-        watch.met(known)
+        watch.met(known, strategy.most + len(strategy.known))
         measured = _measured(known, course, finished)
         best = best_of(measured, job.objective, full.measured)
         if best is not None and (of_best := measured[best]) is not None:
@@ -113,6 +114,10 @@ def search(
         f"The space has {show_count(space.count)} networks of {len(groups)} blocks that are trained; "
         f"at most {job.search.networks} networks are fine-tuned."
     )
+    if strategy.known:
+        watch.message(f"{len(strategy.known)} of them were fine-tuned by earlier searches, and come first.")
+    for text in _latency_notes(plan.latency_table):
+        watch.message(text)
     with watch.phase("exploration"):
         finished = drive(strategy, engine, order_of, watch, tell)
     course = strategy.course(finished)
@@ -128,6 +133,17 @@ def search(
         best=best_of(_measured(met, course, finished), job.objective, full.measured),
     )
     return met, explored, _result(strategy, course, met, finished)
+
+
+def _latency_notes(table: LatencyTable | None) -> Iterator[str]:
+    """How far the latencies can be trusted that a search goes by."""
+    if table is not None and table.error is not None:
+        error = table.error
+        yield (
+            f"Latencies are predicted from what each module takes: by {100 * error.median:.1f} % off, at worst by "
+            f"{100 * error.worst:.1f} %, for {error.networks} networks that were measured as a whole."
+        )
+        yield from (f"Latency table: {warning}." for warning in table.warnings)
 
 
 def _nothing_tried(finished: Mapping[Task, Results], objective: Objective) -> str:
@@ -219,7 +235,7 @@ def _scores(strategy: Search, course: Course, finished: Mapping[Task, Results]) 
         if isinstance(task, ScoreNetworks):
             for number, result in zip(task.networks, results, strict=True):
                 ((module, rate),) = ((m, r) for m, r in enumerate(strategy.space.stars[number]) if r)
-                if not isinstance(result.outcome, Failed):
+                if not isinstance(result.outcome, Failed) and math.isfinite(result.outcome["divergence"]):
                     yield BlockScore(module=strategy.space.modules[module], rate=rate, **result.outcome)
 
 

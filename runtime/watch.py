@@ -72,6 +72,7 @@ class Watch:
         self._groups: list[PretrainBlocks] = []
         self._groups_left = 0
         self._searched: dict[FineTune, int] = {}
+        self._most = 0
 
     def begin(self, executor: str, workers: int) -> None:
         job, process = self._job, Process.current()
@@ -153,9 +154,9 @@ class Watch:
         if seconds:
             self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
 
-    def met(self, plan: RunPlan) -> None:
-        """A search has met more networks."""
-        self._plan = plan
+    def met(self, plan: RunPlan, most: int) -> None:
+        """A search has met more networks, of which it tries so many at most."""
+        self._plan, self._most = plan, most
 
     def full_network(self, measured: Measurements) -> None:
         """What `full` in the objective means, as soon as it is known."""
@@ -267,7 +268,7 @@ class Watch:
         """`3 of 10`; a search may end before it has tried as many as it may."""
         if self._job.search is not None:
             self._searched.setdefault(task, len(self._searched) + 1)
-            return f"{self._searched[task]} of at most {self._job.search.networks}"
+            return f"{self._searched[task]} of at most {self._most}"
         number = next(n for n, candidate in enumerate(plan.order, 1) if candidate.index == task.network)
         return f"{number} of {len(plan.order)}"
 

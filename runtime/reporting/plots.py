@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -17,7 +18,9 @@ from wootz.runtime.events import TaskKind
 from wootz.runtime.reporting.timeline import Ending, Span, Timeline
 from wootz.runtime.result import (
     Exploration,
+    FrontPoint,
     FullNetworkResult,
+    Network,
     RunResult,
     SearchResult,
     TrainedBlockResult,
@@ -95,41 +98,69 @@ def front(result: RunResult, full: FullNetworkResult, search: SearchResult, pale
     that were fine-tuned; beside them uniform and random pruning."""
     figure = Figure(figsize=(WIDTH, 2 * USUAL_HEIGHT), layout="constrained")
     by_size, by_latency = figure.subplots(2, 1)
-    thousands = 1e-3
-    expected = {
-        "solver": (palette.full, "o", 9, "solver's, expected"),
-        "uniform": (palette.default, "^", 34, "uniform pruning, expected"),
-        "random": (palette.blocks, "x", 22, "random configurations, expected"),
-    }
-    for origin, (colour, marker, area, label) in expected.items():
-        met = [n for n in search.networks if n.origin == origin and n.predicted is not None]
-        shape = {"color": colour} if marker == "x" else {"facecolors": "none", "edgecolors": colour}
-        x, y = [n.model_size * thousands for n in met], [min(1.0, n.predicted or 0.0) for n in met]
-        by_size.scatter(x, y, s=area, marker=marker, linewidths=0.8, label=label, **shape)
-    tuned = [n for n in search.networks if n.accuracy is not None]
-    by_size.scatter([n.model_size * thousands for n in tuned], [n.accuracy for n in tuned], s=30,
-                    color=palette.block_trained, label="fine-tuned")  # fmt: skip
-    timed = [(point.latency.median_ms, point.accuracy) for point in search.front if point.latency is not None]
-    sized = [(point.model_size * thousands, point.accuracy) for point in search.front]
-    if result.speed is not None:
-        by_latency.scatter([result.speed.full.median_ms], [full.reference_accuracy], s=60, marker="*",
-                           color=palette.full)  # fmt: skip
-    by_size.scatter([full.model_size * thousands], [full.reference_accuracy], s=60, marker="*", color=palette.full,
-                    label="full network")  # fmt: skip
-    for axes, points in ((by_size, sized), (by_latency, timed)):
-        axes.plot(*zip(*sorted(points), strict=True), color=palette.block_trained, linewidth=1.2, marker="o",
-                  markersize=5, label="front" if axes is by_size else None)  # fmt: skip
+    files = {point.configuration: point for point in search.front}
+    best = None if result.best is None else result.best.configuration
+
+    def draw(axes: Axes, cost: Callable[[Network], float | None], full_cost: float | None) -> None:
+        costs = {network: cost(files.get(network.configuration, network)) for network in search.networks}
+        known = {network: x for network, x in costs.items() if x is not None}
+        for origin, (colour, marker, area, label) in _origins(palette).items():
+            expected = [(x, n.predicted) for n, x in known.items() if n.origin == origin and n.predicted is not None]
+            axes.plot(*_columns(expected), linestyle="none", marker=marker, markersize=area, markeredgewidth=0.8,
+                      markerfacecolor="none", markeredgecolor=colour, label=label)  # fmt: skip
+        tuned = {n.configuration: (x, n.accuracy) for n, x in known.items() if n.accuracy is not None}
+        axes.scatter(*_columns([*tuned.values()]), s=30, color=palette.block_trained, label="fine-tuned")
+        if full_cost is not None:
+            axes.scatter([full_cost], [full.reference_accuracy], s=60, marker="*", color=palette.full,
+                         label="full network")  # fmt: skip
+        axes.plot(*_columns(_front_of([*tuned.values()])), color=palette.block_trained, linewidth=1.2, label="front")
+        axes.scatter(*_columns([at for c, at in tuned.items() if c == best]), s=150, facecolors="none",
+                     edgecolors=palette.block_trained, linewidths=1.6, label="best")  # fmt: skip
         axes.axhline(full.reference_accuracy, color=palette.full, linewidth=0.8, linestyle="--")
         axes.set_ylabel("validation accuracy")
         _style(axes)
-    best = result.best
-    if best is not None:
-        by_size.scatter([best.model_size * thousands], [best.accuracy], s=150, facecolors="none",
-                        edgecolors=palette.block_trained, linewidths=1.6, label="best")  # fmt: skip
-    by_size.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
-    by_latency.set_xlabel("milliseconds an image, measured side by side")
+
+    draw(by_size, lambda network: network.model_size * 1e-3, full.model_size * 1e-3)
+    by_size.set_xlabel(f"parameters, thousands (full network: {full.model_size * 1e-3:,.0f})")
+    full_ms = None if result.speed is None else result.speed.full.median_ms
+    draw(by_latency, partial(_latency, full.latency_ms, full_ms), full_ms)
+    predicted = any(network.latency_ms is not None for network in search.networks)
+    by_latency.set_xlabel(
+        f"milliseconds an image: files measured side by side{', others predicted' if predicted else ''}"
+    )
     _legend(figure, by_size)
     return figure
+
+
+def _origins(palette: Palette) -> dict[str, tuple[str, str, int, str]]:
+    """How networks of each origin are drawn: colour, marker, its size, and what they are called."""
+    return {
+        "solver": (palette.full, "o", 3, "solver's, expected"),
+        "uniform": (palette.default, "^", 6, "uniform pruning, expected"),
+        "random": (palette.blocks, "x", 5, "random configurations, expected"),
+    }
+
+
+def _front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those (cost, accuracy) points that no other one beats in both."""
+    return [
+        (x, y)
+        for x, y in sorted(points)
+        if all(other < y or (other, cost) == (y, x) for cost, other in points if cost <= x)
+    ]
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _latency(predicted_full: float | None, measured_full: float | None, network: Network) -> float | None:
+    """That of the file, if it was measured; else that of the table, as it would be beside the full network's file."""
+    if isinstance(network, FrontPoint) and network.latency is not None:
+        return network.latency.median_ms
+    if network.latency_ms is None or not predicted_full or measured_full is None:
+        return None
+    return network.latency_ms * measured_full / predicted_full
 
 
 def curves(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:

@@ -25,7 +25,7 @@ from wootz.passes.plan.objective import Constraint, Measurements, Metric, Object
 from wootz.passes.plan.space import Quantity, Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
-from wootz.runtime.strategies.choice import Bound, choose, k_best
+from wootz.runtime.strategies.choice import Bound, choose, front, k_best
 from wootz.runtime.strategies.predictor import Predictor, fit
 from wootz.runtime.tasks.task import FineTune, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
 
@@ -121,12 +121,15 @@ class Search:
     def _solved(self, losses: Quantity, low: float, high: float, count: int) -> tuple[Configuration, ...]:
         if self.space.count <= count:
             return tuple(filter(any, self.space.configurations()))
-        cost = self.costs[self.cost]
+        cost, bounds = self.costs[self.cost], self._solver_bounds
         apart = max(1, len(self.space.modules) // 8)
+        budgets = np.geomspace(low, high, max(1, count // A_BUDGET)).tolist()
         found: dict[Configuration, None] = {}
-        for budget in np.geomspace(low, high, max(1, count // A_BUDGET)):
-            bounds = (*self._solver_bounds, Bound(cost, float(budget)))
-            found |= dict.fromkeys(c.configuration for c in k_best(self.space, losses, bounds, A_BUDGET, apart))
+        for point in front(self.space, losses, cost, budgets, bounds):
+            found[point.configuration] = None
+            below = Bound(cost, self.space.total(cost, point.configuration))
+            others = k_best(self.space, losses, (*bounds, below), A_BUDGET, apart)
+            found |= dict.fromkeys(other.configuration for other in others)
         return tuple(filter(any, found))
 
     @cached_property
@@ -232,7 +235,7 @@ class Course:
             for number, result in zip(task.networks, self.finished[task], strict=True):
                 ((module, rate),) = ((m, r) for m, r in enumerate(stars[number]) if r)
                 assert not isinstance(rate, tuple), "options are single rates"
-                if not isinstance(result.outcome, Failed):
+                if not isinstance(result.outcome, Failed) and math.isfinite(result.outcome["divergence"]):
                     self.losses[module, rate] = max(LEAST_LOSS, result.outcome["divergence"])
 
     def _all_losses(self) -> dict[tuple[int, float], float]:

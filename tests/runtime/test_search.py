@@ -7,15 +7,20 @@ from dataclasses import replace
 
 import pytest
 
+from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
+from wootz.passes.analysis.modules import find_modules
+from wootz.passes.blocks.costs import network_cost
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import SKIP, Subspace
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.job import Job, Searching
 from wootz.runtime.result import RunResult
 from wootz.runtime.session import FileSession
+from wootz.runtime.survey import space_of
 
 OPTIONS = (0.0, 0.25, 0.5, 0.75, SKIP)
 
@@ -27,6 +32,44 @@ def searching(job) -> Job:
     objective = parse_objective("min ModelSize constraint Accuracy >= full - 0.03", "test")
     search = Searching(space, (0.25, 0.5, 0.75), networks=4, looks=30)
     return replace(job, subspace=networks, objective=objective, search=search)
+
+
+CHAIN = "".join(
+    f"""
+layer {{ name: "{name}" type: "Convolution" bottom: "{before}" top: "{name}"
+        convolution_param {{ num_output: 8 kernel_size: 1 weight_filler {{ type: "msra" }} }} }}
+layer {{ name: "{name}r" type: "ReLU" bottom: "{name}" top: "{name}" }}
+"""
+    for before, name in (("conv", "a"), ("a", "b"), ("b", "c"))
+)
+
+
+@pytest.fixture
+def chain(job, tmp_path, prototxt) -> Job:
+    """Layers one after the other: a piece is a layer behind another one's rate."""
+    head, classifier = prototxt.split('layer { name: "fc"')
+    (tmp_path / "chain.prototxt").write_text(head + CHAIN + 'layer { name: "fc"' + classifier.replace('"conv"', '"c"'))
+    network = import_caffe(tmp_path / "chain.prototxt").model
+    network = replace(network, modules=find_modules(network)[0])
+    space = space_of(BlockPruner.of(network), [(0.0, 0.25, 0.5, 0.75)] * len(network.modules))
+    assert space.is_open
+    search = Searching(space, (0.25, 0.5, 0.75), networks=4, looks=30)
+    objective = parse_objective("min FLOPs constraint Accuracy >= full - 0.03", "test")
+    subspace = Subspace(space.modules, (*space.stars, *space.uniform))
+    return replace(job, network=network, subspace=subspace, objective=objective, search=search)
+
+
+def test_a_chain_of_layers_is_searched_and_its_costs_are_exact(chain, finished):
+    found = finished(chain)
+    assert found.best.flops < 0.6 * found.full.flops
+    assert found.best.accuracy >= found.full.reference_accuracy - 0.03
+    pruner = BlockPruner.of(chain.network)
+    for network in found.search.networks:
+        pruned = pruner.materialize(pruner.plan(dict(zip(found.modules, network.configuration, strict=True))))
+        cost = network_cost(pruned)
+        assert (network.model_size, network.flops) == (cost.parameters, 2 * cost.macs)
+    assert all(len(block.symbols) == 1 for block in found.blocks)
+    assert all(block.symbols[0].rate == 0 for block in found.blocks), "blocks are trained with their output whole"
 
 
 def test_a_search_finds_a_smaller_network_and_writes_a_front_that_runs(searching, finished):
