@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.analysis.index_maps import first_along, varying_axes
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.pruning.student import Student
 from wootz.passes.training.expression import Expression, UnknownShape
@@ -22,7 +22,7 @@ MOST_FEATURES = 2304
 CHANNEL_BY_CHANNEL = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Dropout", "Flatten", "GlobalAveragePool"}
     | {"GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MaxPool", "Mul", "PRelu", "ReduceMean"}
-    | {"Relu", "Reshape", "Sigmoid", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}
+    | {"Pad", "Relu", "Reshape", "Shape", "Sigmoid", "Slice", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze"}
 )
 """What these give for the channels that are left doesn't depend on those that are not."""
 
@@ -68,7 +68,7 @@ def solvable_layers(student: Student, teacher: Model, trained: Collection[str]) 
     than MOST_FEATURES, or channels along several axes.
     """
     graph = student.model.copy().graph
-    annotate_shapes(graph)
+    _annotate(graph, student, teacher)
     known = teacher.graph.tensors()
     levels = {graph.inputs[0].name: 0}
     differing: set[str] = set()
@@ -85,6 +85,17 @@ def solvable_layers(student: Student, teacher: Model, trained: Collection[str]) 
             if differs:
                 differing.add(output.name)
     return tuple(found)
+
+
+def _annotate(graph: Graph, student: Student, teacher: Model) -> None:
+    """Puts shapes to the tensors, those too that depend on what the network computes from the size of its images."""
+    annotate_shapes(graph)
+    size = (teacher.graph.inputs[0].shape or ("unknown",))[1:]
+    if all(isinstance(extent, int) for extent in size):
+        for name, tensor in graph.tensors().items():
+            known = student.analysis.shapes.get(name)
+            if isinstance(tensor, Variable) and known is not None and len(known) > 2:
+                tensor.shape = ["N", "C", *known[2:]]
 
 
 def _has_lost_operands(node: Node, student: Student, teacher: Mapping[str, Tensor]) -> bool:

@@ -73,6 +73,16 @@ net (float[N,3,6,6] data) => (float[N,3,6,6] out)
   out = Add(c4, data)
 }"""
 NETWORKS = Path(__file__).parents[2] / "passes" / "transforms" / "networks"
+COMPUTED_PADS = BASIC.replace(
+    "  c2 = Conv<pads=[1,1,1,1]>(r1, w2)",
+    """  extent = Shape<start=2, end=3>(r1)
+  five = Constant<value_ints=[5]>()
+  one = Sub(extent, five)
+  zero = Sub(extent, extent)
+  pads = Concat<axis=0>(zero, zero, one, one, zero, zero, one, one)
+  padded = Pad(r1, pads)
+  c2 = Conv(padded, w2)""",
+)
 TRANSFORM = InputTransform(channel_order="RGB")
 
 
@@ -182,6 +192,18 @@ def test_layers_are_solved_behind_those_that_have_lost_channels_in_their_order()
     layers = solvable_layers(student, model, *trained([student]))
     assert [(layer.output, layer.level) for layer in layers] == [("c3", 0), ("c4", 1)]
     assert [layer.kept.tolist() for layer in layers] == [np.flatnonzero(student.kept("c3")).tolist(), [0, 1, 2]]
+
+
+def test_sizes_may_be_computed_from_those_of_the_images():
+    """PyTorch exports static padding that way."""
+    found = []
+    for text in (BASIC, COMPUTED_PADS):
+        model = network(text)
+        _, of_students = students(model, "m@0.5")
+        found += closed_form(model).weights(of_students, trained(of_students))
+    assert found[0].keys() == found[1].keys() != set()
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-4, atol=1e-6)
 
 
 def test_nothing_is_solved_where_nothing_is_removed():
