@@ -107,9 +107,9 @@ class _RowReader:
         except ValueError:
             raise self._error(number, f"expected a number as rate {position}, found {_described(value)}") from None
         if not 0 <= rate <= 1:
-            hint = f"; {rate:g} % is {rate / 100:g}" if 1 < rate < 100 else ""
+            hint = f"; {rate:g} % is {rate / 100:g}" if 2 <= rate < 100 else ""
             raise self._error(
-                number, f"rate {position} is {rate:g}: a rate is a fraction, from 0 to below 1, or 1 (skip){hint}"
+                number, f"rate {position} is {rate:.16g}: a rate is a fraction, from 0 to below 1, or 1 (skip){hint}"
             )
         return rate
 

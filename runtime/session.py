@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -250,25 +250,39 @@ def on_host(tensor: Any) -> np.ndarray:
     return np.asarray(tensor.numpy())
 
 
+@dataclass(frozen=True)
+class FileInput:
+    """An input of a network as ONNX Runtime describes it: `type` is as `tensor(float)`, extents without a number are
+    names or None."""
+
+    name: str
+    type: str
+    shape: tuple[int | str | None, ...]
+
+
 class FileSession:
     """Runs a network in a file, or its content, as it is: its first input takes the data, whatever its type and layout,
-    and its first output is given back."""
+    and its first output is given back.
+
+    Raises WootzError for a network that ONNX Runtime can't run, and where `device` is CUDA and that can't be started.
+    """
 
     def __init__(self, program: str | bytes, device: Device = CPU):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = device.threads or available_threads()
         options.log_severity_level = 3
         options.add_session_config_entry("session.force_spinning_stop", "1")  # else it slows down the next one's run
-        with _reported():
-            self._session = onnxruntime.InferenceSession(program, options, providers=device.providers())
-        given = self._session.get_inputs()[0]
-        self.input_type, self.input_shape = given.type, tuple(given.shape)
-        self._input = self._session.get_inputs()[0].name
+        self._session = _started(program, options, device, device.providers())
+        self.inputs = tuple(FileInput(t.name, t.type, tuple(t.shape)) for t in self._session.get_inputs())
         self._output = self._session.get_outputs()[0].name
 
     def run(self, data: np.ndarray) -> np.ndarray:
+        return self.run_on({self.inputs[0].name: data})
+
+    def run_on(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The first output, where the network has several inputs."""
         with _reported():
-            result: np.ndarray = self._session.run([self._output], {self._input: data})[0]
+            result: np.ndarray = self._session.run([self._output], dict(feeds))[0]
         return result
 
 
@@ -487,14 +501,18 @@ def _open(
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = device.providers(capture=capture, half=_has_half_precision(model.graph))
-    said = _load_cuda_libraries() if device.kind == "cuda" else ""
     program = model if exact else _for_kernels(model, device)
+    session = _started(program.to_proto(opset).SerializeToString(), options, device, providers)
+    session._model_bytes = None  # a copy that it keeps to fall back
+    return session
+
+
+def _started(program: str | bytes, options: Any, device: Device, providers: Sequence[Any]) -> Any:
+    """ONNX Runtime's session, which never falls back on the CPU. Raises WootzError where it can't be started."""
+    said = _load_cuda_libraries() if device.kind == "cuda" else ""
     with _reported():
-        session = onnxruntime.InferenceSession(
-            program.to_proto(opset).SerializeToString(), options, providers=providers
-        )
-    session.disable_fallback()  # it would go on on the CPU
-    session._model_bytes = None  # a copy that it keeps for that
+        session = onnxruntime.InferenceSession(program, options, providers=providers)
+    session.disable_fallback()
     if device.kind == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
         raise WootzError(
             f"ONNX Runtime could not start CUDA{said and f' ({said})'}: is there an NVIDIA GPU, and are CUDA and cuDNN "
@@ -584,6 +602,8 @@ def _reported() -> Iterator[None]:
         state.NotImplemented,
         state.InvalidGraph,
         state.InvalidArgument,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
     ) as error:
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # it colours its messages
         raise WootzError(f"ONNX Runtime: {' '.join(said.split())}") from error

@@ -16,7 +16,8 @@ class Rates(click.ParamType):
         try:
             rates = sorted({float(text) for text in str(value).split(",")})
         except ValueError:
-            self.fail(f"{value!r} are no rates: numbers with commas between them, as in 0.25,0.5", param, ctx)
+            hint = " (--skip leaves whole modules out)" if "skip" in str(value) else ""
+            self.fail(f"{value!r} are no rates: numbers with commas between them, as in 0.25,0.5{hint}", param, ctx)
         if not all(0 < rate < 1 for rate in rates):
             self.fail(f"{value!r}: rates are between 0 and 1 (--skip leaves whole modules out)", param, ctx)
         return tuple(rates)

@@ -142,17 +142,24 @@ def _save_with_external_data(proto: onnx.ModelProto, file: Path) -> None:
 
 def _parse_binary(content: bytes, file: str) -> Model:
     with reading(file, "an ONNX model"):
+        proto = read_proto(content, file)
+        _load_external_data(proto, file)
+        try:
+            return Model.from_proto(proto)
+        except WootzError as error:
+            raise InputError(str(error), file) from error
+
+
+def read_proto(content: bytes, file: str) -> onnx.ModelProto:
+    """A binary model as it is, without the weights beside it. Raises InputError for what is no model."""
+    with reading(file, "an ONNX model"):
         try:
             proto = onnx.load_model_from_string(content)
         except DecodeError as error:
             raise InputError("not an ONNX model (the protobuf can't be read)", file) from error
         if not proto.HasField("graph"):
             raise InputError("not an ONNX model (it has no graph)", file)
-        _load_external_data(proto, file)
-        try:
-            return Model.from_proto(proto)
-        except WootzError as error:
-            raise InputError(str(error), file) from error
+        return proto
 
 
 def _load_external_data(proto: onnx.ModelProto, file: str) -> None:

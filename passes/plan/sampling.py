@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from wootz.passes.errors import WootzError
-from wootz.passes.plan.subspace import Configuration, Subspace
+from wootz.passes.plan.subspace import SKIP, Configuration, Subspace
 
 Sampling = Literal["spread", "independent", "runs"]
 
@@ -32,14 +32,18 @@ def sample_subspace(
       are in the paper's section 7.1;
     - `runs`: one for a sequence of 1 to LONGEST_RUN modules at a time (the paper's collection-2).
 
+    SKIP among the rates leaves a module out, as the greatest of them.
+
     `standing_for` has for modules the rate that is taken instead of each that was drawn: the same for rates that leave
     the same of a module, 0 where nothing of it can be removed.
 
-    Raises WootzError for rates outside of [0, 1), and when fewer than `count` configurations are found.
+    Raises WootzError for rates outside of [0, 1], and when fewer than `count` configurations are found.
     """
     choices = sorted({float(rate) for rate in rates})
-    if not choices or not all(0 <= rate < 1 for rate in choices):
-        raise WootzError(f"rates to sample from are fractions, from 0 to below 1, not {', '.join(map(str, rates))}")
+    if not choices or not all(0 <= rate <= SKIP for rate in choices):
+        raise WootzError(
+            f"rates to sample from are fractions, from 0 to below 1, or skip, not {', '.join(map(str, rates))}"
+        )
     taken = [(standing_for or {}).get(module, {rate: rate for rate in choices}) for module in modules]
     different = [len({of_module[rate] for rate in choices}) for of_module in taken]
     possible = math.prod(different)

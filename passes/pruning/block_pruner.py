@@ -165,6 +165,22 @@ class BlockPruner:
             least[table.module] = {rate: first.setdefault(kept, rate) for rate, kept in of_module.items()}
         return least
 
+    def least_rates_or_skip(self, rates: Iterable[float]) -> dict[str, dict[float, float]]:
+        """`least_rates` where SKIP may be among the rates: in a module that can't be left out the greatest other rate
+        stands for it. Raises WootzError where no module can be left out, and for a rate outside [0, 1].
+        """
+        pruned = {rate for rate in rates if rate != SKIP}
+        least = self.least_rates(pruned)
+        if pruned == {*rates}:
+            return least
+        if not self.skippable:
+            raise WootzError(f"no module can be left out: {next(iter(self.unskippable.values()), 'there are none')}")
+        greatest = max(pruned, default=0.0)
+        return {
+            module: {**of_module, SKIP: SKIP if module in self.skippable else of_module[greatest]}
+            for module, of_module in least.items()
+        }
+
     def _rates_of_cells(self, rates: Mapping[str, Rate]) -> dict[int, float]:
         cell_rates: dict[int, float] = {}
         tables = {table.module: table for table in self.convolutions}

@@ -10,7 +10,7 @@ from wootz.passes.analysis.data_criteria import read_sample
 from wootz.passes.analysis.importance import require_rate
 from wootz.passes.base import Evaluator, Pass, PassResult, option
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.subspace import SKIP, Rate
+from wootz.passes.plan.subspace import SKIP, SKIP_TEXT, Rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.hand_out import DEFAULT_RATE, explained, hand_out, nothing_removed
 from wootz.passes.pruning.rounding import Rounding
@@ -38,7 +38,7 @@ class PruneBlocks(Pass):
     """
 
     name = "prune-blocks"
-    rate: float | None = option(None, "one rate for all modules (0.5 if rates gives none)")
+    rate: float | Literal["skip"] | None = option(None, "one rate for all modules (0.5 if rates gives none)")
     rates: tuple[float | Literal["skip"], ...] = option(
         (), "one rate a module, in order of data flow; skip (or 1) leaves it out"
     )
@@ -66,11 +66,18 @@ class PruneBlocks(Pass):
         notes = (f"rate={DEFAULT_RATE} for all modules, as no rate is given",) if is_default else ()
         return hand_out(model, pruned, plan, pruner.analysis, self.evaluator if self.check else None, notes)
 
-    def _rates(self, pruner: BlockPruner, rate: float | None) -> dict[str, Rate]:
+    def _rates(self, pruner: BlockPruner, rate: float | str | None) -> dict[str, Rate]:
         names = [m.name for m in pruner.modules]
+        if isinstance(rate, str) or rate == SKIP:
+            raise self.refuse(
+                f"{rate} is not a pruning rate for all modules: rates=R1,R2,… with skip (or 1) leaves some out"
+            )
         if rate is not None:
             require_rate(rate)
             return dict.fromkeys((m.module for m in pruner.convolutions if m.prunable), rate)
         if len(self.rates) != len(names):
             raise self.refuse(f"{len(self.rates)} rates for {len(names)} modules ({', '.join(names)})")
-        return {name: SKIP if r == "skip" else r for name, r in zip(names, self.rates, strict=True)}
+        rates: list[float] = [SKIP if r == SKIP_TEXT else float(r) for r in self.rates]
+        if wrong := [rate for rate in rates if not 0 <= rate <= SKIP]:
+            raise self.refuse(f"{wrong[0]} is not a pruning rate: at least 0 and below 1, or 1 (skip)")
+        return dict(zip(names, rates, strict=True))

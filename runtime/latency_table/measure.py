@@ -85,39 +85,85 @@ def machine() -> str:
 
 
 def main() -> None:
-    import onnxruntime
-
-    parser = argparse.ArgumentParser(description="Measures the networks beside this file.")
-    parser.add_argument("-o", "--out", default="table.json", help="the file to write (default: table.json)")
-    parser.add_argument("--threads", type=int, default=1, help="default: 1")
-    parser.add_argument("--provider", default=CPU, help="as ONNX Runtime calls it (default: the CPU)")
-    parser.add_argument("--seconds", type=float, default=20, help="that measuring takes, but 20 rounds at least")
-    asked = parser.parse_args()
+    asked = _asked()
     folder = Path(__file__).resolve().parent
-    listed = json.loads((folder / LIST).read_text())
-    table, networks = listed["table"], listed["networks"]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = asked.threads
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads disturb the next network's turn
-    runs = []
-    for network in networks:
-        session = onnxruntime.InferenceSession(str(folder / network["file"]), options, providers=[asked.provider])
-        if asked.provider not in session.get_providers():
-            raise SystemExit(f"no {asked.provider} here, but {', '.join(onnxruntime.get_available_providers())}")
-        image = np.zeros(network["shape"], np.float32)
-        runs.append(partial(session.run, None, {session.get_inputs()[0].name: image}))
+    table, networks = _listed(folder / LIST)
+    if not asked.out.parent.is_dir():
+        raise SystemExit(f"{asked.out}: there is no such folder")
+    runs = [_opened(folder / str(network["file"]), network["shape"], asked) for network in networks]
     batch, clock = table["measured_on"]["batch"], clock_for(asked.provider, asked.threads)
     found = [summary(times, batch) for times in take_turns(runs, asked.seconds, clock)]
     fill(table, [network["row"] for network in networks], found)
     table["measured_on"].update(
-        runtime=f"onnxruntime {onnxruntime.__version__}",
+        runtime=f"onnxruntime {_runtime().__version__}",
         provider=asked.provider,
         threads=asked.threads,
         machine=machine(),
         date=datetime.date.today().isoformat(),
     )
-    Path(asked.out).write_text(json.dumps(table, indent=1) + "\n")
+    try:
+        asked.out.write_text(json.dumps(table, indent=1) + "\n")
+    except OSError as error:
+        raise SystemExit(f"{asked.out}: can't be written: {error.strerror}") from None
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures the networks beside this file.")
+    parser.add_argument("-o", "--out", type=Path, default="table.json", help="the file to write (default: table.json)")
+    parser.add_argument("--threads", type=int, default=1, help="default: 1")
+    parser.add_argument("--provider", default=CPU, help="as ONNX Runtime calls it (default: the CPU)")
+    parser.add_argument("--seconds", type=float, default=20, help="that measuring takes, but 20 rounds at least")
+    asked = parser.parse_args()
+    if asked.threads < 1:
+        parser.error("--threads: 1 or more")
+    if not asked.seconds >= 0:
+        parser.error("--seconds: 0 or more")
+    return asked
+
+
+def _listed(file: Path) -> tuple[Any, Any]:
+    """The table to be filled in, and the networks, whose rows are in it."""
+    try:
+        listed = json.loads(file.read_text())
+        table, networks = listed["table"], listed["networks"]
+        fill(table, [network["row"] for network in networks], [{} for _ in networks])
+        if not networks or table["measured_on"]["batch"] < 1 or not all({"file", "shape"} <= {*n} for n in networks):
+            raise ValueError("networks, their files and shapes, or the batch are missing")
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SystemExit(f"{file}: missing or damaged ({_reason(error)}): export the folder again") from None
+    return table, networks
+
+
+def _opened(file: Path, shape: Any, asked: argparse.Namespace) -> Callable[[], object]:
+    """A network's run on zeros, after the first one."""
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = asked.threads
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # else threads disturb the next network's turn
+    if asked.provider not in runtime.get_available_providers():
+        raise SystemExit(f"no {asked.provider} here, but {', '.join(runtime.get_available_providers())}")
+    if not file.is_file():
+        raise SystemExit(f"{file}: missing: export the folder again")
+    try:
+        session = runtime.InferenceSession(str(file), options, providers=[asked.provider])
+        run = partial(session.run, None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
+        run()
+    except Exception as error:  # ONNX Runtime has no type for all of its errors
+        raise SystemExit(f"{file}: damaged, or can't be run here ({_reason(error)})") from None
+    if asked.provider not in session.get_providers():
+        raise SystemExit(f"{asked.provider} can't be started here")
+    return run
+
+
+def _runtime() -> Any:
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
+from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +36,11 @@ LEAST_FITTED = 3
 """Networks that a correction needs."""
 BUSY = 0.2
 """The spread of times, as a part of their median, from which on the machine wasn't quiet."""
+UNSTEADY, MANY_OUTLIERS = 0.05, 0.1
+"""Outliers are told where more than so many of all runs are, and times spread by more than that part of their median:
+some are in every measurement, and where times hardly spread, the least difference is one."""
+MANY_NETWORKS = 64
+"""Of a table for more networks than these, some are measured to fit and to check its predictions."""
 LEAST_MILLISECONDS = 1e-6
 """No network is faster."""
 
@@ -237,8 +243,11 @@ class LatencyTable(Struct, frozen=True, kw_only=True, dict=True):
         """What was odd about the times, one line each."""
         outliers, runs = self.outliers
         lines = []
-        if outliers:
-            lines.append(f"{outliers} of {runs} runs are outliers, more than 3 interquartile ranges off the quartiles")
+        if outliers > MANY_OUTLIERS * runs and self.spread > UNSTEADY:
+            lines.append(
+                f"{outliers} of {runs} runs, more than {100 * MANY_OUTLIERS:.0f} %, are outliers (3 interquartile "
+                f"ranges off the quartiles): something disturbed them; measure again when the machine is quiet"
+            )
         if self.spread > BUSY:
             percent = f"{100 * self.spread:.0f} %"
             lines.append(
@@ -261,14 +270,32 @@ class LatencyTable(Struct, frozen=True, kw_only=True, dict=True):
         needed = {symbol: piece.macs for symbol, piece, _ in other._rows()}
         behind = other.space.pieces(len(other.modules))
         if missing := [symbol for symbol in (*needed, *behind) if symbol not in self.pieces]:
-            more = f" and {len(missing) - 1} more pieces" if len(missing) > 1 else ""
-            raise WootzError(f"the latency table lacks {other.title(missing[0])}{more}")
+            others = len(missing) - 1
+            more = f" and {others} more piece{'s' if others > 1 else ''}" if others else ""
+            raise WootzError(f"the latency table lacks {other.title(missing[0])}{more}: it has {self.rate_options}")
         for symbol, piece, _ in self._rows():
             if needed.get(symbol, piece.macs) != piece.macs:
                 raise WootzError(
                     f"the latency table is of another network, or other numbers of filters: {other.title(symbol)} has "
                     f"{needed[symbol]:,} multiply-accumulates, in the table {piece.macs:,}"
                 )
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Those that modules are measured at, ascending, without 0 and SKIP."""
+        rates = {piece.rate for module in self.modules for piece in module.pieces}
+        return tuple(sorted(rates - {0.0, SKIP}))
+
+    @property
+    def has_skips(self) -> bool:
+        """Whether it is for networks that leave modules out, too."""
+        return any(piece.rate == SKIP for module in self.modules for piece in module.pieces)
+
+    @property
+    def rate_options(self) -> str:
+        """The options of the command line that its networks have, `--rates 0.3,0.5 --skip`."""
+        rates = f"--rates {','.join(map(format_rate, self.rates))}" if self.rates else "no rates"
+        return f"{rates} --skip" if self.has_skips else rates
 
     def _rows(self) -> Iterator[tuple[Symbol, Piece, ModuleTimes]]:
         for position, module in enumerate(self.modules):
@@ -342,20 +369,52 @@ def _check(table: LatencyTable, file: Path) -> None:
         raise InputError(f"there is no module {min(unknown)}, which others get inputs from", file)
     if not table.networks or table.networks[0].use != "outside" or any(table.networks[0].configuration):
         raise InputError("the first of the networks is not the unpruned one", file)
+    if len({network.configuration for network in table.networks}) != len(table.networks):
+        raise InputError("two of the whole networks are the same", file)
     for network in table.networks:
         if len(network.configuration) != len(names):
             raise InputError(f"a network of {len(network.configuration)} modules, of {len(names)}", file)
-        if not network.times.runs or network.times.median_ms < LEAST_MILLISECONDS:
+        if not network.times.runs:
             raise InputError("a whole network was not measured: run measure.py of the exported folder", file)
+        _check_times(network.times, "a whole network", file)
+    _check_uses(table, file)
     for module in table.modules:
+        if len({(piece.rate, piece.input_rates) for piece in module.pieces}) != len(module.pieces):
+            raise InputError(f"two pieces of {module.module} are the same", file)
         measured = {piece.rate for piece in module.pieces if piece.times.runs}
         for piece in module.pieces:
             if len(piece.input_rates) != len(module.inputs):
                 raise InputError(f"{module.module} has {len(module.inputs)} inputs, and a piece another number", file)
             if piece.rate != SKIP and piece.rate not in measured:
                 raise InputError(f"{module.module} was not measured at rate {format_rate(piece.rate)}", file)
+            if piece.rate != SKIP and piece.times.runs:
+                _check_times(piece.times, f"{module.module} at rate {format_rate(piece.rate)}", file)
+            elif piece.times != Times():
+                raise InputError(f"{module.module} has times at rate {format_rate(piece.rate)} without a run", file)
     try:
         for network in table.networks:
             table.predict(network.configuration)
     except WootzError as error:
         raise InputError(str(error), file) from error
+
+
+def _check_times(times: Times, what: str, file: Path) -> None:
+    """Raises InputError for what no measurement gives."""
+    if times.median_ms < LEAST_MILLISECONDS:
+        raise InputError(f"{what} takes {times.median_ms:g} ms: nothing does", file)
+    if not times.low_ms <= times.median_ms <= times.high_ms:
+        quartiles = f"{times.low_ms:g} to {times.high_ms:g} ms"
+        raise InputError(
+            f"the median of {what}, {times.median_ms:g} ms, is outside of its quartiles, {quartiles}", file
+        )
+    if times.outliers > times.runs:
+        raise InputError(f"{what} has {times.outliers} outliers of {times.runs} runs", file)
+
+
+def _check_uses(table: LatencyTable, file: Path) -> None:
+    """Raises InputError where networks that tell how far predictions are off were taken out."""
+    if prod(map(len, table.space.options)) <= MANY_NETWORKS:
+        return
+    uses = [network.use for network in table.networks]
+    if "check" not in uses or uses.count("fit") < LEAST_FITTED - 1:
+        raise InputError("it lacks the whole networks that predictions are fitted to, or checked by", file)

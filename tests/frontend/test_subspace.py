@@ -249,6 +249,10 @@ REFUSED_ROWS = {
     "nested": ([[[0.3], 0]], "row 1: expected a number as rate 1, found a list of 1 element"),
     "flat": ([0.3, 0.5], "row 1: expected a list of rates, found 0.3"),
     "mapping": ({"res1": 0.3}, "expected a list of configurations, found a dict of 1 element"),
+    "just above 1": (
+        [[1.0000001, 0.5]],
+        "row 1: rate 1 is 1.0000001: a rate is a fraction, from 0 to below 1, or 1 (skip)",
+    ),
     "number": (0.3, "expected a list of configurations, found 0.3"),
     "empty": ([], "the subspace has no configurations"),
     "outside of modules": ([[0.3, 0, 0, 0, 0]], "rate 0.3 for conv1, which can't be pruned: it lies outside of all"),

@@ -12,6 +12,7 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime import session as session_module
 from wootz.runtime.session import (
     Device,
+    FileSession,
     InferenceSession,
     TensorSession,
     TrainingSession,
@@ -29,6 +30,10 @@ ONE_THREAD = Device(threads=1)
 DATA, LABELS = np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 1, 1, 0])
 
 
+def content_of(model):
+    return model.to_proto().SerializeToString()
+
+
 @pytest.fixture
 def with_cuda(monkeypatch):
     """An ONNX Runtime that says it has CUDA."""
@@ -42,14 +47,15 @@ def test_cuda_that_is_not_there_is_an_error(monkeypatch):
         Device("cuda").providers()
 
 
-def test_cuda_that_does_not_start_is_an_error_and_no_slow_run_on_the_cpu(monkeypatch, capsys):
+@pytest.mark.parametrize("start", [InferenceSession, lambda model, device: FileSession(content_of(model), device)])
+def test_cuda_that_does_not_start_is_an_error_and_no_slow_run_on_the_cpu(start, monkeypatch, capsys):
     """ONNX Runtime falls back to the CPU, and prints why."""
     monkeypatch.setattr(
         session_module.onnxruntime, "preload_dlls", lambda: print("Failed to load libcublas.so\nmore"), raising=False
     )
     monkeypatch.setattr(Device, "providers", lambda device, **_: ["CPUExecutionProvider"])
     with pytest.raises(WootzError, match=r"could not start CUDA \(Failed to load libcublas.so\): is there"):
-        InferenceSession(parse_text(NETWORK), Device("cuda"))
+        start(parse_text(NETWORK), Device("cuda"))
     assert capsys.readouterr().out == ""
 
 

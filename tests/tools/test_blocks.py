@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from wootz.frontend.subspace import read_subspace
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.blocks.costs import network_cost
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import save
-from wootz.passes.plan.subspace import Subspace
+from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.survey import one_group, survey_subspace
 from wootz.tools.cli import wootz
 from wootz.tools.commands import blocks
-from wootz.tools.models import open_network, prunable_network
+from wootz.tools.models import open_classifier, open_network, prunable_network
 
 RESIDUAL = Path(__file__).parents[2] / "examples" / "digits" / "net.prototxt"
 
@@ -219,11 +221,37 @@ def test_sampling_leaves_whole_what_cannot_be_pruned(tmp_path):
     [
         (("--count", "17", "--rates", "0.3,0.5"), "2 rates for 4 modules give 16 different networks, not 17"),
         (("--count", "2", "--rates", "0.3,1.5"), "1.5 is not a pruning rate"),
-        (("--count", "2", "--rates", "0.3,1"), "1.0 is not a pruning rate"),
+        (("--count", "2", "--rates", "0.3,1.0000001"), "1.0000001 is not a pruning rate"),
+        (("--count", "2", "--rates", "0.3,-1"), "-1.0 is not a pruning rate"),
     ],
 )
 def test_refused_samples(tmp_path, arguments, reason):
     assert reason in refusal("subspace", "sample", RESIDUAL, *arguments, "-o", tmp_path / "s.json")
+
+
+@pytest.mark.parametrize("rates", ["0.5,skip", "1,0.5"])
+def test_samples_leave_out_modules_that_can_be(tmp_path, rates):
+    """One after the other changes the number of channels, and is pruned instead. All networks that there are are read
+    back."""
+    pruner = BlockPruner.of(open_classifier(str(RESIDUAL)).model)
+    can = [module.name in pruner.skippable for module in pruner.modules]
+    assert any(can)
+    assert not all(can)
+    count = 2 ** sum(can)
+    done = run("subspace", "sample", RESIDUAL, "--rates", rates, "--count", count, "--sampling", "independent",
+               "-o", tmp_path / "s.json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    subspace, warnings = read_subspace(tmp_path / "s.json", prunable_network(pruner))
+    assert {*subspace.configurations} == {*product(*((0.5, SKIP) if module else (0.5,) for module in can))}
+    assert warnings == ()
+
+
+def test_skips_are_not_sampled_of_a_chain(tmp_path):
+    (tmp_path / "chain.prototxt").write_text(CHAIN)
+    arguments = ("--rates", "0.5,skip", "--count", "2", "-o", tmp_path / "s.json")
+    assert "no module can be left out: in a chain of layers" in refusal(
+        "subspace", "sample", tmp_path / "chain.prototxt", *arguments
+    )
 
 
 def test_an_output_of_another_kind_is_refused(tmp_path):

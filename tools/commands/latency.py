@@ -2,54 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.model import tensor_shape
-from wootz.passes.plan.subspace import format_rate
+from wootz.passes.plan.subspace import SKIP, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import FAST_MULTIPLE, RATES
-from wootz.runtime.latency_table.measure import summary, take_turns
+from wootz.runtime.latency_table.measure import CPU
 from wootz.runtime.latency_table.measuring import (
     SECONDS,
-    clock_of,
+    Options,
     export,
     measure_table,
     options_of,
     read_fitting_table,
 )
-from wootz.runtime.latency_table.table import LatencyTable, ModelError
-from wootz.runtime.session import Device, FileSession
-from wootz.tools.commands.subspace import Rates
-from wootz.tools.models import open_classifier, open_network, round_to_option, scores_option, size_option
+from wootz.runtime.latency_table.table import Correction, LatencyTable, MeasuredOn, ModelError, read_table
+from wootz.runtime.session import Device, cuda_obstacle
+from wootz.tools.models import open_classifier, round_to_option, scores_option, size_option
+from wootz.tools.rates import Rates
+from wootz.tools.side_by_side import compare
 
 SECONDS_A_NETWORK = 4.0
 OUTSIDE = "outside of modules"
+PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider"}
+OF_MEASURING = ("threads", "device", "seconds")
+OF_A_TABLE = ("scores", "rates", "skip", "round_to")
+
+
+def _number(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("nan is no number of seconds", context, option)
+    return value
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @scores_option
 @size_option
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images at once.")
-@click.option("--threads", type=click.IntRange(min=0), default=0, help="CPU threads (default: all cores).")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--seconds", type=click.FloatRange(min=0), metavar="S",
+@click.option("--batch", type=click.IntRange(min=1), show_default="1", help="Images at once.")
+@click.option("--threads", type=click.IntRange(min=0), help="CPU threads (default: all cores).")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), show_default="cpu")
+@click.option("--seconds", type=click.FloatRange(min=0), metavar="S", callback=_number,
               help=f"For measuring (default: {SECONDS:g}, of several models {SECONDS_A_NETWORK:g} each); "
                    f"20 rounds at least.")  # fmt: skip
-@click.option("--rates", type=Rates(), default=",".join(map(str, RATES)), show_default=True,
+@click.option("--rates", type=Rates(), show_default=",".join(map(str, RATES)),
               metavar="R,R,…", help="Rates that modules are measured at.")  # fmt: skip
 @click.option("--skip", is_flag=True, help="Of networks that leave modules out, too.")
 @round_to_option
@@ -62,11 +72,11 @@ def latency(
     models: tuple[str, ...],
     scores: str | None,
     size: tuple[int, int] | None,
-    batch: int,
-    threads: int,
-    device: str,
+    batch: int | None,
+    threads: int | None,
+    device: str | None,
     seconds: float | None,
-    rates: tuple[float, ...],
+    rates: tuple[float, ...] | None,
     skip: bool,
     round_to: int | None,
     out: Path | None,
@@ -80,25 +90,69 @@ def latency(
     """
     if sum(option is not None for option in (out, folder, given)) > 1:
         raise WootzError("--out, --export and --table exclude each other")
-    machine = Device(cast(Any, device), threads)
+    given_options = {
+        name: value for name, value in click.get_current_context().params.items() if value not in (None, False)
+    }
     if len(models) > 1:
         if out or folder or given:
             raise WootzError("--out, --export and --table go with a single MODEL")
-        _compare(models, machine, batch, size or (), seconds or SECONDS_A_NETWORK * len(models))
+        _refuse(given_options, OF_A_TABLE, "with a single MODEL: several are measured as they are")
+        allowed = SECONDS_A_NETWORK * len(models) if seconds is None else seconds
+        compare(models, _device(device, threads), batch, size, allowed)
         return
+    title = Path(models[0]).name
+    if given is not None:
+        _refuse(given_options, ("seconds",), "with measuring: --table measures nothing")
+        table = read_table(given)
+        provider = device and PROVIDERS[device]
+        _check_conditions(given, table.measured_on, {"--batch": batch, "--threads": threads, "--device": provider})
+        pruner, image_shape = _opened(models[0], scores, size, rates or table.rates, round_to)
+        options = options_of(pruner, rates or table.rates, skip or (table.has_skips and not rates))
+        table = read_fitting_table(given, pruner, options, image_shape)
+        _check_rates(given, table, options)
+        show(Console(), table, title)
+        return
+    rates = rates or RATES
     pruner, image_shape = _opened(models[0], scores, size, rates, round_to)
     options = options_of(pruner, rates, skip)
     if folder is not None:
-        count = export(folder, pruner, options, image_shape, batch)
+        _refuse(given_options, OF_MEASURING, "with measuring: give them to measure.py")
+        count = export(folder, pruner, options, image_shape, batch or 1)
         click.echo(f"{folder}: {count} networks; there: python measure.py -o table.json")
         return
-    if given is not None:
-        table = read_fitting_table(given, pruner, options, image_shape)
-    else:
-        table = measure_table(pruner, options, image_shape, machine, batch, SECONDS if seconds is None else seconds)
-    show(Console(), table, Path(models[0]).name)
+    machine = _device(device, threads)
+    table = measure_table(pruner, options, image_shape, machine, batch or 1, SECONDS if seconds is None else seconds)
     if out is not None:
         table.save(out)
+    show(Console(), table, title)
+
+
+def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
+    """Raises WootzError for the first of these options that is among the given ones."""
+    if wrong := [f"--{name.replace('_', '-')}" for name in names if name in given]:
+        raise WootzError(f"{' and '.join(wrong)}: {'goes' if len(wrong) == 1 else 'go'} {why}")
+
+
+def _device(kind: str | None, threads: int | None) -> Device:
+    """Raises WootzError where CUDA is asked for and isn't there."""
+    obstacle = cuda_obstacle() if kind == "cuda" else ""
+    if obstacle:
+        raise WootzError(f"--device cuda: {obstacle}; run on the CPU with --device cpu")
+    return Device(cast(Any, kind or "cpu"), threads or 0)
+
+
+def _check_conditions(file: Path, on: MeasuredOn, asked: Mapping[str, Any]) -> None:
+    """Raises InputError where an option contradicts how the table in the file was measured."""
+    measured = {"--batch": on.batch, "--threads": on.threads, "--device": on.provider}
+    for option, value in asked.items():
+        if value not in (None, measured[option]):
+            raise InputError(f"{option}: the latency table is of {measured[option]}, not {value}", file)
+
+
+def _check_rates(file: Path, table: LatencyTable, options: Options) -> None:
+    """Raises InputError where the table has further rates."""
+    if any({*of_table} - {*of_module, SKIP} for of_table, of_module in zip(table.space.options, options, strict=True)):
+        raise InputError(f"the latency table has {table.rate_options}: give these, or no rates", file)
 
 
 def _opened(
@@ -125,13 +179,13 @@ def show(console: Console, table: LatencyTable, title: str) -> None:
     size = "x".join(map(str, on.image_shape))
     write(f"{on.runtime}, {on.provider}, {threads}, batch of {on.batch}, {size}, {on.machine}, {on.date}")
     write(_module_table(table))
-    write(f"of networks that weren't fitted to, the sum of their pieces is off by {_error(table.error_before)}")
-    correction = table.correction
-    by_module = f" {correction.module_ms:+.3g} ms a module" if correction.module_ms else ""
-    write(
-        f"corrected, {correction.offset_ms:+.3g} ms and {correction.factor:.3g} times the sum{by_module}, "
-        f"by {_error(table.error)}"
-    )
+    if table.pieces[table.space.spell(table.networks[0].configuration)[-1]] < 0:
+        write(f"{OUTSIDE} is below 0: modules that run alone have a start and an end each, which a network has once")
+    if table.error is None:
+        write("how far the sum of the pieces is off isn't known: there are too few networks to tell it by")
+    else:
+        write(f"of networks that weren't fitted to, the sum of their pieces is off by {_error(table.error_before)}")
+    write(_corrected(table))
     for warning in table.warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -153,56 +207,20 @@ def _module_table(table: LatencyTable) -> Table:
     return rows
 
 
+def _corrected(table: LatencyTable) -> str:
+    correction = table.correction
+    if correction == Correction():
+        return "predictions are the sum of the pieces: the whole networks give no correction"
+    by_module = f" {correction.module_ms:+.3g} ms a module" if correction.module_ms else ""
+    off = f", by {_error(table.error)}" if table.error else ""
+    return f"corrected, {correction.offset_ms:+.3g} ms and {correction.factor:.3g} times the sum{by_module}{off}"
+
+
 def _error(error: ModelError | None) -> str:
     if error is None:
-        return "an unknown part: there are too few of them"
+        return "an unknown part"
     return f"{100 * error.median:.1f} %, at worst {100 * error.worst:.1f} % (of {error.networks})"
 
 
 def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.3g}"
-
-
-def _compare(models: Sequence[str], device: Device, batch: int, size: tuple[int, ...], seconds: float) -> None:
-    """Prints the latency of each network as it is, and what it is of the first one's in the same round."""
-    opened = [FileSession(_program(model), device) for model in models]
-    images = [_image(session, model, batch, size) for session, model in zip(opened, models, strict=True)]
-    runs = [partial(session.run, image) for session, image in zip(opened, images, strict=True)]
-    times = np.array(take_turns(runs, seconds, clock_of(device)))
-    rows = Table()
-    for column in ("network", "ms an image", "of the first", "outliers"):
-        rows.add_column(column, justify="left" if column == "network" else "right")
-    for model, image, of_model in zip(models, images, times, strict=True):
-        found = summary(of_model.tolist(), len(image))
-        low, median, high = np.percentile(of_model / len(image) / (times[0] / len(images[0])), (25, 50, 75))
-        rows.add_row(
-            Path(model).name,
-            f"{_ms(found['median_ms'])} ({_ms(found['low_ms'])} to {_ms(found['high_ms'])})",
-            f"{median:.3f} ({low:.3f} to {high:.3f})",
-            f"{found['outliers']} of {found['runs']}",
-        )
-    Console().print(rows)
-
-
-def _program(model: str) -> str | bytes:
-    if model.endswith(".onnx"):
-        if not Path(model).is_file():
-            raise WootzError(f"{model}: no such file")
-        return model
-    return open_network(model).model.to_proto().SerializeToString()
-
-
-NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8,
-           "tensor(int8)": np.int8, "tensor(int32)": np.int32, "tensor(int64)": np.int64}  # fmt: skip
-"""ONNX Runtime's names of what a network may be fed."""
-
-
-def _image(session: FileSession, model: str, batch: int, size: tuple[int, ...]) -> np.ndarray:
-    """Zeros that the network takes: open extents are the batch and the size, in their order."""
-    first, *extents = session.input_shape
-    sizes = iter(size)
-    shape = [first if isinstance(first, int) else batch]
-    shape += [extent if isinstance(extent, int) else next(sizes, 0) for extent in extents]
-    if not all(shape):
-        raise WootzError(f"{model} leaves the size of images open: give --size")
-    return np.zeros(shape, NUMBERS[session.input_type])

@@ -10,21 +10,22 @@ import click
 from wootz.frontend.subspace import write_subspace
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.sampling import Sampling, sample_subspace
+from wootz.passes.plan.subspace import SKIP, SKIP_TEXT
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.tools.models import open_classifier, scores_option, size_option
 
 
 class Rates(click.ParamType):
-    """`0.3,0.5,0.7`."""
+    """`0.3,0.5,skip`: `skip`, or 1, leaves a module out."""
 
     name = "rates"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            return tuple(SKIP if part.strip() == SKIP_TEXT else float(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is not numbers with commas between them, as in 0.3,0.5,0.7", param, ctx)
+            self.fail(f"{value!r} is not numbers with commas between them, as in 0.3,0.5,skip", param, ctx)
 
 
 @click.group()
@@ -36,7 +37,8 @@ def subspace() -> None:
 @click.argument("model")
 @scores_option
 @size_option
-@click.option("--rates", type=Rates(), default="0.3,0.5,0.7", show_default=True, help="Rates to choose from.")
+@click.option("--rates", type=Rates(), default="0.3,0.5,0.7", show_default=True,
+              help="Rates to choose from; skip leaves out a module that can be left out.")  # fmt: skip
 @click.option("--count", type=click.IntRange(min=1), required=True, help="How many configurations.")
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal subspaces.")
 @click.option("--sampling", type=click.Choice(["spread", "independent", "runs"]), default="spread", show_default=True,
@@ -58,9 +60,9 @@ def sample(
 ) -> None:
     """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
     pruner = BlockPruner.of(open_classifier(model, scores=scores, size=size).model, rounding=Rounding(round_to))
-    if not pruner.can_prune:
+    if not pruner.can_prune and not (SKIP in rates and pruner.skippable):
         raise WootzError(f"{model} has no module in which filters can be removed: name some by hand (docs/modules.md)")
-    least = pruner.least_rates(rates)
+    least = pruner.least_rates_or_skip(rates)
     sampled = sample_subspace(tuple(least), rates, count, seed, cast(Sampling, sampling), least)
     write_subspace(output, sampled)
     click.echo(f"{output}: {len(sampled.configurations)} configurations of {len(least)} modules")

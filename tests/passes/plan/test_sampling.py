@@ -71,7 +71,7 @@ def test_rates_that_leave_the_same_are_one():
 @pytest.mark.parametrize(
     ("rates", "count", "reason"),
     [
-        ((0.3, 1.0), 2, "not 0.3, 1.0"),
+        ((0.3, 1.5), 2, "not 0.3, 1.5"),
         ((-0.1,), 1, "not -0.1"),
         ((float("nan"),), 1, "not nan"),
         ((), 1, "fractions"),

@@ -209,6 +209,59 @@ def test_a_table_is_measured_by_the_exported_script(residual, tmp_path):
     assert "no NoSuchProvider here, but" in done.stderr
 
 
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def with_content(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def with_list(change):
+    def damage(folder):
+        listed = json.loads((folder / "networks.json").read_text())
+        change(listed)
+        (folder / "networks.json").write_text(json.dumps(listed))
+
+    return damage
+
+
+DAMAGES = {
+    "a piece is missing": (without("1-0.onnx"), (), "1-0.onnx: missing: export the folder again"),
+    "a piece is damaged": (with_content("1-0.onnx", "x" * 99), (), "1-0.onnx: damaged, or can't be run here"),
+    "another piece": (with_list(lambda of: of["networks"][0].update(shape=[1])), (), "onnx: damaged, or can't be run"),
+    "no list": (without("networks.json"), (), "networks.json: missing or damaged (FileNotFoundError"),
+    "no JSON": (with_content("networks.json", "{"), (), "networks.json: missing or damaged (JSONDecodeError"),
+    "a list": (with_content("networks.json", "[]"), (), "networks.json: missing or damaged"),
+    "no row": (with_list(lambda of: of["networks"][0].update(row=["modules", 99])), (), "networks.json: missing or"),
+    "no networks": (with_list(lambda of: of.update(networks=[])), (), "networks.json: missing or damaged"),
+    "no file": (with_list(lambda of: of["networks"][0].pop("file")), (), "networks.json: missing or damaged"),
+    "no batch": (with_list(lambda of: of["table"].pop("measured_on")), (), "networks.json: missing or damaged"),
+    "no folder": (lambda folder: None, ("-o", "nowhere/table.json"), "nowhere/table.json: there is no such folder"),
+}
+
+
+@pytest.mark.parametrize(("damage", "options", "said"), DAMAGES.values(), ids=DAMAGES)
+def test_the_exported_script_says_in_one_line_what_is_wrong(residual, tmp_path, damage, options, said):
+    folder = tmp_path / "exported"
+    export(folder, residual, options_of(residual, (0.0, 0.5)), shape_of(residual))
+    damage(folder)
+    command = [sys.executable, "-c", WITHOUT_WOOTZ, str(folder / "measure.py"), "--seconds", "0", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "table.json").exists()
+
+
+@pytest.mark.parametrize("option", [("--seconds", "nan"), ("--seconds", "-1"), ("--threads", "0")])
+def test_the_exported_script_refuses_what_is_no_number(tmp_path, option):
+    done = subprocess.run([sys.executable, measuring.script.__file__, *option], cwd=tmp_path, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert f"error: {option[0]}" in done.stderr
+
+
 def test_an_exported_list_that_was_not_measured_is_no_table(residual, tmp_path):
     export(tmp_path / "new", residual, options_of(residual, RATES), shape_of(residual))
     listed = json.loads((tmp_path / "new" / "networks.json").read_text())

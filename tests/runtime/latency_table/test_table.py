@@ -142,10 +142,18 @@ def test_what_is_not_in_the_table_is_named():
 
 
 def test_what_was_odd_is_told():
+    """Outliers are, where they are many and times spread."""
     assert a_table().warnings == ()
-    busy = WholeNetwork(configuration=(0, 0), use="outside", times=times(6.0, spread=0.4, outliers=2))
+    busy = WholeNetwork(configuration=(0, 0), use="outside", times=times(6.0, spread=0.4, outliers=13))
     outliers, disturbed = a_table(networks=(busy,), measured_on=MeasuredOn(image_shape=(1, 2, 3), threads=2)).warnings
-    assert outliers == "2 of 120 runs are outliers, more than 3 interquartile ranges off the quartiles"
+    assert outliers.startswith(
+        "13 of 120 runs, more than 10 %, are outliers (3 interquartile ranges off the quartiles)"
+    )
+    for spread, many in ((0.04, 13), (0.1, 12)):
+        usual = WholeNetwork(configuration=(0, 0), use="outside", times=times(6.0, spread=spread, outliers=many))
+        assert a_table(networks=(usual,)).warnings == ()
+    steady = WholeNetwork(configuration=(0, 0), use="outside", times=times(6.0, spread=0.1, outliers=13))
+    assert len(a_table(networks=(steady,)).warnings) == 1
     assert disturbed.startswith("half of each network's runs spread over 40 % of their median: the machine is busy")
 
 
@@ -160,7 +168,7 @@ def test_a_table_for_another_network_is_refused():
         (a_table(modules=(a,), networks=(network((0,), "outside", 6.0),)), "it has the further module b"),
         (
             a_table(modules=(a, ModuleTimes(module="b", pieces=(*b.pieces, piece(0.6, 0))))),
-            "lacks module b at rate 0.6",
+            "lacks module b at rate 0.6: it has --rates 0.5,0.75 --skip",
         ),
         (a_table(modules=(a, ModuleTimes(module="b", pieces=(piece(0.0, 0, 19),)))), "has 19 multiply-accumulates, in"),
         (a_table(measured_on=MeasuredOn(image_shape=(3, 9, 8))), "is for images of 3x8x8 and not 3x9x8"),
@@ -199,6 +207,31 @@ def test_files_that_are_no_whole_table_are_refused_in_one_line(tmp_path):
     assert "lacks module b at rate 0.25" in refusal(networks=(*networks, network((0, 0.25), "fit", 1.0)))
     unmeasured = ModuleTimes(module="b", pieces=(*b.pieces, piece(0.9, 0)))
     assert refusal(modules=(a, unmeasured)) == "b was not measured at rate 0.9"
+    assert (
+        refusal(modules=(a, ModuleTimes(module="b", pieces=(*b.pieces, b.pieces[1])))) == "two pieces of b are the same"
+    )
+    assert refusal(networks=(*networks, networks[1])) == "two of the whole networks are the same"
+    nothing = Times(runs=20)
+    assert refusal(networks=(WholeNetwork(configuration=(0, 0), use="outside", times=nothing),)) == (
+        "a whole network takes 0 ms: nothing does"
+    )
+    backwards = Times(low_ms=2, median_ms=1, high_ms=3, runs=20)
+    above = Times(low_ms=1, median_ms=4, high_ms=3, runs=20)
+    more = Times(low_ms=1, median_ms=1, high_ms=1, runs=2, outliers=3)
+    unrun = Times(low_ms=1, median_ms=1, high_ms=1)
+    for odd, said in [
+        (nothing, "b at rate 0.5 takes 0 ms: nothing does"),
+        (backwards, "the median of b at rate 0.5, 1 ms, is outside of its quartiles, 2 to 3 ms"),
+        (above, "the median of b at rate 0.5, 4 ms, is outside of its quartiles, 1 to 3 ms"),
+        (more, "b at rate 0.5 has 3 outliers of 2 runs"),
+    ]:
+        pieces = (b.pieces[0], Piece(rate=0.5, macs=10, times=odd), b.pieces[2])
+        assert refusal(modules=(a, ModuleTimes(module="b", pieces=pieces))) == said
+    skipped = (*b.pieces, Piece(rate=SKIP, macs=0, times=unrun))
+    assert refusal(modules=(a, ModuleTimes(module="b", pieces=skipped))) == "b has times at rate skip without a run"
+    negative = msgspec.to_builtins(a_table())
+    negative["networks"][0]["times"]["median_ms"] = -1.0
+    assert "Expected `float` >= 0" in refusal(**negative)
     of_chain = ModuleTimes(module="b", pieces=(piece(0, 1.0, before=(0.5,)),))
     assert "b has 0 inputs" in refusal(modules=(a, of_chain))
     file.write_text("{")
@@ -252,3 +285,18 @@ def test_times_are_those_of_an_image_and_outliers_are_counted():
     msgspec.convert(found, Times)
     assert summary([5.0] * 4, 1)["outliers"] == 0
     assert math.isfinite(summary([0.0] * 4, 1)["median_ms"])
+
+
+@pytest.mark.parametrize(("left_out", "is_refused"), [("check", True), ("fit", True), ("", False)])
+def test_a_table_without_networks_to_fit_to_or_check_by_is_refused(tmp_path, left_out, is_refused):
+    """Where there are so many that measuring finds some."""
+    rates = [k / 10 for k in range(9)]
+    modules = tuple(ModuleTimes(module=m, pieces=tuple(piece(r, 3 - r, 20) for r in rates)) for m in "ab")
+    networks = (network((0, 0), "outside", 6.0), *(network((r, r), "fit", 5 - r) for r in rates[1:5]),
+                *(network((r, r), "check", 5 - r) for r in rates[5:]))  # fmt: skip
+    a_table(modules=modules, networks=tuple(n for n in networks if n.use != left_out)).save(tmp_path / "table.json")
+    if is_refused:
+        with pytest.raises(InputError, match="it lacks the whole networks that predictions are fitted to"):
+            read_table(tmp_path / "table.json")
+    else:
+        assert read_table(tmp_path / "table.json").error.networks == 4
