@@ -115,6 +115,7 @@ def table(tmp_path):
         (("--threads", "0"), "--threads: the latency table is of 1, not 0"),
         (("--device", "cuda"), "--device: the latency table is of CPUExecutionProvider, not CUDAExecutionProvider"),
         (("--seconds", "3"), "--seconds: goes with measuring: --table measures nothing"),
+        (("--seconds", "0"), "--seconds: goes with measuring: --table measures nothing"),
         (("--rates", "0.25"), "the latency table has --rates 0.25,0.5: give these, or no rates"),
         (("--rates", "0.25,0.7"), "at rate 0.7 and 3 more pieces: it has --rates 0.25,0.5"),
         (("--skip",), "at rate skip and 1 more piece: it has --rates 0.25,0.5"),
@@ -138,7 +139,7 @@ def test_a_table_with_skips_is_shown_without_saying_so(tmp_path):
     assert "it has --rates 0.5 --skip" in refusal(NETWORK, "--rates", "0.7", "--table", tmp_path / "table.json")
 
 
-@pytest.mark.parametrize("options", [("--threads", "2"), ("--device", "cpu"), ("--seconds", "1")])
+@pytest.mark.parametrize("options", [("--threads", "0"), ("--device", "cpu"), ("--seconds", "0")])
 def test_how_to_measure_is_not_said_to_an_export(tmp_path, options):
     assert "give them to measure.py" in refusal(NETWORK, "--export", tmp_path / "new", *options)
     assert not (tmp_path / "new").exists()

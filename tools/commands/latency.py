@@ -90,19 +90,18 @@ def latency(
     """
     if sum(option is not None for option in (out, folder, given)) > 1:
         raise WootzError("--out, --export and --table exclude each other")
-    given_options = {
-        name: value for name, value in click.get_current_context().params.items() if value not in (None, False)
-    }
+    params = click.get_current_context().params
+    said = {name for name, value in params.items() if value is not None and value is not False}
     if len(models) > 1:
         if out or folder or given:
             raise WootzError("--out, --export and --table go with a single MODEL")
-        _refuse(given_options, OF_A_TABLE, "with a single MODEL: several are measured as they are")
+        _refuse(said, OF_A_TABLE, "with a single MODEL: several are measured as they are")
         allowed = SECONDS_A_NETWORK * len(models) if seconds is None else seconds
         compare(models, _device(device, threads), batch, size, allowed)
         return
     title = Path(models[0]).name
     if given is not None:
-        _refuse(given_options, ("seconds",), "with measuring: --table measures nothing")
+        _refuse(said, ("seconds",), "with measuring: --table measures nothing")
         table = read_table(given)
         provider = device and PROVIDERS[device]
         _check_conditions(given, table.measured_on, {"--batch": batch, "--threads": threads, "--device": provider})
@@ -116,7 +115,7 @@ def latency(
     pruner, image_shape = _opened(models[0], scores, size, rates, round_to)
     options = options_of(pruner, rates, skip)
     if folder is not None:
-        _refuse(given_options, OF_MEASURING, "with measuring: give them to measure.py")
+        _refuse(said, OF_MEASURING, "with measuring: give them to measure.py")
         count = export(folder, pruner, options, image_shape, batch or 1)
         click.echo(f"{folder}: {count} networks; there: python measure.py -o table.json")
         return
@@ -127,9 +126,9 @@ def latency(
     show(Console(), table, title)
 
 
-def _refuse(given: Mapping[str, Any], names: Sequence[str], why: str) -> None:
-    """Raises WootzError for the first of these options that is among the given ones."""
-    if wrong := [f"--{name.replace('_', '-')}" for name in names if name in given]:
+def _refuse(said: set[str], names: Sequence[str], why: str) -> None:
+    """Raises WootzError where one of these options was said."""
+    if wrong := [f"--{name.replace('_', '-')}" for name in names if name in said]:
         raise WootzError(f"{' and '.join(wrong)}: {'goes' if len(wrong) == 1 else 'go'} {why}")
 
 
@@ -181,7 +180,7 @@ def show(console: Console, table: LatencyTable, title: str) -> None:
     write(_module_table(table))
     if table.pieces[table.space.spell(table.networks[0].configuration)[-1]] < 0:
         write(f"{OUTSIDE} is below 0: modules that run alone have a start and an end each, which a network has once")
-    if table.error is None:
+    if table.error_before is None:
         write("how far the sum of the pieces is off isn't known: there are too few networks to tell it by")
     else:
         write(f"of networks that weren't fitted to, the sum of their pieces is off by {_error(table.error_before)}")
@@ -216,9 +215,7 @@ def _corrected(table: LatencyTable) -> str:
     return f"corrected, {correction.offset_ms:+.3g} ms and {correction.factor:.3g} times the sum{by_module}{off}"
 
 
-def _error(error: ModelError | None) -> str:
-    if error is None:
-        return "an unknown part"
+def _error(error: ModelError) -> str:
     return f"{100 * error.median:.1f} %, at worst {100 * error.worst:.1f} % (of {error.networks})"
 
 
