@@ -1,7 +1,7 @@
 """A search beside the enumeration of random configurations: the same network, data, objective, solvers and machine.
 
 python benchmarks/search.py net.onnx --data photographs/ --objective "min FLOPs constraint Accuracy >= full - 0.02" \
-    [--configurations 16] [--effort quick] [--out FOLDER] [--json] [-- further options of both commands]
+    [--configurations 16] [--effort quick] [--out FOLDER] [--json] [further options of both commands]
 
 Each command has a store of its own, so that none takes from the other what it has trained; the one that is interrupted
 goes on when this is run again. Printed are what each found, the networks that it fine-tuned, and its seconds.
@@ -55,15 +55,14 @@ def main() -> None:
     parser.add_argument("--configurations", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-search"))
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("further", nargs="*")
-    options = parser.parse_args()
+    options, further = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     subspace = options.out / "subspace.json"
     wootz = Path(sys.executable).parent / "wootz"
     sample = [wootz, "subspace", "sample", options.model, "--rates", "0.3,0.5,0.7", "--count", options.configurations]
     subprocess.run([*map(str, sample), "-o", subspace], check=True, stdout=sys.stderr)
     arguments = [options.model, "--data", options.data, "--objective", options.objective, "--effort", options.effort]
-    arguments += options.further
+    arguments += further
     results = {
         "search": explore("search", options.out, arguments, []),
         "run": explore("run", options.out, arguments, ["--subspace", str(subspace)]),

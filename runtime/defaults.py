@@ -31,7 +31,7 @@ NETWORKS: Mapping[Effort, int] = {"quick": 8, "normal": 16, "thorough": 40}
 """Configurations in the subspace."""
 GRID = tuple(eighth / 8 for eighth in range(1, 8))
 """The rates of a search."""
-SEARCHED: Mapping[Effort, int] = {"quick": 4, "normal": 8, "thorough": 16}
+SEARCHED: Mapping[Effort, int] = {"quick": 6, "normal": 10, "thorough": 20}
 """Networks that a search fine-tunes."""
 SHARE_OF_LOOKS = 0.5
 FEWEST_LOOKS, MOST_LOOKS = 24, 240

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from wootz.passes.blocks.identifier import symbols
@@ -18,6 +18,7 @@ from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.digest import digest
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
+from wootz.runtime.job import inputs_of
 from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.plan import RunPlan
@@ -77,8 +78,10 @@ def search(
         blocks=tuple(dict.fromkeys(groups.values())),
         most=job.search.networks,
         looks=job.search.looks,
+        steps=job.solver.max_iter,
+        images=len(job.dataset.validation),
         beside=(*space.uniform, *random_networks(space, job.seed)),
-        known=tuple(filter(is_known, memory.read())),
+        known=memory.known(is_known),
         workers=engine.workers,
     )
 
@@ -110,6 +113,7 @@ def search(
             watch.best(best, of_best)
         memory.add(configuration for configuration in course.tried if course.accuracy(configuration) is not None)
 
+    watch.met(plan, strategy.most + len(strategy.known))
     watch.message(
         f"The space has {show_count(space.count)} networks of {len(groups)} blocks that are trained; "
         f"at most {job.search.networks} networks are fine-tuned."
@@ -123,6 +127,7 @@ def search(
     course = strategy.course(finished)
     if not course.tried:
         raise WootzError(_nothing_tried(finished, job.objective))
+    watch.message(_why_it_ended(course, job.search.networks))
     met = _with_networks(plan, strategy, course)
     numbers = [course.networks[c] for c in course.tried]
     explored = Explored(
@@ -133,6 +138,12 @@ def search(
         best=best_of(_measured(met, course, finished), job.objective, full.measured),
     )
     return met, explored, _result(strategy, course, met, finished)
+
+
+def _why_it_ended(course: Course, most: int) -> str:
+    if course.is_complete:
+        return "No other network is expected to be better than the best one: the search is complete."
+    return f"The search ends with the {most} networks that it may fine-tune (--networks): others may be better."
 
 
 def _latency_notes(table: LatencyTable | None) -> Iterator[str]:
@@ -164,25 +175,49 @@ def random_networks(space: Space, seed: int, count: int = COMPARED) -> tuple[Con
 
 
 class Memory:
-    """The networks that searches with the same teacher, blocks, data and solver have fine-tuned: which, not what came
-    of it, is a record in the store."""
+    """The networks that searches with the same teacher, blocks, data and solver have fine-tuned: a record in the store
+    says which, and for which searches. What came of it is known by the keys of the trainings."""
 
     def __init__(self, workshop: Workshop, teacher: str, blocks: str):
         trainer, job = workshop.trainer, workshop.job
         program = trainer.digests.program(workshop.teacher(teacher))
-        parts = ("searched", program, blocks, repr(job.solver), repr(job.train_transform), *job.dataset.train.digests)
+        parts = (
+            "tried by searches",
+            program,
+            blocks,
+            repr(job.solver),
+            repr(job.train_transform),
+            *job.dataset.train.digests,
+        )
         self._store, self._what = trainer.store, f"networks that searches of {job.title} have tried"
-        self._key = digest(*(part.encode() for part in parts))
+        self._key = _digest_of(*parts)
+        self._search = _digest_of(*(f"{name}: {text}" for name, text in inputs_of(job, trainer.digests).items()))
+        self._begun = _digest_of("known when it began", job.run, self._key)
 
-    def read(self) -> tuple[Configuration, ...]:
-        record = self._store.get_record(self._key) or {"configurations": ()}
+    def known(self, is_known: Callable[[Configuration], bool]) -> tuple[Configuration, ...]:
+        """Those of other searches whose results are there: the same whenever a run is continued, so that it goes on in
+        the way in which it began."""
+        record = self._store.get_record(self._begun)
+        if record is None:
+            of_others = (c for c, searches in self._read().items() if set(searches) != {self._search})
+            record = {"configurations": list(filter(is_known, of_others))}
+            self._store.put(self._begun, Trained({}, record), what=self._what, seconds=0.0)
         return tuple(tuple(rates) for rates in record["configurations"])
 
     def add(self, configurations: Iterable[Configuration]) -> None:
-        before = self.read()
-        after = tuple(dict.fromkeys((*before, *configurations)))
-        if after != before:
-            self._store.put(self._key, Trained({}, {"configurations": after}), what=self._what, seconds=0.0)
+        before = self._read()
+        new = {c: (*before.get(c, ()), self._search) for c in configurations if self._search not in before.get(c, ())}
+        if new:
+            rows = list({**before, **new}.items())
+            self._store.put(self._key, Trained({}, {"tried": rows}), what=self._what, seconds=0.0)
+
+    def _read(self) -> dict[Configuration, tuple[str, ...]]:
+        record = self._store.get_record(self._key) or {"tried": ()}
+        return {tuple(rates): tuple(searches) for rates, searches in record["tried"]}
+
+
+def _digest_of(*parts: str) -> str:
+    return digest(*(part.encode() for part in parts))
 
 
 def _nearest(options: Iterable[float], rate: float) -> float:
@@ -225,7 +260,7 @@ def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[T
         cost=strategy.cost.value,
         scores=tuple(_scores(strategy, course, finished)),
         networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
-        prediction_error=course.error if course.predictor is not None and math.isfinite(course.error) else None,
+        prediction_error=course.prediction_error,
         is_complete=course.is_complete,
     )
 

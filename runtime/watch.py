@@ -138,24 +138,29 @@ class Watch:
         self._plan = plan
         self._groups = [PretrainBlocks(group) for group in plan.groups]
         self._groups_left = len(self._groups)
+        self._tell_plan(plan, len(plan.order) if job.search is None else job.search.networks)
+        if seconds:
+            self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
+
+    def _tell_plan(self, plan: RunPlan, networks: int) -> None:
         self._log.emit(
             Planned(
                 model_size=int(plan.full[Metric.MODEL_SIZE]),
                 networks_total=len(plan.candidates),
-                networks_feasible=len(plan.order) if job.search is None else job.search.networks,
+                networks_feasible=networks,
                 blocks=sum(map(len, plan.groups)),
                 groups=len(plan.groups),
-                teacher=bool(job.untrained),
-                tuned=job.reference != "given",
-                baseline=job.baseline,
-                stops_at_first=job.search is not None or not job.objective.metric.needs_training,
+                teacher=bool(self._job.untrained),
+                tuned=self._job.reference != "given",
+                baseline=self._job.baseline,
+                stops_at_first=self._job.search is not None or not self._job.objective.metric.needs_training,
             )
         )
-        if seconds:
-            self.message(f"All networks and trainings can be built (checked in {seconds:.1f} s).")
 
     def met(self, plan: RunPlan, most: int) -> None:
         """A search has met more networks, of which it tries so many at most."""
+        if most != self._most:
+            self._tell_plan(plan, most)
         self._plan, self._most = plan, most
 
     def full_network(self, measured: Measurements) -> None:

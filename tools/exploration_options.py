@@ -108,7 +108,7 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
             "--networks",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Networks that are fine-tuned at most (default: 4, 8 or 16 by --effort).",
+            help="Networks that are fine-tuned at most, beside those known before (default: 6, 10 or 20 by --effort).",
         )
     ),
     for_search(

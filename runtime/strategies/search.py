@@ -5,15 +5,19 @@
               best and front <─ fine-tuned ones <─ the most promising ones <────┴── predictor of final accuracies
 
 Candidates are the solver's answers for budgets over the whole range of costs, later around the boundary between the
-networks that meet the objective and those that don't. START of them, which span the front, are fine-tuned; from these
-a predictor of final accuracies follows, by which the next ones are chosen, until none is expected to be better than
-the best one, by the predictor's own error.
+networks that meet the objective and those that don't. Those that begin are one that needs no training, if there is one,
+and a few that span the front; from what these come to a predictor of final accuracies follows, by which the next ones
+are chosen, until none is expected to be better than the best one.
+
+What a network has lost before training is expected to come back in part, the same part in all networks: that is the
+first feature of the predictor, and all of it until FEWEST_FOR_REGRESSION networks were trained to the end. Trainings
+that ended early, at the bound, say too little of what they would have come to, and are none of these.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -26,11 +30,20 @@ from wootz.passes.plan.space import Quantity, Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.choice import Bound, choose, front, k_best
-from wootz.runtime.strategies.predictor import Predictor, fit
+from wootz.runtime.strategies.predictor import FEWEST_FOR_REGRESSION, Predictor, fit
 from wootz.runtime.tasks.task import FineTune, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+from wootz.runtime.uncertainty import Share
 
 START = 4
 """Networks that are fine-tuned before a predictor says which; at most half of all."""
+RECOVERED = 0.5
+"""The part of the lost accuracy that fine-tuning is expected to bring back, before it is known."""
+PRECISE = 0.01
+"""An accuracy: a predictor that is worse than that doesn't end a search for the most accurate network."""
+ALIKE = 0.02
+"""Costs, relatively, that are hardly different."""
+COMPARED_SHARE = 1 / 3
+"""Of the looks, at most, are at networks for comparison."""
 LEAST_GAIN = 0.01
 """The part of the best network's cost that another one has to save to be worth a training."""
 COARSE_SHARE = 0.6
@@ -50,7 +63,8 @@ class Search:
 
     `costs` has for each metric that is known before training what each piece adds to it, `full` all metrics of the full
     network. `beside` are looked at for comparison, and may be chosen as any other; `known` are fine-tuned first, which
-    costs nothing: their results are there. With several `workers` that many networks are chosen at a time.
+    costs nothing: their results are there. With several `workers` that many networks are chosen at a time. Trainings
+    have so many `steps`, and accuracies are measured on so many `images`.
 
     Networks are numbered in the order in which the search meets them: see `networks`.
     """
@@ -62,6 +76,8 @@ class Search:
     blocks: tuple[PretrainBlocks, ...]
     most: int
     looks: int
+    steps: int
+    images: int
     beside: tuple[Configuration, ...] = ()
     known: tuple[Configuration, ...] = ()
     workers: int = 1
@@ -123,14 +139,20 @@ class Search:
             return tuple(filter(any, self.space.configurations()))
         cost, bounds = self.costs[self.cost], self._solver_bounds
         apart = max(1, len(self.space.modules) // 8)
-        budgets = np.geomspace(low, high, max(1, count // A_BUDGET)).tolist()
-        found: dict[Configuration, None] = {}
-        for point in front(self.space, losses, cost, budgets, bounds):
-            found[point.configuration] = None
-            below = Bound(cost, self.space.total(cost, point.configuration))
+        budgets = self._budgets(low, high, max(1, count // A_BUDGET))
+        points = [choice.configuration for choice in front(self.space, losses, cost, budgets, bounds)]
+        found = dict.fromkeys(points)
+        for point in points:
+            below = Bound(cost, self.space.total(cost, point))
             others = k_best(self.space, losses, (*bounds, below), A_BUDGET, apart)
             found |= dict.fromkeys(other.configuration for other in others)
-        return tuple(filter(any, found))
+        return tuple(filter(any, found))[:count]
+
+    def _budgets(self, low: float, high: float, count: int) -> list[float]:
+        """So many between both, evenly by their logarithms; where accuracy is the aim, all may be spent."""
+        parts = (np.arange(count) + 1) / (count + (not self.maximises_accuracy))
+        budgets: list[float] = (low * (high / low) ** parts).tolist()
+        return budgets
 
     @cached_property
     def _solver_bounds(self) -> tuple[Bound, ...]:
@@ -160,7 +182,7 @@ def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Obje
                 f"no network of the space can meet '{constraint}': {constraint.metric.value} goes from "
                 f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add --rates"
             )
-    search = Search(space, costs, objective, full, blocks=(), most=1, looks=1)
+    search = Search(space, costs, objective, full, blocks=(), most=1, looks=1, steps=1, images=1)
     if search.least_cost() is None:
         raise WootzError(
             f"no network of the space meets all bounds of '{objective}' together: relax one, or add --rates"
@@ -181,7 +203,9 @@ class Course:
     losses: Mapping[tuple[int, float], float] = field(default_factory=dict)
     looked: dict[Configuration, float] = field(default_factory=dict)
     tried: list[Configuration] = field(default_factory=list)
+    recovered: float = RECOVERED
     predictor: Predictor | None = None
+    is_regression: bool = False
     is_complete: bool = False
 
     def advance(self) -> None:
@@ -202,18 +226,24 @@ class Course:
         if low is None:
             return
         pieces, high = search.space.by_option(self._all_losses()), self._highest()
-        coarse = search.solved(pieces, low, high, max(1, int(search.looks * COARSE_SHARE)))
-        yield from self._look((*search.beside, *search.known, *coarse))
+        compared = search.beside[: int(COMPARED_SHARE * search.looks)]
+        coarse, fine = self._shares(search.looks - len(compared))
+        yield from self._look((*search.known, *compared, *search.solved(pieces, low, high, coarse)))
         yield from self._try(search.known)
-        yield from self._try(self._spread())
+        yield from self._try(self._first())
         for _ in range(REFINEMENTS):
-            window = self._window(low, high)
-            share = int(search.looks * (1 - COARSE_SHARE) / REFINEMENTS)
-            yield from self._look(search.solved(pieces, *window, max(1, share)))
+            if fine:
+                yield from self._look(search.solved(pieces, *self._window(low, high), fine))
             yield from self._try(self._promising())
         while batch := self._promising():
             yield from self._try(batch)
-        self.is_complete = self._left > 0 or not self._ranked
+        self.is_complete = not self._ranked
+
+    @staticmethod
+    def _shares(looks: int) -> tuple[int, int]:
+        """Looks at first, and in each refinement."""
+        fine = int(looks * (1 - COARSE_SHARE) / REFINEMENTS)
+        return looks - REFINEMENTS * fine, fine
 
     # Tasks
 
@@ -258,10 +288,12 @@ class Course:
         new = [c for c in configurations if c not in self.tried]
         yield [FineTune(number) for number in self._meet(new)]
         self.tried += new
-        known = [(self._features(c), accuracy) for c in self.tried if (accuracy := self.accuracy(c)) is not None]
-        if known:
-            features, accuracies = zip(*known, strict=True)
-            self.predictor = fit(np.array(features), np.array(accuracies))
+        whole = {c: a for c in self.tried if (a := self.accuracy(c)) is not None and self._is_whole(c)}
+        if whole:
+            shares = [(a - self.looked[c]) / lost for c, a in whole.items() if (lost := self._lost(c)) > PRECISE]
+            self.recovered = min(1.0, max(0.0, float(np.mean(shares)))) if shares else RECOVERED
+            self.predictor = fit(np.array([self._features(c) for c in whole]), np.array(list(whole.values())))
+            self.is_regression = len(whole) >= FEWEST_FOR_REGRESSION
 
     # What is known
 
@@ -279,18 +311,38 @@ class Course:
 
     def predicted(self, configuration: Configuration) -> float | None:
         """The accuracy expected after fine-tuning a network that was looked at."""
-        if self.predictor is None or configuration not in self.looked:
+        if configuration not in self.looked:
             return None
-        return float(self.predictor.predict(self._features(configuration)[None])[0])
+        features = self._features(configuration)
+        return float(features[0] if self.predictor is None else self.predictor.predict(features[None])[0])
 
     @property
-    def error(self) -> float:
-        """The predictor's, in accuracy."""
-        return math.inf if self.predictor is None else self.predictor.leave_one_out_error
+    def prediction_error(self) -> float | None:
+        """The predictor's, in accuracy; None where too few networks were trained to the end to know it."""
+        return self.predictor.leave_one_out_error if self.predictor is not None and self.is_regression else None
+
+    @property
+    def _error(self) -> float:
+        """By how much predictions may be off: by what an accuracy is uncertain, too."""
+        known = self.prediction_error
+        return math.inf if known is None else max(known, self._uncertainty(self.search.threshold))
+
+    def _uncertainty(self, accuracy: float) -> float:
+        return Share(min(1.0, max(0.0, accuracy)), self.search.images).standard_error
+
+    def _is_whole(self, configuration: Configuration) -> bool:
+        """Whether a network was trained to the end."""
+        ((result),) = self.finished[FineTune(self.networks[configuration])]
+        assert not isinstance(result.outcome, Failed)
+        return bool(result.outcome["ended"] != "bound met" or result.outcome["steps"] >= self.search.steps)
+
+    def _lost(self, configuration: Configuration) -> float:
+        """What a network is less accurate than the full one, before training."""
+        return self.search.full[Metric.ACCURACY] - self.looked[configuration]
 
     def _features(self, configuration: Configuration) -> np.ndarray:
         return np.array([
-            self.looked.get(configuration, 0.0),
+            self.looked[configuration] + self.recovered * max(0.0, self._lost(configuration)),
             math.log(self.loss(configuration) + LEAST_LOSS),
             math.log(self._cost(configuration) / self.search.full[self.search.cost]),
         ])  # fmt: skip
@@ -306,18 +358,32 @@ class Course:
         measured = self.search.measured
         return [c for c in self.looked if c not in self.tried and any(c) and self.search.is_feasible(measured(c))]
 
-    def _spread(self) -> list[Configuration]:
-        """Networks that span the front of accuracy without training over cost."""
-        best_first = sorted(self._eligible, key=lambda c: (-self.looked[c], self._cost(c)))
+    def _first(self) -> list[Configuration]:
+        """Networks to begin with: the one that seems best without any training, and some that span the front."""
+        if not self._left:
+            return []
+        pool = self._better
+        if self.search.threshold == -math.inf and not self.search.maximises_accuracy:
+            return sorted(pool, key=self._cost)[:1]
+        if self.search.maximises_accuracy:
+            sure = sorted(pool, key=lambda c: -self.looked[c])[:1]
+        else:
+            needed = self.search.threshold + self._uncertainty(self.search.threshold)
+            sure = sorted((c for c in pool if self.looked[c] >= needed), key=self._cost)[:1]
+        worth = [c for c in pool if self.search.maximises_accuracy or not sure or self._cost(c) < self._cost(sure[0])]
+        count = max(1, min(START, self._left // 2)) - len(sure)
+        return [*sure, *(c for c in self._spread(worth, count) if c not in sure)]
+
+    def _spread(self, pool: Sequence[Configuration], count: int) -> list[Configuration]:
+        """So many networks that span the front of accuracy without training over cost."""
         on_front: list[Configuration] = []
-        for configuration in best_first:
+        for configuration in sorted(pool, key=lambda c: (-self.looked[c], self._cost(c))):
             if not on_front or self._cost(configuration) < self._cost(on_front[-1]):
                 on_front.append(configuration)
-        count = max(1, min(START, self._left // 2))
-        if not self._left or len(on_front) <= count:
-            return on_front[: self._left]
+        if len(on_front) <= count:
+            return on_front
         costs = np.log([self._cost(c) for c in on_front])
-        parts = (np.arange(count) + 0.5) / count
+        parts = (np.arange(count) + 0.5) / max(1, count)
         wanted = costs[0] + parts * (costs[-1] - costs[0])
         return list(dict.fromkeys(on_front[int(np.argmin(abs(costs - cost)))] for cost in wanted))
 
@@ -330,22 +396,42 @@ class Course:
         return self._ranked_by_accuracy() if self.search.maximises_accuracy else self._ranked_by_cost()
 
     def _ranked_by_accuracy(self) -> list[Configuration]:
+        """Those that are expected to be more accurate than the best one by more than the predictor's error."""
+        expected = self._expected(self._eligible)
         found = [a for c in self.tried if (a := self.accuracy(c)) is not None]
-        expected = {c: self._expected(c) for c in self._eligible}
-        enough = max(found, default=-math.inf) + self.error
+        enough = max(found, default=-math.inf) + min(self._error, PRECISE) if self.is_regression else -math.inf
         return sorted((c for c, e in expected.items() if e > enough), key=lambda c: -expected[c])
 
     def _ranked_by_cost(self) -> list[Configuration]:
-        """The cheapest of those that are expected to be accurate enough; then those that may be, by their chance."""
-        threshold, most = self.search.threshold, (1 - LEAST_GAIN) * self._best_cost
-        expected = {c: self._expected(c) for c in self._eligible if self._cost(c) < most}
-        enough = sorted((c for c, e in expected.items() if e >= threshold), key=self._cost)
-        perhaps = (c for c, e in expected.items() if threshold - self.error <= e < threshold)
-        return [*enough, *sorted(perhaps, key=lambda c: -expected[c])]
+        """The cheapest of those that are expected to be accurate enough; then those that may be, by their chance.
 
-    def _expected(self, configuration: Configuration) -> float:
-        found = self.predicted(configuration)
-        return self.looked[configuration] if found is None else found
+        While none is found, the last networks that may be tried are the surest ones.
+        """
+        threshold, expected = self.search.threshold, self._expected(self._better)
+        surest = sorted(expected, key=lambda c: -expected[c])
+        if not self._accurate and self._left <= max(1, self.search.most // 4):
+            return surest
+        enough = sorted((c for c, e in expected.items() if e >= threshold), key=self._cost)
+        return [*enough, *(c for c in surest if threshold - self._error <= expected[c] < threshold)]
+
+    @property
+    def _better(self) -> list[Configuration]:
+        """Those that would be better than the best one, were they accurate enough, and of which nothing is known that
+        speaks against it: a network that misses the threshold does so for all that are hardly better."""
+        most = (1 - LEAST_GAIN) * self._best_cost
+        missed = [c for c in self.tried if c not in self._accurate and c in self.looked]
+        return [
+            c for c in self._eligible if self._cost(c) < most and not any(self._is_hardly_better(c, m) for m in missed)
+        ]
+
+    def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
+        is_dearer = self._cost(configuration) > (1 + ALIKE) * self._cost(than)
+        return (
+            not is_dearer and self.looked[configuration] <= self.looked[than] + self._uncertainty(self.looked[than]) / 2
+        )
+
+    def _expected(self, configurations: Iterable[Configuration]) -> dict[Configuration, float]:
+        return {c: e for c in configurations if (e := self.predicted(c)) is not None}
 
     @property
     def _best_cost(self) -> float:

@@ -140,3 +140,14 @@ def test_bounds_that_no_network_can_meet_are_refused_before_anything_is_trained(
     impossible = replace(searching, objective=parse_objective("max Accuracy constraint ModelSize <= 10", "test"))
     with pytest.raises(WootzError, match="no network of the space can meet 'ModelSize <= 10'"):
         finished(impossible)
+
+
+def test_the_same_search_goes_the_same_way_again(searching, finished):
+    """It takes what it has trained from the store, and is led by nothing else: neither anew nor continued."""
+    store = searching.out.with_name("store")
+    first = finished(replace(searching, run="first"), store)
+    for name, run in (("fresh", "another"), ("continued", "first")):
+        again = finished(replace(searching, out=searching.out.with_name(name), run=run), store)
+        assert again.best.configuration == first.best.configuration
+        assert [n.configuration for n in again.networks] == [n.configuration for n in first.networks]
+        assert again.search.networks == first.search.networks

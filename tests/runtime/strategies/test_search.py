@@ -20,6 +20,7 @@ from wootz.runtime.strategies.search import LEAST_GAIN, Search
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
 
 RATES = (0.0, 0.25, 0.5, 0.75)
+STEPS, IMAGES = 9, 2000
 SMALLEST = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.05, scale=1.0),))
 MOST_ACCURATE = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE, "<=", offset=0.0, scale=0.6),))
 
@@ -27,12 +28,13 @@ MOST_ACCURATE = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE,
 @dataclass
 class World:
     """Modules of some `sizes`, which lose accuracy by `importance` times the square of their rate; what a look sees is
-    lower and noisy."""
+    lower and noisy. With `ends_early_at` a training ends as soon as it has that accuracy."""
 
     sizes: tuple[float, ...]
     importance: tuple[float, ...]
     noise: float = 0.01
     fails: frozenset[Configuration] = frozenset()
+    ends_early_at: float | None = None
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     @property
@@ -46,16 +48,8 @@ class World:
         outside = next(space.pieces(len(self.sizes)))
         full = {Metric.MODEL_SIZE: sum(self.sizes) + 10.0, Metric.FLOPS: 1.0, Metric.ACCURACY: 0.9}
         blocks = {p: PretrainBlocks((TuningBlock((p,)),)) for p in size if p.rate}
-        return Search(
-            space,
-            {Metric.MODEL_SIZE: {**size, outside: 10.0}},
-            objective,
-            full,
-            tuple(blocks.values()),
-            most,
-            looks,
-            **more,
-        )
+        costs = {Metric.MODEL_SIZE: {**size, outside: 10.0}}
+        return Search(space, costs, objective, full, tuple(blocks.values()), most, looks, STEPS, IMAGES, **more)
 
     def accuracy(self, configuration: Configuration) -> float:
         lost = sum(w * r * r for w, r in zip(self.importance, configuration, strict=True))
@@ -72,10 +66,13 @@ class World:
                 seen = (1.5 * self.accuracy(met[n]) - 0.45 for n in networks)
                 return tuple(Finished("", {"accuracy": x + self.noise * math.sin(1e4 * x)}) for x in seen)
             case FineTune(network):
-                failed = met[network] in self.fails
-                return (
-                    Finished("", Failed("no") if failed else {"curve": [[0, 0.1], [9, self.accuracy(met[network])]]}),
-                )
+                failed, accuracy = met[network] in self.fails, self.accuracy(met[network])
+                if self.ends_early_at is not None and accuracy >= self.ends_early_at:
+                    curve, ended, steps = [[0, self.ends_early_at]], "bound met", 0
+                else:
+                    curve, ended, steps = [[0, 0.1], [STEPS, accuracy]], "all steps", STEPS
+                record = {"curve": curve, "ended": ended, "steps": steps}
+                return (Finished("", Failed("no") if failed else record),)
         raise AssertionError(task)
 
     def carry_out(self, search: Search, seed: int | None = None) -> dict[Task, Results]:
@@ -176,6 +173,35 @@ def test_what_no_network_can_meet_is_not_tried():
     no_loss = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=0.0, scale=1.0),))
     search = replace(WORLD, importance=(9.0,) * 4).search(no_loss)
     assert len(tuned(replace(WORLD, importance=(9.0,) * 4).carry_out(search))) <= 10
+
+
+def test_trainings_that_end_at_the_bound_end_no_search():
+    """What they would have come to is not known, so that they say nothing of smaller networks."""
+    world = replace(WORLD, ends_early_at=0.85)
+    search = world.search()
+    finished = world.carry_out(search)
+    assert best_of(search, finished) * (1 - 3 * LEAST_GAIN) <= smallest(world, search)
+    course = search.course(finished)
+    assert any(course.accuracy(c) < search.threshold for c in course.tried), "it comes to the boundary from both sides"
+
+
+def test_something_is_found_where_little_may_be_tried():
+    """The last networks are the surest ones, if none was found before."""
+    strict = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.006, scale=1.0),))
+    for most in (2, 3, 4):
+        search = WORLD.search(strict, most=most)
+        assert best_of(search, WORLD.carry_out(search)) < math.inf
+
+
+@pytest.mark.parametrize("looks", [1, 2, 7, 30])
+def test_no_more_looks_are_taken_than_allowed(looks):
+    beside = ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4, (0.5, 0.25, 0.5, 0.25))
+    search = WORLD.search(looks=looks, beside=beside)
+    finished = WORLD.carry_out(search)
+    looked = [n for task in finished if isinstance(task, LookAt) for n in task.networks]
+    assert 0 < len(looked) <= looks
+    met = list(search.course(finished).networks)
+    assert any(met[n] not in beside for n in looked), "the solver's come first"
 
 
 def test_known_networks_are_tried_first_and_do_not_count():
