@@ -189,10 +189,12 @@ class _Block(Struct, frozen=True, kw_only=True, tag_field="state"):
 
 
 class TrainedBlockResult(_Block, frozen=True, kw_only=True, tag="trained"):
-    """Errors are mean squared differences to the teacher's output, before and after pre-training."""
+    """Errors are mean squared differences to the teacher's output, of the weights before pre-training and of those that
+    were kept after it: the last ones, or the first where these are better."""
 
     initial_error: float
     final_error: float
+    kept: Literal["last weights", "first weights"] = "last weights"
     steps: Count
 
 

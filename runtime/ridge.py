@@ -64,7 +64,7 @@ def _at(values: np.ndarray, index: Sequence[np.ndarray]) -> np.ndarray:
 @dataclass
 class Moments:
     """Sums over rows of features x and targets y, in float64: of x [groups, features], y [groups, filters], x xᵀ and
-    x yᵀ."""
+    x yᵀ. Features that are not finite leave sums that are not."""
 
     rows: int = 0
     x: np.ndarray | float = 0.0
@@ -72,6 +72,7 @@ class Moments:
     xx: np.ndarray | float = 0.0
     xy: np.ndarray | float = 0.0
 
+    @np.errstate(over="ignore", invalid="ignore")
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """`x` [groups, rows, features] and `y` [groups, rows, filters]."""
         x, y = x.astype(np.float64), y.astype(np.float64)

@@ -240,7 +240,7 @@ def _block_result(plan: RunPlan, modules: Sequence[str], block: TuningBlock, fou
     if isinstance(found.outcome, Failed):
         return FailedBlockResult(reason=found.outcome.reason, **known)
     return TrainedBlockResult(
-        **{name: found.outcome[name] for name in ("initial_error", "final_error", "steps")}, **known
+        **{name: found.outcome[name] for name in ("initial_error", "final_error", "kept", "steps")}, **known
     )
 
 

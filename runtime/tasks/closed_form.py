@@ -2,7 +2,8 @@
 
 The layers of `solvable_layers` get the weights with which their outputs come nearest to the teacher's tensors of the
 same name, in the order of data flow: each sees its operand as the layers solved before it make it. Their outputs are
-linear in these weights, so this is ridge regression, on what a few hundred training images give.
+linear in these weights, so this is ridge regression, on what a few hundred training images give. Some of these are held
+out: they say which of several weights bring a student nearest to its teacher.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class ClosedForm:
         """All that the weights depend on beside teacher, student and images."""
         return f"ridge {RIDGE:g} on {IMAGES} images, {BATCH} at once, one of {CHECKED_OF} to check, {self.transform}"
 
+    @property
+    def judge(self) -> str:
+        """All that `errors` depend on beside teacher, student, weights and images."""
+        return f"every {CHECKED_OF}th of {IMAGES} images, {BATCH} at once, {self.transform}"
+
     def weights(self, students: Sequence[Student], trained: Sequence[Collection[str]]) -> list[Weights]:
         """New weights of each student, by name, among those `trained`; none where they make its error no smaller.
 
@@ -60,15 +66,48 @@ class ClosedForm:
         after the other, and one more. The weights of one don't depend on the others.
         """
         layers = [solvable_layers(s, self.teacher, names) for s, names in zip(students, trained, strict=True)]
-        chosen = np.unique(np.linspace(0, len(self.split) - 1, IMAGES).astype(np.int64))
-        is_checked = np.arange(len(chosen)) % CHECKED_OF == CHECKED_OF - 1
+        chosen, held_out = self._chosen()
         found: list[Weights] = [{} for _ in students]
-        if not is_checked.any() or not any(layers):
+        if not held_out.any() or not any(layers):
             return found
         for level in range(1 + max(layer.level for of_student in layers for layer in of_student)):
             at_level = [[layer for layer in of_student if layer.level == level] for of_student in layers]
-            self._solve(students, at_level, found, self.split.part(chosen[~is_checked]))
-        return self._better(students, found, self.split.part(chosen[is_checked]))
+            self._solve(students, at_level, found, self.split.part(chosen[~held_out]))
+        errors = self.errors(students, [({}, new) if new else () for new in found])
+        is_better = [bool(of_student) and of_student[1] < of_student[0] for of_student in errors]
+        return [new if better else {} for new, better in zip(found, is_better, strict=True)]
+
+    def errors(self, students: Sequence[Student], weights: Sequence[Sequence[Weights]]) -> list[list[float]]:
+        """Of each student with each of its `weights` the mean squared difference between its output and the teacher's,
+        in inference mode, on the images that are held out: on all that are looked at where these are too few for that.
+        """
+        chosen, held_out = self._chosen()
+        images = self.split.part(chosen[held_out] if held_out.any() else chosen)
+        exits = [student.model.graph.outputs[0].name for student in students]
+        pieces = [
+            [_Piece(student, new, [exit_], self._one_thread) for new in of_student]
+            for student, of_student, exit_ in zip(students, weights, exits, strict=True)
+        ]
+        read = {exit_ for exit_, of_student in zip(exits, pieces, strict=True) if of_student}
+        if not read:
+            return [[] for _ in students]
+
+        def measured(_: int, teacher: Arrays) -> list[list[tuple[float, int]]]:
+            return [
+                [_squares(piece.run(teacher)[exit_], teacher[exit_], student.kept(exit_)) for piece in of_student]
+                for student, exit_, of_student in zip(students, exits, pieces, strict=True)
+            ]
+
+        sums = [np.zeros((len(of_student), 2)) for of_student in pieces]
+        for of_batch in self._over(images, [p for of_student in pieces for p in of_student], read, measured):
+            for total, found in zip(sums, of_batch, strict=True):
+                total += np.reshape(found, total.shape)
+        return [[float(squares / count) for squares, count in total] for total in sums]
+
+    def _chosen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the images that are looked at, and which of these are held out."""
+        chosen = np.unique(np.linspace(0, len(self.split) - 1, IMAGES).astype(np.int64))
+        return chosen, np.arange(len(chosen)) % CHECKED_OF == CHECKED_OF - 1
 
     def _solve(
         self,
@@ -100,29 +139,7 @@ class ClosedForm:
         for i, of_piece in zip(concerned, seen_by, strict=True):
             known = constants(students[i].model.graph)
             for layer, moments in of_piece:
-                found[i] = {**found[i], **_solution(layer, moments, known)}
-
-    def _better(self, students: Sequence[Student], found: Sequence[Weights], images: Split) -> list[Weights]:
-        """Of the weights `found` those with which a student's error on `images` is smaller than without."""
-        exits = [student.model.graph.outputs[0].name for student in students]
-        pairs = [
-            [_Piece(student, weights, [exit_], self._one_thread) for weights in ({}, new)] if new else []
-            for student, new, exit_ in zip(students, found, exits, strict=True)
-        ]
-        errors = np.zeros((len(students), 2))
-
-        def squares(_: int, teacher: Arrays) -> np.ndarray:
-            of_batch = np.zeros((len(students), 2))
-            for i, (exit_, pair) in enumerate(zip(exits, pairs, strict=True)):
-                target = _kept(teacher[exit_], students[i].kept(exit_)) if pair else None
-                for j, piece in enumerate(pair):
-                    of_batch[i, j] = np.square(piece.run(teacher)[exit_] - target, dtype=np.float64).sum()
-            return of_batch
-
-        pieces = [piece for pair in pairs for piece in pair]
-        for of_batch in self._over(images, pieces, {e for e, pair in zip(exits, pairs, strict=True) if pair}, squares):
-            errors += of_batch
-        return [new if after < before else {} for new, (before, after) in zip(found, errors, strict=True)]
+                found[i] = {**found[i], **_finite_solution(layer, moments, known)}
 
     def _over(
         self, images: Split, pieces: Sequence[_Piece], outputs: Collection[str], work: Callable[[int, Arrays], T]
@@ -135,7 +152,8 @@ class ClosedForm:
 
         def worked(numbered: tuple[int, np.ndarray]) -> T:
             number, data = numbered
-            return work(number, session.run({source: data}) | {source: data})
+            with np.errstate(over="ignore", invalid="ignore"):
+                return work(number, session.run({source: data}) | {source: data})
 
         batches = enumerate(batch.data for batch in ordered_batches(images, self.transform, BATCH))
         at_once = min(MOST_AT_ONCE, self.device.numerics_threads)
@@ -185,6 +203,18 @@ def _seen(layer: SolvableLayer, data: np.ndarray, output: np.ndarray, number: in
     at = places(output.shape[2:], number)
     x = patches(data, layer.window, layer.groups, at)
     return x, targets(np.take(output, layer.kept, 1), layer.groups, at)
+
+
+def _squares(output: np.ndarray, target: np.ndarray, kept: np.ndarray) -> tuple[float, int]:
+    """The sum of squared differences between a student's output and what it has of the teacher's, and their number."""
+    return float(np.square(output - _kept(target, kept), dtype=np.float64).sum()), output.size
+
+
+def _finite_solution(layer: SolvableLayer, moments: Moments, known: Weights) -> Weights:
+    """New parameters of a layer; none where some are beyond what float32 can say."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        new = _solution(layer, moments, known)
+    return new if all(np.isfinite(values).all() for values in new.values()) else {}
 
 
 def _solution(layer: SolvableLayer, moments: Moments, known: Weights) -> Weights:

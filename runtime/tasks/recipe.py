@@ -56,9 +56,11 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class BlockRecipe(TrainingRecipe):
-    """The training of a block whose first weights are made out of those in `program`: `start` says how."""
+    """The training of a block: `start` says how its first weights are made out of those in `program`, empty where they
+    are these, and `kept` when they are kept instead of the last ones."""
 
     start: str
+    kept: str
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.ir.model import Model
+from wootz.passes.ir.model import Model, constants
 from wootz.passes.pipeline import Observers
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.pruning.student import Student
 from wootz.passes.training.apply_optimizer import own_rate
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
@@ -75,8 +76,6 @@ from wootz.runtime.variants.scoring import Score, score_variants
 
 K = TypeVar("K", bound=Hashable)
 
-BLOCK_ERROR_WINDOW = 20
-"""The first and the last so many losses are averaged for the error of a block before and after."""
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 LEAST_SHARE_OF_TRAINING = 50
 """The time between two checkpoints, in times that it takes to write one."""
@@ -190,16 +189,15 @@ class Trainer:
         images, _ = self.dataset.train.digests
         end = "" if self.plateau is None else str(self.plateau)
         recipe = self._recipe(program, solver, images, labels="", tests="", end=end)
-        if self.block_start == "remaining":
-            return recipe
-        return BlockRecipe(**vars(recipe), start=str(self._closed_form(pruner)))
+        closed_form = self.closed_form(pruner)
+        start = "" if self.block_start == "remaining" else str(closed_form)
+        return BlockRecipe(
+            **vars(recipe), start=start, kept=f"the last unless worse than the first: {closed_form.judge}"
+        )
 
-    def _closed_form(self, pruner: BlockPruner) -> ClosedForm:
-        def check() -> None:
-            if self.should_stop():
-                raise Stopped
-
-        return ClosedForm(pruner.model, self.dataset.train, self.test_transform, self.device, check)
+    def closed_form(self, pruner: BlockPruner) -> ClosedForm:
+        """What solves for layers of the pruner's blocks, and measures their errors."""
+        return ClosedForm(pruner.model, self.dataset.train, self.test_transform, self.device)
 
     def block_memory(self, pruner: BlockPruner, blocks: Sequence[TuningBlock], solver: Solver) -> int:
         """What pre-training `blocks` together takes, in bytes, at the solver's batch size."""
@@ -251,8 +249,9 @@ class Trainer:
     ) -> dict[TuningBlock, Finished]:
         """Trains blocks together against the pruner's model, the unpruned network; or finds what that gave before.
 
-        The record of each has `initial_error` and `final_error`, the loss of the student averaged over the first and
-        the last steps, and `steps`. Blocks that another process is training are waited for.
+        Of each the last weights are kept, or the first where their error is smaller. Its record has `initial_error` and
+        `final_error`, those of `ClosedForm.errors` with the first weights and with the `kept` ones, and `steps`. Blocks
+        that another process is training are waited for.
         """
         found: dict[TuningBlock, Finished] = {}
         while missing := {block: key for block, key in keys.items() if block not in found}:
@@ -285,7 +284,8 @@ class Trainer:
         weights = [slot.input for slot in interface.slots if slot.kind in ("parameter", "statistic")]
         prefixes = [student_prefix(i) for i in range(len(blocks))]
         trained = [{w.removeprefix(prefix) for w in weights if w.startswith(prefix)} for prefix in prefixes]
-        found = self._closed_form(pruner).weights([pruner.student(block) for block in blocks], trained)
+        solver = replace(self.closed_form(pruner), check=self._stop_if_asked)
+        found = solver.weights([pruner.student(block) for block in blocks], trained)
         return {prefix + name: w for prefix, new in zip(prefixes, found, strict=True) for name, w in new.items()}
 
     # Both
@@ -435,9 +435,12 @@ class Trainer:
 
     def _wait(self, key: str) -> None:
         """A while, or until what another process computes is there. Raises Stopped where that is of no use."""
+        self._stop_if_asked()
+        self.store.wait(key, SECONDS_BETWEEN_LOOKS_AT_A_LEASE)
+
+    def _stop_if_asked(self) -> None:
         if self.should_stop():
             raise Stopped
-        self.store.wait(key, SECONDS_BETWEEN_LOOKS_AT_A_LEASE)
 
 
 class _TrainingRun:
@@ -464,10 +467,11 @@ class _TrainingRun:
         if stored is not None and stored.record["blocks"] != self._blocks:
             stored = None
         self.begun = None if stored is None else _history(stored)
-        first = start() if stored is None else stored.arrays
+        self.first = start() if stored is None else _first(stored)
+        values = self.first if stored is None else stored.arrays
         self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
-        for slot in first.keys() & set(self._slots()):
-            self.session.write_slot(slot, first[slot])
+        for slot in values.keys() & set(self._slots()):
+            self.session.write_slot(slot, values[slot])
         self._last_checkpoint = time.monotonic()
         self._pause = SECONDS_BETWEEN_CHECKPOINTS
 
@@ -519,6 +523,7 @@ class _TrainingRun:
 
     def state(self, history: History) -> Checkpoint:
         arrays = {slot: self.session.read_slot(slot) for slot in self._slots()}
+        first = {slot + _AT_FIRST: values for slot, values in self.first.items()}
         record = {
             "accuracies": history.accuracies,
             "seconds": history.seconds,
@@ -526,7 +531,7 @@ class _TrainingRun:
             "ended": history.ended,
             "blocks": self._blocks,
         }
-        return Checkpoint({**arrays, _LOSSES: history.losses}, record)
+        return Checkpoint({**arrays, **first, _LOSSES: history.losses}, record)
 
     def _slots(self) -> Iterator[str]:
         """The slots that are state: those of the schedule are set anew before each window."""
@@ -575,8 +580,7 @@ class _GroupTraining:
             blocks = left
             del run  # its memory is for the next one
         run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
-        for block in list(self._left):
-            self._finish(block, run, blocks, history)
+        self._finish(list(self._left), run, blocks, history)
         return self._finished
 
     def _begun_with(self) -> list[TuningBlock]:
@@ -611,15 +615,17 @@ class _GroupTraining:
         plateau = self.trainer.plateau
         if plateau is None or history.steps % plateau.window:
             return False
-        for block in list(self._left):
+        done = []
+        for block in self._left:
             index = blocks.index(block)
             errors = _errors(run, history, index)
             end = plateau.end(errors)
             if student_loss(index) in history.diverged or (end is not None and end <= history.steps):
-                self._finish(block, run, blocks, history)
+                done.append(block)
             elif plateau.begins(errors) == history.steps:
                 _, fade = own_rate(student_loss(index))
                 run.session.write_slot(fade, np.array(1 / (plateau.fade * self.solver.iter_size), np.float32))
+        self._finish(done, run, blocks, history)
         return not self._left or self._is_thinned(run, blocks, history)
 
     def _is_thinned(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
@@ -643,35 +649,61 @@ class _GroupTraining:
         record = {**state.record, "blocks": [self.group[block] for block in left], "diverged": {}}
         return Checkpoint({**shared, **own, _LOSSES: losses}, record)
 
-    def _finish(self, block: TuningBlock, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> None:
-        """Stores the outcome of a block as it is now."""
+    def _finish(
+        self, done: Sequence[TuningBlock], run: _TrainingRun, blocks: Sequence[TuningBlock], history: History
+    ) -> None:
+        """Stores the outcomes of the blocks `done` as they are now."""
+        ends = [_BlockEnd.of(self.pruner.student(b), run, blocks.index(b), history, self.solver) for b in done]
+        weights = [() if end.failure else (end.first, end.last) for end in ends]
+        errors = self.trainer.closed_form(self.pruner).errors([end.student for end in ends], weights)
         now = time.perf_counter()
-        self._seconds += (now - self._since) / len(self._left)
+        self._seconds += (now - self._since) / max(1, len(self._left))
         self._since = now
-        outcome = self._outcome(run, blocks.index(block), history)
-        key = self.group[block]
-        self.trainer.store.put(key, outcome, what=f"block {block}", seconds=self._seconds, by=self.trainer.run)
-        self._finished[block] = _finished(key, outcome, reused=False)
-        self._left.remove(block)
+        for block, end, of_block in zip(done, ends, errors, strict=True):
+            key, outcome = self.group[block], end.failure or self._kept(end, *of_block)
+            self.trainer.store.put(key, outcome, what=f"block {block}", seconds=self._seconds, by=self.trainer.run)
+            self._finished[block] = _finished(key, outcome, reused=False)
+            self._left.remove(block)
 
-    def _outcome(self, run: _TrainingRun, index: int, history: History) -> Outcome:
-        prefix, errors = student_prefix(index), _errors(run, history, index)
+    def _kept(self, end: _BlockEnd, before: float, after: float) -> Outcome:
+        """The better of a block's first and last weights, which have these errors."""
+        if not np.isfinite(before):
+            return Failed("its error before the training is not finite: scale the images")
+        is_better = after <= before
+        record = {
+            "initial_error": before,
+            "final_error": after if is_better else before,
+            "kept": "last weights" if is_better else "first weights",
+            "steps": end.steps,
+            "seconds": self._seconds,
+            "ended": "all steps" if end.steps == self.solver.max_iter else "error no longer falls",
+        }
+        return Trained(end.last if is_better else end.first, record)
+
+
+@dataclass(frozen=True)
+class _BlockEnd:
+    """A block that is done after `steps`: the weights that it began with and those that it has, by name, and what makes
+    these useless."""
+
+    student: Student
+    first: Mapping[str, np.ndarray]
+    last: Mapping[str, np.ndarray]
+    steps: int
+    failure: Failed | None
+
+    @classmethod
+    def of(cls, student: Student, run: _TrainingRun, index: int, history: History, solver: Solver) -> _BlockEnd:
+        prefix, errors, in_graph = student_prefix(index), _errors(run, history, index), constants(student.model.graph)
         slots = run.session.interface.slots
         names = [s.input for s in slots if s.kind in ("parameter", "statistic") and s.input.startswith(prefix)]
-        weights = {name.removeprefix(prefix): run.session.read_slot(name) for name in names}
+        last = {name.removeprefix(prefix): run.session.read_slot(name) for name in names}
+        first = {name: run.first.get(prefix + name, in_graph[name]) for name in last}
         diverged = history.diverged.get(student_loss(index), 0)
-        if not diverged and not all(np.isfinite(w).all() for w in weights.values()):
+        if not diverged and not all(np.isfinite(w).all() for w in last.values()):
             diverged = history.steps
-        if diverged:
-            return _divergence(errors, diverged, self.solver)
-        record = {
-            "initial_error": float(np.mean(errors[:BLOCK_ERROR_WINDOW], dtype=np.float64)),
-            "final_error": float(np.mean(errors[-BLOCK_ERROR_WINDOW:], dtype=np.float64)),
-            "steps": len(errors),
-            "seconds": self._seconds,
-            "ended": "all steps" if len(errors) == self.solver.max_iter else "error no longer falls",
-        }
-        return Trained(weights, record)
+        failure = _divergence(errors, diverged, solver) if diverged else None
+        return cls(student, first, last, len(errors), failure)
 
 
 def _errors(run: _TrainingRun, history: History, index: int) -> np.ndarray:
@@ -723,6 +755,8 @@ class _NetworkTraining:
 
 
 _LOSSES = "wootz.losses"
+_AT_FIRST = " at first"
+"""What the names of slots end with in a checkpoint that says what they began with."""
 
 
 def _history(checkpoint: Checkpoint) -> History:
@@ -734,6 +768,13 @@ def _history(checkpoint: Checkpoint) -> History:
         diverged=record["diverged"],
         ended=record["ended"],
     )
+
+
+def _first(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """The values that slots began with, where they were others than in the graph."""
+    return {
+        name.removesuffix(_AT_FIRST): values for name, values in checkpoint.arrays.items() if name.endswith(_AT_FIRST)
+    }
 
 
 def _tested_images(solver: Solver) -> int:

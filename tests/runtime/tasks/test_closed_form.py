@@ -258,6 +258,32 @@ def test_statistics_are_those_of_what_the_layer_computes_now():
     np.testing.assert_allclose(found["v2"], seen.var((0, 2, 3)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("text", [BASIC, BOTTLENECK, GATE], ids=["basic", "bottleneck", "gate"])
+@pytest.mark.parametrize("count", [3, 64])
+def test_errors_are_those_of_the_joint_graph_on_the_images_held_out(text, count):
+    model, blocks, data = network(text), "m@0.25,m@0.5,m@0.75", images(count)
+    pruner, of_students = students(model, blocks)
+    solver = closed_form(model, data)
+    new = closed_form(model).weights(of_students, trained(of_students))
+    found = solver.errors(of_students, [({}, new[0]), (), ({}, new[2])])
+    seen = data if count < 5 else data[4::5]
+    before, after = (errors(pruner, blocks, weights, seen) for weights in ([{}] * 3, new))
+    assert [len(of_student) for of_student in found] == [2, 0, 2]
+    np.testing.assert_allclose(found[0] + found[2], [before[0], after[0], before[2], after[2]], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("text", [BASIC, BOTTLENECK, GATE], ids=["basic", "bottleneck", "gate"])
+@pytest.mark.parametrize("scale", [1e19, 1e30, 1e37, 3e38])
+def test_what_float32_does_not_hold_is_not_taken(text, scale):
+    with np.errstate(over="ignore"):
+        data = images() * np.float32(scale)
+    model = network(text)
+    _, of_students = students(model, "m@0.25,m@0.5")
+    for new in closed_form(model, data).weights(of_students, trained(of_students)):
+        assert all(np.isfinite(values).all() for values in new.values())
+
+
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_with_few_images_there_may_be_none_to_check_with(count):
     model = network(BASIC)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import wootz.runtime.tasks.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
@@ -25,8 +29,9 @@ from wootz.runtime.executors.control import Stopped
 from wootz.runtime.latency import Latency
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress
-from wootz.runtime.session import Device
+from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import Store
+from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import early_end
 from wootz.runtime.tasks.plateau import PLATEAU, Plateau
 from wootz.runtime.tasks.trainer import Trainer
@@ -315,13 +320,132 @@ def test_snapshots_are_taken_at_their_interval(split, network, tmp_path):
         assert not np.array_equal(early["conv.weight"], late["conv.weight"])
 
 
-def test_the_errors_of_a_block_are_those_of_its_first_and_last_steps(split, pruner, store):
-    trainer = a_trainer(split, store)
+# What is kept of a block
+
+HALF = TuningBlock((Symbol(0, 0.5),))
+TRAINED_NAMES = {"conv2.weight", "conv2.bias", "conv3.weight", "conv3.bias"}
+
+
+def error_of_half(pruner, weights, split):
+    """The error of a pruned pair of 1×1 convolutions on every fifth image, in NumPy."""
+    tapped = pruner.model.copy()
+    tensors = tapped.graph.tensors()
+    source, target = pruner.modules[0].entry, pruner.modules[0].exit
+    tapped.graph.outputs = [tensors[source], tensors[target]]
+    tapped.graph.cleanup()
+    teacher = evaluate(replace(tapped, modules=()), {tapped.graph.inputs[0].name: split.images[4::5]})
+    hidden = np.einsum("oi,nihw->nohw", weights["conv2.weight"][:, :, 0, 0], teacher[source])
+    hidden = hidden + weights["conv2.bias"][:, None, None]
+    output = np.einsum("oi,nihw->nohw", weights["conv3.weight"][:, :, 0, 0], hidden)
+    output = output + weights["conv3.bias"][:, None, None]
+    return np.mean(np.square(output - teacher[target], dtype=np.float64))
+
+
+def first_weights(trainer, pruner, block):
+    """What a block begins with."""
+    student = pruner.student(block)
+    given = constants(student.model.graph)
+    solved = (
+        {} if trainer.block_start == "remaining" else trainer.closed_form(pruner).weights([student], [set(given)])[0]
+    )
+    return {**given, **solved}
+
+
+@pytest.mark.parametrize("start", ["closed-form", "remaining"])
+def test_errors_of_a_block_are_those_of_its_weights_before_and_after(split, pruner, store, start):
+    trainer = a_trainer(split, store, block_start=start)
     solver = Solver(base_lr=0.02, momentum=0.9, max_iter=100, batch_size=16)
-    block = TuningBlock((Symbol(0, 0.5),))
-    trained = trainer.pretrain(pruner, trainer.block_keys(pruner, [block], solver), solver, "block")[block].outcome
-    assert trained["steps"] == 100
-    assert trained["final_error"] < 0.5 * trained["initial_error"]
+    outcome = pretrained(trainer, pruner, [HALF], solver)[HALF]
+    assert (outcome.record["steps"], outcome.record["kept"]) == (100, "last weights")
+    first = first_weights(trainer, pruner, HALF)
+    assert outcome.record["initial_error"] == pytest.approx(error_of_half(pruner, first, split), rel=1e-4)
+    assert outcome.record["final_error"] == pytest.approx(error_of_half(pruner, outcome.weights, split), rel=1e-4)
+    assert outcome.record["final_error"] < outcome.record["initial_error"]
+
+
+@pytest.mark.parametrize("start", ["closed-form", "remaining"])
+def test_a_block_that_training_makes_worse_keeps_its_first_weights(split, pruner, store, start):
+    trainer = a_trainer(split, store, block_start=start)
+    solver = Solver(type=SolverType.ADAM, base_lr=0.5, momentum=0.9, max_iter=4, batch_size=16)
+    outcome = pretrained(trainer, pruner, [HALF], solver)[HALF]
+    first = first_weights(trainer, pruner, HALF)
+    assert (outcome.record["steps"], outcome.record["kept"]) == (4, "first weights")
+    assert outcome.record["final_error"] == outcome.record["initial_error"]
+    assert outcome.record["final_error"] == pytest.approx(error_of_half(pruner, first, split), rel=1e-4)
+    assert set(outcome.weights) == TRAINED_NAMES
+    for name, values in outcome.weights.items():
+        np.testing.assert_array_equal(values, first[name], err_msg=name)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rate=st.floats(-4, 0.5).map(lambda exponent: 10**exponent),
+    steps=st.integers(1, 8),
+    type_=st.sampled_from([SolverType.SGD, SolverType.ADAM]),
+    start=st.sampled_from(["closed-form", "remaining"]),
+)
+def test_no_block_is_worse_than_it_began(split, two_modules, rate, steps, type_, start):
+    solver = Solver(type=type_, base_lr=rate, momentum=0.9, max_iter=steps, batch_size=16)
+    blocks = [TuningBlock((Symbol(module, 0.5),)) for module in (0, 1)]
+    with TemporaryDirectory() as folder:
+        found = pretrained(a_trainer(split, Store.open(Path(folder)), block_start=start), two_modules, blocks, solver)
+    for outcome in found.values():
+        if isinstance(outcome, Trained):
+            before, after = outcome.record["initial_error"], outcome.record["final_error"]
+            assert after < before or (outcome.record["kept"], after) == ("first weights", before)
+
+
+def test_first_weights_outlive_interruptions_and_graphs_of_fewer_blocks(split, two_modules, tmp_path, monkeypatch):
+    errors = ClosedForm.errors
+
+    def worse_after_training(self, students, weights):
+        measured = errors(self, students, weights)
+        is_start = [len(of_block) == 2 and not of_block[0] for of_block in weights]
+        return [
+            of_block if solved or not of_block else [of_block[0], 2 * of_block[0]]
+            for solved, of_block in zip(is_start, measured, strict=True)
+        ]
+
+    monkeypatch.setattr(ClosedForm, "errors", worse_after_training)
+    sizes, build = [], Trainer.joint_graph
+    store = Store.open(tmp_path / "store")
+    blocks = [TuningBlock((Symbol(module, rate),)) for module in (0, 1) for rate in RATES]
+    a_trainer(split, store, plateau=EARLY).block_keys(two_modules, blocks, FALLING)
+    monkeypatch.setattr(Trainer, "joint_graph", lambda *given: sizes.append(len(given[2])) or build(*given))
+    attempts = 0
+    while True:
+        attempts += 1
+        trainer = a_trainer(split, store, plateau=EARLY, should_stop=StopAfter(10 if attempts == 1 else 3))
+        try:
+            found = pretrained(trainer, two_modules, blocks)
+            break
+        except Stopped:
+            continue
+    assert attempts > 2
+    assert min(sizes) < len(blocks)
+    for block, outcome in found.items():
+        assert outcome.record["kept"] == "first weights"
+        first = first_weights(trainer, two_modules, block)
+        for name, values in outcome.weights.items():
+            np.testing.assert_array_equal(values, first[name], err_msg=name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_huge_images_fail_without_a_warning(split, pruner, store):
+    huge = Split(split.images * np.float32(1e30), split.labels)
+    outcome = pretrained(a_trainer(huge, store), pruner, [HALF], replace(FALLING, max_iter=3))[HALF]
+    assert isinstance(outcome, Failed)
+
+
+def test_the_rule_of_what_is_kept_is_in_the_keys_of_blocks(split, store, pruner, monkeypatch):
+    for start in ("closed-form", "remaining"):
+        trainer = a_trainer(split, store, block_start=start)
+        before = keys(trainer, pruner)
+        with monkeypatch.context() as patched:
+            patched.setattr(ClosedForm, "judge", "otherwise")
+            after = keys(trainer, pruner)
+        assert before[0] == after[0]
+        assert before[1] != after[1]
 
 
 # Early ends
