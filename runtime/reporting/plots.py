@@ -181,7 +181,7 @@ def curves(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figu
 
 
 def block_errors(result: RunResult, palette: Palette) -> Figure:
-    """Reconstruction error of each tuning block before and after pre-training, on a logarithmic scale."""
+    """Reconstruction error of each tuning block before and after pre-training, on a logarithmic scale unless all 0."""
     blocks = [block for block in result.blocks if isinstance(block, TrainedBlockResult)]
     height = min(HIGHEST, 1.4 + LEGIBLE_ROW * len(blocks))
     figure, axes = _axes(max(2.4, height))
@@ -190,10 +190,11 @@ def block_errors(result: RunResult, palette: Palette) -> Figure:
     axes.hlines(rows, after, before, color=palette.grid, linewidth=1.2, zorder=1)
     axes.scatter(before, rows, s=20, facecolors="none", edgecolors=palette.block_trained, label="before pre-training")
     axes.scatter(after, rows, s=20, color=palette.block_trained, label="after pre-training")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-    axes.xaxis.set_major_formatter(lambda error, _: f"{error:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    if any((*before, *after)):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+        axes.xaxis.set_major_formatter(lambda error, _: f"{error:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     if height < HIGHEST:
         axes.set_yticks(list(rows), [block_text(b.symbols, result.modules) for b in blocks], fontsize=7)
     else:

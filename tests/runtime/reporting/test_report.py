@@ -301,3 +301,14 @@ def test_further_files_are_shown_beside_the_best_network(tmp_path, run_result, f
     ]
     assert "best.float16.onnx misses Accuracy >= 0.8 by 10.00 points" in page.text
     assert "Further files" not in page_of(tmp_path, run_result()).text
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("error", [0.0, 0.25])
+def test_blocks_that_keep_their_first_weights_say_so(run_result, tmp_path, error):
+    """Their errors are equal, and may all be 0."""
+    result = run_result()
+    kept = tuple(replace(b, initial_error=error, final_error=error, kept="first weights") for b in result.blocks)
+    page = page_of(tmp_path, replace(result, blocks=kept))
+    table = page.table("no.", "block", "networks", "error before", "after", "steps")
+    assert {tuple(row[2:4]) for row in table.values()} == {(f"{error:.4g}", f"{error:.4g}, first weights")}
