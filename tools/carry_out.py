@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -77,7 +77,7 @@ def carry_out(
     executor: str | None,
     store_folder: Path | None,
     store_limit: int | None,
-    options: Mapping[str, Any],
+    **options: Any,
 ) -> None:
     """Does what a command was given, of which `options` say what is computed, or shows what that would be."""
     options = {**options, "command": command}

@@ -288,7 +288,8 @@ class Course:
         new = [c for c in configurations if c not in self.tried]
         yield [FineTune(number) for number in self._meet(new)]
         self.tried += new
-        whole = {c: a for c in self.tried if (a := self.accuracy(c)) is not None and self._is_whole(c)}
+        looked = (c for c in self.tried if c in self.looked)
+        whole = {c: a for c in looked if (a := self.accuracy(c)) is not None and self._is_whole(c)}
         if whole:
             shares = [(a - self.looked[c]) / lost for c, a in whole.items() if (lost := self._lost(c)) > PRECISE]
             self.recovered = min(1.0, max(0.0, float(np.mean(shares)))) if shares else RECOVERED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,17 +12,7 @@ from wootz.tools.exploration_options import options_of
 
 @click.command(cls=CommandThatKeepsArguments)
 @options_of("run")
-def run(
-    model: str | None,
-    out: str | None,
-    fresh: bool,
-    dry_run: bool,
-    workers: int,
-    executor: str | None,
-    store_folder: Path | None,
-    store_limit: int | None,
-    **options: Any,
-) -> None:
+def run(**options: Any) -> None:
     """Find the best pruned version of MODEL for the images in --data.
 
     MODEL is a .prototxt, .onnx or .onnxtxt file, or a folder with net.prototxt. Objective, subspace and solvers are
@@ -34,4 +23,4 @@ def run(
     The full network is trained first if its weights are not given; layers that the weights file lacks start anew. What
     was interrupted goes on when the same command is given again.
     """
-    carry_out("run", model, out, fresh, dry_run, workers, executor, store_folder, store_limit, options)
+    carry_out("run", **options)
