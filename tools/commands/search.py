@@ -9,7 +9,13 @@ import click
 from wootz.tools.carry_out import CommandThatKeepsArguments, carry_out
 from wootz.tools.exploration_options import options_of
 
-OF_RUN: dict[str, Any] = {"subspace": None, "baseline": False, "static": False, "identifier": "maximal", "groups": "joint"}
+OF_RUN: dict[str, Any] = {
+    "subspace": None,
+    "baseline": False,
+    "static": False,
+    "identifier": "maximal",
+    "groups": "joint",
+}
 """What a search has in place of the options that `wootz run` alone has."""
 
 
