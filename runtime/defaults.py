@@ -34,7 +34,7 @@ GRID = tuple(eighth / 8 for eighth in range(1, 8))
 SEARCHED: Mapping[Effort, int] = {"quick": 6, "normal": 10, "thorough": 20}
 """Networks that a search fine-tunes."""
 SHARE_OF_LOOKS = 0.5
-FEWEST_LOOKS, MOST_LOOKS = 24, 240
+FEWEST_LOOKS, MOST_LOOKS = 48, 240
 LEAST_NETWORKS = 4
 """With fewer there is little to share, and little to choose."""
 STEPS: Mapping[Effort, float] = {"quick": 0.4, "normal": 1.0, "thorough": 3.0}

@@ -127,7 +127,7 @@ def search(
     course = strategy.course(finished)
     if not course.tried:
         raise WootzError(_nothing_tried(finished, job.objective))
-    watch.message(_why_it_ended(course, job.search.networks))
+    watch.message(_why_it_ended(course, strategy.most + len(strategy.known)))
     met = _with_networks(plan, strategy, course)
     numbers = [course.networks[c] for c in course.tried]
     explored = Explored(
@@ -143,7 +143,12 @@ def search(
 def _why_it_ended(course: Course, most: int) -> str:
     if course.is_complete:
         return "No other network is expected to be better than the best one: the search is complete."
-    return f"The search ends with the {most} networks that it may fine-tune (--networks): others may be better."
+    if len(course.tried) < most:
+        return (
+            "The search ends, since it has tried all that it looked at and that may be better (--looks): others may be."
+        )
+    networks = f"{most} networks" if most > 1 else "one network"
+    return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
 
 
 def _latency_notes(table: LatencyTable | None) -> Iterator[str]:

@@ -172,8 +172,12 @@ def nothing_found(result: RunResult) -> str:
         return f"none of the {found.networks_evaluated} networks could be trained: {found.failed[0].reason}"
     closest = max(found.trained, key=lambda n: n.accuracy)
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
+    count = found.networks_evaluated
+    advice = "add larger configurations" if result.search is None else "allow more --networks or --looks"
+    none = f"none of the {count} networks meets" if count > 1 else "the one network misses"
     return (
-        f"none of the {found.networks_evaluated} networks meets '{result.objective.text}'{failed}: the most accurate "
-        f"gets {100 * closest.accuracy:.2f} % right with {share(closest.model_size, result.full.model_size)} of the "
-        f"full network's parameters; relax the constraint or add larger configurations"
+        f"{none} '{result.objective.text}'{failed}: "
+        f"the most accurate gets {100 * closest.accuracy:.2f} % right with "
+        f"{share(closest.model_size, result.full.model_size)} of the full network's parameters; relax the constraint "
+        f"or {advice}"
     )

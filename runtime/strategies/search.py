@@ -11,7 +11,7 @@ are chosen, until none is expected to be better than the best one.
 
 What a network has lost before training is expected to come back in part, the same part in all networks: that is the
 first feature of the predictor, and all of it until FEWEST_FOR_REGRESSION networks were trained to the end. Trainings
-that ended early, at the bound, say too little of what they would have come to, and are none of these.
+that ended early, at the bound, count only where they came to more than was expected: the rest of it is not known.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ START = 4
 """Networks that are fine-tuned before a predictor says which; at most half of all."""
 RECOVERED = 0.5
 """The part of the lost accuracy that fine-tuning is expected to bring back, before it is known."""
-PRECISE = 0.01
-"""An accuracy: a predictor that is worse than that doesn't end a search for the most accurate network."""
+NOTHING_LOST = 0.01
+"""An accuracy: of networks that lost less before training, the part that comes back can't be told."""
+MARGIN = 2.0
+"""The errors of the predictor by which a network may miss what is asked for and still be worth a training."""
 ALIKE = 0.02
 """Costs, relatively, that are hardly different."""
 COMPARED_SHARE = 1 / 3
@@ -228,6 +230,8 @@ class Course:
         pieces, high = search.space.by_option(self._all_losses()), self._highest()
         compared = search.beside[: int(COMPARED_SHARE * search.looks)]
         coarse, fine = self._shares(search.looks - len(compared))
+        if search.space.count <= search.looks:
+            compared, coarse = (), search.looks
         yield from self._look((*search.known, *compared, *search.solved(pieces, low, high, coarse)))
         yield from self._try(search.known)
         yield from self._try(self._first())
@@ -237,7 +241,7 @@ class Course:
             yield from self._try(self._promising())
         while batch := self._promising():
             yield from self._try(batch)
-        self.is_complete = not self._ranked
+        self.is_complete = self.is_regression and not self._ranked
 
     @staticmethod
     def _shares(looks: int) -> tuple[int, int]:
@@ -289,12 +293,17 @@ class Course:
         yield [FineTune(number) for number in self._meet(new)]
         self.tried += new
         looked = (c for c in self.tried if c in self.looked)
-        whole = {c: a for c in looked if (a := self.accuracy(c)) is not None and self._is_whole(c)}
-        if whole:
-            shares = [(a - self.looked[c]) / lost for c, a in whole.items() if (lost := self._lost(c)) > PRECISE]
+        known = {c: a for c in looked if (a := self.accuracy(c)) is not None}
+        self._fit({c: a for c, a in known.items() if self._is_whole(c)})
+        more = {c: a for c, a in known.items() if self._is_whole(c) or a > (self.predicted(c) or 0.0)}
+        self._fit(more)
+
+    def _fit(self, known: Mapping[Configuration, float]) -> None:
+        if known:
+            shares = [(a - self.looked[c]) / lost for c, a in known.items() if (lost := self._lost(c)) > NOTHING_LOST]
             self.recovered = min(1.0, max(0.0, float(np.mean(shares)))) if shares else RECOVERED
-            self.predictor = fit(np.array([self._features(c) for c in whole]), np.array(list(whole.values())))
-            self.is_regression = len(whole) >= FEWEST_FOR_REGRESSION
+            self.predictor = fit(np.array([self._features(c) for c in known]), np.array(list(known.values())))
+            self.is_regression = len(known) >= FEWEST_FOR_REGRESSION
 
     # What is known
 
@@ -371,6 +380,8 @@ class Course:
         else:
             needed = self.search.threshold + self._uncertainty(self.search.threshold)
             sure = sorted((c for c in pool if self.looked[c] >= needed), key=self._cost)[:1]
+            if not sure and self._is_last_chance:
+                return self._ranked[:1]
         worth = [c for c in pool if self.search.maximises_accuracy or not sure or self._cost(c) < self._cost(sure[0])]
         count = max(1, min(START, self._left // 2)) - len(sure)
         return [*sure, *(c for c in self._spread(worth, count) if c not in sure)]
@@ -397,11 +408,10 @@ class Course:
         return self._ranked_by_accuracy() if self.search.maximises_accuracy else self._ranked_by_cost()
 
     def _ranked_by_accuracy(self) -> list[Configuration]:
-        """Those that are expected to be more accurate than the best one by more than the predictor's error."""
+        """Those that may be more accurate than the best one, by the predictor's error."""
         expected = self._expected(self._eligible)
-        found = [a for c in self.tried if (a := self.accuracy(c)) is not None]
-        enough = max(found, default=-math.inf) + min(self._error, PRECISE) if self.is_regression else -math.inf
-        return sorted((c for c, e in expected.items() if e > enough), key=lambda c: -expected[c])
+        best = max((a for c in self.tried if (a := self.accuracy(c)) is not None), default=-math.inf)
+        return sorted((c for c, e in expected.items() if e + self._error > best), key=lambda c: -expected[c])
 
     def _ranked_by_cost(self) -> list[Configuration]:
         """The cheapest of those that are expected to be accurate enough; then those that may be, by their chance.
@@ -410,10 +420,15 @@ class Course:
         """
         threshold, expected = self.search.threshold, self._expected(self._better)
         surest = sorted(expected, key=lambda c: -expected[c])
-        if not self._accurate and self._left <= max(1, self.search.most // 4):
+        if self._is_last_chance:
             return surest
         enough = sorted((c for c, e in expected.items() if e >= threshold), key=self._cost)
-        return [*enough, *(c for c in surest if threshold - self._error <= expected[c] < threshold)]
+        return [*enough, *(c for c in surest if threshold - MARGIN * self._error <= expected[c] < threshold)]
+
+    @property
+    def _is_last_chance(self) -> bool:
+        """Whether none meets the threshold yet, and few may still be tried."""
+        return not self._accurate and self._left <= max(1, self.search.most // 4)
 
     @property
     def _better(self) -> list[Configuration]:

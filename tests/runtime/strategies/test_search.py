@@ -188,9 +188,22 @@ def test_trainings_that_end_at_the_bound_end_no_search():
 def test_something_is_found_where_little_may_be_tried():
     """The last networks are the surest ones, if none was found before."""
     strict = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.006, scale=1.0),))
-    for most in (2, 3, 4):
+    for most in (1, 2, 3, 4):
         search = WORLD.search(strict, most=most)
         assert best_of(search, WORLD.carry_out(search)) < math.inf
+
+
+def test_a_search_is_complete_only_when_its_predictor_knows_enough():
+    search = WORLD.search(looks=1, most=8)
+    course = search.course(WORLD.carry_out(search))
+    assert len(course.tried) < 4
+    assert not course.is_complete
+    assert course.prediction_error is None
+
+
+def test_all_networks_of_a_small_space_are_looked_at():
+    search = WORLD.search(looks=4**4, beside=((0.25,) * 4,))
+    assert len(search.course(WORLD.carry_out(search)).looked) == 4**4 - 1
 
 
 @pytest.mark.parametrize("looks", [1, 2, 7, 30])
