@@ -53,6 +53,8 @@ COARSE_SHARE = 0.6
 A_BUDGET = 4
 """Candidates for each budget."""
 REFINEMENTS = 2
+NEAR = 0.85
+"""Of what may be spent: the most accurate network takes hardly less."""
 NETWORKS_A_LOOK = 10
 """Networks in a task."""
 LEAST_LOSS = 1e-6
@@ -410,7 +412,7 @@ class Course:
     def _ranked_by_accuracy(self) -> list[Configuration]:
         """Those that may be more accurate than the best one, by the predictor's error."""
         expected = self._expected(self._eligible)
-        best = max((a for c in self.tried if (a := self.accuracy(c)) is not None), default=-math.inf)
+        best = max((a for c in self._accurate if (a := self.accuracy(c)) is not None), default=-math.inf)
         return sorted((c for c, e in expected.items() if e + self._error > best), key=lambda c: -expected[c])
 
     def _ranked_by_cost(self) -> list[Configuration]:
@@ -451,12 +453,14 @@ class Course:
 
     @property
     def _best_cost(self) -> float:
-        """Of the networks that meet all constraints."""
         return min((self._cost(c) for c in self._accurate), default=math.inf)
 
     @property
     def _accurate(self) -> list[Configuration]:
-        return [c for c in self.tried if (a := self.accuracy(c)) is not None and a >= self.search.threshold]
+        """The networks that meet all constraints."""
+        threshold, feasible = self.search.threshold, self.search.is_feasible
+        enough = (c for c in self.tried if (a := self.accuracy(c)) is not None and a >= threshold)
+        return [c for c in enough if feasible(self.search.measured(c))]
 
     @property
     def _left(self) -> int:
@@ -473,7 +477,7 @@ class Course:
         """The costs between which the boundary is expected: from the dearest network that misses the threshold to the
         cheapest that meets it."""
         if self.search.maximises_accuracy:
-            return 0.85 * high, high
+            return NEAR * high, high
         met = min(high, self._best_cost)
         missed = [self._cost(c) for c in self.tried if c not in self._accurate and self._cost(c) < met]
         return max(low, max(missed, default=low)), met

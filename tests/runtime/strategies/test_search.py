@@ -225,6 +225,21 @@ def test_known_networks_are_tried_first_and_do_not_count():
     assert len(tuned(finished)) == 5
 
 
+def test_known_networks_that_break_another_bound_are_no_measure():
+    """They are cheap and accurate, but of no use to this objective."""
+    flops = Constraint(Metric.FLOPS, "<=", offset=0.5)
+    objective = replace(SMALLEST, constraints=(*SMALLEST.constraints, flops))
+    known = ((0.25, 0.25, 0.75, 0.0),)
+    search = WORLD.search(objective, known=known)
+    free = dict.fromkeys(search.costs[Metric.MODEL_SIZE], 0.0)
+    dear = {piece: 1.0 for piece in WORLD.space.pieces(2) if piece.rate == 0.75}
+    search = replace(search, costs={**search.costs, Metric.FLOPS: free | dear})
+    finished = WORLD.carry_out(search)
+    course = search.course(finished)
+    assert course.accuracy(known[0]) >= search.threshold
+    assert [c for c in course.tried if c not in known and c[2] < 0.75 and course.accuracy(c) >= search.threshold]
+
+
 def test_without_a_bound_on_accuracy_the_smallest_is_found():
     search = WORLD.search(Objective("min", Metric.MODEL_SIZE, ()))
     assert best_of(search, WORLD.carry_out(search)) == pytest.approx(10 + 104.75 / 4)
