@@ -84,12 +84,14 @@ LATENCIES = {
         {"module": "b", "inputs": ["a"], "pieces": [
             {"rate": 0, "input_rates": [0], "macs": 9, "times": TIMES},
             {"rate": 0, "input_rates": [0.5], "macs": 4},
+            {"rate": 0.25, "input_rates": [0], "macs": 7, "times": TIMES},
+            {"rate": 0.25, "input_rates": [0.5], "macs": 3},
         ]},
     ],
     "outside_inputs": [],
     "networks": [{"configuration": [0, 0], "use": "outside", "times": TIMES},
                  {"configuration": [0.5, 0], "use": "fit", "times": TIMES},
-                 {"configuration": [0.5, 0], "use": "check", "times": TIMES}],
+                 {"configuration": [0.5, 0.25], "use": "check", "times": TIMES}],
 }  # fmt: skip
 TABLES = [json.dumps(LATENCIES).encode(), json.dumps(LATENCIES, indent=1).encode()]
 
