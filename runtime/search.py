@@ -232,12 +232,10 @@ def _nearest(options: Iterable[float], rate: float) -> float:
 def _with_networks(plan: RunPlan, strategy: Search, course: Course) -> RunPlan:
     """The plan with all networks that a search has met; those that were fine-tuned are in the order of trying."""
     candidates = tuple(Candidate(number, strategy.measured(c)) for c, number in course.networks.items())
-    own = {number: frozenset(symbols(c, strategy.space.sources)) for c, number in course.networks.items()}
+    sources = strategy.space.sources
+    own = {number: {s.module: s for s in symbols(c, sources)} for c, number in course.networks.items()}
     tried = tuple(course.networks[c] for c in course.tried)
-    uses = tuple(
-        replace(use, networks=tuple(n for n in tried if own[n].issuperset(use.block.symbols)))
-        for use in plan.survey.uses
-    )
+    uses = tuple(replace(use, networks=tuple(n for n in tried if use.block.serves(own[n]))) for use in plan.survey.uses)
     return replace(
         plan,
         subspace=Subspace(plan.subspace.modules, tuple(course.networks)),

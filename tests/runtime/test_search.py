@@ -70,6 +70,9 @@ def test_a_chain_of_layers_is_searched_and_its_costs_are_exact(chain, finished):
         assert (network.model_size, network.flops) == (cost.parameters, 2 * cost.macs)
     assert all(len(block.symbols) == 1 for block in found.blocks)
     assert all(block.symbols[0].rate == 0 for block in found.blocks), "blocks are trained with their output whole"
+    sharing = [sum(i in network.blocks for network in found.networks) for i in range(len(found.blocks))]
+    assert [block.networks for block in found.blocks] == sharing
+    assert any(sharing)
 
 
 def test_a_search_finds_a_smaller_network_and_writes_a_front_that_runs(searching, finished):
