@@ -3,6 +3,8 @@
 python benchmarks/search.py net.onnx --data photographs/ --objective "min FLOPs constraint Accuracy >= full - 0.02" \
     [--configurations 16] [--effort quick] [--out FOLDER] [--json] [further options of both commands]
 
+One objective, one seed, no other tool: what a search is worth beside an enumeration in one situation.
+
 Each command has a store of its own, so that none takes from the other what it has trained; the one that is interrupted
 goes on when this is run again. Printed are what each found, the networks that it fine-tuned, and its seconds.
 """
