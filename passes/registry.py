@@ -23,6 +23,7 @@ PASSES: dict[str, str] = {
     "attach-loss": "wootz.passes.training.attach_loss:AttachLoss",
     "block-convolutions": "wootz.passes.training.block_convolutions:BlockConvolutions",
     "build-gradients": "wootz.passes.training.build_gradients:BuildGradients",
+    "distill": "wootz.passes.training.distill:Distill",
     "eliminate-dead": "wootz.passes.transforms.eliminate_dead:EliminateDead",
     "embed-batches": "wootz.passes.training.embed_batches:EmbedBatches",
     "embed-normalization": "wootz.passes.transforms.embed_normalization:EmbedNormalization",
@@ -52,6 +53,11 @@ PASSES: dict[str, str] = {
 PIPELINES: dict[str, str] = {
     "training": "training-mode,attach-loss,build-gradients,apply-optimizer,legalize",
     "training-float16": "training-mode,attach-loss,mixed-precision,build-gradients,apply-optimizer{loss-scale=65536.0},"
+    "legalize{target=onnx-cuda}",
+    "distillation": "distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
+    "build-gradients{frozen=teacher/},apply-optimizer,legalize",
+    "distillation-float16": "distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
+    "mixed-precision{frozen=teacher/},build-gradients{frozen=teacher/},apply-optimizer{loss-scale=65536.0},"
     "legalize{target=onnx-cuda}",
     "block-training": "teacher-student,training-mode,build-gradients{frozen=teacher/},apply-optimizer,legalize",
     "block-training-float16": "teacher-student,training-mode,mixed-precision{frozen=teacher/},"

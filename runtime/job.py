@@ -9,6 +9,7 @@ from typing import Literal
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import OPSET, Model, tensor_shape
+from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.objective import Metric, Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.space import Space
@@ -118,6 +119,7 @@ class Job:
     keeps_batchnorm: bool = False
     finish: tuple[Pipeline, ...] = ()
     search: Searching | None = None
+    lesson: Lesson = LABELLED
 
     @property
     def rounding(self) -> Rounding:
@@ -196,6 +198,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--give-up": str(job.gives_up),
         "--reference": job.reference,
         "--seed": str(job.seed),
+        **({} if job.lesson == LABELLED else {"--distill": repr(job.lesson)}),
         **({} if job.search is None else _inputs_of_search(job.search)),
     }
 

@@ -194,17 +194,18 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
         return 0.0
     job, pruner, trainer = workshop.job, workshop.architecture, workshop.trainer
     check_batches(pruner.model, job.dataset.validation, job.test_transform, job.device)
+    taught = job.lesson, workshop.instructor(pruner)
     if job.untrained:
-        trainer.rehearse(pruner.model, job.teacher_solver)
+        trainer.rehearse(pruner.model, job.teacher_solver, job.lesson.without_teacher())
     if job.reference != "given":
-        trainer.rehearse(pruner.model, job.solver)
+        trainer.rehearse(pruner.model, job.solver, *taught)
     for position in representatives(plan.tried.configurations):
         configuration = plan.tried.configurations[position]
         try:
             workshop.check_pruned(pruner, configuration)
             pruned = workshop.pruned(pruner, configuration)
             rehearse_delivery(job, pruned, for_inference(job, pruned))
-            trainer.rehearse(pruned, job.solver)
+            trainer.rehearse(pruned, job.solver, *taught)
         except WootzError as error:
             raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
     if job.groups == "paper" or job.memory_budget is None:  # else their graphs were built to know their memory
@@ -222,7 +223,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         *job.dataset.validation.digests,
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
-        repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization)),
+        repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization, job.lesson)),
         workshop.trainer.machine,
         compiler_digest(),
     )

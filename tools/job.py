@@ -220,7 +220,10 @@ def _batch_size(
 def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, if they are those of passes that make training graphs."""
     known = dict.fromkeys(
-        pass_.name for pipeline in PIPELINES if "training" in pipeline for pass_ in parse_pipeline(pipeline)
+        pass_.name
+        for pipeline, passes in PIPELINES.items()
+        if "build-gradients" in passes
+        for pass_ in parse_pipeline(pipeline)
     )
     for name in names:
         if name not in known:

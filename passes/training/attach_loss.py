@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from wootz.passes.analysis.class_scores import LastActivation, axis_behind, last_activation, softmax_axis
 from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Model, Tensor, Variable
+from wootz.passes.ir.model import Graph, Model, Tensor, Variable, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes
+from wootz.passes.plan.lesson import LossKind
 from wootz.passes.training.expression import Expression
+from wootz.passes.training.losses import distillation, logits_of, squared_error
+from wootz.passes.training.state import NEW_SUFFIX
 
-LossKind = Literal["softmax-cross-entropy", "mse", "distillation"]
+Loss = Literal[LossKind, "distillation"]
 
 TARGET = "target"
 """The input with what the network has to reach, unless it is given another name."""
@@ -41,7 +43,7 @@ class AttachLoss(Pass):
     """
 
     name: ClassVar[str] = "attach-loss"
-    loss: LossKind = option("softmax-cross-entropy", "softmax-cross-entropy, mse or distillation")
+    loss: Loss = option("softmax-cross-entropy", f"one of {', '.join(get_args(Loss))}")
     output: str = option("", "the output that the loss replaces; by default the only one")
     loss_name: str = option("loss", "name of the scalar output")
     labels: str = option("labels", "softmax-cross-entropy: name of the input with the labels")
@@ -50,12 +52,14 @@ class AttachLoss(Pass):
     target: str = option(TARGET, "mse and distillation: the tensor, or new input, to be reached")
     temperature: float = option(1.0, "distillation: divides the logits of both networks")
     scale: float = option(1.0, "factor of the loss")
+    plus: str = option("", "a scalar output that is added to the loss, such as that of distill")
 
     def apply(self, model: Model) -> PassResult:
         self._check_options()
         result = model.copy()
         graph = result.graph
         annotate_symbolic_shapes(graph)
+        added = self._added(graph)
         output = self._chosen_output(graph)
         builder = Builder(graph, prefix=f"{self.loss_name}/")
         if output.shape is None:
@@ -64,15 +68,15 @@ class AttachLoss(Pass):
             case "softmax-cross-entropy":
                 loss = self._softmax_cross_entropy(output, graph, builder)
             case "mse":
-                difference = Expression.of(output, builder) - self._target(output, graph, builder)
-                loss = (difference * difference).mean(keepdims=False)
+                loss = squared_error(Expression.of(output, builder), self._target(output, graph, builder))
             case "distillation":
                 loss = self._distillation(output, graph, builder)
             case _:
-                raise self.refuse(f"no loss {self.loss!r}: softmax-cross-entropy, mse or distillation")
-        tensor = (loss * self.scale if self.scale != 1.0 else loss).tensor
+                raise self.refuse(f"no loss {self.loss!r}: one of {', '.join(get_args(Loss))}")
+        scaled = loss * self.scale if self.scale != 1.0 else loss
+        tensor = (scaled + Expression.of(added, builder) if added is not None else scaled).tensor
         tensor.name, tensor.dtype, tensor.shape = self.loss_name, output.dtype, ()
-        graph.outputs = [tensor if t is output else t for t in graph.outputs]
+        graph.outputs = [tensor if t is output else t for t in graph.outputs if t is not added]
         erase_dead_nodes(graph)
         return PassResult(result, True)
 
@@ -86,9 +90,18 @@ class AttachLoss(Pass):
         if self.class_weights and not (min(self.class_weights) >= 0 and 0 < sum(self.class_weights) < math.inf):
             raise self.refuse("class-weights have to be at least 0, and one of them more")
 
+    def _added(self, graph: Graph) -> Tensor | None:
+        """What is added to the loss."""
+        if not self.plus:
+            return None
+        found = next((t for t in graph.outputs if t.name == self.plus), None)
+        if found is None or tensor_shape(found) != ():
+            raise self.refuse(f"there is no scalar output named {self.plus!r} to be added to the loss")
+        return found
+
     def _chosen_output(self, graph: Graph) -> Tensor:
         """The output to replace. What already ends in `.new` is state, not an output of the network."""
-        candidates = [t for t in graph.outputs if not t.name.endswith(".new")]
+        candidates = [t for t in graph.outputs if not t.name.endswith(NEW_SUFFIX) and t.name != self.plus]
         names = ", ".join(t.name for t in candidates)
         if self.loss_name in graph.tensors():
             raise self.refuse(f"there is already a tensor named {self.loss_name}: choose another loss-name")
@@ -101,7 +114,7 @@ class AttachLoss(Pass):
         return candidates[0]
 
     def _softmax_cross_entropy(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        logits = self._logits(output, builder)
+        logits = logits_of(output, builder, self)
         labels = _input(graph, self.labels, np.int64, [logits.shape[0], *logits.shape[2:]])
         weights = self._class_weights(logits, builder)
         loss, log_probability = builder.ops(
@@ -134,36 +147,8 @@ class AttachLoss(Pass):
         return [builder.constant(self.class_weights, "class_weights", dtype=logits.dtype)]
 
     def _distillation(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        student = Expression.of(self._logits(output, builder), builder)
-        teacher = self._target(student.tensor, graph, builder)
-        cooled_student, cooled_teacher = student / self.temperature, teacher / self.temperature
-        log_student = cooled_student.op("LogSoftmax", axis=1)
-        log_teacher = cooled_teacher.op("LogSoftmax", axis=1)
-        divergence = (cooled_teacher.op("Softmax", axis=1) * (log_teacher - log_student)).sum([1], keepdims=False)
-        return divergence.mean(keepdims=False) * self.temperature**2
-
-    def _logits(self, output: Tensor, builder: Builder) -> Tensor:
-        """The output without the activation over classes that it, or what changes its layout at last, comes from."""
-        last = last_activation(output)
-        if last is None or not self._is_over_classes(last):
-            return output
-        logits = last.node.inputs[0]
-        for node in last.behind:
-            logits = builder.op(node.op, logits, *node.inputs[1:], hint="logits", **node.attrs)
-            logits.dtype, logits.shape = node.outputs[0].dtype, node.outputs[0].shape
-        return logits
-
-    def _is_over_classes(self, last: LastActivation) -> bool:
-        """Raises PassError where that can't be told of a Softmax."""
-        op = last.node.op
-        if op == "Sigmoid":
-            return True
-        axis = softmax_axis(last.node)
-        for i, node in enumerate(last.behind):
-            if axis_behind(axis, last.behind[: i + 1]) is None:
-                reason = f"the classes of the {op} before it can't be followed through {node.op}: remove the {op}"
-                raise self.refuse(reason, node.name or node.outputs[0].name)
-        return axis_behind(axis, last.behind) == 1
+        student = Expression.of(logits_of(output, builder, self), builder)
+        return distillation(student, self._target(student.tensor, graph, builder), self.temperature)
 
     def _target(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
         existing = graph.tensors().get(self.target)

@@ -11,16 +11,19 @@ from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import Observers, parse_pipeline, run_pipeline
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.apply_optimizer import ApplyOptimizer
-from wootz.passes.training.attach_loss import TARGET, LossKind
+from wootz.passes.training.attach_loss import TARGET, Loss
+from wootz.passes.training.distill import DISTILLATION, Distill
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.transforms.teacher_student import TEACHER
 
 
 def build_training_graph(
     model: Model,
     solver: Solver,
     *,
-    loss: LossKind | None = "softmax-cross-entropy",
+    loss: Loss | None = "softmax-cross-entropy",
+    distill: Distill | None = None,
     losses: tuple[str, ...] = (),
     labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
@@ -35,7 +38,14 @@ def build_training_graph(
     `run_pipeline`. Raises PassError for what a pass refuses.
     """
     passes = training_pipeline(
-        solver, loss=loss, losses=losses, labels=labels, frozen=frozen, target=target, precision=precision
+        solver,
+        loss=loss,
+        distill=distill,
+        losses=losses,
+        labels=labels,
+        frozen=frozen,
+        target=target,
+        precision=precision,
     )
     return run_pipeline(model, passes, verify_each, observers).model
 
@@ -43,7 +53,8 @@ def build_training_graph(
 def training_pipeline(
     solver: Solver,
     *,
-    loss: LossKind | None = "softmax-cross-entropy",
+    loss: Loss | None = "softmax-cross-entropy",
+    distill: Distill | None = None,
     losses: tuple[str, ...] = (),
     labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
@@ -54,12 +65,19 @@ def training_pipeline(
 
     With loss=None `attach-loss` is left out: the model has its losses already, the scalar outputs `losses` (none named:
     all scalar outputs). `labels` names the input with the labels (Caffe's networks for training call it `label`).
+    With `distill` these are the passes of `distillation` or `distillation-float16`, and the loss is mixed with that of
+    the pass, or is its alone where the pass has all of it (loss=None).
     Parameters that `frozen` names (a name, or a prefix that ends in / or *) are not trained.
     """
-    settings = training_settings(solver, losses, labels, frozen, target)
+    frozen = (frozen,) if isinstance(frozen, str) else frozen
+    settings = training_settings(solver, losses, labels, (*frozen, TEACHER) if distill else frozen, target)
+    if distill is not None:
+        settings["distill"] = vars(distill)
     if loss is not None:
-        settings["attach-loss"] = {"loss": loss, "labels": labels}
-    return with_settings("training" if precision == "float32" else "training-float16", settings)
+        mixed = {"scale": 1.0 - distill.share, "plus": DISTILLATION} if distill else {}
+        settings["attach-loss"] = {"loss": loss, "labels": labels, **mixed}
+    pipeline = "distillation" if distill else "training"
+    return with_settings(pipeline if precision == "float32" else f"{pipeline}-float16", settings)
 
 
 def training_settings(

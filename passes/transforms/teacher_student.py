@@ -14,6 +14,7 @@ from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Graph, Model, Node, Tensor, constant_behind, copy_graph
 from wootz.passes.ir.rewrite import redirect_readers, replace_node, rewriting
+from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.metadata import read_metadata
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import SKIP, SKIP_TEXT, Rate
@@ -79,9 +80,7 @@ class TeacherStudent(Pass):
 
     def join(self, pruner: BlockPruner, blocks: Sequence[TuningBlock]) -> Model:
         """The joint graph of `blocks` with the pruner's model as teacher; student i is the i-th block."""
-        simplified = FoldConstants().apply(replace(pruner.model, modules=pruner.modules)).model
-        teacher = FoldBatchNorm().apply(simplified).model.graph.copy()
-        _fix_inference_mode(teacher, pruner.analysis.shapes)
+        teacher = in_inference_mode(replace(pruner.model, modules=pruner.modules))
         taps = _Taps(teacher)
         add_prefix(teacher, TEACHER, keep={t.name for t in teacher.inputs})
         metadata = pruner.model.metadata
@@ -192,20 +191,30 @@ class _Taps:
         return self._parts[key]
 
 
-def _fix_inference_mode(teacher: Graph, shapes: Mapping[str, Sequence[int] | None]) -> None:
-    """Leaves nothing in the graph that `training-mode` would change."""
+def in_inference_mode(model: Model) -> Graph:
+    """The graph of a network in which `training-mode` would change nothing: constants and BatchNormalization are
+    folded, the latter into Mul and Add where no convolution is before it, and Dropout is gone.
+
+    Raises WootzError for a BatchNormalization whose operands are computed.
+    """
+    simplified = FoldConstants().apply(model).model
+    teacher = FoldBatchNorm().apply(simplified).model.graph.copy()
+    if any(node.op == "BatchNormalization" for node in teacher.nodes):
+        annotate_shapes(teacher)
     build = Builder(teacher)
     for node in rewriting(teacher):
         build.prefix = f"{node.outputs[0].name}/"
         if node.op == "BatchNormalization":
-            scale, bias, mean, variance = (_constant_values(t, node).astype(np.float64) for t in node.inputs[1:5])
+            values = [_constant_values(t, node) for t in node.inputs[1:5]]
+            scale, bias, mean, variance = (v.astype(np.float64) for v in values)
             factor = scale / np.sqrt(variance + node.attrs.get("epsilon", 1e-5))
-            per_channel = (-1, *(1,) * (len(shapes[node.inputs[0].name] or ()) - 2))
-            factor, shift = (v.reshape(per_channel).astype(np.float32) for v in (factor, bias - mean * factor))
+            per_channel = (-1, *(1,) * (len(node.inputs[0].shape or ()) - 2))
+            factor, shift = (v.reshape(per_channel).astype(values[0].dtype) for v in (factor, bias - mean * factor))
             scaled = build.op("Mul", node.inputs[0], build.constant(factor, "factor"), hint="scaled")
             replace_node(node, [build.op("Add", scaled, build.constant(shift, "shift"), hint="shifted")])
         elif node.op == "Dropout":
             replace_node(node, [build.op("Identity", node.inputs[0])])
+    return teacher
 
 
 def _constant_values(tensor: Tensor, node: Node) -> np.ndarray:

@@ -20,11 +20,13 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model, constants
 from wootz.passes.pipeline import Observers
 from wootz.passes.plan.blocks import TuningBlock
+from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.student import Student
 from wootz.passes.training.apply_optimizer import own_rate
+from wootz.passes.training.distill import Distill
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
@@ -129,15 +131,19 @@ class Trainer:
         end: EarlyEnd | None = None,
         check: Callable[[], None] = lambda: None,
         snapshots: Path | None = None,
+        lesson: Lesson = LABELLED,
+        teacher: Model | None = None,
     ) -> Finished:
         """Trains all parameters of `model`, a classifier, on the training split; or finds what that gave before.
+
+        It learns what `lesson` says, from `teacher`, the full network, where that has a part in it.
 
         It fails, at a step that the reason names, where the loss or the weights are no longer finite. `check` is called
         before anything is trained. The record has `curve`, (steps done, accuracy on the validation split) pairs from 0
         to the last step, `seconds` of training, and why it `ended`.
         """
-        program = self.network_program(model, solver, title)
-        recipe = self._network_recipe(program, solver, end)
+        program = self.network_program(model, solver, title, lesson, teacher)
+        recipe = self._network_recipe(program, solver, end, lesson)
         found = self._known_network(recipe, solver, end)
         if found is not None:
             return found
@@ -152,10 +158,18 @@ class Trainer:
             self.store.drop_checkpoint(recipe.key)
         return _finished(recipe.key, outcome, reused=False)
 
-    def known_network(self, model: Model, solver: Solver, title: str, end: EarlyEnd | None = None) -> Finished | None:
+    def known_network(
+        self,
+        model: Model,
+        solver: Solver,
+        title: str,
+        end: EarlyEnd | None = None,
+        lesson: Lesson = LABELLED,
+        teacher: Model | None = None,
+    ) -> Finished | None:
         """What `fine_tune` gave before; None where it would have to train."""
-        program = self.network_program(model, solver, title)
-        return self._known_network(self._network_recipe(program, solver, end), solver, end)
+        program = self.network_program(model, solver, title, lesson, teacher)
+        return self._known_network(self._network_recipe(program, solver, end, lesson), solver, end)
 
     def _known_network(self, recipe: TrainingRecipe, solver: Solver, end: EarlyEnd | None) -> Finished | None:
         """What is stored of a training, or of the same one under another rule that would have ended it alike."""
@@ -171,8 +185,11 @@ class Trainer:
             return None
         return whole
 
-    def _network_recipe(self, program: Program, solver: Solver, end: EarlyEnd | None) -> TrainingRecipe:
+    def _network_recipe(
+        self, program: Program, solver: Solver, end: EarlyEnd | None, lesson: Lesson = LABELLED
+    ) -> TrainingRecipe:
         images, labels = self.dataset.train.digests
+        labels = labels if lesson.reads_targets else ""
         validation = self.dataset.validation.digests
         tests = f"{validation} {self.test_transform} every {solver.test_interval}, {_tested_images(solver)} images"
         return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
@@ -204,15 +221,23 @@ class Trainer:
         (program,) = self._block_programs(pruner, [blocks], solver)
         return program.memory(solver.batch_size)
 
-    def network_program(self, model: Model, solver: Solver, title: str) -> Program:
-        sources = ("network", self.digests.program(model), *self._options(solver))
-        return Program(partial(self.training_graph, model, solver), sources, title, self.store, self.digests)
+    def network_program(
+        self, model: Model, solver: Solver, title: str, lesson: Lesson = LABELLED, teacher: Model | None = None
+    ) -> Program:
+        taught = () if teacher is None else (self.digests.program(teacher), repr(teacher.modules))
+        sources = ("network", self.digests.program(model), *self._options(solver), repr(lesson), *taught)
+        build = partial(self.training_graph, model, solver, lesson, teacher)
+        return Program(build, sources, title, self.store, self.digests)
 
-    def training_graph(self, model: Model, solver: Solver) -> Model:
+    def training_graph(
+        self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
+    ) -> Model:
         """What trains all parameters of a network. Raises PassError for what has no gradient."""
         return build_training_graph(
             model,
             solver,
+            loss=lesson.loss if lesson.reads_targets else None,
+            distill=None if teacher is None else Distill.of(lesson, teacher),
             target=self.target,
             precision=self.precision,
             verify_each=self.verify_each,
@@ -290,12 +315,12 @@ class Trainer:
 
     # Both
 
-    def rehearse(self, model: Model, solver: Solver) -> None:
+    def rehearse(self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None) -> None:
         """Builds the training graph of `model`, opens it, takes one step and evaluates it: what can fail fails here.
 
         Nothing is kept. Raises WootzError, or PassError for what has no gradient.
         """
-        graph = self.training_graph(model, solver)
+        graph = self.training_graph(model, solver, lesson, teacher)
         session, steps = self.open(graph, solver)
         steps.advance(0, 1)
         evaluator = WeightedSession(model, session.weights(), self.device)

@@ -84,10 +84,27 @@ class Workshop:
         trainer = replace(self.trainer, should_stop=control.should_stop, progress=Telling(control))
         match task:
             case TrainTeacher():
-                return (trainer.fine_tune(self.network, job.teacher_solver, str(task), snapshots=self._snapshots),)
+                return (
+                    trainer.fine_tune(
+                        self.network,
+                        job.teacher_solver,
+                        str(task),
+                        snapshots=self._snapshots,
+                        lesson=job.lesson.without_teacher(),
+                    ),
+                )
             case FineTuneFull():
                 teacher = self.teacher(order.teacher)
-                return (trainer.fine_tune(teacher, job.solver, str(task), snapshots=self._snapshots),)
+                return (
+                    trainer.fine_tune(
+                        teacher,
+                        job.solver,
+                        str(task),
+                        snapshots=self._snapshots,
+                        lesson=job.lesson,
+                        teacher=self.instructor(self.pruner(order.teacher)),
+                    ),
+                )
             case PretrainBlocks():
                 keys = self.block_keys(order.teacher, task.blocks)
                 found = trainer.pretrain(self.pruner(order.teacher), keys, job.pretrain_solver, str(task))
@@ -105,13 +122,24 @@ class Workshop:
                 network = self.assembled(order, configuration)
                 return (
                     trainer.fine_tune(
-                        network, job.solver, str(task), self.early_end(order), check, snapshots=self._snapshots
+                        network,
+                        job.solver,
+                        str(task),
+                        self.early_end(order),
+                        check,
+                        self._snapshots,
+                        job.lesson,
+                        self.instructor(self.pruner(order.teacher)),
                     ),
                 )
 
     def teacher(self, key: str) -> Model:
         """The full network with the weights that its training left under `key`; as given where that is empty."""
         return self.pruner(key).model
+
+    def instructor(self, pruner: BlockPruner) -> Model | None:
+        """The full network, with its modules, that pruned ones learn from; None where they don't."""
+        return replace(pruner.model, modules=pruner.modules) if self.job.lesson.needs_teacher else None
 
     @cached_property
     def architecture(self) -> BlockPruner:
@@ -155,7 +183,8 @@ class Workshop:
         if any(self.trainer.store.entry(key) is None for _, key in order.blocks):
             return False
         network, solver = self.assembled(order, configuration), self.job.solver
-        return self.trainer.known_network(network, solver, str(order.task), self.early_end(order)) is not None
+        taught = self.job.lesson, self.instructor(self.pruner(order.teacher))
+        return self.trainer.known_network(network, solver, str(order.task), self.early_end(order), *taught) is not None
 
     def trained_network(self, order: Order, key: str) -> Model:
         """The network of an order after its fine-tuning, which is stored under `key`."""

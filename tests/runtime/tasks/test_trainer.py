@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import wootz.runtime.tasks.trainer as trainer_module
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
-from wootz.passes.errors import StorageError
+from wootz.passes.errors import PassError, StorageError
 from wootz.passes.ir.model import MULTIPLIERS_KEY, constants, with_weights
 from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.lesson import Lesson
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -856,3 +857,43 @@ def test_a_look_is_taken_once_with_statistics_of_training_images(split, store, n
     for trains_on, differs_by in ((others, beyond), (trainer, {n: v + np.float32(1) for n, v in beyond.items()})):
         with pytest.raises(AssertionError, match="measured again"):
             trains_on.look(spoiled, differs_by)
+
+
+def outputs(model, images):
+    (found,) = evaluate(model, {model.graph.inputs[0].name: images}, Device(threads=1)).values()
+    return found
+
+
+def test_a_network_learns_from_the_full_one_without_labels(split, trainer, network, pruner):
+    """Those of the data are of no use here: all are 0."""
+    unlabelled = Split(split.images, np.zeros_like(split.labels))
+    trainer = replace(trainer, dataset=Dataset(CLASSES, unlabelled, unlabelled, None))
+    other = with_weights(network, {n: w[::-1].copy() for n, w in constants(network.graph).items() if n == "fc.weight"})
+    solver = Solver(base_lr=0.05, momentum=0.9, max_iter=60, batch_size=16)
+    found = trainer.fine_tune(other, solver, "net", lesson=Lesson(None, distill=1.0, scores=True), teacher=network)
+    trained = with_weights(other, trainer.stored_weights(found.key))
+    wanted, before, after = (outputs(m, split.images).argmax(1) for m in (network, other, trained))
+    assert np.mean(after == wanted) > max(0.9, np.mean(before == wanted))
+
+
+def test_keys_of_distilled_networks_follow_their_teacher_and_lesson(split, trainer, network):
+    solver = Solver(max_iter=1, batch_size=16)
+    softer = with_weights(network, {n: w / 2 for n, w in constants(network.graph).items() if n == "fc.weight"})
+    relabelled = replace(trainer, dataset=Dataset(CLASSES, Split(split.images, 1 - split.labels), split, None))
+
+    def key(trainer, lesson, teacher):
+        program = trainer.network_program(network, solver, "net", lesson, teacher)
+        return trainer._network_recipe(program, solver, None, lesson).key
+
+    alone, mixed = Lesson(None, distill=1.0, scores=True), Lesson(distill=0.5)
+    lessons = alone, replace(alone, temperature=9.0), mixed
+    taught = itertools.product((trainer, relabelled), lessons, (network, softer))
+    keys = [key(trainer, Lesson(), None), *itertools.starmap(key, taught)]
+    assert len(set(keys)) == len(keys) - 4  # without targets, labels are not read
+
+
+def test_a_rehearsal_finds_a_teacher_of_another_shape(trainer, network, prototxt, tmp_path):
+    (tmp_path / "wide.prototxt").write_text(prototxt.replace("num_output: 2", "num_output: 3"))
+    wide = import_caffe(tmp_path / "wide.prototxt").model
+    with pytest.raises(PassError, match=r"^distill: fc: it has shape"):
+        trainer.rehearse(network, Solver(batch_size=16), Lesson(distill=0.5), wide)

@@ -1,0 +1,64 @@
+"""What a network learns from in fine-tuning: targets of the data, the outputs of the full network, or both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from wootz.passes.errors import WootzError
+
+LossKind = Literal["softmax-cross-entropy", "mse"]
+"""Losses against targets of the data."""
+
+TEMPERATURE = 2.0
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """The loss is (1 - distill) · `loss` + `distill` · distillation + `features` · feature loss.
+
+    `loss` compares an output with targets of the data; None: there are none, and all is distillation. Distillation
+    compares outputs with those of the full network, class scores at a `temperature`, and the feature loss compares
+    what modules give. With `scores` all outputs are taken as class scores, whether they end in a Softmax or not; where
+    `loss` is the cross-entropy they are. Raises WootzError for settings that mean nothing.
+    """
+
+    loss: LossKind | None = "softmax-cross-entropy"
+    distill: float = 0.0
+    temperature: float = TEMPERATURE
+    features: float = 0.0
+    scores: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distill <= 1:
+            raise WootzError(f"the share of distillation is at least 0 and at most 1, not {self.distill:g}")
+        if self.loss is None and self.distill != 1:
+            raise WootzError(f"without targets all of the loss is distillation, its share is 1, not {self.distill:g}")
+        if not 0 < self.temperature < math.inf:
+            raise WootzError(f"the temperature of distillation is more than 0, not {self.temperature:g}")
+        if not 0 <= self.features < math.inf:
+            raise WootzError(f"the weight of the feature loss is at least 0, not {self.features:g}")
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.distill > 0 or self.features > 0
+
+    @property
+    def reads_targets(self) -> bool:
+        return self.distill < 1
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether outputs are class scores whatever they end in."""
+        return self.scores or self.loss == "softmax-cross-entropy"
+
+    def without_teacher(self) -> Lesson:
+        """What the full network itself learns from. Raises WootzError where there are no targets."""
+        if self.loss is None:
+            raise WootzError("the full network can't be trained without targets")
+        return replace(self, distill=0.0, features=0.0)
+
+
+LABELLED = Lesson()
+"""From the labels of the data alone."""

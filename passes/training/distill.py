@@ -1,0 +1,213 @@
+"""`distill`: the full network beside a pruned one, and a loss that is small where both give the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from wootz.passes.analysis.class_scores import axis_behind, last_activation, softmax_axis
+from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
+from wootz.passes.base import Pass, PassResult, option
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.files import load
+from wootz.passes.ir.model import Graph, Model, Module, Tensor, tensor_shape
+from wootz.passes.ir.rewrite import erase_dead_nodes, redirect_readers
+from wootz.passes.plan.lesson import Lesson
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.losses import distillation, logits_of, normalized_squared_error, without_activation
+from wootz.passes.training.state import NEW_SUFFIX
+from wootz.passes.transforms.teacher_student import TEACHER, add_prefix, in_inference_mode
+
+DISTILLATION = "distillation"
+"""The output with the loss."""
+ONLY_DISTILLATION = 1.0
+
+
+@dataclass(frozen=True)
+class Distill(Pass):
+    """Puts the full network, which is not trained, beside a pruned one, and a loss that compares their outputs.
+
+    1. The teacher is the network of `teacher` in inference mode: constants and BatchNormalization folded, Dropout left
+       out, weights constant. It reads the inputs of the network, by their names, and the names of everything else in
+       it begin with `teacher/`.
+    2. The output `distillation` is share · the mean of the losses of all outputs that both networks have. That of
+       class scores, which come from a Softmax or LogSoftmax, is T² · KL(teacher ‖ network) at temperature T along the
+       classes, of their logits (see `attach-loss`); with `scores` all outputs are class scores, along axis 1. That of
+       other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size count alike.
+    3. With `features` above 0, features · the mean of such quotients over the modules is added, where their outputs
+       have the same shape in both networks. They are those that either model's table of modules names.
+       The table is gone afterwards.
+    4. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
+       to follow.
+
+    Refuses to have no teacher, one that has other inputs or no output in common, an output of another shape than the
+    teacher's, and features where no module's output has the teacher's shape.
+    """
+
+    name: ClassVar[str] = "distill"
+    requires = "the full network: distill{teacher=FILE}"
+    teacher: str = option("", "the file of the full network")
+    share: float = option(ONLY_DISTILLATION, "factor of the loss of the outputs")
+    temperature: float = option(1.0, "divides the logits of both networks")
+    features: float = option(0.0, "factor of the loss of what modules give")
+    scores: bool = option(False, "whether outputs are class scores that don't end in a Softmax")
+    network: Model | None = None
+    """The full network, where it is there already."""
+
+    @classmethod
+    def of(cls, lesson: Lesson, network: Model) -> Distill:
+        """Whose teacher is `network`."""
+        return cls(
+            share=lesson.distill,
+            temperature=lesson.temperature,
+            features=lesson.features,
+            scores=lesson.has_scores,
+            network=network,
+        )
+
+    def apply(self, model: Model) -> PassResult:
+        self._check_options()
+        student = model.copy()
+        annotate_symbolic_shapes(student.graph)
+        pair = _Pair(student, self._teacher(), self)
+        outputs = [*pair.output_losses()] if self.share else []
+        features = [*pair.feature_losses()] if self.features else []
+        terms = [
+            _mean(losses) * factor for losses, factor in ((outputs, self.share), (features, self.features)) if losses
+        ]
+        total = _sum(terms)
+        loss = total.op("Identity").tensor
+        loss.name, loss.dtype, loss.shape = DISTILLATION, total.dtype, ()
+        kept = [] if self.share == ONLY_DISTILLATION else student.graph.outputs
+        student.graph.outputs = [*kept, loss]
+        erase_dead_nodes(student.graph)
+        result = replace(student, modules=())
+        return PassResult(result, True, {"outputs": len(outputs), "features": len(features)})
+
+    def _check_options(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise self.refuse(f"share has to be at least 0 and at most 1, not {self.share}")
+        if not 0 < self.temperature < math.inf:
+            raise self.refuse(f"temperature has to be more than 0, not {self.temperature}")
+        if not 0 <= self.features < math.inf:
+            raise self.refuse(f"features has to be at least 0, not {self.features}")
+        if not self.share and not self.features:
+            raise self.refuse("share and features are 0: there is nothing to learn from the teacher")
+
+    def _teacher(self) -> Model:
+        """The full network in inference mode, with the names that its tensors have in the file."""
+        if self.network is None and not self.teacher:
+            raise self.refuse("no teacher: option teacher takes the file of the full network")
+        network = self.network or load(self.teacher)
+        try:
+            teacher = in_inference_mode(network)
+        except WootzError as error:
+            raise self.refuse(f"the full network: {error}") from error
+        annotate_symbolic_shapes(teacher)
+        return replace(network, graph=teacher)
+
+
+class _Pair:
+    """A network and its teacher, in the network's graph."""
+
+    def __init__(self, student: Model, teacher: Model, options: Distill):
+        self._graph, self._options = student.graph, options
+        self._modules = student.modules or teacher.modules
+        self._before = student.graph.tensors()
+        self._teacher = teacher.graph.tensors()
+        self._outputs = [(t, self._teacher[t.name]) for t in self._compared(teacher.graph)]
+        self._put_beside(teacher.graph)
+        self._builder = Builder(self._graph, f"{DISTILLATION}/")
+
+    def output_losses(self) -> Iterator[Expression]:
+        for output, target in self._outputs:
+            axis = self._class_axis(target)
+            if axis is None:
+                self._check_shapes(output, target)
+                yield normalized_squared_error(self._expression(output), self._expression(target))
+                continue
+            student, teacher = (self._logits(t) for t in (output, target))
+            self._check_shapes(student, teacher)
+            cooled = self._expression(student), self._expression(teacher)
+            yield distillation(*cooled, temperature=self._options.temperature, axis=axis)
+
+    def feature_losses(self) -> Iterator[Expression]:
+        found = [module for module in self._modules if self._is_whole(module)]
+        if not found:
+            raise self._options.refuse(
+                "features: no module's output has the shape that it has in the full network"
+                if self._modules
+                else "features: neither network has a table of modules: run annotate-modules on the full one"
+            )
+        for module in found:
+            output, target = self._before[module.exit], self._teacher[module.exit]
+            yield normalized_squared_error(self._expression(output), self._expression(target))
+
+    def _compared(self, teacher: Graph) -> list[Tensor]:
+        """The outputs of the network that the teacher has, too."""
+        targets = {t.name for t in teacher.outputs}
+        outputs = [t for t in self._graph.outputs if not t.name.endswith(NEW_SUFFIX)]
+        common = [t for t in outputs if t.name in targets]
+        if not common:
+            have, want = (", ".join(names) or "none" for names in ([t.name for t in outputs], sorted(targets)))
+            raise self._options.refuse(f"no output in common: the network has {have}, the full network {want}")
+        return common
+
+    def _put_beside(self, teacher: Graph) -> None:
+        """The teacher's nodes stand before the network's, and read its inputs."""
+        if taken := [name for name in self._before if name.startswith(TEACHER)]:
+            raise self._options.refuse(f"there is a tensor whose name begins with {TEACHER} already", taken[0])
+        given = {t.name: t for t in self._graph.inputs}
+        for tensor in teacher.inputs:
+            own = given.get(tensor.name)
+            if own is None:
+                raise self._options.refuse(
+                    f"the full network reads an input that the network doesn't have: {tensor.name}"
+                )
+            self._check_shapes(own, tensor)
+            redirect_readers(tensor, own)
+        add_prefix(teacher, TEACHER, keep=set(given))
+        self._graph.nodes = [*teacher.nodes, *self._graph.nodes]
+
+    def _class_axis(self, target: Tensor) -> int | None:
+        """The axis of the classes of a teacher's output; None where it doesn't give class scores."""
+        last = last_activation(target)
+        if last is not None and last.node.op != "Sigmoid":
+            return axis_behind(softmax_axis(last.node), last.behind)
+        shape = tensor_shape(target)
+        return 1 if self._options.scores and shape is not None and len(shape) > 1 else None
+
+    def _logits(self, output: Tensor) -> Tensor:
+        last = last_activation(output)
+        if last is not None and last.node.op != "Sigmoid":
+            return without_activation(last, self._builder)
+        return logits_of(output, self._builder, self._options)
+
+    def _is_whole(self, module: Module) -> bool:
+        output, target = self._before.get(module.exit), self._teacher.get(module.exit)
+        return output is not None and target is not None and output.shape is not None and _are_alike(output, target)
+
+    def _check_shapes(self, output: Tensor, target: Tensor) -> None:
+        if not _are_alike(output, target):
+            shapes = f"{tensor_shape(output)}, in the full network {tensor_shape(target)}"
+            raise self._options.refuse(f"it has shape {shapes}", output.name)
+
+    def _expression(self, tensor: Tensor) -> Expression:
+        return Expression.of(tensor, self._builder)
+
+
+def _are_alike(output: Tensor, target: Tensor) -> bool:
+    """Whether two tensors have the same extents, as far as these are known."""
+    own, other = ([d if isinstance(d, int) else None for d in tensor_shape(t) or ()] for t in (output, target))
+    return own == other
+
+
+def _mean(losses: list[Expression]) -> Expression:
+    return _sum(losses) * (1 / len(losses))
+
+
+def _sum(terms: list[Expression]) -> Expression:
+    return sum(terms[1:], terms[0])

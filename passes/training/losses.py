@@ -1,0 +1,66 @@
+"""What losses are, as formulas: scalars, the mean over a batch."""
+
+from __future__ import annotations
+
+from wootz.passes.analysis.class_scores import LastActivation, axis_behind, last_activation, softmax_axis
+from wootz.passes.base import Pass
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Tensor
+from wootz.passes.training.expression import Expression
+
+SMALLEST_MEAN_SQUARE = 1e-12
+"""What `normalized_squared_error` divides by at least."""
+
+
+def squared_error(output: Expression, target: Expression) -> Expression:
+    """The mean of (output - target)², over all elements."""
+    difference = output - target
+    return (difference * difference).mean(keepdims=False)
+
+
+def normalized_squared_error(output: Expression, target: Expression) -> Expression:
+    """The mean of (output - target)² over the mean of target²: 1 for an output of zeros, whatever the target's size."""
+    size = (target * target).mean(keepdims=False)
+    return squared_error(output, target) / size.op("Max", SMALLEST_MEAN_SQUARE)
+
+
+def distillation(student: Expression, teacher: Expression, temperature: float, axis: int = 1) -> Expression:
+    """T² · KL(softmax(teacher / T) ‖ softmax(student / T)) along the axis of the classes (Hinton et al. 2015,
+    section 2)."""
+    cooled_student, cooled_teacher = student / temperature, teacher / temperature
+    log_student = cooled_student.op("LogSoftmax", axis=axis)
+    log_teacher = cooled_teacher.op("LogSoftmax", axis=axis)
+    divergence = (cooled_teacher.op("Softmax", axis=axis) * (log_teacher - log_student)).sum([axis], keepdims=False)
+    return divergence.mean(keepdims=False) * temperature**2
+
+
+def logits_of(output: Tensor, builder: Builder, asking: Pass) -> Tensor:
+    """An output without the activation over its classes, axis 1, that it comes from, perhaps in another layout.
+
+    Raises PassError for `asking` where it can't be told whether a Softmax is over the classes.
+    """
+    last = last_activation(output)
+    if last is None or not _is_over_classes(last, asking):
+        return output
+    return without_activation(last, builder)
+
+
+def without_activation(last: LastActivation, builder: Builder) -> Tensor:
+    """What the activation is computed from, in the layout of the output."""
+    logits = last.node.inputs[0]
+    for node in last.behind:
+        logits = builder.op(node.op, logits, *node.inputs[1:], hint="logits", **node.attrs)
+        logits.dtype, logits.shape = node.outputs[0].dtype, node.outputs[0].shape
+    return logits
+
+
+def _is_over_classes(last: LastActivation, asking: Pass) -> bool:
+    op = last.node.op
+    if op == "Sigmoid":
+        return True
+    axis = softmax_axis(last.node)
+    for i, node in enumerate(last.behind):
+        if axis_behind(axis, last.behind[: i + 1]) is None:
+            reason = f"the classes of the {op} before it can't be followed through {node.op}: remove the {op}"
+            raise asking.refuse(reason, node.name or node.outputs[0].name)
+    return axis_behind(axis, last.behind) == 1
