@@ -1,80 +1,366 @@
-"""A search beside the enumeration of random configurations: the same network, data, objective, solvers and machine.
+"""Searching a space beside what else one may do in the same time: the same network, data, solvers and machine.
 
-python benchmarks/search.py net.onnx --data photographs/ --objective "min FLOPs constraint Accuracy >= full - 0.02" \
-    [--configurations 16] [--effort quick] [--out FOLDER] [--json] [further options of both commands]
+    python benchmarks/search.py net.onnx --data photographs/ [--seeds 0,1,2] [--drops 0.01,0.02,0.03] \
+        [--only METHOD,…] [--out FOLDER] [--json] [further options of `wootz run` and `wootz search`]
 
-One objective, one seed, no other tool: what a search is worth beside an enumeration in one situation.
+The objective is `min ModelSize constraint Accuracy >= full - DROP`. For each seed:
 
-Each command has a store of its own, so that none takes from the other what it has trained; the one that is interrupted
-goes on when this is run again. Printed are what each found, the networks that it fine-tuned, and its seconds.
+enumeration     the paper's: COUNT random configurations of the rates 0.3, 0.5 and 0.7, from pre-trained blocks, the
+                smallest first
+default         the same from the remaining weights (of the seeds in --default-seeds: it takes long)
+search          `wootz search`, once for each drop, with nothing known before
+uniform         the networks whose modules all have one rate, from the remaining weights, the smallest first
+torch-pruning   Torch-Pruning's global l1 at ten ratios, the smallest first (torch_pruning_ladder.py)
+correlation     networks that the search with the middle drop has looked at for comparison, uniform and random ones,
+                trained to the end: their accuracies beside those that its predictor, which doesn't know them, expected
+
+All but the search go on until a network has the strictest drop, and so tell what they find at the others, too. What is
+finished isn't run again; what was interrupted begins anew, since its time counts. `--report` prints what is there.
+
+The last line with --json: time_over_enumeration, the time in which the search finds a network that is as small as the
+enumeration's best one or smaller, over that in which the enumeration finds it (all of its time, where it finds none);
+size_over_enumeration and size_over_torch_pruning, of the networks found; all medians over seeds and drops. spearman is
+the median over seeds; ilp_seconds that of one choice among 50 modules with 9 options each (choice.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from wootz.runtime.result import RunResult
+from choice import problem, questions
+from scipy.stats import spearmanr
 
+from wootz.runtime.result import FullNetworkResult, RunResult
 
-def found(result: RunResult) -> dict[str, object]:
-    """What a run came to, beside the full network."""
-    best, full = result.best, result.full
-    known = {"fine_tuned": result.networks_evaluated, "seconds": round(result.seconds.total)}
-    if best is None:
-        return {**known, "best": None}
-    return {
-        **known,
-        "parameters": best.model_size,
-        "parameters_of_full": round(best.model_size / full.model_size, 4),
-        "flops_of_full": round(best.flops / full.flops, 4),
-        "times_as_fast": None if result.speed is None else round(result.speed.factor, 2),
-        "accuracy": best.accuracy,
-        "test_accuracy": best.test_accuracy,
-    }
+METHODS = ("enumeration", "default", "search", "uniform", "torch-pruning", "correlation")
+CORRELATED = 12
+"""Random networks, beside the uniform ones, whose accuracies are compared with what was expected."""
 
 
-def explore(command: str, out: Path, arguments: list[str], further: list[str]) -> RunResult:
-    folder = out / command
-    wootz = Path(sys.executable).parent / "wootz"
-    subprocess.run(
-        [wootz, command, *arguments, "--store", out / f"store-{command}", "--out", folder, *further],
-        stdout=sys.stderr,
-        check=False,
-    )
-    return RunResult.load(folder)
+@dataclass(frozen=True)
+class Network:
+    """One that a method has trained, `seconds` after its beginning."""
+
+    seconds: float
+    size: int
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a method has trained, in order, and how long all of it took."""
+
+    networks: tuple[Network, ...]
+    seconds: float
+
+    def best(self, least: float) -> Network | None:
+        """The smallest network with an accuracy of at least that."""
+        enough = [network for network in self.networks if network.accuracy >= least]
+        return min(enough, key=lambda network: network.size, default=None)
+
+    def first(self, least: float, size: float) -> Network | None:
+        """The first one with that accuracy that is no larger than that."""
+        return next((n for n in self.networks if n.accuracy >= least and n.size <= size), None)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    model: str
+    data: str
+    drops: tuple[float, ...]
+    count: int
+    out: Path
+    threads: int
+    further: tuple[str, ...]
+
+    # Running
+
+    def wootz(self, *arguments: object) -> None:
+        command = [Path(sys.executable).parent / "wootz", *arguments]
+        subprocess.run(list(map(str, command)), stdout=sys.stderr, check=False)
+
+    def explore(self, command: str, folder: Path, objective: str, seed: int, *arguments: object) -> None:
+        """A run or search with a store of its own, whole or not at all."""
+        if (folder / "result.json").exists():
+            return
+        store = folder.with_name(f"{folder.name}-store")
+        shutil.rmtree(folder, ignore_errors=True)
+        if "--store" not in arguments:
+            shutil.rmtree(store, ignore_errors=True)
+            arguments += ("--store", store)
+        given: list[object] = [
+            self.model,
+            "--data",
+            self.data,
+            "--objective",
+            objective,
+            "--seed",
+            seed,
+            "--threads",
+            self.threads,
+        ]
+        self.wootz(command, *given, "--out", folder, *arguments, *self.further)
+
+    def objective(self, drop: float) -> str:
+        return f"min ModelSize constraint Accuracy >= full - {drop}"
+
+    def folder(self, seed: int, method: str, drop: float | None = None) -> Path:
+        return self.out / f"seed-{seed}" / (method if drop is None else f"{method}-{drop}")
+
+    def run(self, method: str, seed: int) -> None:
+        folder = self.folder(seed, method)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        match method:
+            case "enumeration":
+                self._enumerate(seed, folder)
+            case "default":
+                self._enumerate(seed, folder, "--baseline")
+            case "search":
+                for drop in self.drops:
+                    self.explore("search", self.folder(seed, method, drop), self.objective(drop), seed)
+            case "uniform":
+                self._uniform(seed, folder)
+            case "torch-pruning":
+                self._torch_pruning(seed, folder.with_suffix(".json"))
+            case "correlation":
+                self._correlation(seed, folder)
+
+    def _enumerate(self, seed: int, folder: Path, *arguments: str) -> None:
+        subspace = folder.with_name("subspace.json")
+        if not subspace.exists():
+            rates = ("--rates", "0.3,0.5,0.7", "--count", self.count, "--seed", seed)
+            self.wootz("subspace", "sample", self.model, *rates, "-o", subspace)
+        self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, *arguments)
+
+    def _uniform(self, seed: int, folder: Path) -> None:
+        networks = [n.configuration for n in self._searched(seed).networks if n.origin == "uniform"]
+        subspace = folder.with_name("uniform.json")
+        subspace.write_text(json.dumps(networks))
+        self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, "--baseline")
+
+    def _torch_pruning(self, seed: int, file: Path) -> None:
+        if file.exists():
+            return
+        enumeration = self.folder(seed, "enumeration")
+        _, full = self.full(seed)
+        script = Path(__file__).with_name("torch_pruning_ladder.py")
+        given = [self.model, "--job", enumeration / "job.pickle", "--bound", full - min(self.drops)]
+        command = [sys.executable, script, *given, "--threads", self.threads, "--out", file]
+        subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
+
+    def _middle(self, seed: int) -> Path:
+        return self.folder(seed, "search", sorted(self.drops)[len(self.drops) // 2])
+
+    def _searched(self, seed: int) -> Any:
+        result = RunResult.load(self._middle(seed))
+        assert result.search is not None
+        return result.search
+
+    def _correlation(self, seed: int, folder: Path) -> None:
+        subspace, store = (
+            folder.with_name("compared.json"),
+            self._middle(seed).with_name(f"{self._middle(seed).name}-store"),
+        )
+        subspace.write_text(json.dumps([n.configuration for n in self._compared(seed)]))
+        self.explore("run", folder, "max Accuracy", seed, "--subspace", subspace, "--store", store)
+
+    def _compared(self, seed: int) -> list[Any]:
+        """Networks of which a search has predicted the accuracy, but which it has not trained."""
+        unknown = [n for n in self._searched(seed).networks if n.predicted is not None and n.accuracy is None]
+        uniform, random = ([n for n in unknown if n.origin == origin] for origin in ("uniform", "random"))
+        return [*uniform, *random[:CORRELATED]]
+
+    # Reading
+
+    def course(self, method: str, seed: int, drop: float) -> Course | None:
+        """What a method has come to; None where it was not run."""
+        if method == "torch-pruning":
+            return _course_of_ladder(self.folder(seed, method).with_suffix(".json"))
+        folder = self.folder(seed, method, drop if method == "search" else None)
+        return _course_of_run(folder, is_default=method in ("default", "uniform"))
+
+    def full(self, seed: int) -> tuple[int, float]:
+        """Parameters and accuracy of the full network."""
+        full = RunResult.load(self.folder(seed, "enumeration")).full
+        assert isinstance(full, FullNetworkResult)
+        return full.model_size, full.reference_accuracy
+
+    def spearman(self, seed: int) -> float | None:
+        """Of expected and final accuracies, over networks that the predictor doesn't know."""
+        folder = self.folder(seed, "correlation")
+        if not (folder / "result.json").exists():
+            return None
+        reached = {tuple(n.configuration): n.accuracy for n in RunResult.load(folder).block_trained.trained}
+        expected = {tuple(n.configuration): n.predicted for n in self._compared(seed)}
+        both = [(expected[c], a) for c, a in reached.items() if c in expected]
+        return float(spearmanr(*zip(*both, strict=True)).statistic)
+
+
+def _course_of_run(folder: Path, is_default: bool) -> Course | None:
+    """From the events of a run that was never interrupted. Default networks begin where the blocks would have."""
+    if not (folder / "result.json").exists():
+        return None
+    result = RunResult.load(folder)
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    begins = {event["phase"]: event["elapsed"] for event in events if event["event"] == "phase"}
+    explored = result.baseline.networks if is_default and result.baseline is not None else result.networks
+    sizes = {network.index: network.model_size for network in explored}
+    kind = "default network" if is_default else "network"
+    saved = begins["baseline"] - begins["pretraining"] if is_default else 0.0
+    ended = [
+        e for e in events if e["event"] == "task ended" and e["task"]["kind"] == kind and e["accuracy"] is not None
+    ]
+    networks = [Network(e["elapsed"] - saved, sizes[e["task"]["index"]], e["accuracy"]) for e in ended]
+    end = begins["delivery"] if is_default else begins.get("baseline", begins["delivery"])
+    return Course(tuple(networks), end - saved)
+
+
+def _course_of_ladder(file: Path) -> Course | None:
+    if not file.exists():
+        return None
+    rows = json.loads(file.read_text())
+    networks = tuple(Network(row["seconds"], row["model_size"], row["accuracy"]) for row in rows)
+    return Course(networks, networks[-1].seconds)
+
+
+# Reporting
+
+
+@dataclass(frozen=True)
+class Report:
+    benchmark: Benchmark
+    seeds: tuple[int, ...]
+
+    def lines(self) -> Iterator[str]:
+        yield "| drop | method | parameters of full | seconds | all seconds | at a third of the enumeration's time |"
+        yield "| --- | --- | --- | --- | --- | --- |"
+        for drop in self.benchmark.drops:
+            for method in METHODS[:-1]:
+                rows = [row for seed in self.seeds if (row := self._row(method, seed, drop)) is not None]
+                if rows:
+                    yield f"| {drop} | {method} | {' | '.join(_spread(column) for column in zip(*rows, strict=True))} |"
+        rhos = [rho for seed in self.seeds if (rho := self.benchmark.spearman(seed)) is not None]
+        yield f"\nSpearman of expected and final accuracy: {_spread(rhos)}"
+
+    def _row(self, method: str, seed: int, drop: float) -> tuple[float | None, ...] | None:
+        course = self.benchmark.course(method, seed, drop)
+        if course is None:
+            return None
+        size, full = self.benchmark.full(seed)
+        best, enumeration = course.best(full - drop), self.benchmark.course("enumeration", seed, drop)
+        assert enumeration is not None
+        third = self._seconds(enumeration, full - drop) / 3
+        early = Course(tuple(n for n in course.networks if n.seconds <= third), third).best(full - drop)
+        found = (None, None) if best is None else (best.size / size, best.seconds)
+        return *found, course.seconds, None if early is None else early.size / size
+
+    @staticmethod
+    def _seconds(course: Course, least: float) -> float:
+        """The time in which its best network is found; all of it, where there is none."""
+        best = course.best(least)
+        return course.seconds if best is None else best.seconds
+
+    def summary(self) -> dict[str, float | None]:
+        pairs = [(seed, drop) for seed in self.seeds for drop in self.benchmark.drops]
+        return {
+            "time_over_enumeration": _median(self._time(*pair) for pair in pairs),
+            "size_over_enumeration": _median(self._size("enumeration", *pair) for pair in pairs),
+            "size_over_torch_pruning": _median(self._size("torch-pruning", *pair) for pair in pairs),
+            "spearman": _median(self.benchmark.spearman(seed) for seed in self.seeds),
+            "ilp_seconds": round(self._ilp_seconds(), 4),
+        }
+
+    def _time(self, seed: int, drop: float) -> float | None:
+        size, full = self.benchmark.full(seed)
+        courses = [self.benchmark.course(method, seed, drop) for method in ("search", "enumeration")]
+        search, enumeration = courses
+        if search is None or enumeration is None:
+            return None
+        best = enumeration.best(full - drop)
+        found = search.first(full - drop, size if best is None else best.size)
+        return math.inf if found is None else found.seconds / self._seconds(enumeration, full - drop)
+
+    def _size(self, other: str, seed: int, drop: float) -> float | None:
+        """Of the search's network over the other's; the full network stands for one that was not found."""
+        size, full = self.benchmark.full(seed)
+        courses = [self.benchmark.course(method, seed, drop) for method in ("search", other)]
+        if None in courses:
+            return None
+        best = [course.best(full - drop) for course in courses if course is not None]
+        ours, others = (size if network is None else network.size for network in best)
+        return ours / others
+
+    @staticmethod
+    def _ilp_seconds() -> float:
+        """One choice of 50 modules with 9 options each, under one bound to three."""
+        seconds = []
+        for seed in range(3):
+            for name, ask in questions(*problem(50, 9, is_chain=False, seed=seed), gap=0.0):
+                if name.endswith("bounds"):
+                    begin = time.process_time()
+                    ask()
+                    seconds.append(time.process_time() - begin)
+        return statistics.median(seconds)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(statistics.median(known), 4) if known else None
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """The median of what was found and its range, and how often nothing was."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return "none"
+    digits = 0 if known[-1] >= 10 else 2
+    text = f"{statistics.median(known):.{digits}f}"
+    if len(known) > 1:
+        text += f" ({known[0]:.{digits}f} to {known[-1]:.{digits}f})"
+    return text if len(known) == len(values) else f"{text}, {len(values) - len(known)} none"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--objective", default="min ModelSize constraint Accuracy >= full - 0.01")
-    parser.add_argument("--effort", default="normal")
-    parser.add_argument("--configurations", type=int, default=16)
+    parser.add_argument("--seeds", type=_numbers(int), default=(0, 1, 2))
+    parser.add_argument("--default-seeds", type=_numbers(int), default=(0,))
+    parser.add_argument("--drops", type=_numbers(float), default=(0.01, 0.02, 0.03))
+    parser.add_argument("--count", type=int, default=64)
+    parser.add_argument("--only", type=_numbers(str), default=METHODS)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-search"))
+    parser.add_argument("--report", action="store_true")
     parser.add_argument("--json", action="store_true")
     options, further = parser.parse_known_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    subspace = options.out / "subspace.json"
-    wootz = Path(sys.executable).parent / "wootz"
-    sample = [wootz, "subspace", "sample", options.model, "--rates", "0.3,0.5,0.7", "--count", options.configurations]
-    subprocess.run([*map(str, sample), "-o", subspace], check=True, stdout=sys.stderr)
-    arguments = [options.model, "--data", options.data, "--objective", options.objective, "--effort", options.effort]
-    arguments += further
-    results = {
-        "search": explore("search", options.out, arguments, []),
-        "run": explore("run", options.out, arguments, ["--subspace", str(subspace)]),
-    }
-    rows = {name: found(result) for name, result in results.items()}
+    benchmark = Benchmark(
+        options.model, options.data, options.drops, options.count, options.out, options.threads, tuple(further)
+    )
+    if not options.report:
+        for method in (m for m in METHODS if m in options.only):
+            for seed in options.default_seeds if method == "default" else options.seeds:
+                benchmark.run(method, seed)
+    report = Report(benchmark, options.seeds)
+    for line in report.lines():
+        print(line)
     if options.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for name, row in rows.items():
-        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()))
+        print(json.dumps(report.summary()))
+
+
+def _numbers(kind: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: tuple(kind(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -29,10 +29,8 @@ from wootz.runtime.strategies.selection import Candidate, best_of
 from wootz.runtime.tasks.recipe import combined
 from wootz.runtime.tasks.task import (
     FineTune,
-    Finished,
     LookAt,
     Order,
-    PretrainBlocks,
     Results,
     ScoreNetworks,
     Task,
@@ -55,8 +53,7 @@ def search(
     """Searches the job's space; gives the plan that knows all networks which were met."""
     job = workshop.job
     assert job.search is not None
-    groups = {block: PretrainBlocks(group) for group in plan.groups for block in group}
-    keys = workshop.block_keys(teacher, groups)
+    keys = workshop.block_keys(teacher, [block for group in plan.groups for block in group])
     watch.known_blocks(sum(workshop.trainer.store.entry(key) is not None for key in keys.values()), len(keys))
     space = job.search.space
     sources = workshop.architecture.input_sources.of_modules
@@ -64,7 +61,7 @@ def search(
 
     def blocks_of(configurations: Iterable[Configuration]) -> Iterator[TuningBlock]:
         networks = [{symbol.module: symbol for symbol in symbols(c, sources)} for c in configurations]
-        return (block for block in groups if any(map(block.serves, networks)))
+        return (block for block in keys if any(map(block.serves, networks)))
 
     def is_known(configuration: Configuration) -> bool:
         blocks = tuple((block, keys[block]) for block in blocks_of([configuration]))
@@ -75,19 +72,15 @@ def search(
         costs=plan.pieces,
         objective=job.objective,
         full=full.measured,
-        blocks=tuple(dict.fromkeys(groups.values())),
+        groups=plan.groups,
         most=job.search.networks,
         looks=job.search.looks,
         steps=job.solver.max_iter,
         images=len(job.dataset.validation),
-        beside=(*space.uniform, *random_networks(space, job.seed)),
+        beside=(*space.thinned.uniform, *random_networks(space.thinned, job.seed)),
         known=memory.known(is_known),
         workers=engine.workers,
     )
-
-    def of_block(block: TuningBlock, finished: Mapping[Task, Results]) -> Finished:
-        task = groups[block]
-        return finished[task][task.blocks.index(block)]
 
     def order_of(task: Task, finished: Mapping[Task, Results]) -> Order:
         match task:
@@ -97,9 +90,10 @@ def search(
                 numbers = networks
             case _:
                 return Order(task, teacher)
-        met = tuple(strategy.course(finished).networks)
+        course = strategy.course(finished)
+        met, trained = tuple(course.networks), course.blocks
         configurations = tuple(met[number] for number in numbers)
-        blocks = ((block, of_block(block, finished)) for block in blocks_of(configurations))
+        blocks = ((block, trained[block]) for block in blocks_of(configurations))
         usable = tuple((b, found.key) for b, found in blocks if not isinstance(found.outcome, Failed))
         return Order(task, teacher, configurations, usable, full.reference_accuracy)
 
@@ -113,9 +107,11 @@ def search(
             watch.best(best, of_best)
         memory.add(configuration for configuration in course.tried if course.accuracy(configuration) is not None)
 
-    watch.met(plan, strategy.most + len(strategy.known))
+    course = strategy.course({})
+    first = sum(len(training.blocks) for training in course.trainings)
+    watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
-        f"The space has {show_count(space.count)} networks of {len(groups)} blocks that are trained; "
+        f"The space has {show_count(space.count)} networks of {len(keys)} blocks{_trained_later(first, len(keys))}; "
         f"at most {job.search.networks} networks are fine-tuned."
     )
     if strategy.known:
@@ -132,12 +128,16 @@ def search(
     numbers = [course.networks[c] for c in course.tried]
     explored = Explored(
         start="block-trained",
-        blocks={block: of_block(block, finished) for block in groups},
+        blocks=course.blocks,
         networks={number: finished[FineTune(number)][0] for number in numbers},
         orders={number: order_of(FineTune(number), finished) for number in numbers},
         best=best_of(_measured(met, course, finished), job.objective, full.measured),
     )
     return met, explored, _result(strategy, course, met, finished)
+
+
+def _trained_later(first: int, blocks: int) -> str:
+    return "" if first == blocks else f", of which {first} are trained at first"
 
 
 def _why_it_ended(course: Course, most: int) -> str:
@@ -230,18 +230,25 @@ def _nearest(options: Iterable[float], rate: float) -> float:
 
 
 def _with_networks(plan: RunPlan, strategy: Search, course: Course) -> RunPlan:
-    """The plan with all networks that a search has met; those that were fine-tuned are in the order of trying."""
+    """The plan with all networks that a search has met, and the blocks that it trains; those networks that were
+    fine-tuned are in the order of trying."""
     candidates = tuple(Candidate(number, strategy.measured(c)) for c, number in course.networks.items())
     sources = strategy.space.sources
     own = {number: {s.module: s for s in symbols(c, sources)} for c, number in course.networks.items()}
     tried = tuple(course.networks[c] for c in course.tried)
-    uses = tuple(replace(use, networks=tuple(n for n in tried if use.block.serves(own[n]))) for use in plan.survey.uses)
+    groups = tuple(training.blocks for training in course.trainings)
+    trained = {block for group in groups for block in group}
+    uses = tuple(
+        replace(use, networks=tuple(n for n in tried if use.block.serves(own[n])))
+        for use in plan.survey.uses
+        if use.block in trained
+    )
     return replace(
         plan,
         subspace=Subspace(plan.subspace.modules, tuple(course.networks)),
         candidates=candidates,
         order=tuple(candidates[number] for number in tried),
-        survey=replace(plan.survey, uses=uses),
+        survey=replace(plan.survey, uses=uses, groups=groups),
     )
 
 
@@ -279,7 +286,7 @@ def _scores(strategy: Search, course: Course, finished: Mapping[Task, Results]) 
 
 def _searched(strategy: Search, course: Course, plan: RunPlan, configuration: Configuration) -> SearchedNetwork:
     measured, predicted = strategy.measured(configuration), course.predicted(configuration)
-    uniform = configuration in strategy.space.uniform
+    uniform = configuration in strategy.space.thinned.uniform
     return SearchedNetwork(
         configuration=configuration,
         model_size=int(measured[Metric.MODEL_SIZE]),

@@ -158,8 +158,11 @@ class Watch:
         )
 
     def met(self, plan: RunPlan, most: int) -> None:
-        """A search has met more networks, of which it tries so many at most."""
-        if most != self._most:
+        """A search has met more networks, of which it tries so many at most, or trains more blocks."""
+        groups = [PretrainBlocks(group) for group in plan.groups]
+        if most != self._most or groups != self._groups:
+            self._groups_left += len(groups) - len(self._groups)
+            self._groups = groups
             self._tell_plan(plan, most)
         self._plan, self._most = plan, most
 
@@ -204,6 +207,8 @@ class Watch:
         steps, display = (0, 0) if solver is None else (solver.max_iter, solver.display)
         if self._phase == "scoring" and isinstance(task, FineTune):
             self._enter("exploration")
+        if isinstance(task, PretrainBlocks) and self._phase != "pretraining":
+            self._enter("pretraining")
         self._log.emit(TaskStarted(task=self._id(task), title=self._title(task), steps=steps, display=display))
 
     def finished(self, task: Task, results: Results, ended: Ended[Order, Results]) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 
 from wootz.passes.plan.blocks import Symbol
-from wootz.passes.plan.subspace import Configuration, Rate
+from wootz.passes.plan.subspace import SKIP, Configuration, Rate
+
+THINNED_FROM = 5
+"""Rates of a module, from which on every second one says enough to begin with."""
 
 Quantity = Mapping[Symbol, float]
 """What each piece of a space adds to a network: of its loss, its parameters, its multiply-accumulates, its time."""
@@ -52,6 +55,11 @@ class Space:
             for rate in options
             if rate
         )
+
+    @property
+    def thinned(self) -> Space:
+        """The space of every second rate of those modules that have many; what can be left out still can."""
+        return replace(self, options=tuple(map(_thinned, self.options)))
 
     @property
     def uniform(self) -> tuple[tuple[float, ...], ...]:
@@ -118,3 +126,9 @@ class Space:
 
     def _rates(self, position: int) -> Iterator[tuple[float, ...]]:
         return product(*(self.options[module] for module in self.participants(position)))
+
+
+def _thinned(options: tuple[float, ...]) -> tuple[float, ...]:
+    rates = sorted(rate for rate in options if 0 < rate < SKIP)
+    left_out = set(rates[::2]) if len(rates) >= THINNED_FROM else set()
+    return tuple(rate for rate in options if rate not in left_out)

@@ -1,13 +1,16 @@
 """The search of a whole space: pieces are pre-trained and scored, and an integer program says which networks to try.
 
     blocks ─> scores of each in place ─> candidates (integer program) ─> a look at each, untrained
-                                                                                │
-              best and front <─ fine-tuned ones <─ the most promising ones <────┴── predictor of final accuracies
+      ^                                                                         │
+      └─ rates in between <─ fine-tuned ones <─ the most promising ones <───────┴── predictor of final accuracies
+
+Where modules have many rates, every second one is trained at first. Of the others those are trained later that the
+solver's answers around the boundary would have, if they lost what their neighbours let one expect (`unscored`).
 
 Candidates are the solver's answers for budgets over the whole range of costs, later around the boundary between the
 networks that meet the objective and those that don't. Those that begin are one that needs no training, if there is one,
-and a few that span the front; from what these come to a predictor of final accuracies follows, by which the next ones
-are chosen, until none is expected to be better than the best one.
+and a few between it and the boundary, where that is expected to be; from what these come to a predictor of final
+accuracies follows, by which the next ones are chosen, until none is expected to be better than the best one.
 
 What a network has lost before training is expected to come back in part, the same part in all networks: that is the
 first feature of the predictor, and all of it until FEWEST_FOR_REGRESSION networks were trained to the end. Trainings
@@ -17,21 +20,25 @@ that ended early, at the bound, count only where they came to more than was expe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from wootz.passes.blocks.groups import Group
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Constraint, Measurements, Metric, Objective
 from wootz.passes.plan.space import Quantity, Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.choice import Bound, choose, front, k_best
 from wootz.runtime.strategies.predictor import FEWEST_FOR_REGRESSION, Predictor, fit
-from wootz.runtime.tasks.task import FineTune, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+from wootz.runtime.strategies.unscored import Option, expected_losses
+from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
 from wootz.runtime.uncertainty import Share
 
 START = 4
@@ -55,6 +62,8 @@ A_BUDGET = 4
 REFINEMENTS = 2
 NEAR = 0.85
 """Of what may be spent: the most accurate network takes hardly less."""
+NEW_SHARE = 1 / 3
+"""Of the options that are there at first, at most so many are added in a refinement."""
 NETWORKS_A_LOOK = 10
 """Networks in a task."""
 LEAST_LOSS = 1e-6
@@ -66,9 +75,10 @@ class Search:
     """Searches `space` for networks as `objective` asks, of which `most` are fine-tuned and `looks` looked at.
 
     `costs` has for each metric that is known before training what each piece adds to it, `full` all metrics of the full
-    network. `beside` are looked at for comparison, and may be chosen as any other; `known` are fine-tuned first, which
-    costs nothing: their results are there. With several `workers` that many networks are chosen at a time. Trainings
-    have so many `steps`, and accuracies are measured on so many `images`.
+    network; `groups` are the space's blocks, by what can be trained in one graph. `beside` are looked at for
+    comparison, and may be chosen as any other; `known` are fine-tuned first, which costs nothing: their results are
+    there. With several `workers` that many networks are chosen at a time. Trainings have so many `steps`, and
+    accuracies are measured on so many `images`.
 
     Networks are numbered in the order in which the search meets them: see `networks`.
     """
@@ -77,7 +87,7 @@ class Search:
     costs: Mapping[Metric, Quantity]
     objective: Objective
     full: Measurements
-    blocks: tuple[PretrainBlocks, ...]
+    groups: tuple[Group, ...]
     most: int
     looks: int
     steps: int
@@ -95,6 +105,25 @@ class Search:
         course = Course(self, finished)
         course.advance()
         return course
+
+    # The options
+
+    @cached_property
+    def first_space(self) -> Space:
+        """What is trained at first: all, where that is little, or where the bounds need it."""
+        thinned = self.space.thinned
+        is_enough = self.space.count > self.looks and self.least_cost(thinned) is not None
+        return thinned if is_enough else self.space
+
+    def trainings(self, options: Collection[Option]) -> tuple[PretrainBlocks, ...]:
+        """Of the blocks of these options."""
+        wanted = ([b for b in group if (b.symbols[0].module, b.symbols[0].rate) in options] for group in self.groups)
+        return tuple(PretrainBlocks(tuple(group)) for group in wanted if group)
+
+    def options_of(self, configurations: Iterable[Configuration]) -> list[Option]:
+        """The modules at the rates that networks have, each once."""
+        pruned = ((m, r) for c in configurations for m, r in enumerate(c) if r and not isinstance(r, tuple))
+        return list(dict.fromkeys(pruned))
 
     # The objective
 
@@ -129,26 +158,30 @@ class Search:
 
     # The solver
 
-    def solved(self, losses: Quantity, low: float, high: float, count: int) -> tuple[Configuration, ...]:
-        """About `count` answers of the solver for budgets of the cost from `low` to `high`; all networks, if there are
-        no more than that."""
-        key = (tuple(losses.values()), low, high, count)
+    def solved(
+        self, space: Space, losses: Mapping[Option, float], window: tuple[float, float], count: int, a_budget: int
+    ) -> tuple[Configuration, ...]:
+        """About `count` answers of the solver for budgets of the cost within a window, `a_budget` for each; all
+        networks of the space, if there are no more than that."""
+        key = (space.options, tuple(losses.values()), window, count, a_budget)
         if key not in self._memo:
-            self._memo[key] = self._solved(losses, low, high, count)
+            self._memo[key] = self._solved(space, space.by_option(losses), window, count, a_budget)
         found: tuple[Configuration, ...] = self._memo[key]
         return found
 
-    def _solved(self, losses: Quantity, low: float, high: float, count: int) -> tuple[Configuration, ...]:
-        if self.space.count <= count:
-            return tuple(filter(any, self.space.configurations()))
+    def _solved(
+        self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int
+    ) -> tuple[Configuration, ...]:
+        if space.count <= count:
+            return tuple(filter(any, space.configurations()))
         cost, bounds = self.costs[self.cost], self._solver_bounds
-        apart = max(1, len(self.space.modules) // 8)
-        budgets = self._budgets(low, high, max(1, count // A_BUDGET))
-        points = [choice.configuration for choice in front(self.space, losses, cost, budgets, bounds)]
+        apart = max(1, len(space.modules) // 8)
+        budgets = self._budgets(*window, max(1, count // a_budget))
+        points = [choice.configuration for choice in front(space, losses, cost, budgets, bounds)]
         found = dict.fromkeys(points)
-        for point in points:
-            below = Bound(cost, self.space.total(cost, point))
-            others = k_best(self.space, losses, (*bounds, below), A_BUDGET, apart)
+        for point in points if a_budget > 1 else ():
+            below = Bound(cost, space.total(cost, point))
+            others = k_best(space, losses, (*bounds, below), a_budget, apart)
             found |= dict.fromkeys(other.configuration for other in others)
         return tuple(filter(any, found))[:count]
 
@@ -168,9 +201,9 @@ class Search:
             return Bound(pieces, bound)
         return Bound({symbol: -value for symbol, value in pieces.items()}, -bound)
 
-    def least_cost(self) -> float | None:
-        """Of any network within the bounds; None where there is none."""
-        least = choose(self.space, self.costs[self.cost], self._solver_bounds)
+    def least_cost(self, space: Space) -> float | None:
+        """Of any network of a space within the bounds; None where there is none."""
+        least = choose(space, self.costs[self.cost], self._solver_bounds)
         return None if least is None else least.value
 
 
@@ -186,8 +219,8 @@ def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Obje
                 f"no network of the space can meet '{constraint}': {constraint.metric.value} goes from "
                 f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add --rates"
             )
-    search = Search(space, costs, objective, full, blocks=(), most=1, looks=1, steps=1, images=1)
-    if search.least_cost() is None:
+    search = Search(space, costs, objective, full, groups=(), most=1, looks=1, steps=1, images=1)
+    if search.least_cost(space) is None:
         raise WootzError(
             f"no network of the space meets all bounds of '{objective}' together: relax one, or add --rates"
         )
@@ -197,14 +230,17 @@ def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Obje
 class Course:
     """A search as it went with what is `finished`, replayed from its beginning: nothing is kept in between.
 
-    `missing` are the tasks that it waits for: none at its end. `networks` are those met so far, with their numbers.
+    `missing` are the tasks that it waits for: none at its end. `networks` are those met so far, with their numbers;
+    `trainings` those of blocks so far, `options` what networks can be assembled of, and `losses` what these lose.
     """
 
     search: Search
     finished: Mapping[Task, Results]
     missing: tuple[Task, ...] = ()
     networks: dict[Configuration, int] = field(default_factory=dict)
-    losses: Mapping[tuple[int, float], float] = field(default_factory=dict)
+    trainings: list[PretrainBlocks] = field(default_factory=list)
+    options: list[Option] = field(default_factory=list)
+    losses: dict[Option, float] = field(default_factory=dict)
     looked: dict[Configuration, float] = field(default_factory=dict)
     tried: list[Configuration] = field(default_factory=list)
     recovered: float = RECOVERED
@@ -222,24 +258,23 @@ class Course:
         """What is needed next, each time after all before is finished."""
         search = self.search
         self._meet((*search.space.stars, *search.beside))
-        yield search.blocks
-        scorings = self._scorings()
-        yield scorings
-        self._read_scores(scorings)
-        low = search.least_cost()
+        first = search.first_space
+        yield from self._add([*search.options_of(first.stars), *search.options_of(search.known)])
+        low = search.least_cost(first)
         if low is None:
             return
-        pieces, high = search.space.by_option(self._all_losses()), self._highest()
+        window = low, self._highest()
         compared = search.beside[: int(COMPARED_SHARE * search.looks)]
         coarse, fine = self._shares(search.looks - len(compared))
         if search.space.count <= search.looks:
             compared, coarse = (), search.looks
-        yield from self._look((*search.known, *compared, *search.solved(pieces, low, high, coarse)))
+        yield from self._look((*search.known, *compared, *self._solved(window, coarse)))
         yield from self._try(search.known)
         yield from self._try(self._first())
         for _ in range(REFINEMENTS):
             if fine:
-                yield from self._look(search.solved(pieces, *self._window(low, high), fine))
+                yield from self._add(self._missed(self._window(*window), fine))
+                yield from self._look(self._solved(self._window(*window), fine))
             yield from self._try(self._promising())
         while batch := self._promising():
             yield from self._try(batch)
@@ -257,27 +292,57 @@ class Course:
         """The numbers of networks, new ones behind those met before."""
         return [self.networks.setdefault(c, len(self.networks)) for c in configurations]
 
-    def _scorings(self) -> list[ScoreNetworks]:
+    def _add(self, options: Sequence[Option]) -> Iterator[Sequence[Task]]:
+        """Trains the blocks of options, and scores them in place."""
+        new = [option for option in dict.fromkeys(options) if option not in self.options]
+        trainings = self.search.trainings(new)
+        self.trainings += trainings
+        yield trainings
+        scorings = self._scorings(new)
+        yield scorings
+        self._read_scores(scorings)
+        self.options += new
+
+    def _scorings(self, options: Collection[Option]) -> list[ScoreNetworks]:
         """The networks with one block each, dealt out to the workers module by module."""
-        numbers = np.arange(len(self.search.space.stars))
+        stars = enumerate(self.search.space.stars)
+        numbers = np.array([number for number, star in stars if self.search.options_of([star])[0] in options], int)
         return [
             ScoreNetworks(tuple(part.tolist())) for part in np.array_split(numbers, self.search.workers) if len(part)
         ]
 
     def _read_scores(self, scorings: Sequence[ScoreNetworks]) -> None:
         stars = self.search.space.stars
-        self.losses = {}
         for task in scorings:
             for number, result in zip(task.networks, self.finished[task], strict=True):
-                ((module, rate),) = ((m, r) for m, r in enumerate(stars[number]) if r)
-                assert not isinstance(rate, tuple), "options are single rates"
+                (option,) = self.search.options_of([stars[number]])
                 if not isinstance(result.outcome, Failed) and math.isfinite(result.outcome["divergence"]):
-                    self.losses[module, rate] = max(LEAST_LOSS, result.outcome["divergence"])
+                    self.losses[option] = max(LEAST_LOSS, result.outcome["divergence"])
 
-    def _all_losses(self) -> dict[tuple[int, float], float]:
-        """Of all options of all modules: those that could not be scored are as bad as the worst."""
-        worst, options = max(self.losses.values(), default=1.0), self.search.space.options
-        return {(m, r): self.losses.get((m, r), worst) if r else 0.0 for m, of_m in enumerate(options) for r in of_m}
+    @property
+    def _space(self) -> Space:
+        """The networks that can be assembled so far."""
+        space, known = self.search.space, set(self.options)
+        options = (tuple(r for r in of if not r or (m, r) in known) for m, of in enumerate(space.options))
+        return replace(space, options=tuple(options))
+
+    def _solved(self, window: tuple[float, float], count: int) -> tuple[Configuration, ...]:
+        """The solver's answers among the networks that can be assembled."""
+        space, worst = self._space, max(self.losses.values(), default=1.0)
+        losses = {
+            (m, r): self.losses.get((m, r), worst) if r else 0.0 for m, of in enumerate(space.options) for r in of
+        }
+        return self.search.solved(space, losses, window, count, A_BUDGET)
+
+    def _missed(self, window: tuple[float, float], count: int) -> list[Option]:
+        """Options that are not trained, and that the solver would choose within a window: those first that more of its
+        answers have."""
+        search = self.search
+        losses = expected_losses(search.space.options, self.losses)
+        answers = search.solved(search.space, losses, window, max(1, count // A_BUDGET), 1)
+        uses = Counter(option for answer in answers for option in search.options_of([answer]))
+        most = math.ceil(NEW_SHARE * len(search.options_of(search.first_space.stars)))
+        return [option for option, _ in uses.most_common() if option not in self.options][:most]
 
     def _look(self, configurations: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
         new = [c for c in dict.fromkeys(configurations) if c not in self.looked]
@@ -309,6 +374,14 @@ class Course:
 
     # What is known
 
+    @property
+    def blocks(self) -> dict[TuningBlock, Finished]:
+        """How the trainings of blocks ended that are finished."""
+        done = ((training, self.finished[training]) for training in self.trainings if training in self.finished)
+        return {
+            block: found for training, results in done for block, found in zip(training.blocks, results, strict=True)
+        }
+
     def accuracy(self, configuration: Configuration) -> float | None:
         """Of a network after its fine-tuning; None where that failed, or was not needed."""
         number = self.networks.get(configuration)
@@ -326,7 +399,14 @@ class Course:
         if configuration not in self.looked:
             return None
         features = self._features(configuration)
-        return float(features[0] if self.predictor is None else self.predictor.predict(features[None])[0])
+        expected = features[0] if self.predictor is None else self.predictor.predict(features[None])[0]
+        return float(min(expected, self._most_accurate))
+
+    @property
+    def _most_accurate(self) -> float:
+        """No network is expected to be more accurate than the full one, and those that are known."""
+        known = (a for c in self.tried if (a := self.accuracy(c)) is not None)
+        return max(self.search.full[Metric.ACCURACY], *known, *self.looked.values())
 
     @property
     def prediction_error(self) -> float | None:
@@ -371,7 +451,8 @@ class Course:
         return [c for c in self.looked if c not in self.tried and any(c) and self.search.is_feasible(measured(c))]
 
     def _first(self) -> list[Configuration]:
-        """Networks to begin with: the one that seems best without any training, and some that span the front."""
+        """Networks to begin with: the one that seems best without any training, and some that span the front, down to
+        the cheapest one that is expected to be accurate enough."""
         if not self._left:
             return []
         pool = self._better
@@ -385,6 +466,10 @@ class Course:
             if not sure and self._is_last_chance:
                 return self._ranked[:1]
         worth = [c for c in pool if self.search.maximises_accuracy or not sure or self._cost(c) < self._cost(sure[0])]
+        least = min(
+            (self._cost(c) for c, e in self._expected(worth).items() if e >= self.search.threshold), default=0.0
+        )
+        worth = [c for c in worth if self._cost(c) >= least]
         count = max(1, min(START, self._left // 2)) - len(sure)
         return [*sure, *(c for c in self._spread(worth, count) if c not in sure)]
 

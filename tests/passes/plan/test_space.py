@@ -36,3 +36,11 @@ def test_what_options_alone_decide():
     quantity = CHAIN.by_option(values)
     assert quantity[Symbol(1, 0.3, (0.5,), is_open=True)] == 10.3
     assert CHAIN.total(quantity, (0.5, 1.0, 0.0)) == 0.5 + 11 + 20
+
+
+def test_a_thinned_space_has_every_second_of_many_rates():
+    eighths = tuple(i / 8 for i in range(9))
+    space = Space(("a", "b", "c"), (eighths, (0.0, 0.3, 0.5, 0.7), (0.0,)), {3: (2,)})
+    assert space.thinned.options == ((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.3, 0.5, 0.7), (0.0,))
+    assert space.thinned.sources == space.sources
+    assert space.thinned.thinned == space.thinned

@@ -20,6 +20,7 @@ from wootz.runtime.strategies.search import LEAST_GAIN, Search
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
 
 RATES = (0.0, 0.25, 0.5, 0.75)
+EIGHTHS = tuple(i / 8 for i in range(8))
 STEPS, IMAGES = 9, 2000
 SMALLEST = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=-0.05, scale=1.0),))
 MOST_ACCURATE = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE, "<=", offset=0.0, scale=0.6),))
@@ -35,12 +36,13 @@ class World:
     noise: float = 0.01
     fails: frozenset[Configuration] = frozenset()
     ends_early_at: float | None = None
+    rates: tuple[float, ...] = RATES
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     @property
     def space(self) -> Space:
         modules = tuple(f"m{i}" for i in range(len(self.sizes)))
-        return Space(modules, (RATES,) * len(modules))
+        return Space(modules, (self.rates,) * len(modules))
 
     def search(self, objective: Objective = SMALLEST, most: int = 10, looks: int = 60, **more) -> Search:
         space = self.space
@@ -49,7 +51,18 @@ class World:
         full = {Metric.MODEL_SIZE: sum(self.sizes) + 10.0, Metric.FLOPS: 1.0, Metric.ACCURACY: 0.9}
         blocks = {p: PretrainBlocks((TuningBlock((p,)),)) for p in size if p.rate}
         costs = {Metric.MODEL_SIZE: {**size, outside: 10.0}}
-        return Search(space, costs, objective, full, tuple(blocks.values()), most, looks, STEPS, IMAGES, **more)
+        return Search(
+            space,
+            costs,
+            objective,
+            full,
+            tuple(training.blocks for training in blocks.values()),
+            most,
+            looks,
+            STEPS,
+            IMAGES,
+            **more,
+        )
 
     def accuracy(self, configuration: Configuration) -> float:
         lost = sum(w * r * r for w, r in zip(self.importance, configuration, strict=True))
@@ -157,6 +170,53 @@ def test_blocks_come_first_then_scores_then_looks():
     kinds = [type(task) for task in finished]
     assert kinds.index(ScoreNetworks) == kinds.count(PretrainBlocks) == 12
     assert kinds.index(LookAt) < kinds.index(FineTune)
+
+
+def test_rates_in_between_are_trained_where_the_boundary_needs_them():
+    world = replace(WORLD, rates=EIGHTHS)
+    search = world.search()
+    finished = world.carry_out(search)
+    course = search.course(finished)
+    trained = [(b.symbols[0].module, b.symbols[0].rate) for b in course.blocks]
+    assert len(set(trained)) == len(trained)
+    assert {rate for _, rate in trained[:12]} == {0.25, 0.5, 0.75}
+    assert 12 < len(trained) < 20, "few of the other 16"
+    assert {option for c in course.looked for option in search.options_of([c])} <= set(trained)
+    assert {option for c in course.tried for option in search.options_of([c])} - set(trained[:12])
+    assert best_of(search, finished) * (1 - 4 * LEAST_GAIN) <= smallest(world, search)
+
+
+def test_all_rates_are_trained_where_the_bounds_need_them():
+    tiny = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE, "<=", offset=10 + 104.75 / 7),))
+    search = replace(WORLD, rates=EIGHTHS).search(tiny)
+    assert len(search.course({}).trainings) == 28
+
+
+def test_a_known_network_has_its_blocks():
+    known = ((0.125, 0.0, 0.375, 0.0),)
+    search = replace(WORLD, rates=EIGHTHS).search(known=known)
+    trained = [t.blocks[0].symbols[0] for t in search.course({}).trainings]
+    assert {(0, 0.125), (2, 0.375)} <= {(symbol.module, symbol.rate) for symbol in trained}
+    assert len(trained) == 14
+
+
+def test_no_network_is_expected_to_be_more_accurate_than_the_full_one():
+    search = WORLD.search()
+    course = search.course(WORLD.carry_out(search))
+    assert all(course.predicted(c) <= 0.9 for c in course.looked)
+
+
+def test_networks_to_begin_with_lie_between_a_sure_one_and_the_expected_boundary():
+    search = WORLD.search()
+    finished: dict[Task, Results] = {}
+    while not any(isinstance(task, FineTune) for task in search.propose(finished)):
+        for task in search.propose(finished):
+            finished[task] = WORLD.result(task, tuple(search.course(finished).networks))
+    course = search.course(finished)
+    begun = [tuple(course.networks)[task.network] for task in search.propose(finished)]
+    assert len(begun) == 4
+    assert course.looked[begun[0]] >= search.threshold
+    assert all(course.predicted(c) >= search.threshold - 0.01 for c in begun)
 
 
 def test_a_network_that_fails_is_not_chosen_and_ends_nothing():
