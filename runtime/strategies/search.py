@@ -116,8 +116,10 @@ class Search:
         return thinned if is_enough else self.space
 
     def trainings(self, options: Collection[Option]) -> tuple[PretrainBlocks, ...]:
-        """Of the blocks of these options."""
-        wanted = ([b for b in group if (b.symbols[0].module, b.symbols[0].rate) in options] for group in self.groups)
+        """Of the blocks of these options: those that the full network has where it has one of them."""
+        stars = (star for star in self.space.stars if self.options_of([star])[0] in options)
+        pieces = {piece for star in stars for piece in self.space.spell(star)}
+        wanted = ([block for block in group if pieces.issuperset(block.symbols)] for group in self.groups)
         return tuple(PretrainBlocks(tuple(group)) for group in wanted if group)
 
     def options_of(self, configurations: Iterable[Configuration]) -> list[Option]:
