@@ -8,7 +8,7 @@ from typing import Literal
 
 from wootz.passes.errors import WootzError
 
-LossKind = Literal["softmax-cross-entropy", "mse"]
+LossKind = Literal["softmax-cross-entropy", "mse", "l1", "smooth-l1", "bce-with-logits"]
 """Losses against targets of the data."""
 
 TEMPERATURE = 2.0
@@ -21,7 +21,8 @@ class Lesson:
     `loss` compares an output with targets of the data; None: there are none, and all is distillation. Distillation
     compares outputs with those of the full network, class scores at a `temperature`, and the feature loss compares
     what modules give. With `scores` all outputs are taken as class scores, whether they end in a Softmax or not; where
-    `loss` is the cross-entropy they are. Raises WootzError for settings that mean nothing.
+    `loss` is the cross-entropy they are. Nothing is learned from labels that are `ignore_label`. Raises WootzError for
+    settings that mean nothing.
     """
 
     loss: LossKind | None = "softmax-cross-entropy"
@@ -29,6 +30,7 @@ class Lesson:
     temperature: float = TEMPERATURE
     features: float = 0.0
     scores: bool = False
+    ignore_label: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.distill <= 1:
@@ -39,6 +41,8 @@ class Lesson:
             raise WootzError(f"the temperature of distillation is more than 0, not {self.temperature:g}")
         if not 0 <= self.features < math.inf:
             raise WootzError(f"the weight of the feature loss is at least 0, not {self.features:g}")
+        if self.ignore_label is not None and self.loss != "softmax-cross-entropy":
+            raise WootzError(f"a label to be ignored is for the cross-entropy, not for {self.loss or 'no targets'}")
 
     @property
     def needs_teacher(self) -> bool:

@@ -15,7 +15,16 @@ from wootz.passes.ir.model import Graph, Model, Tensor, Variable, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.plan.lesson import LossKind
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.losses import distillation, logits_of, squared_error
+from wootz.passes.training.losses import (
+    absolute_error,
+    binary_cross_entropy,
+    distillation,
+    logits_of,
+    masked_cross_entropy,
+    smooth_absolute_error,
+    squared_error,
+    without_sigmoid,
+)
 from wootz.passes.training.state import NEW_SUFFIX
 
 Loss = Literal[LossKind, "distillation"]
@@ -32,10 +41,14 @@ class AttachLoss(Pass):
        or Sigmoid at the end of the network, also one whose result only changes its layout, is dropped: its operand are
        the logits. With `label-smoothing` s, a label stands for probability 1 - s + s/classes, the other classes for
        s/classes (Szegedy et al. 2016, section 7). With `class-weights`, the mean is weighted: divided by the sum of the
-       labels' weights.
+       labels' weights. Scores [N, classes, …] have labels [N, …], one a position. What has
+       the label `ignore-label` counts for nothing; a batch of nothing else has loss 0.
     2. `mse`: the mean of (output - target)², over all elements; the target is the tensor `target`, or a new input
-       of that name.
-    3. `distillation`: T² · KL(softmax(target / T) ‖ softmax(output / T)) with temperature T, the mean over the batch
+       of that name. `l1`: that of d = |output - target|. `smooth-l1`: that of d²/2β where d is less than β, else of
+       d - β/2 (Girshick 2015).
+    3. `bce-with-logits`: the mean of -t log σ(x) - (1 - t) log(1 - σ(x)) with targets t from 0 to 1. A Sigmoid at the
+       end of the network is dropped, as above.
+    4. `distillation`: T² · KL(softmax(target / T) ‖ softmax(output / T)) with temperature T, the mean over the batch
        (Hinton et al. 2015, section 2); `target` names the teacher's logits.
 
     Refuses an output that is not there, one that leaves open which is meant, and a Softmax at the end whose classes a
@@ -49,7 +62,9 @@ class AttachLoss(Pass):
     labels: str = option("labels", "softmax-cross-entropy: name of the input with the labels")
     label_smoothing: float = option(0.0, "softmax-cross-entropy: probability spread over all classes")
     class_weights: tuple[float, ...] = option((), "softmax-cross-entropy: one weight a class")
-    target: str = option(TARGET, "mse and distillation: the tensor, or new input, to be reached")
+    ignore_label: int | None = option(None, "softmax-cross-entropy: the label that counts for nothing")
+    beta: float = option(1.0, "smooth-l1: the difference from which on it is linear")
+    target: str = option(TARGET, "the other losses: the tensor, or new input, to be reached")
     temperature: float = option(1.0, "distillation: divides the logits of both networks")
     scale: float = option(1.0, "factor of the loss")
     plus: str = option("", "a scalar output that is added to the loss, such as that of distill")
@@ -68,9 +83,17 @@ class AttachLoss(Pass):
             case "softmax-cross-entropy":
                 loss = self._softmax_cross_entropy(output, graph, builder)
             case "mse":
-                loss = squared_error(Expression.of(output, builder), self._target(output, graph, builder))
+                loss = squared_error(*self._pair(output, graph, builder))
+            case "l1":
+                loss = absolute_error(*self._pair(output, graph, builder))
+            case "smooth-l1":
+                loss = smooth_absolute_error(*self._pair(output, graph, builder), beta=self.beta)
+            case "bce-with-logits":
+                logits = without_sigmoid(output, builder)
+                loss = binary_cross_entropy(*self._pair(logits, graph, builder))
             case "distillation":
-                loss = self._distillation(output, graph, builder)
+                logits = logits_of(output, builder, self)
+                loss = distillation(*self._pair(logits, graph, builder), temperature=self.temperature)
             case _:
                 raise self.refuse(f"no loss {self.loss!r}: one of {', '.join(get_args(Loss))}")
         scaled = loss * self.scale if self.scale != 1.0 else loss
@@ -85,6 +108,8 @@ class AttachLoss(Pass):
             raise self.refuse(f"label-smoothing has to be at least 0 and at most 1, not {self.label_smoothing}")
         if not 0 < self.temperature < math.inf:
             raise self.refuse(f"temperature has to be more than 0, not {self.temperature}")
+        if not 0 < self.beta < math.inf:
+            raise self.refuse(f"beta has to be more than 0, not {self.beta}")
         if not math.isfinite(self.scale):
             raise self.refuse(f"scale has to be finite, not {self.scale}")
         if self.class_weights and not (min(self.class_weights) >= 0 and 0 < sum(self.class_weights) < math.inf):
@@ -117,6 +142,10 @@ class AttachLoss(Pass):
         logits = logits_of(output, builder, self)
         labels = _input(graph, self.labels, np.int64, [logits.shape[0], *logits.shape[2:]])
         weights = self._class_weights(logits, builder)
+        if self.ignore_label is not None:
+            scores, classes = Expression.of(logits, builder), Expression.of(labels, builder)
+            weighted = Expression.of(weights[0], builder) if weights else None
+            return masked_cross_entropy(scores, classes, self.ignore_label, self.label_smoothing, weighted)
         loss, log_probability = builder.ops(
             "SoftmaxCrossEntropyLoss", logits, labels, *weights, count=2, hint="cross_entropy", reduction="mean"
         )
@@ -146,13 +175,12 @@ class AttachLoss(Pass):
             raise self.refuse(f"{len(self.class_weights)} class-weights for {logits.shape[1]} classes", logits.name)
         return [builder.constant(self.class_weights, "class_weights", dtype=logits.dtype)]
 
-    def _distillation(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        student = Expression.of(logits_of(output, builder, self), builder)
-        return distillation(student, self._target(student.tensor, graph, builder), self.temperature)
-
-    def _target(self, output: Tensor, graph: Graph, builder: Builder) -> Expression:
-        existing = graph.tensors().get(self.target)
-        return Expression.of(existing or _input(graph, self.target, output.dtype, list(output.shape)), builder)
+    def _pair(self, output: Tensor, graph: Graph, builder: Builder) -> tuple[Expression, Expression]:
+        """What is compared: the output, or its logits, and the target."""
+        target = graph.tensors().get(self.target)
+        if target is None:
+            target = _input(graph, self.target, output.dtype, list(output.shape))
+        return Expression.of(output, builder), Expression.of(target, builder)
 
 
 def _input(graph: Graph, name: str, dtype: type, shape: list[int | str]) -> Tensor:

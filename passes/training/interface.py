@@ -39,10 +39,10 @@ class TrainingInterface:
     """Names of graph inputs (`data`, `labels`, `learning_rate`, `targets`) and outputs (`losses`), and the state
     between steps.
 
-    `labels` is None where targets are computed in the graph; it takes classes, int64 [N], or what the loss mse or
-    distillation compares with, float32 in the shape of the network's output. `targets` are further such inputs, where
-    there are several losses. `learning_rate` is a float32 scalar. Each
-    loss is a float32 scalar, the mean over the batch, before the step.
+    `labels` is None where targets are computed in the graph; it takes classes, int64 [N] or [N, …], or what another
+    loss than the cross-entropy compares with, float32 in the shape of the network's output. `targets` are further such
+    inputs, where there are several losses. `learning_rate` is a float32 scalar. Each loss is a float32 scalar, the mean
+    over the batch, before the step.
     """
 
     data: str

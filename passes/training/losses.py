@@ -18,6 +18,49 @@ def squared_error(output: Expression, target: Expression) -> Expression:
     return (difference * difference).mean(keepdims=False)
 
 
+def absolute_error(output: Expression, target: Expression) -> Expression:
+    """The mean of |output - target|, over all elements."""
+    return (output - target).op("Abs").mean(keepdims=False)
+
+
+def smooth_absolute_error(output: Expression, target: Expression, beta: float) -> Expression:
+    """The mean of d²/2β where d = |output - target| is less than β, else of d - β/2 (Girshick 2015, "Fast R-CNN",
+    section 2.3, there with β = 1)."""
+    distance = (output - target).op("Abs")
+    inner = distance.op("Min", beta)
+    return (inner * (distance - inner * 0.5)).mean(keepdims=False) * (1 / beta)
+
+
+def binary_cross_entropy(logits: Expression, target: Expression) -> Expression:
+    """The mean of -t log σ(x) - (1 - t) log(1 - σ(x)) over all elements; targets are from 0 to 1."""
+    return (target * (-logits).op("Softplus") + (1.0 - target) * logits.op("Softplus")).mean(keepdims=False)
+
+
+def masked_cross_entropy(
+    logits: Expression, labels: Expression, ignored: int, smoothing: float, weights: Expression | None
+) -> Expression:
+    """The cross-entropy along axis 1, averaged over those labels [N, …] that are not `ignored`: 0 if all are.
+
+    A label stands for 1 - smoothing + smoothing/classes, the other classes for smoothing/classes. With `weights`
+    [classes] it is divided by the sum of the labels' weights.
+    """
+    classes = int(logits.shape[1])
+    beyond = labels.integers(classes)
+    inside = beyond.where(labels.equal(ignored), labels)
+    bounds = logits.constant([0.0, 1.0])
+    of_label = Expression(
+        logits.builder.op("OneHot", inside.tensor, beyond.tensor, bounds.tensor, axis=1), logits.builder, logits.dtype
+    )
+    counted = of_label.sum([1])
+    wanted = of_label * (1.0 - smoothing) + counted * (smoothing / classes) if smoothing else of_label
+    if weights is not None:
+        weights = weights.reshape([1, classes, *[1] * (logits.rank - 2)])
+        wanted, counted = wanted * weights, of_label * weights
+    total = counted.sum(keepdims=False)
+    surprise = -(wanted * logits.op("LogSoftmax", axis=1)).sum(keepdims=False)
+    return surprise / total.where(total.greater(0.0), 1.0)
+
+
 def normalized_squared_error(output: Expression, target: Expression) -> Expression:
     """The mean of (output - target)² over the mean of target²: 1 for an output of zeros, whatever the target's size."""
     size = (target * target).mean(keepdims=False)
@@ -43,6 +86,12 @@ def logits_of(output: Tensor, builder: Builder, asking: Pass) -> Tensor:
     if last is None or not _is_over_classes(last, asking):
         return output
     return without_activation(last, builder)
+
+
+def without_sigmoid(output: Tensor, builder: Builder) -> Tensor:
+    """An output without the Sigmoid that it comes from, perhaps in another layout."""
+    last = last_activation(output)
+    return output if last is None or last.node.op != "Sigmoid" else without_activation(last, builder)
 
 
 def without_activation(last: LastActivation, builder: Builder) -> Tensor:

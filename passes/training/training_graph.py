@@ -24,6 +24,7 @@ def build_training_graph(
     *,
     loss: Loss | None = "softmax-cross-entropy",
     distill: Distill | None = None,
+    ignore_label: int | None = None,
     losses: tuple[str, ...] = (),
     labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
@@ -41,6 +42,7 @@ def build_training_graph(
         solver,
         loss=loss,
         distill=distill,
+        ignore_label=ignore_label,
         losses=losses,
         labels=labels,
         frozen=frozen,
@@ -55,6 +57,7 @@ def training_pipeline(
     *,
     loss: Loss | None = "softmax-cross-entropy",
     distill: Distill | None = None,
+    ignore_label: int | None = None,
     losses: tuple[str, ...] = (),
     labels: str = "labels",
     frozen: str | tuple[str, ...] = (),
@@ -75,7 +78,7 @@ def training_pipeline(
         settings["distill"] = vars(distill)
     if loss is not None:
         mixed = {"scale": 1.0 - distill.share, "plus": DISTILLATION} if distill else {}
-        settings["attach-loss"] = {"loss": loss, "labels": labels, **mixed}
+        settings["attach-loss"] = {"loss": loss, "labels": labels, "ignore_label": ignore_label, **mixed}
     pipeline = "distillation" if distill else "training"
     return with_settings(pipeline if precision == "float32" else f"{pipeline}-float16", settings)
 
