@@ -50,6 +50,7 @@ PIPELINES = {name: name for name in PASSES} | {
     "assemble": "prune-blocks{rate=0.5},assemble{blocks=block.onnx}",
     "attach-loss": ",".join(TRAINING[:2]),
     "build-gradients": ",".join([*TRAINING[:2], "build-gradients{parameters-as-inputs=true}"]),
+    "distill": "prune-blocks{rate=0.5},distill{teacher=full.onnx}",
     "embed-batches": ",".join([*TRAINING, "embed-batches{batch-size=4,window=4}"]),
     "extract-blocks": "extract-blocks{first=a}",
     "fix-sizes": "fix-sizes{size=6,6}",
@@ -92,6 +93,8 @@ def artifact(network: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             (plan,) = [step.result.plan for step in pruned.steps if step.result.plan is not None]
             Path("plan.json").write_text(plan.to_json())
             save(run_pipeline(pruned.model, parse_pipeline("extract-blocks{first=b}")).model, "block.onnx")
+        if name == "distill":
+            save(network, "full.onnx")
         if name == "fix-sizes":
             network.graph.inputs[0].shape = ["N", 3, "H", "W"]
         passes = parse_pipeline(PIPELINES[name])
