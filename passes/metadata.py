@@ -18,14 +18,14 @@ def read_metadata(metadata: Mapping[str, str], key: str, kind: Any, absent: str 
     of str, int, float, bool and the type of None.
     """
     try:
-        return _typed(json.loads(metadata.get(key, absent)), kind, "")
+        return typed(json.loads(metadata.get(key, absent)), kind)
     except (ValueError, RecursionError) as error:
         reason = str(error) or "nested too deeply"
         raise WootzError(f"the metadata entry {key!r} is not what belongs there: {reason}") from error
 
 
-def _typed(value: Any, kind: Any, place: str) -> Any:
-    """`value` as a `kind`. Raises ValueError with the place where it is something else."""
+def typed(value: Any, kind: Any, place: str = "") -> Any:
+    """`value`, read from JSON, as a `kind` (see `read_metadata`). Raises ValueError with the place where it is something else."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, arguments, place)
@@ -34,9 +34,9 @@ def _typed(value: Any, kind: Any, place: str) -> Any:
     if origin is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(kinds) == len(value):
-            return tuple(_typed(v, k, f"{place}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
+            return tuple(typed(v, k, f"{place}[{i}]") for i, (v, k) in enumerate(zip(value, kinds, strict=True)))
     if origin is dict and isinstance(value, dict):
-        return {name: _typed(item, arguments[1], f"{place}[{name!r}]") for name, item in value.items()}
+        return {name: typed(item, arguments[1], f"{place}[{name!r}]") for name, item in value.items()}
     if origin is Literal and value in arguments:
         return value
     if kind is float and type(value) is int:
@@ -49,10 +49,10 @@ def _typed(value: Any, kind: Any, place: str) -> Any:
 def _first_that_fits(value: Any, kinds: tuple[Any, ...], place: str) -> Any:
     for kind in kinds[:-1]:
         try:
-            return _typed(value, kind, place)
+            return typed(value, kind, place)
         except ValueError:
             continue
-    return _typed(value, kinds[-1], place)
+    return typed(value, kinds[-1], place)
 
 
 def _dataclass(value: dict[str, Any], kind: Any, place: str) -> Any:
@@ -62,4 +62,4 @@ def _dataclass(value: dict[str, Any], kind: Any, place: str) -> Any:
     missing = [f.name for f in fields(kind) if f.default is MISSING and f.name not in value]
     if missing:
         raise ValueError(f"{f'at {place} ' if place else ''}the field {missing[0]!r} is missing")
-    return kind(**{name: _typed(item, hints[name], f"{place}.{name}") for name, item in value.items()})
+    return kind(**{name: typed(item, hints[name], f"{place}.{name}") for name, item in value.items()})

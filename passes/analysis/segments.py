@@ -187,6 +187,15 @@ def _uses_of_extents(graph: Graph) -> tuple[tuple[str, int], ...]:
     return tuple(uses)
 
 
+def data_tensors(graph: Graph) -> set[str]:
+    """What is computed from the network's inputs, and these: but for their shapes, and what is computed from those."""
+    data = {t.name for t in graph.inputs}
+    for node in graph.nodes:
+        if node.op not in READS_SHAPE and any(t.name in data for t in (*node.inputs, *captured_tensors(node))):
+            data.update(t.name for t in node.outputs if t.name)
+    return data
+
+
 def _between_cuts(graph: Graph) -> tuple[Segment, ...]:
     data = {t.name for t in graph.inputs}
     needed = subgraph_nodes(graph.outputs)

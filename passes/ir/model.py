@@ -55,14 +55,39 @@ Constant = gs.Constant
 
 @dataclass(frozen=True)
 class Module:
-    """A convolution module: everything between the tensors `entry` and `exit` (both are names of tensors).
+    """A convolution module: everything between the tensors `entries` and `exits` (names of tensors).
 
-    `exit` is produced by the module, `entry` is not.
+    `exits` are produced by the module, `entries` are not. Most modules have one of each. A *region* has further ones:
+    skips that it reads, taps that others read.
     """
 
     name: str
     entry: str
     exit: str
+    more_entries: tuple[str, ...] = ()
+    more_exits: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        return self.entry, *self.more_entries
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        return self.exit, *self.more_exits
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return *self.entries, *self.exits
+
+    def renamed(self, names: Mapping[str, str]) -> Module:
+        """The module whose ends are called as `names` says; those that aren't there stay."""
+        entry, *more_entries = (names.get(name, name) for name in self.entries)
+        exit_, *more_exits = (names.get(name, name) for name in self.exits)
+        return Module(self.name, entry, exit_, tuple(more_entries), tuple(more_exits))
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of JSON, without empty ones."""
+        return {name: value for name, value in vars(self).items() if value != ()}
 
 
 @dataclass(frozen=True)
@@ -137,7 +162,7 @@ class Model:
                 setattr(proto, name, value)
         metadata = dict(self.metadata)
         if self.modules:
-            metadata[MODULES_KEY] = json.dumps([vars(m) for m in self.modules])
+            metadata[MODULES_KEY] = json.dumps([m.to_json() for m in self.modules])
         onnx.helper.set_model_props(proto, metadata)
         if opset != OPSET:
             _bring_to_opset(proto, opset)
@@ -453,9 +478,10 @@ def subgraph_nodes(outputs: Iterable[Tensor], stop: Iterable[Tensor] = ()) -> se
 
 
 def module_nodes(model: Model, module: Module) -> Iterator[Node]:
-    """The nodes between the entry and the exit of `module`, in the graph's order."""
+    """The nodes between the entries and the exits of `module`, in the graph's order."""
     tensors = model.graph.tensors()
-    inside = subgraph_nodes([tensors[module.exit]], stop=[tensors[module.entry]])
+    exits, entries = ([tensors[name] for name in names] for names in (module.exits, module.entries))
+    inside = subgraph_nodes(exits, stop=entries)
     return (node for node in model.graph.nodes if id(node) in inside)
 
 

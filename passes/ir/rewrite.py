@@ -124,7 +124,7 @@ class ModuleEnds:
     def __init__(self, model: Model):
         tensors = model.graph.tensors()
         self._modules = model.modules
-        self._ends = {name: tensors[name] for m in model.modules for name in (m.entry, m.exit) if name in tensors}
+        self._ends = {name: tensors[name] for m in model.modules for name in m.ends if name in tensors}
 
     def move(self, old: Tensor, new: Tensor) -> None:
         """Modules that begin or end with `old` do so with `new`, which holds the same."""
@@ -137,12 +137,12 @@ class ModuleEnds:
         """
         tensors = graph.tensors()
         names = {name: tensor.name for name, tensor in self._ends.items()}
-        now = [replace(m, entry=names.get(m.entry, m.entry), exit=names.get(m.exit, m.exit)) for m in self._modules]
+        now = [m.renamed(names) for m in self._modules]
         lost = {name for name in names.values() if name not in tensors}
-        return tuple(m for m in now if m.entry != m.exit and lost.isdisjoint((m.entry, m.exit)))
+        return tuple(m for m in now if set(m.entries).isdisjoint(m.exits) and lost.isdisjoint(m.ends))
 
 
 def remaining_modules(modules: Iterable[Module], graph: Graph) -> tuple[Module, ...]:
     """Those that begin and end with tensors of the graph."""
     tensors = graph.tensors()
-    return tuple(m for m in modules if m.entry in tensors and m.exit in tensors)
+    return tuple(m for m in modules if all(name in tensors for name in m.ends))

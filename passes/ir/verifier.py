@@ -421,17 +421,18 @@ def _verify_modules(model: Model) -> None:
         if module.name in names:
             raise VerificationError(f"two modules are named {module.name!r}")
         names.add(module.name)
-        for end, tensor in (("entry", module.entry), ("exit", module.exit)):
-            if tensor not in tensors:
+        for end, ends in (("entry", module.entries), ("exit", module.exits)):
+            for tensor in (name for name in ends if name not in tensors):
                 raise VerificationError(f"module {module.name!r}: its {end} {tensor!r} is no tensor of the graph")
-        if not _depends(tensors[module.exit], tensors[module.entry]):
-            raise VerificationError(
-                f"module {module.name!r}: its exit {module.exit!r} isn't computed from its entry {module.entry!r}"
-            )
+        entries = [tensors[name] for name in module.entries]
+        for name in module.exits:
+            if not _depends(tensors[name], entries):
+                other = "any of its entries" if module.more_entries else f"its entry {module.entry!r}"
+                raise VerificationError(f"module {module.name!r}: its exit {name!r} isn't computed from {other}")
 
 
-def _depends(exit_: Tensor, entry: Tensor) -> bool:
-    if exit_ is entry:
+def _depends(exit_: Tensor, entries: Sequence[Tensor]) -> bool:
+    if any(exit_ is entry for entry in entries):
         return False
-    consumers = {id(node) for node in entry.outputs}
-    return not consumers.isdisjoint(subgraph_nodes([exit_], stop=[entry]))
+    consumers = {id(node) for entry in entries for node in entry.outputs}
+    return not consumers.isdisjoint(subgraph_nodes([exit_], stop=entries))

@@ -364,17 +364,19 @@ class _ModuleCells:
         )
 
     def _makes_feature_map(self, position: int, module: Module) -> bool:
-        """Whether a layer's output has more than one place, or the module's exit has only one, too."""
+        """Whether a layer's output has more than one place, or one of the module's exits has only one, too."""
         node = self.model.graph.nodes[self.analysis.layers[position].node]
-        output, exit_ = (self.analysis.shapes.get(name) for name in (node.outputs[0].name, module.exit))
-        return output is None or exit_ is None or bool(np.prod(output[2:]) > 1 or np.prod(exit_[2:]) == 1)
+        output, *exits = (self.analysis.shapes.get(name) for name in (node.outputs[0].name, *module.exits))
+        if output is None or np.prod(output[2:]) > 1:
+            return True
+        return any(exit_ is None or np.prod(exit_[2:]) == 1 for exit_ in exits)
 
     @cached_property
     def _inner_cells(self) -> dict[Module, tuple[int, ...]]:
-        """The cells with filters in no other layers than a module's, and in neither its entry nor its exit."""
+        """The cells with filters in no other layers than a module's, and in none of its entries and exits."""
         inner = {}
         for module, inside in self._layers_inside.items():
-            boundary = np.union1d(self.analysis.channels_in(module.entry), self.analysis.channels_in(module.exit))
+            boundary = np.concatenate([self.analysis.channels_in(name) for name in module.ends])
             inner[module] = self._whole_families(
                 i
                 for i, cell in enumerate(self.planner.cells)
@@ -396,10 +398,12 @@ class _ModuleCells:
         if layer.kind == "depthwise" and self.analysis.tied_layers(layer):
             return f"depthwise: its filters are those of {self.analysis.tied_layers(layer)[0]!r}"
         channels = self.analysis.channels(layer)
-        if np.isin(channels, self.analysis.channels_in(module.exit)).any():
-            return f"top layer: its channels reach the exit {module.exit!r} of module {module.name!r}"
-        if np.isin(channels, self.analysis.channels_in(module.entry)).any():
-            return f"tied to the entry {module.entry!r} of module {module.name!r}"
+        for exit_ in module.exits:
+            if np.isin(channels, self.analysis.channels_in(exit_)).any():
+                return f"top layer: its channels reach the exit {exit_!r} of module {module.name!r}"
+        for entry in module.entries:
+            if np.isin(channels, self.analysis.channels_in(entry)).any():
+                return f"tied to the entry {entry!r} of module {module.name!r}"
         return f"tied to {self.analysis.tied_layers(layer)[0]!r} outside module {module.name!r}"
 
 

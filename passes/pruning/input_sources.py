@@ -35,7 +35,7 @@ def find_input_sources(
         met = np.unique(np.concatenate(channels)) if channels else np.zeros(0, np.int32)
         return tuple(position for position, gone in removed.items() if np.isin(gone, met).any())
 
-    of_modules = {i: tuple(s for s in sources([m.entry]) if s != i) for i, m in enumerate(modules)}
+    of_modules = {i: tuple(s for s in sources(m.entries) if s != i) for i, m in enumerate(modules)}
     inside = {id(node) for module in modules for node in module_nodes(model, module)}
     outside = {t.name for node in model.graph.nodes if id(node) not in inside for t in node.inputs}
     return InputSources({i: found for i, found in of_modules.items() if found}, sources(outside))

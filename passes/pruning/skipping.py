@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from wootz.passes.analysis.module_boundaries import region_fault
+from wootz.passes.analysis.module_boundaries import module_fault
 from wootz.passes.analysis.static_shapes import has_static_inputs, other_static_shapes
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Module, Node, captured_tensors, is_constant, module_nodes, producer
@@ -31,7 +31,11 @@ def find_unskippable(model: Model, modules: Iterable[Module], shapes: Shapes) ->
     types = inferred_types(model.graph, strict=False)
     found = {}
     for module in modules:
-        faults = (skip_fault(model, SkippedModule(**vars(module)), shapes) for shapes in bindings)
+        if module.more_entries or module.more_exits:
+            found[module.name] = "it has more than one entry and one exit"
+            continue
+        left_out = SkippedModule(module.name, module.entry, module.exit)
+        faults = (skip_fault(model, left_out, shapes) for shapes in bindings)
         entry, exit_ = (str(types[t][0]) if t in types else "of unknown type" for t in (module.entry, module.exit))
         if fault := next(filter(None, faults), ""):
             found[module.name] = fault
@@ -45,7 +49,7 @@ def find_unskippable(model: Model, modules: Iterable[Module], shapes: Shapes) ->
 def skip_fault(model: Model, module: SkippedModule, shapes: Shapes) -> str:
     """Why what goes into a module can't stand for what comes out of it; empty where it can."""
     region = Module(module.name, module.entry, module.exit)
-    if fault := region_fault(model, region, region):
+    if fault := module_fault(model, region):
         return fault
     entry, exit_ = shapes.get(module.entry), shapes.get(module.exit)
     if entry is None or exit_ is None:
@@ -82,7 +86,7 @@ def without_skipped(model: Model) -> Model:
     """
     result = model.copy()
     graph, ends = result.graph, ModuleEnds(result)
-    names = {(module.entry, module.exit) for module in model.modules}
+    names = {(module.entry, module.exit) for module in model.modules if len(module.ends) == 2}
     skipped = [n for n in graph.nodes if n.op == "Identity" and (n.inputs[0].name, n.outputs[0].name) in names]
     captured = {t.name for node in graph.nodes for t in captured_tensors(node)}
     for node in skipped:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.analysis.channels import ChannelAnalysis, node_names
 from wootz.passes.analysis.index_maps import NO_ATOM
-from wootz.passes.analysis.module_boundaries import region_fault
+from wootz.passes.analysis.module_boundaries import block_of, module_fault
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
 from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
@@ -35,24 +35,26 @@ class Student:
 def carve(model: Model, modules: Sequence[Module], analysis: ChannelAnalysis | None) -> Model:
     """The block of `modules`. `analysis` is that of `model`, or of the network it was pruned from; None will do
     where the model isn't pruned. Raises WootzError for modules that are no piece of their own."""
-    names_of_ends = "-".join(dict.fromkeys((modules[0].name, modules[-1].name)))
-    if fault := region_fault(model, modules[0], modules[-1]):
-        raise WootzError(f"{names_of_ends}: {fault}")
+    for module in modules:
+        if fault := module_fault(model, module):
+            raise WootzError(f"{module.name}: {fault}")
+    block = block_of(model, modules)
     graph = copy_graph(model.graph)
     tensors = graph.tensors()
-    entry, exit_ = tensors[modules[0].entry], tensors[modules[-1].exit]
-    inside = subgraph_nodes([exit_], stop=[entry])
-    if entry.shape is None or exit_.shape is None:
+    entries, exits = ([tensors[name] for name in names] for names in (block.entries, block.exits))
+    inside = subgraph_nodes(exits, stop=entries)
+    if any(t.shape is None for t in (*entries, *exits)):
         annotate_shapes(graph)
     names = node_names(graph)
     layers = {names[i] for i, node in enumerate(graph.nodes) if id(node) in inside}
     erase_nodes(graph, [node for node in graph.nodes if id(node) not in inside])
-    source = Variable(entry.name, entry.dtype, entry.shape)
-    redirect_readers(entry, source)
-    graph.inputs, graph.outputs = [source], [exit_]
-    graph.name = names_of_ends
+    sources = [Variable(entry.name, entry.dtype, entry.shape) for entry in entries]
+    for entry, source in zip(entries, sources, strict=True):
+        redirect_readers(entry, source)
+    graph.inputs, graph.outputs = sources, exits
+    graph.name = block.name
     if analysis is not None:
-        layers |= _layers_behind(entry.name, analysis)
+        layers |= set().union(*(_layers_behind(name, analysis) for name in block.entries))
     keep_sets = {n: keep for n, keep in stored_keep_sets(model.metadata).items() if n in layers}
     metadata = with_keep_sets(model.metadata, keep_sets)
     return replace(model, graph=graph, modules=tuple(modules), metadata=metadata)

@@ -70,7 +70,7 @@ def solvable_layers(student: Student, teacher: Model, trained: Collection[str]) 
     graph = student.model.copy().graph
     _annotate(graph, student, teacher)
     known = teacher.graph.tensors()
-    levels = {graph.inputs[0].name: 0}
+    levels = {t.name: 0 for t in graph.inputs}
     differing: set[str] = set()
     found = []
     for node in graph.nodes:

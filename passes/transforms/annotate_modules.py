@@ -10,6 +10,7 @@ from typing import Literal
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.model import Model, Module
+from wootz.passes.metadata import typed
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class AnnotateModules(Pass):
 
     1. By default a table that is there stays; without one, modules are found by the names of layers, else by the
        structure. `source` asks for one way.
-    2. `table` reads them from a file: a JSON list of {"name", "entry", "exit"}, the last two being tensors.
+    2. `table` reads them from a file: a JSON list of {"name", "entry", "exit"}, the last two being tensors,
+       and lists of further ones in "more_entries" and "more_exits", if there are any.
 
     Refuses when no module is found, and a table that isn't one.
     """
@@ -35,14 +37,15 @@ class AnnotateModules(Pass):
             modules, source = find_modules(model, self.source)
         if not modules:
             raise self.refuse(f"no modules were found (by {source})")
-        rows = "\n".join(f"{m.name}: {m.entry} -> {m.exit}" for m in modules)
+        rows = "\n".join(f"{m.name}: {', '.join(m.entries)} -> {', '.join(m.exits)}" for m in modules)
         report = f"{len(modules)} modules, by {source}\n{rows}\n"
         is_new = modules != model.modules
         return PassResult(replace(model.copy(), modules=modules), is_new, {"modules": len(modules)}, report=report)
 
     def _read(self, file: Path) -> tuple[Module, ...]:
         try:
-            return tuple(Module(**row) for row in json.loads(file.read_text()))
+            modules: tuple[Module, ...] = typed(json.loads(file.read_text()), tuple[Module, ...])
+            return modules
         except OSError as error:
             raise self.refuse(f"{file} can't be read: {error.strerror}") from error
         except (ValueError, TypeError, RecursionError) as error:

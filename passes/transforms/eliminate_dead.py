@@ -31,7 +31,7 @@ class EliminateDead(Pass):
         result = without_skipped(model)
         graph = result.graph
         skipped = len(model.graph.nodes) - len(graph.nodes)
-        bypassed = _bypass_identities(graph, {name for m in result.modules for name in (m.entry, m.exit)})
+        bypassed = _bypass_identities(graph, {name for m in result.modules for name in m.ends})
         erase_dead_nodes(graph)
         modules = remaining_modules(result.modules, graph)
         removed = len(model.graph.nodes) - len(graph.nodes)

@@ -33,7 +33,7 @@ class FoldBatchNorm(Pass):
 
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
-        boundaries = {name for m in model.modules for name in (m.entry, m.exit)}
+        boundaries = {name for m in model.modules for name in m.ends}
         graph = result.graph
         folded = [n for n in graph.nodes if n.op == "BatchNormalization" and _can_fold(n, graph, boundaries)]
         for node in folded:

@@ -27,6 +27,10 @@ STUDENTS = "block"
 """What the names of all students begin with."""
 
 
+SMALLEST_SIZE = 1e-12
+"""What an output's mean square counts as at least, where errors of several outputs are compared."""
+
+
 def student_prefix(index: int) -> str:
     """What the names of all tensors and nodes of student `index` begin with."""
     return f"{STUDENTS}{index}/"
@@ -45,8 +49,9 @@ class TeacherStudent(Pass):
        Mul and Add where it can't be, Dropout left out, weights constant, cut off after the last tensor that a student
        needs.
     2. A student is the block's modules, pruned, with what remains of the teacher's weights. It reads the teacher's
-       input to these modules; its loss is mean((O - O')²) over all elements of the teacher's output O and its own
-       output O'. Students may overlap: they never feed each other.
+       inputs to these modules; its loss is mean((O - O')²) over all elements of the teacher's output O and its own
+       output O'. With several outputs it is the mean over these of mean((O - O')²) / mean(O²): maps of small numbers
+       count as much as maps of large ones. Students may overlap: they never feed each other.
     3. In a chain of layers the modules before a block decide how many channels come in: the student reads those
        channels of the teacher's input that are left, and its output is compared with those channels of the teacher's
        that it has itself.
@@ -92,13 +97,15 @@ class TeacherStudent(Pass):
                 raise WootzError(f"block {block} has nothing to train: all of its modules are left out")
             student = pruner.student(block)
             graph, prefix = copy_graph(student.model.graph), student_prefix(index)
-            output = graph.outputs[0]
-            source, target = (taps.channels(t.name, student.kept(t.name)) for t in (graph.inputs[0], output))
-            redirect_readers(graph.inputs[0], source)
+            sources, targets = (
+                [taps.channels(t.name, student.kept(t.name)) for t in ends] for ends in (graph.inputs, graph.outputs)
+            )
+            for own, source in zip(graph.inputs, sources, strict=True):
+                redirect_readers(own, source)
             graph.inputs = []
-            add_prefix(graph, prefix, keep={source.name})
+            add_prefix(graph, prefix, keep={source.name for source in sources})
             teacher.nodes.extend(graph.nodes)
-            losses.append(_reconstruction_loss(teacher, target, output, prefix))
+            losses.append(_reconstruction_loss(teacher, targets, graph.outputs, prefix))
             joint_multipliers.update({prefix + name: m for name, m in multipliers.items()})
         teacher.outputs = losses
         teacher.name = "teacher-student"
@@ -235,10 +242,27 @@ def add_prefix(graph: Graph, prefix: str, keep: set[str]) -> None:
         node.name = prefix + node.name if node.name else ""
 
 
-def _reconstruction_loss(graph: Graph, target: Tensor, output: Tensor, prefix: str) -> Tensor:
+def _reconstruction_loss(graph: Graph, targets: Sequence[Tensor], outputs: Sequence[Tensor], prefix: str) -> Tensor:
     build = Builder(graph, prefix)
+    if len(outputs) == 1:
+        loss = _mean_squared_difference(build, targets[0], outputs[0], "loss")
+    else:
+        errors = [_relative_error(build, *pair) for pair in zip(targets, outputs, strict=True)]
+        total = build.op("Sum", *errors, hint="total")
+        loss = build.op("Mul", total, build.constant(1 / len(errors), "share"), hint="loss")
+    loss.dtype, loss.shape = targets[0].dtype or np.float32, ()
+    return loss
+
+
+def _relative_error(build: Builder, target: Tensor, output: Tensor) -> Tensor:
+    """mean((O - O')²) / mean(O²), where the teacher's output O is all 0 divided by a very small number."""
+    size = build.op("ReduceMean", build.op("Mul", target, target), keepdims=0)
+    return build.op(
+        "Div", _mean_squared_difference(build, target, output), build.op("Max", size, build.constant(SMALLEST_SIZE))
+    )
+
+
+def _mean_squared_difference(build: Builder, target: Tensor, output: Tensor, hint: str = "error") -> Tensor:
     difference = build.op("Sub", output, target, hint="difference")
     square = build.op("Mul", difference, difference, hint="square")
-    loss = build.op("ReduceMean", square, keepdims=0, hint="loss")
-    loss.dtype, loss.shape = target.dtype or np.float32, ()
-    return loss
+    return build.op("ReduceMean", square, keepdims=0, hint=hint)

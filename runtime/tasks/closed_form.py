@@ -21,6 +21,7 @@ from wootz.passes.ir.model import Model, constants, with_weights
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.student import Student
 from wootz.passes.training.solvable_layers import SolvableLayer, solvable_layers
+from wootz.passes.transforms.teacher_student import SMALLEST_SIZE
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.ridge import Fit, Moments, fit, patches, places, targets
@@ -80,29 +81,34 @@ class ClosedForm:
     def errors(self, students: Sequence[Student], weights: Sequence[Sequence[Weights]]) -> list[list[float]]:
         """Of each student with each of its `weights` the mean squared difference between its output and the teacher's,
         in inference mode, on the images that are held out: on all that are looked at where these are too few for that.
+
+        With several outputs it is the mean of these differences, each divided by the mean square of the teacher's.
         """
         chosen, held_out = self._chosen()
         images = self.split.part(chosen[held_out] if held_out.any() else chosen)
-        exits = [student.model.graph.outputs[0].name for student in students]
+        exits = [[t.name for t in student.model.graph.outputs] for student in students]
         pieces = [
-            [_Piece(student, new, [exit_], self._one_thread) for new in of_student]
-            for student, of_student, exit_ in zip(students, weights, exits, strict=True)
+            [_Piece(student, new, of_exits, self._one_thread) for new in of_student]
+            for student, of_student, of_exits in zip(students, weights, exits, strict=True)
         ]
-        read = {exit_ for exit_, of_student in zip(exits, pieces, strict=True) if of_student}
+        read = {exit_ for of_exits, of_student in zip(exits, pieces, strict=True) if of_student for exit_ in of_exits}
         if not read:
             return [[] for _ in students]
 
-        def measured(_: int, teacher: Arrays) -> list[list[tuple[float, int]]]:
+        def measured(_: int, teacher: Arrays) -> list[list[list[tuple[float, float, int]]]]:
             return [
-                [_squares(piece.run(teacher)[exit_], teacher[exit_], student.kept(exit_)) for piece in of_student]
-                for student, exit_, of_student in zip(students, exits, pieces, strict=True)
+                [
+                    [_squares(given[exit_], teacher[exit_], student.kept(exit_)) for exit_ in of_exits]
+                    for given in (piece.run(teacher) for piece in of_student)
+                ]
+                for student, of_exits, of_student in zip(students, exits, pieces, strict=True)
             ]
 
-        sums = [np.zeros((len(of_student), 2)) for of_student in pieces]
+        sums = [np.zeros((len(p), len(e), 3)) for p, e in zip(pieces, exits, strict=True)]
         for of_batch in self._over(images, [p for of_student in pieces for p in of_student], read, measured):
             for total, found in zip(sums, of_batch, strict=True):
                 total += np.reshape(found, total.shape)
-        return [[float(squares / count) for squares, count in total] for total in sums]
+        return [[_error(of_exits) for of_exits in total] for total in sums]
 
     def _chosen(self) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of the images that are looked at, and which of these are held out."""
@@ -148,7 +154,7 @@ class ClosedForm:
         those that `pieces` read. Batches are computed side by side on one thread each: how many doesn't change a sum.
         """
         source = self.teacher.graph.inputs[0].name
-        session = _tapped(self.teacher, {piece.source for piece in pieces} | set(outputs), self._one_thread)
+        session = _tapped(self.teacher, {source for piece in pieces for source in piece.sources} | set(outputs), self._one_thread)
 
         def worked(numbered: tuple[int, np.ndarray]) -> T:
             number, data = numbered
@@ -171,13 +177,13 @@ class _Piece:
     """A student with other weights, run on the teacher's tensors: gives `outputs`, its own tensors."""
 
     def __init__(self, student: Student, weights: Weights, outputs: Iterable[str], device: Device):
-        self.source = student.model.graph.inputs[0].name
-        self._kept = student.kept(self.source)
-        computed = set(outputs) - {self.source}
+        self.sources = tuple(t.name for t in student.model.graph.inputs)
+        self._kept = {source: student.kept(source) for source in self.sources}
+        computed = set(outputs) - {*self.sources}
         self._session = _tapped(with_weights(student.model, weights), computed, device) if computed else None
 
     def run(self, teacher: Arrays) -> Arrays:
-        fed = {self.source: _kept(teacher[self.source], self._kept)}
+        fed = {source: _kept(teacher[source], kept) for source, kept in self._kept.items()}
         return fed if self._session is None else fed | self._session.run(fed)
 
 
@@ -205,9 +211,20 @@ def _seen(layer: SolvableLayer, data: np.ndarray, output: np.ndarray, number: in
     return x, targets(np.take(output, layer.kept, 1), layer.groups, at)
 
 
-def _squares(output: np.ndarray, target: np.ndarray, kept: np.ndarray) -> tuple[float, int]:
-    """The sum of squared differences between a student's output and what it has of the teacher's, and their number."""
-    return float(np.square(output - _kept(target, kept), dtype=np.float64).sum()), output.size
+def _squares(output: np.ndarray, target: np.ndarray, kept: np.ndarray) -> tuple[float, float, int]:
+    """The sum of squared differences between a student's output and what it has of the teacher's, the sum of squares of
+    that, and the number of elements."""
+    whole = _kept(target, kept)
+    differences, squares = (float(np.square(v, dtype=np.float64).sum()) for v in (output - whole, whole))
+    return differences, squares, output.size
+
+
+def _error(sums: np.ndarray) -> float:
+    """A student's error from the sums of `_squares` of each of its outputs: float64[outputs, 3]."""
+    differences, squares, count = sums.T
+    if len(sums) == 1:
+        return float(differences[0] / count[0])
+    return float(np.mean(differences / np.maximum(squares, SMALLEST_SIZE * count)))
 
 
 def _finite_solution(layer: SolvableLayer, moments: Moments, known: Weights) -> Weights:

@@ -21,7 +21,6 @@ def network(job_files):
     ("module", "change", "reason"),
     [
         (1, {"entry": "@0.entry"}, "modules 'res2a' and 'res2b' overlap: "),
-        (1, {"exit": "@inside"}, "modules 'res2a' and 'res2b' don't follow each other: it has a second output beside "),
         (
             0,
             {"exit": "fused_away"},

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from wootz.passes.analysis.module_boundaries import check_modules, gap_notes
+from wootz.passes.analysis.module_boundaries import block_of, check_modules, gap_notes
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Module
 from wootz.passes.ir.text import parse_text
@@ -29,6 +29,21 @@ def check(*modules):
     check_modules(replace(model, modules=modules), modules)
 
 
+def test_pieces_of_several_inputs_and_outputs():
+    check(("one", "d", "f", ("a",), ("e",)))
+    check(("one", "x", "d", (), ("a",)), ("two", "d", "y", ("a",), ("e",)))
+
+
+def test_modules_as_one_block():
+    model = parse_text(NETWORK)
+    one, two, three = Module("one", "x", "a"), Module("two", "b", "d"), Module("three", "d", "f", ("a",), ("e",))
+    check_modules(model, (one, two, three))
+    assert block_of(model, (one,)) == one
+    assert block_of(model, (one, two)) == Module("one-two", "x", "d", (), ("a",))
+    assert block_of(model, (two, three)) == Module("two-three", "b", "f", ("a",), ("e",))
+    assert block_of(model, (one, two, three)) == Module("one-three", "x", "f", (), ("e",))
+
+
 def test_pieces_of_one_input_and_one_output_that_follow_each_other():
     check(("one", "x", "a"))
     check(("two", "b", "d"))
@@ -45,14 +60,10 @@ def test_pieces_of_one_input_and_one_output_that_follow_each_other():
         ([("m", "x", "conv1_bn")], "module 'm': there is no tensor 'conv1_bn' in the graph; a node that was fused"),
         ([("m", "f", "d")], "module 'm': 'd' isn't computed from 'f'"),
         ([("m", "x", "a"), ("n", "x", "a")], "modules 'm' and 'n' overlap: Conv 'conv1' belongs to both; let one end"),
-        (
-            [("m", "x", "a"), ("n", "b", "d")],
-            "modules 'm' and 'n' don't follow each other: it has a second output beside 'd': 'a', for Add 'join3'",
-        ),
-        (
-            [("m", "f", "y"), ("n", "b", "d")],
-            "modules 'm' and 'n' don't follow each other: 'd' isn't computed from 'f'",
-        ),
+        ([("m", "f", "y"), ("n", "b", "d")], "modules 'm' and 'n' don't follow each other: the first reads what the"),
+        ([("m", "d", "f", ("a",), ())], "module 'm': it has a second output beside 'f': 'e', for Relu 'tap'"),
+        ([("m", "d", "f", (), ("e",))], "module 'm': Add 'join3' reads 'a' beside 'd'"),
+        ([("m", "d", "f", ("a",), ("e", "x"))], "module 'm': 'x' isn't computed from 'd', 'a'"),
     ],
 )
 def test_faults(modules, reason):
