@@ -25,7 +25,10 @@ def read_metadata(metadata: Mapping[str, str], key: str, kind: Any, absent: str 
 
 
 def typed(value: Any, kind: Any, place: str = "") -> Any:
-    """`value`, read from JSON, as a `kind` (see `read_metadata`). Raises ValueError with the place where it is something else."""
+    """`value`, read from JSON, as a `kind` (see `read_metadata`).
+
+    Raises ValueError with the place where it is something else.
+    """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _first_that_fits(value, arguments, place)
