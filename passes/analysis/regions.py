@@ -320,9 +320,16 @@ def _spans(network: _Network) -> list[Span]:
 
 
 def _of_stage(network: _Network, stage: range) -> Iterator[Span]:
-    """The modules of a stage by the rules for segments, without those of which nothing can be removed."""
+    """The modules of a stage by the rules for segments, without those of which nothing can be removed.
+
+    Convolutions before the first one belong to it, but for the stem of the network.
+    """
     pieces = network.pieces[stage.start : stage.stop]
-    for span in closed_spans(pieces):
+    spans = closed_spans(pieces)
+    layers = [place for place, piece in enumerate(pieces) if piece.convolutions]
+    if spans and stage.start:
+        spans[0] = replace(spans[0], first=min(spans[0].first, layers[0]))
+    for span in spans:
         first, last = span.first + stage.start, span.last + stage.start
         if network.removable(first, last):
             core = (span.core[0] + stage.start, span.core[1] + stage.start)
