@@ -281,7 +281,8 @@ class _Network:
 
     def _ends_of(self, first: int, last: int) -> Iterator[str]:
         """The entries and exits of the pieces `first` to `last`."""
-        made, read = set(), set()
+        made: set[str] = set()
+        read: set[str] = set()
         for piece in self.pieces[first : last + 1]:
             made.update(t.name for node in piece.nodes for t in node.outputs)
             read |= self._read_in(piece)
@@ -294,7 +295,8 @@ class _Network:
     def module(self, name: str, span: Span) -> Module:
         pieces = self.pieces[span.first : span.last + 1]
         inside = {id(node) for piece in pieces for node in piece.nodes}
-        return module_of(name, self.graph, inside, pieces[0].entry, pieces[-1].exit)
+        entry = next((p.entry for p in pieces if self._is_map(p.entry)), pieces[0].entry)
+        return module_of(name, self.graph, inside, entry, pieces[-1].exit)
 
 
 def _groups_of_layers(network: _Network, span: Span) -> Iterator[Sequence[Node]]:

@@ -154,7 +154,9 @@ class ClosedForm:
         those that `pieces` read. Batches are computed side by side on one thread each: how many doesn't change a sum.
         """
         source = self.teacher.graph.inputs[0].name
-        session = _tapped(self.teacher, {source for piece in pieces for source in piece.sources} | set(outputs), self._one_thread)
+        session = _tapped(
+            self.teacher, {source for piece in pieces for source in piece.sources} | set(outputs), self._one_thread
+        )
 
         def worked(numbered: tuple[int, np.ndarray]) -> T:
             number, data = numbered

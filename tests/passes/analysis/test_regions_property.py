@@ -1,4 +1,4 @@
-"""Networks that go down and up again, of several inputs and outputs: their modules can be cut out, pruned and taught."""
+"""Networks that go down and up again: their modules can be cut out, pruned and taught."""
 
 from __future__ import annotations
 
