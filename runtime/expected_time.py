@@ -36,7 +36,8 @@ class ExpectedTime:
 @dataclass(frozen=True)
 class Trainings:
     """What a run trains: the full network by `teacher`, None where it is given; itself by `solver` as the others are,
-    if it `tunes` it; the blocks by `pretrain_solver`; and all networks by `solver`, once or with a baseline twice."""
+    if it `tunes` it; the blocks by `pretrain_solver`; and all networks by `solver`, once or with a baseline twice.
+    Where these learn from the full network, it runs beside them."""
 
     teacher: Solver | None
     solver: Solver
@@ -45,6 +46,7 @@ class Trainings:
     explorations: int
     validation_images: int
     search: Searching | None = None
+    learns_from_full: bool = False
 
 
 def trainings_of(job: Job) -> Trainings:
@@ -56,6 +58,7 @@ def trainings_of(job: Job) -> Trainings:
         explorations=2 if job.baseline else 1,
         validation_images=len(job.dataset.validation),
         search=job.search,
+        learns_from_full=job.lesson.needs_teacher,
     )
 
 
@@ -68,8 +71,12 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
         share = UNPRUNABLE_SHARE + (1 - UNPRUNABLE_SHARE) * macs / full_macs
         tests = 1 + (solver.max_iter // solver.test_interval if solver.test_interval else 1)
         tested = tests * trainings.validation_images * speed.image
-        trained = solver.max_iter * solver.iter_size * solver.batch_size * image
-        return speed.prepare + share * (trained + tested)
+        return speed.prepare + share * (solver.max_iter * solver.iter_size * solver.batch_size * image + tested)
+
+    def taught(macs: int) -> float:
+        solver = trainings.solver
+        images = solver.max_iter * solver.iter_size * solver.batch_size
+        return training(solver, macs) + (images * speed.image if trainings.learns_from_full else 0.0)
 
     pretrain = trainings.pretrain_solver
     images = pretrain.max_iter * pretrain.iter_size * pretrain.batch_size
@@ -77,8 +84,8 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
     blocks = len([use for use in survey.uses if use.block.is_pruned])
     shared = survey.work.pretraining / (TRAINING_FACTOR * full_macs)
     teacher = [training(trainings.teacher, full_macs)] if trainings.teacher is not None else []
-    tuned = [training(trainings.solver, full_macs)] if trainings.tunes else []
-    networks = [training(trainings.solver, cost.macs) for cost in survey.costs]
+    tuned = [taught(full_macs)] if trainings.tunes else []
+    networks = [taught(cost.macs) for cost in survey.costs]
     if trainings.search is not None:
         networks = [sum(networks) / len(networks)] * trainings.search.networks
     return ExpectedTime(

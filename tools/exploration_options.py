@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from wootz.passes.plan.lesson import TEMPERATURE
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.run_directory import CommandName
 from wootz.tools.duration import Duration
@@ -126,6 +127,27 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
             metavar="FILE",
             help="Milliseconds of the modules on another machine, as wootz latency writes them.",
         )
+    ),
+    click.option(
+        "--distill",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        metavar="SHARE",
+        help="Share of the loss by which pruned networks learn from the full one's scores, beside labels; 1: these "
+        "alone (default: 0).",
+    ),
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, min_open=True),
+        metavar="T",
+        help=f"Of these scores: higher ones show more of what lies behind the first class (default: {TEMPERATURE:g}).",
+    ),
+    click.option(
+        "--distill-features",
+        type=click.FloatRange(0),
+        default=0.0,
+        metavar="WEIGHT",
+        help="Weight of a loss between the modules' outputs and those of the full network (default: 0).",
     ),
     click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME)."),
     for_run(click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")),

@@ -45,6 +45,7 @@ from wootz.tools.budget import within_budget
 from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
+from wootz.tools.lesson import lesson_notes, lesson_of
 from wootz.tools.models import open_classifier, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
@@ -74,6 +75,7 @@ def make_job(
     The store is opened where something has to be measured, and remembers it.
     """
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
+    lesson = lesson_of(options)
     files = CompanionFiles(options, folder, run_files)
     solvers = read_solvers(files)
     network_file = str(folder / "net.prototxt") if folder else str(model)
@@ -161,7 +163,8 @@ def make_job(
             *_machine_notes(companions.solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
-        result_notes=pixels.notes,
+        result_notes=(*pixels.notes, *lesson_notes(lesson)),
+        lesson=lesson,
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
         chosen={**companions.chosen, **pixels.chosen},

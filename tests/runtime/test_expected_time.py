@@ -53,6 +53,13 @@ def test_pruned_networks_take_less_than_the_full_one_but_not_as_little_as_they_c
     assert 0.3 * full < small < large < full
 
 
+def test_a_full_network_that_teaches_runs_beside_those_that_learn(pruner):
+    teaching = replace(TRAININGS, tunes=True, learns_from_full=True)
+    alone, taught = expected(pruner, SHARED, replace(TRAININGS, tunes=True)), expected(pruner, SHARED, teaching)
+    assert taught.networks == pytest.approx(alone.networks + 3 * 100 * 32 * 0.01)
+    assert taught.teacher == pytest.approx(alone.teacher + 100 * 32 * 0.01)
+
+
 def test_twice_the_networks_and_a_baseline_take_twice_the_time(pruner):
     three, six = expected(pruner, SHARED), expected(pruner, (*SHARED, *((*row[:3], 0.3) for row in SHARED)))
     assert three.networks < six.networks < 2.5 * three.networks
