@@ -41,7 +41,7 @@ def calibration_batches(split: Split, transform: InputTransform) -> Iterator[np.
 
     They are spread evenly, and so is each batch: images that are sorted by class are mixed in it.
     """
-    chosen = np.unique(np.linspace(0, len(split) - 1, CALIBRATION_IMAGES).astype(np.int64))
+    chosen = split.spread(CALIBRATION_IMAGES)
     count = -(-len(chosen) // CALIBRATION_BATCH)
     for first in range(count):
         (batch,) = ordered_batches(split.part(chosen[first::count]), transform, CALIBRATION_BATCH)

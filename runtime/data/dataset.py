@@ -43,6 +43,10 @@ class Split:
         """The images that `index` names; those that are in a file stay there."""
         return Split(part_of(self.images, index), self.labels[index])
 
+    def spread(self, count: int) -> np.ndarray:
+        """The numbers of `count` images, or all, evenly spread: of all classes where images are sorted by class."""
+        return np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -112,7 +112,7 @@ class ClosedForm:
 
     def _chosen(self) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of the images that are looked at, and which of these are held out."""
-        chosen = np.unique(np.linspace(0, len(self.split) - 1, IMAGES).astype(np.int64))
+        chosen = self.split.spread(IMAGES)
         return chosen, np.arange(len(chosen)) % CHECKED_OF == CHECKED_OF - 1
 
     def _solve(

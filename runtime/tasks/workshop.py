@@ -48,6 +48,8 @@ LONGEST_PRINTED = 100
 """Weights of more elements are left out of training graphs that are printed."""
 CRITERION_IMAGES = 128
 """Training images that a criterion looks at."""
+SCORED_IMAGES = 512
+"""Validation images on which blocks are scored: all blocks lose on the same ones, so that few tell which lose more."""
 
 
 class Workshop:
@@ -111,7 +113,8 @@ class Workshop:
                 return tuple(found[block] for block in task.blocks)
             case ScoreNetworks():
                 variants = {c: self.assembled(order, c) for c in order.configurations}
-                scores = trainer.scores(self.teacher(order.teacher), variants, job.dataset.validation)
+                split = job.dataset.validation
+                scores = trainer.scores(self.teacher(order.teacher), variants, split.part(split.spread(SCORED_IMAGES)))
                 return tuple(Finished("", asdict(scores[c])) for c in order.configurations)
             case LookAt():
                 looks = (self.look(order.teacher, c, self.assembled(order, c)) for c in order.configurations)
@@ -242,7 +245,7 @@ class Workshop:
     def _sample(self, model: Model) -> Sample:
         """Training images for criteria that look at data; from all classes, where images are sorted by class."""
         split = self.job.dataset.train
-        chosen = np.unique(np.linspace(0, len(split) - 1, CRITERION_IMAGES).astype(np.int64))
+        chosen = split.spread(CRITERION_IMAGES)
         images = split.part(chosen)
         (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
         feeds = {model.graph.inputs[0].name: batch.data, LABELS: batch.labels}

@@ -17,10 +17,13 @@ from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.batches import ordered_batches
+from wootz.runtime.events import Planned, TaskEnded, events_of
 from wootz.runtime.job import Job, Searching
 from wootz.runtime.result import RunResult
 from wootz.runtime.session import FileSession
 from wootz.runtime.survey import space_of
+from wootz.runtime.tasks import workshop
+from wootz.runtime.tasks.trainer import Trainer
 
 OPTIONS = (0.0, 0.25, 0.5, 0.75, SKIP)
 
@@ -154,3 +157,47 @@ def test_the_same_search_goes_the_same_way_again(searching, finished):
         assert again.best.configuration == first.best.configuration
         assert [n.configuration for n in again.networks] == [n.configuration for n in first.networks]
         assert again.search.networks == first.search.networks
+
+
+def test_blocks_are_scored_on_few_images_of_all_kinds(searching, finished, monkeypatch):
+    looked_at = []
+    of_trainer = Trainer.scores
+
+    def scores(self, full, variants, split):
+        looked_at.append(split)
+        return of_trainer(self, full, variants, split)
+
+    monkeypatch.setattr(Trainer, "scores", scores)
+    monkeypatch.setattr(workshop, "SCORED_IMAGES", 5)
+    finished(searching)
+    validation = searching.dataset.validation
+    assert len(validation) > 5
+    for split in looked_at:
+        assert len(split) == 5
+        assert {split.labels[0], split.labels[-1]} == {validation.labels[0], validation.labels[-1]}
+
+
+def test_rates_in_between_are_trained_later(searching, finished, tmp_path):
+    (tmp_path / "wide.prototxt").write_text(
+        (tmp_path / "net.prototxt").read_text().replace("num_output: 4", "num_output: 8")
+    )
+    searching = replace(searching, network=import_caffe(tmp_path / "wide.prototxt").model)
+    eighths = tuple(i / 8 for i in range(8))
+    space = Space(searching.search.space.modules, (eighths, eighths))
+    subspace = Subspace(space.modules, (*space.stars, *space.uniform))
+    search = replace(searching.search, space=space, rates=eighths[1:], looks=20)
+    result = finished(replace(searching, subspace=subspace, search=search))
+    assert result.search is not None
+    first, *later = result.groups
+    rates = [block.symbols[0].rate for block in result.blocks]
+    assert {rates[position] for position in first} == {0.25, 0.5, 0.75}
+    assert later
+    assert len(rates) < 14
+    trained = {(block.symbols[0].module, block.symbols[0].rate) for block in result.blocks}
+    assert trained == {(score.module, score.rate) for score in result.search.scores}
+    known = {r for network in result.search.networks for r in zip(result.modules, network.configuration, strict=True)}
+    assert {option for option in known if option[1]} <= trained
+    events = list(events_of(searching.out))
+    kinds = [event.task.kind for event in events if isinstance(event, TaskEnded)]
+    assert kinds.index("look") < len(kinds) - kinds[::-1].index("blocks"), "further blocks come behind looks"
+    assert [e.blocks for e in events if isinstance(e, Planned)][-1] == len(rates)
