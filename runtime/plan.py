@@ -30,6 +30,7 @@ from wootz.runtime.survey import Survey, space_costs, subspace_costs, survey_spa
 from wootz.runtime.tasks.program import compiler_digest
 from wootz.runtime.tasks.recipe import EvaluationRecipe
 from wootz.runtime.tasks.rehearsal import check_batches, representatives
+from wootz.runtime.tasks.task import reached
 from wootz.runtime.tasks.workshop import Workshop
 
 
@@ -80,8 +81,8 @@ class RunPlan:
 
     @staticmethod
     def accuracy(record: Mapping[str, Any]) -> float:
-        """The accuracy at the end of a training."""
-        return float(record["curve"][-1][1])
+        """The accuracy that a training came to."""
+        return reached(record)
 
 
 def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:

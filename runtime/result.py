@@ -71,13 +71,15 @@ class TrainedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="trained"
     """A network that was trained.
 
     `blocks` says for each module which of the run's blocks its weights started from; None: the teacher's. `accuracy`
-    is that of the whole validation split, `seconds` those of training, whenever that was.
+    is that of the whole validation split with the weights after `kept` steps, the best ones of `curve`; `seconds` are
+    those of training, whenever that was.
     """
 
     accuracy: Accuracy
     initial_accuracy: Accuracy
     blocks: tuple[Count | None, ...]
     curve: Curve
+    kept: Count
     steps: Count
     steps_saved: Count = 0
     ended: End = "all steps"

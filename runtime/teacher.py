@@ -17,7 +17,7 @@ from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, TunedResult
 from wootz.runtime.run_directory import TEACHER_FILE
 from wootz.runtime.seen_validation import COMPARED_IMAGES, seen_validation_note
-from wootz.runtime.tasks.task import Finished, curve_of
+from wootz.runtime.tasks.task import Finished, curve_of, reached
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.uncertainty import CLEARLY, Share
 from wootz.runtime.watch import Watch
@@ -86,7 +86,7 @@ def with_tuned(workshop: Workshop, teacher: Teacher, tuned: Finished, watch: Wat
     model = with_weights(teacher.model, workshop.weights(tuned.key, "the full network, fine-tuned"))
     test = job.dataset.test
     result = TunedResult(
-        accuracy=curve[-1][1],
+        accuracy=reached(outcome),
         test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
         curve=curve,
         steps=outcome["steps"],

@@ -46,7 +46,7 @@ from wootz.runtime.tasks.task import (
     ScoreNetworks,
     Task,
     TrainTeacher,
-    curve_of,
+    reached,
     steps_saved,
 )
 from wootz.runtime.tasks.telling import read_step
@@ -216,7 +216,7 @@ class Watch:
         solver = self._solver(task)
         record = None if failures or solver is None or isinstance(task, PretrainBlocks) else results[0].outcome
         assert not isinstance(record, Failed)
-        accuracy = None if record is None else curve_of(record)[-1][1]
+        accuracy = None if record is None else reached(record)
         bound, meets_bound = self._bound(accuracy) if isinstance(task, FineTune) else (None, None)
         self._log.emit(
             TaskEnded(

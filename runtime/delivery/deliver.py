@@ -205,6 +205,7 @@ def _network_result(
         initial_accuracy=record["curve"][0][1],
         blocks=started_from,
         curve=curve_of(record),
+        kept=record["kept"],
         steps=record["steps"],
         steps_saved=steps_saved(job.solver, record),
         ended=record["ended"],

@@ -38,7 +38,7 @@ from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.choice import Bound, choose, front, k_best
 from wootz.runtime.strategies.predictor import FEWEST_FOR_REGRESSION, Predictor, fit
 from wootz.runtime.strategies.unscored import Option, expected_losses
-from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task, reached
 from wootz.runtime.uncertainty import Share
 
 START = 4
@@ -390,7 +390,7 @@ class Course:
         if number is None or (results := self.finished.get(FineTune(number))) is None:
             return None
         (result,) = results
-        return None if isinstance(result.outcome, Failed) else float(result.outcome["curve"][-1][1])
+        return None if isinstance(result.outcome, Failed) else reached(result.outcome)
 
     def loss(self, configuration: Configuration) -> float:
         """The predicted loss of a network: the sum over its blocks."""

@@ -133,6 +133,11 @@ def curve_of(record: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
     return tuple((int(step), float(accuracy)) for step, accuracy in record["curve"])
 
 
+def reached(record: Mapping[str, Any]) -> float:
+    """The accuracy of the weights that a network's training left: those of its best test."""
+    return dict(curve_of(record))[record["kept"]]
+
+
 Results = tuple[Finished, ...]
 """Of a task: one, or one for each of its blocks or networks, in their order."""
 

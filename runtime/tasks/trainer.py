@@ -139,8 +139,9 @@ class Trainer:
         It learns what `lesson` says, from `teacher`, the full network, where that has a part in it.
 
         It fails, at a step that the reason names, where the loss or the weights are no longer finite. `check` is called
-        before anything is trained. The record has `curve`, (steps done, accuracy on the validation split) pairs from 0
-        to the last step, `seconds` of training, and why it `ended`.
+        before anything is trained. The weights are those of the test with the highest accuracy on the whole validation
+        split, the last one of equals. The record has `curve`, (steps done, accuracy on that split) pairs from 0 to the
+        last step, the step whose weights are `kept`, `seconds` of training, and why it `ended`.
         """
         program = self.network_program(model, solver, title, lesson, teacher)
         recipe = self._network_recipe(program, solver, end, lesson)
@@ -191,7 +192,8 @@ class Trainer:
         images, labels = self.dataset.train.digests
         labels = labels if lesson.reads_targets else ""
         validation = self.dataset.validation.digests
-        tests = f"{validation} {self.test_transform} every {solver.test_interval}, {_tested_images(solver)} images"
+        images_tested = f"every {solver.test_interval}, {_tested_images(solver)} images"
+        tests = f"{validation} {self.test_transform} {images_tested}, the best kept"
         return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
 
     # Blocks
@@ -494,6 +496,7 @@ class _TrainingRun:
             stored = None
         self.begun = None if stored is None else _history(stored)
         self.first = start() if stored is None else _first(stored)
+        self.kept = None if stored is None else _kept(stored)
         values = self.first if stored is None else stored.arrays
         self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
         for slot in values.keys() & set(self._slots()):
@@ -531,6 +534,11 @@ class _TrainingRun:
             begun=begun or self.begun,
         )
 
+    def keep_if_best(self, step: int, accuracy: float) -> None:
+        """Remembers the weights of now, which have that accuracy, unless those of an earlier step had more."""
+        if self.kept is None or accuracy >= self.kept.accuracy:
+            self.kept = _Kept(step, accuracy, self.session.weights())
+
     def _look(self, history: History, is_left: bool) -> bool:
         stop = self.trainer.should_stop()
         now = time.monotonic()
@@ -557,7 +565,11 @@ class _TrainingRun:
             "ended": history.ended,
             "blocks": self._blocks,
         }
-        return Checkpoint({**arrays, **first, _LOSSES: history.losses}, record)
+        kept: dict[str, np.ndarray] = {}
+        if self.kept is not None:
+            record["kept"] = (self.kept.step, self.kept.accuracy)
+            kept = {name + _AS_KEPT: values for name, values in self.kept.weights.items()}
+        return Checkpoint({**arrays, **first, **kept, _LOSSES: history.losses}, record)
 
     def _slots(self) -> Iterator[str]:
         """The slots that are state: those of the schedule are set anew before each window."""
@@ -748,6 +760,7 @@ class _NetworkTraining:
         begun = self.run.begun
         if begun is None:
             first = self._validate()
+            self.run.keep_if_best(0, first)
             ended = "bound met" if self.end is not None and self.end.met(first) else ""
             begun = History(np.empty((0, 1), np.float32), ((0, first),), ended=ended)
         history = self.run.train(lambda: self._validate(_tested_images(self.solver)), self._ends, begun)
@@ -757,14 +770,19 @@ class _NetworkTraining:
         between = [(step, value) for step, value in history.accuracies if step < history.steps]
         last = history.accuracies[-1]
         is_whole = last[0] == history.steps and (not last[0] or not _tested_images(self.solver))
-        curve = [*between, last if is_whole else (history.steps, self._validate())]
+        if not is_whole:
+            last = history.steps, self._validate()
+            self.run.keep_if_best(*last)
+        kept = self.run.kept
+        assert kept is not None
         record = {
-            "curve": [[step, value] for step, value in curve],
+            "curve": [[step, value] for step, value in (*between, last)],
+            "kept": kept.step,
             "seconds": history.seconds,
             "steps": history.steps,
             "ended": history.ended or "all steps",
         }
-        return Trained(self.run.session.weights(), record)
+        return Trained(kept.weights, record)
 
     def _validate(self, limit: int = 0) -> float:
         self._evaluator.set_weights(self.run.session.device_weights())
@@ -773,6 +791,8 @@ class _NetworkTraining:
     def _ends(self, curve: Curve) -> str:
         """Why the training is over after a test: a bound that some of the images meet has to be met by all."""
         self.trainer.progress.tested(*curve[-1])
+        if not _tested_images(self.solver):
+            self.run.keep_if_best(*curve[-1])
         if self.end is None:
             return ""
         if self.end.met(curve[-1][1]) and (not _tested_images(self.solver) or self.end.met(self._validate())):
@@ -783,6 +803,17 @@ class _NetworkTraining:
 _LOSSES = "wootz.losses"
 _AT_FIRST = " at first"
 """What the names of slots end with in a checkpoint that says what they began with."""
+_AS_KEPT = " as kept"
+"""What the names of weights end with in a checkpoint that has the best ones so far."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The weights after so many steps, by name, which have that accuracy."""
+
+    step: int
+    accuracy: float
+    weights: Mapping[str, np.ndarray]
 
 
 def _history(checkpoint: Checkpoint) -> History:
@@ -801,6 +832,15 @@ def _first(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
     return {
         name.removesuffix(_AT_FIRST): values for name, values in checkpoint.arrays.items() if name.endswith(_AT_FIRST)
     }
+
+
+def _kept(checkpoint: Checkpoint) -> _Kept | None:
+    if "kept" not in checkpoint.record:
+        return None
+    step, accuracy = checkpoint.record["kept"]
+    arrays = checkpoint.arrays.items()
+    weights = {name.removesuffix(_AS_KEPT): values for name, values in arrays if name.endswith(_AS_KEPT)}
+    return _Kept(int(step), float(accuracy), weights)
 
 
 def _tested_images(solver: Solver) -> int:

@@ -28,7 +28,7 @@ RESULT = {
     "classes": ["cat", "dog"], "modules": ["a", "b"], "modules_source": "marks",
     "networks": [
         {**ARCHITECTURE, "index": 4, "state": "trained", "accuracy": 0.9, "initial_accuracy": 0.5, "blocks": [0, None],
-         "curve": [[0, 0.5], [10, 0.9]], "steps": 10, "ended": "bound met", "seconds": 1},
+         "curve": [[0, 0.5], [10, 0.9]], "kept": 10, "steps": 10, "ended": "bound met", "seconds": 1},
         {**ARCHITECTURE, "index": 1, "state": "failed", "reason": "it diverged", "blocks": [None, None]},
         {**ARCHITECTURE, "index": 0, "state": "not tried"},
         {**ARCHITECTURE, "index": 2, "state": "infeasible", "violates": "FLOPs < 9"},

@@ -109,7 +109,8 @@ def _networks(count: int, modules: int, assembled: bool) -> tuple[NetworkResult,
             found.append(
                 TrainedNetworkResult(**known, **sources, accuracy=accuracy, initial_accuracy=accuracy / 2,
                                      curve=((0, accuracy / 2), (50, accuracy * 0.9), (steps, accuracy)), steps=steps,
-                                     steps_saved=100 - steps, ended=ended, seconds=1.5 + i / count, reused=i % 4 == 1)
+                                     kept=steps, steps_saved=100 - steps, ended=ended,
+                                     seconds=1.5 + i / count, reused=i % 4 == 1)
             )  # fmt: skip
     return tuple(found)
 

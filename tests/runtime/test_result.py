@@ -71,6 +71,7 @@ def explored(modules, blocks):
         accuracy=fractions,
         initial_accuracy=fractions,
         curve=curves,
+        kept=counts,
         steps=counts,
         steps_saved=counts,
         ended=ends,
@@ -180,7 +181,7 @@ def table():
     """A result as JSON, to be damaged."""
     architecture = {"configuration": [0.5, 0], "model_size": 10, "flops": 20}
     network = {**architecture, "index": 4, "state": "trained", "accuracy": 0.9, "initial_accuracy": 0.5,
-               "blocks": [0, None], "curve": [[0, 0.5], [10, 0.9]], "steps": 10, "seconds": 1}  # fmt: skip
+               "blocks": [0, None], "curve": [[0, 0.5], [10, 0.9]], "kept": 10, "steps": 10, "seconds": 1}  # fmt: skip
     return {
         "schema": 1,
         "best": {**architecture, "index": 4, "model": "best.onnx", "accuracy": 0.9, "test_accuracy": None},

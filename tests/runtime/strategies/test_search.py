@@ -84,7 +84,7 @@ class World:
                     curve, ended, steps = [[0, self.ends_early_at]], "bound met", 0
                 else:
                     curve, ended, steps = [[0, 0.1], [STEPS, accuracy]], "all steps", STEPS
-                record = {"curve": curve, "ended": ended, "steps": steps}
+                record = {"curve": curve, "kept": curve[-1][0], "ended": ended, "steps": steps}
                 return (Finished("", Failed("no") if failed else record),)
         raise AssertionError(task)
 

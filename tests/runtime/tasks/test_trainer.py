@@ -35,6 +35,7 @@ from wootz.runtime.store import Store
 from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import early_end
 from wootz.runtime.tasks.plateau import PLATEAU, Plateau
+from wootz.runtime.tasks.task import reached
 from wootz.runtime.tasks.trainer import Trainer
 
 MODULE = """
@@ -290,6 +291,49 @@ def test_accuracies_are_those_of_the_validation_images_prepared_for_testing(spli
     assert list(curve_of(learned)) == [0, 10, 20, 30]
     grey = replace(TRANSFORM, scale=(0.0,))
     assert curve_of(fine_tuned(tmp_path, network, Dataset(CLASSES, split, split, None), grey))[30] == 0.5
+
+
+def forgetting(split):
+    """Training teaches the opposite of what three quarters of the validation images ask for."""
+    return Dataset(
+        CLASSES, split, Split(split.images, np.where(np.arange(64) < 16, split.labels, 1 - split.labels)), None
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, {"test_iter": 2}], ids=["whole tests", "tests of few"])
+def test_the_weights_of_the_best_test_are_kept(split, network, tmp_path, changes):
+    """Of tests on all validation images: others say too little."""
+    dataset = forgetting(split)
+    found = fine_tuned(tmp_path, network, dataset, solver=replace(LEARNS, **changes))
+    curve, kept = curve_of(found), found.record["kept"]
+    whole = curve if not changes else {step: curve[step] for step in (0, 30)}
+    assert curve[kept] == max(whole.values()) > curve[30]
+    assert reached(found.record) == curve[kept]
+    again = a_trainer(split, Store.open(tmp_path / "again"), dataset=dataset)
+    assert again.accuracy(with_weights(network, found.weights), dataset.validation) == curve[kept]
+
+
+def test_of_equally_good_weights_the_last_ones_are_kept(split, network, tmp_path):
+    found = fine_tuned(tmp_path, network, Dataset(CLASSES, split, split, None), replace(TRANSFORM, scale=(0.0,)))
+    assert set(curve_of(found).values()) == {0.5}
+    assert found.record["kept"] == 30
+
+
+def test_kept_weights_outlive_interruptions(split, network, tmp_path):
+    dataset = forgetting(split)
+    expected = fine_tuned(tmp_path, network, dataset)
+    assert expected.record["kept"] < 30
+    store = Store.open(tmp_path / "interrupted")
+    while True:
+        trainer = a_trainer(split, store, dataset=dataset, should_stop=StopAfter(1))
+        try:
+            found = store.get(trainer.fine_tune(network, LEARNS, "net").key)
+            break
+        except Stopped:
+            continue
+    assert found.record["kept"] == expected.record["kept"]
+    for name, values in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[name], values, err_msg=name)
 
 
 def test_test_iter_bounds_the_accuracies_on_the_way_alone(split, network, tmp_path):
