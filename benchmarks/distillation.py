@@ -3,14 +3,14 @@
     python benchmarks/distillation.py network.onnx DATA [--networks 6] [--seeds 2] [--steps 300] [--json]
     python benchmarks/distillation.py examples/flowers DATA
 
-The full network is an ONNX file for ImageNet's normalised RGB images, or a folder with net.prototxt and
-teacher.prototxt, from which it is trained. Its modules are pre-trained at each rate, in one graph, once. Networks, one
-of each rate in all modules and further random ones, are fine-tuned from the teacher's remaining weights (default) and
-from these blocks, by the recipe of `wootz run`: for each seed with labels alone, and with each share of distillation
-and temperature, share 1 being without labels; and, with --features, with a feature loss besides. All of one network and
-seed see the same batches, so that their accuracies are compared in pairs: printed are the mean differences to labels
-alone, with the standard error over networks and seeds. Steps are timed in turns. Everything trained is in the store of
---out: the same command goes on where it was interrupted.
+The full network is an ONNX file, for ImageNet's normalised RGB images unless it says something else, or a folder with
+net.prototxt and teacher.prototxt, from which it is trained. Its modules are pre-trained at each rate, in one graph,
+once. Networks, one of each rate in all modules and further random ones, are fine-tuned from the teacher's remaining
+weights (default) and from these blocks, by the recipe of `wootz run`: for each seed with labels alone, and with each
+share of distillation and temperature, share 1 being without labels; and, with --features, with a feature loss besides.
+All of one network and seed see the same batches, so that their accuracies are compared in pairs: printed are the mean
+differences to labels alone, with the standard error over networks and seeds. Steps are timed in turns. Everything
+trained is in the store of --out: the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.subspace import Configuration
-from wootz.passes.plan.transform import InputTransform
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.outcome import Failed
@@ -86,7 +86,10 @@ def opened(network: Path, data: str, out: Path, images: int) -> Setting:
         imported = import_caffe(network / "net.prototxt")
         model, train, test = imported.model, imported.train_transform, imported.test_transform
     else:
-        model, train, test = load(network), replace(IMAGENET, mirror=True), IMAGENET
+        model = load(network)
+        stated = model.metadata.get(TRANSFORM_KEY)
+        test = IMAGENET if stated is None else InputTransform.from_json(stated)
+        train = replace(test, mirror=True)
     channels, height, width = (int(d) for d in (tensor_shape(model.graph.inputs[0]) or ())[1:])
     dataset = load_dataset(data, (channels, height, width), train.crop_size)
     trainer = Trainer(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from wootz.passes.ir.model import Graph, Node
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.training.attach_loss import Loss
 from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.distill import Distill
 from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.mixed_precision import MixedPrecision
 from wootz.passes.training.training_graph import build_training_graph
@@ -123,6 +126,19 @@ def test_all_solvers_stay_on_the_device(type_, precision, make_model):
     solver = Solver(type=type_, **EVERYTHING | {"momentum": momentum})
     model = make_model(text, w=(4, 3), b=(3,))
     assert not without_kernel(annotated(build_training_graph(model, solver, target="onnx-cuda", precision=precision)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("loss", [*get_args(Loss), "ignore-label", "distill"])
+def test_all_losses_stay_on_the_device(loss, precision, make_model):
+    text = "g (float[N,4] x) => (y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
+    model, teacher = (make_model(text, seed, w=(4, 3), b=(3,)) for seed in (0, 1))
+    options = {
+        "ignore-label": {"ignore_label": 255},
+        "distill": {"distill": Distill(network=teacher, share=0.5, scores=True)},
+    }.get(loss, {"loss": loss})
+    graph = build_training_graph(model, Solver(), **options, target="onnx-cuda", precision=precision)
+    assert not without_kernel(annotated(graph))
 
 
 @pytest.mark.parametrize("in_half", [False, True], ids=["float32", "float16"])

@@ -739,6 +739,19 @@ RESIZES = {
 }
 
 
+@pytest.mark.parametrize("axes", [(0,), (0, 2), (0, 1, 2)], ids=str)
+def test_the_mean_over_a_batch_of_any_size(axes, make_model, with_projected_loss, run):
+    text = (
+        f"g (float[N,3,4] x) => (y) <float[3,4] p, int64[{len(axes)}] axes> {{ a = Mul(x, p) y = ReduceMean(a, axes) }}"
+    )
+    model = with_projected_loss(make_model(text, p=(3, 4), axes=np.array(axes)))
+    x = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    projection = np.random.default_rng(1).normal(size=x.mean(axes, keepdims=True).shape).astype(np.float32)
+    found = run(Legalize().apply(BuildGradients().apply(model).model).model, {"x": x, "projection": projection})
+    count = np.prod([x.shape[axis] for axis in axes])
+    np.testing.assert_allclose(found["p.grad"], (projection * x).sum(0) / count, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("stated", RESIZES)
 def test_resize_of_a_batch_of_any_size(mode, stated, make_model, run, values_of):
