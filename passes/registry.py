@@ -47,16 +47,17 @@ PASSES: dict[str, str] = {
     "teacher-student": "wootz.passes.transforms.teacher_student:TeacherStudent",
     "to-float16": "wootz.passes.transforms.to_float16:ToFloat16",
     "to-float32": "wootz.passes.transforms.to_float32:ToFloat32",
+    "trainable-part": "wootz.passes.training.trainable_part:TrainablePart",
     "training-mode": "wootz.passes.training.training_mode:TrainingMode",
     "verify": "wootz.passes.transforms.verify:Verify",
 }
 PIPELINES: dict[str, str] = {
-    "training": "training-mode,attach-loss,build-gradients,apply-optimizer,legalize",
-    "training-float16": "training-mode,attach-loss,mixed-precision,build-gradients,apply-optimizer{loss-scale=65536.0},"
-    "legalize{target=onnx-cuda}",
-    "distillation": "distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
+    "training": "trainable-part,training-mode,attach-loss,build-gradients,apply-optimizer,legalize",
+    "training-float16": "trainable-part,training-mode,attach-loss,mixed-precision,build-gradients,"
+    "apply-optimizer{loss-scale=65536.0},legalize{target=onnx-cuda}",
+    "distillation": "trainable-part,distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
     "build-gradients{frozen=teacher/},apply-optimizer,legalize",
-    "distillation-float16": "distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
+    "distillation-float16": "trainable-part,distill{share=0.5},training-mode,attach-loss{scale=0.5 plus=distillation},"
     "mixed-precision{frozen=teacher/},build-gradients{frozen=teacher/},apply-optimizer{loss-scale=65536.0},"
     "legalize{target=onnx-cuda}",
     "block-training": "teacher-student,training-mode,build-gradients{frozen=teacher/},apply-optimizer,legalize",

@@ -15,8 +15,8 @@ import numpy as np
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.module_boundaries import module_of
 from wootz.passes.analysis.module_names import titles
-from wootz.passes.analysis.segments import LAYERS, READS_SHAPE, Segment, data_tensors
-from wootz.passes.analysis.spans import Span, closed_spans, groups_of_layers, through
+from wootz.passes.analysis.segments import READS_SHAPE, Segment, data_tensors, is_layer
+from wootz.passes.analysis.spans import POOLING, Span, chain_spans, closed_spans, groups_of_layers, through
 from wootz.passes.ir.model import (
     Graph,
     Model,
@@ -27,7 +27,6 @@ from wootz.passes.ir.model import (
     subgraph_nodes,
 )
 
-RECURRENT = {"LSTM", "GRU", "RNN"}
 NO_MAPS = {
     *("Reshape", "Flatten", "Transpose", "Squeeze", "Gather", "GatherND", "GatherElements"),
     *("NonMaxSuppression", "TopK", "ArgMax", "ArgMin", "NonZero", "Loop", "If", "Scan"),
@@ -65,12 +64,12 @@ class _Network:
         """The nodes that compute data, without the end: what comes behind the last layers and makes no maps."""
         needed = subgraph_nodes(self.graph.outputs)
         nodes = [n for n in self.graph.nodes if id(n) in needed and n.op not in READS_SHAPE and self._is_data(n)]
-        before_layers = subgraph_nodes(t for n in nodes if _is_layer(n) for t in n.inputs)
+        before_layers = subgraph_nodes(t for n in nodes if is_layer(n) for t in n.inputs)
         ended: set[str] = set()
         kept = []
         for node in nodes:
             makes_maps = node.op not in NO_MAPS and all(t.name not in ended for t in node.inputs)
-            if _is_layer(node) or id(node) in before_layers or makes_maps:
+            if is_layer(node) or id(node) in before_layers or makes_maps:
                 kept.append(node)
             else:
                 ended.update(t.name for t in node.outputs)
@@ -201,13 +200,25 @@ class _Network:
         return is_enlarged and self._is_map(node.inputs[0].name)
 
     def consists_of(self, segments: Sequence[Segment]) -> bool:
-        """Whether the trunk consists of these segments, and each bundle of them is a piece."""
+        """Whether the trunk consists of these segments, and each bundle of them is a piece.
+
+        Of a chain, where modules give channels to each other, single layers may lie outside, such as heads.
+        """
         nodes = {id(node) for segment in segments for node in segment.nodes}
-        if any(id(node) not in nodes for node in self.trunk if _is_layer(node)):
-            return False
+        outside = [node for node in self.trunk if id(node) not in nodes]
+        if any(map(is_layer, outside)):
+            return bool(chain_spans(segments)) and not closed_spans(segments) and self._most_layers(outside) == 1
         bundles = [frozenset(map(id, piece.nodes)) for piece in self.pieces if len(piece.nodes) > 1]
         blocks = [frozenset(map(id, s.nodes)) for s in segments if s.kind == "block"]
         return all(any(block <= bundle for bundle in bundles) for block in blocks)
+
+    def _most_layers(self, nodes: Sequence[Node]) -> int:
+        """How many layers follow each other among these nodes."""
+        depth: dict[str, int] = {}
+        for node in nodes:
+            own = max((depth.get(name, 0) for name in self.reads(node)), default=0) + is_layer(node)
+            depth.update({t.name: own for t in node.outputs})
+        return max(depth.values())
 
     # Stages
 
@@ -224,6 +235,13 @@ class _Network:
                 starts.append(place)
             before = now
         return tuple(range(a, b) for a, b in itertools.pairwise([*starts, len(self.pieces)]))
+
+    @cached_property
+    def shrinking(self) -> tuple[int, ...]:
+        """The places of poolings and convolutions with strides."""
+        nodes = ((place, node) for place, piece in enumerate(self.pieces) for node in piece.nodes)
+        reducing = {"Conv", *POOLING}
+        return tuple(place for place, n in nodes if n.op in reducing and max(n.attrs.get("strides", [1])) > 1)
 
     def _read_in(self, piece: Segment) -> set[str]:
         return set().union(*(self.reads(node) for node in piece.nodes))
@@ -306,12 +324,6 @@ def _groups_of_layers(network: _Network, span: Span) -> Iterator[Sequence[Node]]
         yield from ([node] for node in piece.convolutions)
 
 
-def _is_layer(node: Node) -> bool:
-    """Whether a node has weights that are learnt, itself or in a body of it."""
-    bodies = [a for a in node.attrs.values() if isinstance(a, Graph)]
-    return node.op in LAYERS | RECURRENT or any(_is_layer(inner) for body in bodies for inner in body.nodes)
-
-
 # From stages to modules
 
 
@@ -365,16 +377,17 @@ def _smallest_window(network: _Network, run: Sequence[range], start: int) -> tup
 
 
 def _runs_of_rests(network: _Network, spans: Sequence[Span]) -> Iterator[list[range]]:
-    """What no span covers, cut where stages are, in runs between spans."""
+    """What no span covers, in runs between spans, cut where stages are and before what makes maps smaller."""
     bounds = [-1, *itertools.chain(*((span.first, span.last) for span in spans)), len(network.pieces)]
     for before, after in zip(bounds[::2], bounds[1::2], strict=True):
-        gaps = (range(max(stage.start, before + 1), min(stage.stop, after)) for stage in network.stages)
-        yield [gap for gap in gaps if gap]
+        starts = [*(stage.start for stage in network.stages), *network.shrinking]
+        inner = sorted({place for place in starts if before + 1 < place < after})
+        yield [range(a, b) for a, b in itertools.pairwise([before + 1, *inner, after])]
 
 
 def _trimmed(network: _Network, first: int, last: int) -> Span:
     """The span from the first of its layers to what follows its last one."""
-    layers = [place for place in range(first, last + 1) if network.pieces[place].convolutions]
+    layers = [place for place in range(first, last + 1) if any(map(is_layer, network.pieces[place].nodes))]
     return Span(layers[0], through(network.pieces, layers[-1], last + 1), (layers[0], layers[-1]))
 
 

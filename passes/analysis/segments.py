@@ -16,6 +16,7 @@ from wootz.passes.ir.model import Graph, Node, captured_tensors, is_constant, su
 
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 LAYERS = {*CONVOLUTIONS, "Gemm", "MatMul"}
+RECURRENT = {"LSTM", "GRU", "RNN"}
 READS_SHAPE = {"Shape", "Size"}
 LINEAR = {"BatchNormalization", "Add", "Sub", "Sum", "Mul", "Split", "Slice", "Concat", "Identity"}
 """With convolutions, what a convolution may be written with: parallel branches that are summed, or parts of channels
@@ -103,6 +104,12 @@ class Segment:
             before = max((depth.get(t.name, 0) for t in data), default=0)
             depth.update({t.name: before + (node.op in CONVOLUTIONS) for t in node.outputs})
         return max(depth.values()) == 1
+
+
+def is_layer(node: Node) -> bool:
+    """Whether a node has weights that are learnt, itself or in a body of it."""
+    bodies = [a for a in node.attrs.values() if isinstance(a, Graph)]
+    return node.op in LAYERS | RECURRENT or any(is_layer(inner) for body in bodies for inner in body.nodes)
 
 
 def is_depthwise(node: Node) -> bool:

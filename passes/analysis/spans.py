@@ -32,7 +32,7 @@ class Span:
 
 def module_spans(segments: Sequence[Segment]) -> list[Span]:
     """The modules of a network that these segments are, in order."""
-    return closed_spans(segments) or _chain_spans(segments)
+    return closed_spans(segments) or chain_spans(segments)
 
 
 def closed_spans(segments: Sequence[Segment]) -> list[Span]:
@@ -206,7 +206,7 @@ def _previous(segments: Sequence[Segment], start: int, kinds: set[str], free: in
 # Chains
 
 
-def _chain_spans(segments: Sequence[Segment]) -> list[Span]:
+def chain_spans(segments: Sequence[Segment]) -> list[Span]:
     """Each layer with what follows it up to the next one: all that is tied to its filters, and pooling."""
     starts: list[int] = []
     for i, segment in enumerate(segments):

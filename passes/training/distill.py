@@ -13,12 +13,13 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.files import load
-from wootz.passes.ir.model import Graph, Model, Module, Tensor, tensor_shape
+from wootz.passes.ir.model import Graph, Model, Tensor, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes, redirect_readers
 from wootz.passes.plan.lesson import Lesson
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.losses import distillation, logits_of, normalized_squared_error, without_activation
 from wootz.passes.training.state import NEW_SUFFIX
+from wootz.passes.training.trainable_part import TrainablePart
 from wootz.passes.transforms.teacher_student import TEACHER, add_prefix, in_inference_mode
 
 DISTILLATION = "distillation"
@@ -31,13 +32,13 @@ class Distill(Pass):
     """Puts the full network, which is not trained, beside a pruned one, and a loss that compares their outputs.
 
     1. The teacher is the network of `teacher` in inference mode: constants and BatchNormalization folded, Dropout left
-       out, weights constant. It reads the inputs of the network, by their names, and the names of everything else in
-       it begin with `teacher/`.
+       out, weights constant, without postprocessing (`trainable-part`). It reads the inputs of the network, by their
+       names, and the names of everything else in it begin with `teacher/`.
     2. The output `distillation` is share · the mean of the losses of all outputs that both networks have. That of
        class scores, which come from a Softmax or LogSoftmax, is T² · KL(teacher ‖ network) at temperature T along the
        classes, of their logits (see `attach-loss`); with `scores` all outputs are class scores, along axis 1. That of
        other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size count alike.
-    3. With `features` above 0, features · the mean of such quotients over the modules is added, where their outputs
+    3. With `features` above 0, features · the mean of such quotients over the exits of modules is added, where these
        have the same shape in both networks. They are those that either model's table of modules names.
        The table is gone afterwards.
     4. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
@@ -103,7 +104,7 @@ class Distill(Pass):
             raise self.refuse("no teacher: option teacher takes the file of the full network")
         network = self.network or load(self.teacher)
         try:
-            teacher = in_inference_mode(network)
+            teacher = in_inference_mode(TrainablePart().apply(network).model)
         except WootzError as error:
             raise self.refuse(f"the full network: {error}") from error
         annotate_symbolic_shapes(teacher)
@@ -135,15 +136,16 @@ class _Pair:
             yield distillation(*cooled, temperature=self._options.temperature, axis=axis)
 
     def feature_losses(self) -> Iterator[Expression]:
-        found = [module for module in self._modules if self._is_whole(module)]
+        exits = dict.fromkeys(name for module in self._modules for name in module.exits)
+        found = [name for name in exits if self._is_whole(name)]
         if not found:
             raise self._options.refuse(
                 "features: no module's output has the shape that it has in the full network"
                 if self._modules
                 else "features: neither network has a table of modules: run annotate-modules on the full one"
             )
-        for module in found:
-            output, target = self._before[module.exit], self._teacher[module.exit]
+        for name in found:
+            output, target = self._before[name], self._teacher[name]
             yield normalized_squared_error(self._expression(output), self._expression(target))
 
     def _compared(self, teacher: Graph) -> list[Tensor]:
@@ -186,8 +188,8 @@ class _Pair:
             return without_activation(last, self._builder)
         return logits_of(output, self._builder, self._options)
 
-    def _is_whole(self, module: Module) -> bool:
-        output, target = self._before.get(module.exit), self._teacher.get(module.exit)
+    def _is_whole(self, name: str) -> bool:
+        output, target = self._before.get(name), self._teacher.get(name)
         return output is not None and target is not None and output.shape is not None and _are_alike(output, target)
 
     def _check_shapes(self, output: Tensor, target: Tensor) -> None:

@@ -89,6 +89,7 @@ def training_settings(
     """The options of the passes that every training graph goes through, by the names of the passes."""
     chosen = {"losses": losses, "frozen": (frozen,) if isinstance(frozen, str) else frozen}
     return {
+        "trainable-part": {},
         "training-mode": {"seed": solver.random_seed},
         "mixed-precision": chosen,
         "build-gradients": chosen,

@@ -115,7 +115,8 @@ def test_a_name_stands_for_the_passes_of_its_pipeline(name: str) -> None:
 def test_options_of_a_named_pipeline_are_those_of_its_passes() -> None:
     text = 'training{attach-loss.loss=mse build-gradients.frozen="a.weight,b/" apply-optimizer.momentum=0.9}'
     assert print_pipeline(parse_pipeline(text)) == (
-        "training-mode,attach-loss{loss=mse},build-gradients{frozen=a.weight,b/},apply-optimizer{momentum=0.9},legalize"
+        "trainable-part,training-mode,attach-loss{loss=mse},build-gradients{frozen=a.weight,b/},"
+        "apply-optimizer{momentum=0.9},legalize"
     )
 
 
@@ -162,7 +163,7 @@ def test_printing_and_parsing_give_the_pass_back(pass_: Everything) -> None:
         (
             "training{momentum=0.9}",
             "pipeline training: 'momentum' is no option of a pass in it, PASS.OPTION (passes: "
-            "training-mode, attach-loss, build-gradients, apply-optimizer, legalize)",
+            "trainable-part, training-mode, attach-loss, build-gradients, apply-optimizer, legalize)",
         ),
         ("training{legalize.tagret=onnx}", "pass legalize has no option 'tagret': did you mean 'target'?"),
         ("two words", "'two words' is no pass: NAME or NAME{option=value …}"),
