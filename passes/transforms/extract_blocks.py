@@ -14,13 +14,14 @@ from wootz.passes.pruning.student import carve
 
 @dataclass(frozen=True)
 class ExtractBlocks(Pass):
-    """Carves consecutive modules out of a model, as a model of their own with one input and one output.
+    """Carves consecutive modules out of a model, as a model of their own with what lies between them.
 
-    The input is the entry tensor of `first`, the output the exit tensor of `last`; all names stay. `last` defaults
-    to `first`. Of the metadata's keep-sets, those of layers inside stay, and of those that the input comes from.
+    The inputs are the data that they read from outside, the entry tensor of `first` before others; the outputs what is
+    read outside, the exit tensor of `last` before others. All names stay. `last` defaults to `first`. Of the metadata's
+    keep-sets, those of layers inside stay, and of those that the inputs come from.
 
-    Refuses modules in the wrong order, modules that read a second tensor from outside, and modules of which a second
-    tensor is read outside.
+    Refuses modules in the wrong order, modules that read other tensors from outside than their entries, and modules of
+    which other tensors than their exits are read outside.
     """
 
     name = "extract-blocks"

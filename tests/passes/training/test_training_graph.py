@@ -104,6 +104,6 @@ def test_each_pass_is_verified_where_that_is_asked_for() -> None:
 
 def test_a_refusal_names_the_passes_before() -> None:
     with pytest.raises(
-        PassError, match=r"^build-gradients: .*nothing to train.* \(after training-mode, attach-loss\)$"
+        PassError, match=r"^build-gradients: .*nothing to train.* \(after trainable-part, training-mode, attach-loss\)$"
     ):
         build_training_graph(parse_text(NETWORK), SOLVER, labels="label", frozen=("w", "b"))

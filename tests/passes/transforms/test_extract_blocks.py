@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import pytest
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import PassError, WootzError
-from wootz.passes.ir.model import constants, with_weights
+from wootz.passes.ir.files import load, save
+from wootz.passes.ir.model import Module, constants, with_weights
+from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
+from wootz.passes.metadata import typed
 from wootz.passes.plan.pruning import stored_keep_sets
+from wootz.passes.transforms.annotate_modules import AnnotateModules
 from wootz.passes.transforms.assemble import assemble
 from wootz.passes.transforms.extract_blocks import ExtractBlocks
 from wootz.passes.transforms.prune_blocks import PruneBlocks
@@ -93,3 +98,76 @@ def test_a_block_of_other_keep_sets_is_not_put_in(model):
             assemble(network, ExtractBlocks(first="res2a").apply(pruned).model)
     block = ExtractBlocks(first="res2b").apply(other).model
     assert assemble(network, block).to_proto().SerializeToString() == network.to_proto().SerializeToString()
+
+
+U_NET = """<ir_version: 8, opset_import: ["" : 18]>
+unet (float[N, 3, 8, 8] x) => (float[N, 2, 8, 8] y) {
+  [stem] s = Conv (x, w0)
+  [down1] a = Conv <pads = [1, 1, 1, 1]> (s, w1)
+  [relu1] b = Relu (a)
+  [down2] c = Conv <pads = [1, 1, 1, 1]> (b, w2)
+  [pool] d = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)
+  [low] e = Conv <pads = [1, 1, 1, 1]> (d, w3)
+  [up] f = ConvTranspose <strides = [2, 2]> (e, w4)
+  [join] g = Concat <axis = 1> (c, f, s)
+  [last1] h = Conv (g, w5)
+  [last2] y = Conv (h, w6)
+}"""
+TABLE = [
+    {"name": "down", "entry": "s", "exit": "d", "more_exits": ["c"]},
+    {"name": "up", "entry": "d", "exit": "y", "more_entries": ["c", "s"]},
+]
+
+
+@pytest.fixture
+def unet(tmp_path):
+    """A network of two modules with several ends each, whose table is read from a file."""
+    model = parse_text(U_NET)
+    random, tensors = np.random.default_rng(0), model.graph.tensors()
+    shapes = ((4, 3, 1, 1), (6, 4, 3, 3), (4, 6, 3, 3), (6, 4, 3, 3), (6, 4, 2, 2), (6, 12, 1, 1), (2, 6, 1, 1))
+    for i, shape in enumerate(shapes):
+        tensors[f"w{i}"].to_constant((random.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32))
+    (tmp_path / "table.json").write_text(json.dumps(TABLE))
+    return AnnotateModules(table=tmp_path / "table.json").apply(model).model
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".onnxtxt"])
+@pytest.mark.parametrize(
+    ("last", "inputs", "outputs"),
+    [("down", ["s"], ["d", "c"]), ("up", ["s"], ["y"])],
+)
+def test_regions_are_pruned_cut_out_written_trained_elsewhere_and_put_back(
+    unet, tmp_path, suffix, last, inputs, outputs
+):
+    pruned = PruneBlocks(rates=(0.5, 0.5), evaluator=evaluate).apply(unet).model
+    assert pruned.modules == unet.modules == tuple(typed(TABLE, tuple[Module, ...]))
+    save(ExtractBlocks(first="down", last=last).apply(pruned).model, tmp_path / f"block{suffix}")
+    block = load(tmp_path / f"block{suffix}")
+    verify(block)
+    assert [t.name for t in block.graph.inputs] == inputs
+    assert [t.name for t in block.graph.outputs] == outputs
+    image = {"x": np.random.default_rng(1).normal(size=(2, 3, 8, 8)).astype(np.float32)}
+    tapped = pruned.copy()
+    tensors = tapped.graph.tensors()
+    tapped.graph.outputs = [tensors[name] for name in dict.fromkeys(["s", "d", "c", "y"])]
+    for tensor in tapped.graph.outputs:
+        tensor.dtype = np.dtype(np.float32)
+    inside = evaluate(tapped, image)
+    given = evaluate(block, {name: inside[name] for name in inputs})
+    for name in outputs:
+        np.testing.assert_allclose(given[name], inside[name], rtol=1e-5, atol=1e-6)
+    trained = with_weights(block, {"w1": constants(block.graph)["w1"] * 2})
+    network = assemble(pruned, trained)
+    np.testing.assert_array_equal(constants(network.graph)["w1"], constants(pruned.graph)["w1"] * 2)
+    assert evaluate(network, image)["y"].shape == (2, 2, 8, 8)
+
+
+def test_regions_are_not_left_out(unet):
+    with pytest.raises(WootzError, match="module 'down' can't be left out: it has more than one entry and one exit"):
+        PruneBlocks(rates=("skip", 0.5)).apply(unet)
+
+
+def test_a_table_that_is_none_is_refused(unet, tmp_path):
+    (tmp_path / "other.json").write_text('[{"name": "a", "entry": "s", "exit": "d", "more_exits": "c"}]')
+    with pytest.raises(PassError, match=r'is no list of .*: at \[0\].more_exits there is "c"'):
+        AnnotateModules(table=tmp_path / "other.json").apply(unet)
