@@ -42,7 +42,6 @@ from wootz.passes.transforms.teacher_student import (
     student_prefix,
 )
 from wootz.runtime.batches import ordered_batches
-from wootz.runtime.data.dataset import Split
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.session import Device, evaluate
@@ -114,7 +113,7 @@ def survey(example: Path, data: str, rates: Sequence[float], out: Path, threads:
     return Findings(
         network=example.name,
         data=Path(data).name,
-        full_accuracy=trainer.accuracy(pruner.model, trainer.dataset.validation),
+        full_accuracy=trainer.quality_of(pruner.model, trainer.dataset.validation),
         blocks=block_rows(trainer, pruner, students),
         networks=tuple(network_row(trainer, pruner, rate, [students[b] for b in blocks[rate]]) for rate in rates),
     )
@@ -161,7 +160,7 @@ def sample_images(trainer: Trainer) -> np.ndarray:
     validation = trainer.dataset.validation
     count = min(VALIDATION_IMAGES, len(validation))
     chosen = np.linspace(0, len(validation) - 1, count).astype(np.int64)
-    sample = Split(validation.images[chosen], validation.labels[chosen])
+    sample = validation.part(chosen)
     (batch,) = ordered_batches(sample, trainer.test_transform, count)
     return batch.data
 
@@ -192,7 +191,7 @@ def accuracies(
     default = assembled = pruner.materialize(pruner.plan(rates))
     for student in chosen:
         assembled = with_weights(assembled, student.weights)
-    one, other = (trainer.accuracy(m, trainer.dataset.validation) for m in (default, assembled))
+    one, other = (trainer.quality_of(m, trainer.dataset.validation) for m in (default, assembled))
     return one, other
 
 

@@ -116,7 +116,7 @@ class Bench:
             seconds,
             float(np.mean(steps)),
             tuple(float(np.mean([errors[block] for block in of_rate])) for of_rate in self.blocks),
-            tuple(self.trainer.accuracy(network, validation) for network in networks),
+            tuple(self.trainer.quality_of(network, validation) for network in networks),
             tuple(self.tuned(network) for network in networks),
         )
 

@@ -69,8 +69,8 @@ def open_and_read(folder: str, cache: str, batches: int) -> None:
     train, test = resized_transforms((plain, plain), dataset.resizing, SHAPE)
     begin = time.perf_counter()
     count = min(batches, len(dataset.train) // BATCH)
-    read = sum(len(b.labels) for b in training_batches(dataset.train, train, BATCH, count, seed=0))
-    read += sum(len(b.labels) for b in islice(ordered_batches(dataset.validation, test, BATCH), batches))
+    read = sum(len(b.data) for b in training_batches(dataset.train, train, BATCH, count, seed=0))
+    read += sum(len(b.data) for b in islice(ordered_batches(dataset.validation, test, BATCH), batches))
     print(
         json.dumps(
             {

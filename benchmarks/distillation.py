@@ -257,7 +257,7 @@ def main() -> None:
         if not options.json:
             print(f"{outcome.start}, {named(outcome.lesson)}, seed {outcome.seed}: {outcome.accuracy:.4f}", flush=True)
     rows, costs = summary(outcomes, lessons), step_costs(setting, configurations[len(rates) // 2], lessons)
-    full = setting.trainer.accuracy(setting.teacher, setting.trainer.dataset.validation)
+    full = setting.trainer.quality_of(setting.teacher, setting.trainer.dataset.validation)
     if options.json:
         print(json.dumps({"full_accuracy": full, "rows": rows, "step": costs}))
         return

@@ -26,7 +26,7 @@ from wootz.runtime.defaults import FAST_MULTIPLE
 from wootz.runtime.latency_table.measuring import measure_models, measure_table, network_to_measure, options_of
 from wootz.runtime.latency_table.table import LatencyTable, ModelError, Rates, fitted_correction
 from wootz.runtime.session import Device
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_trainable
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _measured(file: Path, rates: list[float], skip: bool, device: Device, seconds: float) -> dict[str, Any]:
-    pruner = BlockPruner.of(open_classifier(str(file)).model, rounding=Rounding(FAST_MULTIPLE, tuple(rates)))
+    pruner = BlockPruner.of(open_trainable(str(file)).model, rounding=Rounding(FAST_MULTIPLE, tuple(rates)))
     _, *extents = pruner.model.graph.inputs[0].shape
     shape = (int(extents[0]), int(extents[1]), int(extents[2]))
     options = options_of(pruner, rates, skip)

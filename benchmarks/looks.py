@@ -33,7 +33,6 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.batch_statistics import batch_statistics
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.data.loading import load_dataset
-from wootz.runtime.evaluation import accuracy
 from wootz.runtime.outcome import Failed
 from wootz.runtime.recalibration import Statistics, calibration_batches, measured_statistics
 from wootz.runtime.session import Device, InferenceSession
@@ -73,7 +72,7 @@ def parts_of_a_look(trainer: Trainer, network: Model, clock: Clock) -> Statistic
     with clock("evaluation: session"):
         session = InferenceSession(network, trainer.device)
     with clock("evaluation: running"):
-        accuracy(session.run, trainer.dataset.validation, trainer.test_transform)
+        trainer.measured(session.outputs, trainer.dataset.validation, None)
     return measured_statistics(network, trainer.dataset.train, trainer.test_transform, trainer.device)
 
 
@@ -139,7 +138,7 @@ def main() -> None:
     )
     validation = trainer.dataset.validation
     pruner = BlockPruner.of(model)
-    print(f"the full network: {trainer.accuracy(model, validation):.4f}")
+    print(f"the full network: {trainer.quality_of(model, validation):.4f}")
     weights = pretrained(trainer, pruner, rates, options.pretrain)
     modules = tuple(module.name for module in pruner.modules)
     clock = Clock()
@@ -160,8 +159,8 @@ def main() -> None:
         finished = trainer.fine_tune(network, replace(FINE_TUNING, max_iter=options.steps), "network")
         assert not isinstance(finished.outcome, Failed)
         networks = [network, with_weights(network, measured)]
-        looks = [trainer.look(one, own).accuracy for one in (network, bare)]
-        accuracies = [trainer.accuracy(one, validation) for one in networks]
+        looks = [trainer.look(one, own).quality for one in (network, bare)]
+        accuracies = [trainer.quality_of(one, validation) for one in networks]
         rows.append([*accuracies, *looks, float(finished.outcome["curve"][-1][1])])
         print("   ".join(f"{value:{len(kind)}.4f}" for kind, value in zip(KINDS, rows[-1], strict=True)), flush=True)
     for name, seconds in clock.seconds.items():

@@ -26,7 +26,7 @@ from wootz.runtime.delivery.finish import CALIBRATION_IMAGES
 from wootz.runtime.delivery.quantization import quantize
 from wootz.runtime.latency import side_by_side
 from wootz.runtime.session import Device, FileSession
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_trainable
 
 KINDS = {
     "int8 (default)": Quantization(),
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    model = open_classifier(str(options.network)).model
+    model = open_trainable(str(options.network)).model
     model = run_pipeline(model, parse_pipeline("eliminate-dead,fold-constants,fold-batchnorm,eliminate-dead")).model
     name, shape = model.graph.inputs[0].name, tuple(model.graph.inputs[0].shape[1:])
     transform = read_convention(options.normalize).applied(InputTransform(channel_order="RGB"))
@@ -73,8 +73,9 @@ def main() -> None:
 def _fed(split: Split, transform: InputTransform, count: int) -> tuple[np.ndarray, np.ndarray]:
     """So many images from all over a split as the network takes them, and their labels."""
     count = min(count, len(split))
-    (batch,) = ordered_batches(split.part(np.arange(count) * len(split) // count), transform, count)
-    return batch.data, batch.labels
+    chosen = split.part(np.arange(count) * len(split) // count)
+    (batch,) = ordered_batches(chosen, transform, count)
+    return batch.data, chosen.classes
 
 
 def _scores(session: FileSession, images: np.ndarray) -> np.ndarray:

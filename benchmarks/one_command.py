@@ -203,7 +203,7 @@ def answers(network: Path, described: Mapping[str, Any], data: Path) -> np.ndarr
         files = sorted(folder.iterdir())
         for first in range(0, len(files), 100):
             batch = np.stack([as_input(file, fed) for file in files[first : first + 100]])
-            (scores,) = session.run([described["output"]["name"]], {fed["name"]: batch})
+            (scores,) = session.run([described["outputs"][0]["name"]], {fed["name"]: batch})
             right.extend(classes[index] == folder.name for index in scores.argmax(1))
     return np.array(right)
 
@@ -241,7 +241,7 @@ def judged(name: str, pair: Pair, out: Path, seconds: float) -> Verdict:
         pair=name,
         seconds=round(seconds),
         smaller=round(described["best"]["parameters"] / described["full"]["parameters"], 4),
-        promised=described["best"]["validation_accuracy"],
+        promised=described["best"]["validation_quality"],
         seen_again=round(float(answers(best, described, pair.data / "val").mean()), 4),
         full=round(float(full_right.mean()), 4),
         best=round(float(best_right.mean()), 4),

@@ -34,7 +34,7 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     _networks(
         axes, result.block_trained, full.model_size, palette.block_trained, "from pre-trained blocks", shift=SHIFT
     )
-    accuracy = full.reference_accuracy
+    accuracy = full.reference_quality
     axes.scatter([1], [accuracy], s=90, marker="s", color=palette.full, zorder=3)
     axes.annotate(
         f"full network\n{100 * accuracy:.1f} %",
@@ -52,11 +52,11 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     if best is not None:
         share = best.model_size / full.model_size
         axes.scatter(
-            [share + SHIFT], [best.accuracy], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2
+            [share + SHIFT], [best.quality], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2
         )
         axes.annotate(
-            f"chosen: {100 * share:.0f} % of the size, {100 * best.accuracy:.1f} %",
-            (share, best.accuracy),
+            f"chosen: {100 * share:.0f} % of the size, {100 * best.quality:.1f} %",
+            (share, best.quality),
             (0, 16),
             textcoords="offset points",
             ha="left",
@@ -85,7 +85,7 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
 def _networks(axes: Axes, found: Exploration, full_size: int, colour: str, label: str, shift: float) -> None:
     trained = found.trained
     x = [network.model_size / full_size + shift for network in trained]
-    before, after = [n.initial_accuracy for n in trained], [n.accuracy for n in trained]
+    before, after = [n.initial_quality for n in trained], [n.quality for n in trained]
     axes.vlines(x, before, after, color=colour, linewidth=1.2, alpha=0.6)
     axes.scatter(x, before, s=36, facecolors="none", edgecolors=colour, linewidths=1.2)
     axes.scatter(x, after, s=44, color=colour, label=label)

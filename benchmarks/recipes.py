@@ -200,7 +200,7 @@ def fewer(dataset: Dataset, train: int = 1200, validation: int = 500) -> Dataset
 
     def part(split: Split, count: int) -> Split:
         chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(np.int64))
-        return Split(split.images[chosen], split.labels[chosen])
+        return split.part(chosen)
 
     return replace(
         dataset,
@@ -256,7 +256,7 @@ class Bench:
             case "fine-tuning":
                 return self._trained(self._assembled(PHASES["pre-training"][0]), candidate.solver(self.pair.steps))
             case "pre-training":
-                return self.trainer.accuracy(self._assembled(candidate), self.trainer.dataset.validation)
+                return self.trainer.quality_of(self._assembled(candidate), self.trainer.dataset.validation)
             case _:
                 return self._trained(self.network, candidate.solver(self.pair.full_steps))
 

@@ -19,7 +19,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.latency import latencies
 from wootz.runtime.session import Device
-from wootz.tools.models import open_classifier, prunable_network
+from wootz.tools.models import open_trainable, prunable_network
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     multiples = [int(multiple) for multiple in options.multiples.split(",")]
     found = {}
     for file in options.networks:
-        found[file.stem] = _speeds(open_classifier(str(file)).model, rates, multiples, options.threads)
+        found[file.stem] = _speeds(open_trainable(str(file)).model, rates, multiples, options.threads)
         for rate, versions in found[file.stem].items():
             cells = ", ".join(f"{m}: {v['speed']:.2f} × ({100 * v['parameters']:.0f} %)" for m, v in versions.items())
             print(f"{file.stem}, rate {rate}: {cells}", flush=True)

@@ -53,7 +53,7 @@ from wootz.runtime.tasks.task import FineTune, Order, Results, Task
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.commands.run import run
 from wootz.tools.job import make_job
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_trainable
 
 TASKS = tuple(range(12))
 """Networks of the example that are fine-tuned; the two after them warm the workers."""
@@ -209,7 +209,7 @@ def plan(configurations: int) -> dict[str, float]:
 
 def resnet_job(configurations: int, folder: Path) -> Job:
     """ResNet-50, whose data play no part in the plan, with random configurations."""
-    model = open_classifier(str(RESNET50)).model
+    model = open_trainable(str(RESNET50)).model
     modules, source = find_modules(model)
     rates = np.unique(np.random.default_rng(0).choice(RATES, (configurations, len(modules))), axis=0)
     return replace(

@@ -31,7 +31,7 @@ from wootz.runtime.evaluation import EVALUATION_BATCH
 from wootz.runtime.session import Device, InferenceSession, TensorSession, on_device
 from wootz.runtime.variants.plan import VariantPlan
 from wootz.runtime.variants.scoring import Scoring
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_trainable
 
 MULTIPLE = 8
 """Layers keep multiples of so many filters: others are slow, whatever computes them."""
@@ -56,7 +56,7 @@ def main() -> None:
     rates = [float(rate) for rate in options.rates.split(",")]
     found = {}
     for file in options.networks:
-        full = resized(open_classifier(str(file)).model, options.size)
+        full = resized(open_trainable(str(file)).model, options.size)
         found[file.stem] = measured(full, variants_of(full, rates), options.images, Device(threads=options.threads))
         print(
             f"{file.stem}: {', '.join(f'{name} {value:.4g}' for name, value in found[file.stem].items())}", flush=True

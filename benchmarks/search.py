@@ -177,7 +177,7 @@ class Benchmark:
 
     def _compared(self, seed: int) -> list[Any]:
         """Networks of which a search has predicted the accuracy, but which it has not trained."""
-        unknown = [n for n in self._searched(seed).networks if n.predicted is not None and n.accuracy is None]
+        unknown = [n for n in self._searched(seed).networks if n.predicted is not None and n.quality is None]
         uniform, random = ([n for n in unknown if n.origin == origin] for origin in ("uniform", "random"))
         return [*uniform, *random[:CORRELATED]]
 
@@ -194,14 +194,14 @@ class Benchmark:
         """Parameters and accuracy of the full network."""
         full = RunResult.load(self.folder(seed, "enumeration")).full
         assert isinstance(full, FullNetworkResult)
-        return full.model_size, full.reference_accuracy
+        return full.model_size, full.reference_quality
 
     def spearman(self, seed: int) -> float | None:
         """Of expected and final accuracies, over networks that the predictor doesn't know."""
         folder = self.folder(seed, "correlation")
         if not (folder / "result.json").exists():
             return None
-        reached = {tuple(n.configuration): n.accuracy for n in RunResult.load(folder).block_trained.trained}
+        reached = {tuple(n.configuration): n.quality for n in RunResult.load(folder).block_trained.trained}
         expected = {tuple(n.configuration): n.predicted for n in self._compared(seed)}
         both = [(expected[c], a) for c, a in reached.items() if c in expected]
         return float(spearmanr(*zip(*both, strict=True)).statistic)
@@ -218,10 +218,8 @@ def _course_of_run(folder: Path, is_default: bool) -> Course | None:
     sizes = {network.index: network.model_size for network in explored}
     kind = "default network" if is_default else "network"
     saved = begins["baseline"] - begins["pretraining"] if is_default else 0.0
-    ended = [
-        e for e in events if e["event"] == "task ended" and e["task"]["kind"] == kind and e["accuracy"] is not None
-    ]
-    networks = [Network(e["elapsed"] - saved, sizes[e["task"]["index"]], e["accuracy"]) for e in ended]
+    ended = [e for e in events if e["event"] == "task ended" and e["task"]["kind"] == kind and e["quality"] is not None]
+    networks = [Network(e["elapsed"] - saved, sizes[e["task"]["index"]], e["quality"]) for e in ended]
     end = begins["delivery"] if is_default else begins.get("baseline", begins["delivery"])
     return Course(tuple(networks), end - saved)
 

@@ -21,7 +21,7 @@ def main(folder: Path) -> None:
     machine = result.environment
     print(f"`{result.network}` on `{Path(result.data).name}`, objective `{result.objective.text}`; {machine.platform},")
     print(f"{machine.runtime}, {machine.workers} worker(s). Full network: {full.model_size:,} parameters,")
-    print(f"validation accuracy {full.accuracy:.4f}, test {_number(full.test_accuracy)}, {full.origin}")
+    print(f"validation accuracy {full.quality:.4f}, test {_number(full.test_quality)}, {full.origin}")
     print(f"in {full.seconds:.0f} s.")
     print(f"{len(result.blocks)} tuning blocks, pre-trained in {result.seconds.pretraining:.0f} s.\n")
     print("| networks | tried | pre-training, s | exploration, s | best: parameters | of full | validation | test |")
@@ -50,12 +50,12 @@ def _found(title: str, exploration: Exploration, result: RunResult, pretraining:
     if best is None:
         return _row([*cells, "none", "", "", ""])
     share = f"{100 * best.model_size / result.full.model_size:.0f} %"
-    return _row([*cells, f"{best.model_size:,}", share, f"{best.accuracy:.4f}", _number(best.test_accuracy)])
+    return _row([*cells, f"{best.model_size:,}", share, f"{best.quality:.4f}", _number(best.test_quality)])
 
 
 def _medians(title: str, exploration: Exploration, indices: set[int]) -> str:
     networks = [n for n in exploration.trained if n.index in indices]
-    columns = ([n.initial_accuracy for n in networks], [n.accuracy for n in networks], [n.seconds for n in networks])
+    columns = ([n.initial_quality for n in networks], [n.quality for n in networks], [n.seconds for n in networks])
     initial, final, seconds = (median(column) for column in columns)
     return _row([title, f"{initial:.3f}", f"{final:.3f}", f"{seconds:.1f}"])
 

@@ -2,12 +2,13 @@
 
     objective  = ("min" | "max") metric constraint*
     constraint = "constraint" metric ("<" | "<=" | ">" | ">=") bound
-    metric     = "ModelSize" | "Accuracy" | "FLOPs" | "Latency"
+    metric     = "ModelSize" | "FLOPs" | "Latency" | "Accuracy" | "Agreement" | "OutputError", or one that is added
     bound      = number | relative [("+" | "-") number]
     relative   = "full" | number "*" "full" | "full" "*" number
     number     = digits, as in 0.8, 1e6 or 80%
 
-`full` is the unpruned network's value of the same metric. White space and line ends separate words and mean nothing
+`full` is the unpruned network's value of the same metric: 1 for Agreement, 0 for OutputError. Of the metrics that need
+training an objective names one. White space and line ends separate words and mean nothing
 else; `#` begins a comment.
 """
 
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 from wootz.passes.errors import InputError, reading
-from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.metrics import METRICS, Metric
+from wootz.passes.plan.objective import Constraint, Objective
 
 _TOKEN = re.compile(
     r"(?P<skipped>\s+|\#.*)"
@@ -30,20 +32,20 @@ _TOKEN = re.compile(
     r"|(?P<operator><=|>=|<|>|\*|\+|-)"
     r"|(?P<other>\S)"
 )
-_METRICS = {metric.value: metric for metric in Metric}
 _COMPARISONS = ("<", "<=", ">", ">=")
 
 
-def read_objective(path: Path) -> Objective:
-    """The objective in a text file. Raises InputError, at line and column, for anything that isn't one."""
+def read_objective(path: Path, metrics: Mapping[str, Metric] = METRICS) -> Objective:
+    """The objective in a text file, about `metrics` by their names. Raises InputError, at line and column, for anything
+    that isn't one."""
     with reading(path, "a text in UTF-8"):
         text = path.read_text(encoding="utf-8-sig")
-    return parse_objective(text, str(path))
+    return parse_objective(text, str(path), metrics)
 
 
-def parse_objective(text: str, file: str = "<objective>") -> Objective:
+def parse_objective(text: str, file: str = "<objective>", metrics: Mapping[str, Metric] = METRICS) -> Objective:
     """The objective written in `text`; `file` names its origin in errors. Raises InputError, at line and column."""
-    return _Parser(text, file).objective()
+    return _Parser(text, file, metrics).objective()
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class _Token:
 
 
 class _Parser:
-    def __init__(self, text: str, file: str):
+    def __init__(self, text: str, file: str, metrics: Mapping[str, Metric]):
         self.file = file
+        self.metrics = metrics
+        self.quality: Metric | None = None
         self.tokens = list(_tokens(text))
         self.position = 0
 
@@ -88,9 +92,15 @@ class _Parser:
         return Constraint(metric, comparison, offset=offset, scale=scale)
 
     def _metric(self) -> Metric:
-        if self.token.text not in _METRICS:
-            self._fail(f"a metric ({', '.join(_METRICS)})", hint=self._closest(tuple(_METRICS)))
-        return _METRICS[self._take()]
+        if self.token.text not in self.metrics:
+            self._fail(f"a metric ({', '.join(self.metrics)})", hint=self._closest(tuple(self.metrics)))
+        metric = self.metrics[self.token.text]
+        if metric.needs_training:
+            self.quality = self.quality or metric
+            if metric != self.quality:
+                self._fail_at(self.token, f"{self.quality} and {metric} both need training: an objective names one")
+        self._take()
+        return metric
 
     def _bound(self, metric: Metric) -> tuple[float, float]:
         """Scale and offset of `scale * full + offset`."""
@@ -99,7 +109,7 @@ class _Parser:
             number = self._number()
             if self.token.text != "*":
                 self._check_offset(start, metric)
-                self._check_accuracy(start, number, metric)
+                self._check_share(start, number, metric)
                 return 0.0, number
             self._take()
             self._full()
@@ -117,8 +127,9 @@ class _Parser:
         start = self.token
         number = self._number()
         self._check_offset(start, metric)
-        if metric is Metric.ACCURACY and number >= 1:
-            self._fail_at(start, f"{start.text} is {100 * number:g} points of accuracy: one point is 0.01 or 1%")
+        if metric.is_share and number >= 1:
+            points = f"{100 * number:g} points of {metric.name.lower()}"
+            self._fail_at(start, f"{start.text} is {points}: one point is 0.01 or 1%")
         return sign * number
 
     def _full(self) -> None:
@@ -133,13 +144,13 @@ class _Parser:
         return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
     def _check_offset(self, token: _Token, metric: Metric) -> None:
-        if token.text.endswith("%") and metric is not Metric.ACCURACY:
+        if token.text.endswith("%") and not metric.is_share:
             number = float(token.text[:-1]) / 100
             self._fail_at(token, f"{token.text} of what? A part of the unpruned network's is {number:g} * full")
 
-    def _check_accuracy(self, token: _Token, number: float, metric: Metric) -> None:
-        if metric is Metric.ACCURACY and number > 1:
-            self._fail_at(token, f"an accuracy lies between 0 and 1, {token.text} doesn't; 80 % is 0.8 or 80%")
+    def _check_share(self, token: _Token, number: float, metric: Metric) -> None:
+        if metric.is_share and number > 1:
+            self._fail_at(token, f"{metric} lies between 0 and 1, {token.text} doesn't; 80 % is 0.8 or 80%")
 
     def _take(self) -> str:
         text = self.token.text

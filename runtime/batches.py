@@ -20,10 +20,11 @@ PREPARED_AHEAD = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """`data` float32 [n, channels, height, width] as the network takes it, `labels` int64 [n]."""
+    """`data` float32 [n, channels, height, width] as the network takes it, `labels` what the data say of them, if they
+    do."""
 
     data: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
 
 
 def training_batches(
@@ -39,14 +40,15 @@ def training_batch(split: Split, transform: InputTransform, choice: Choice) -> B
     images = _crop(split.images[choice.images], transform.crop_size, choice)
     if choice.flips is not None:
         images[choice.flips] = images[choice.flips, ..., ::-1]
-    return Batch(normalize(images, transform), split.labels[choice.images])
+    return Batch(normalize(images, transform), None if split.labels is None else split.labels[choice.images])
 
 
 def ordered_batches(split: Split, transform: InputTransform, size: int) -> Iterator[Batch]:
     """All images once, in order, cropped in the centre; the last batch has what is left."""
     for start in range(0, len(split), size):
         images = split.images[start : start + size]
-        yield Batch(normalize(_centre_crop(images, transform.crop_size), transform), split.labels[start : start + size])
+        labels = None if split.labels is None else split.labels[start : start + size]
+        yield Batch(normalize(_centre_crop(images, transform.crop_size), transform), labels)
 
 
 def normalize(images: np.ndarray, transform: InputTransform) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is measured of a network: its accuracy on a split."""
+"""The answers of a classifier on a split."""
 
 from __future__ import annotations
 
@@ -11,18 +11,6 @@ from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 
 EVALUATION_BATCH = 100
-
-
-def accuracy(
-    predict: Callable[[np.ndarray], np.ndarray], split: Split, transform: InputTransform, limit: int = 0
-) -> float:
-    """The share of images whose largest output is their label: exact, over all images or the first `limit`.
-
-    `predict` maps float32 [n, c, h, w] to scores [n, classes]. Scores of which one is NaN are wrong.
-    """
-    if limit:
-        split = split.part(slice(limit))
-    return int(np.sum(answers(predict, split, transform) == split.labels)) / len(split)
 
 
 def answers(predict: Callable[[np.ndarray], np.ndarray], split: Split, transform: InputTransform) -> np.ndarray:

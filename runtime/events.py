@@ -20,11 +20,11 @@ from msgspec import Meta, Struct
 
 from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.subspace import Configuration
-from wootz.runtime.result import Accuracy, Count, End, Seconds
+from wootz.runtime.result import Count, End, QualityResult, Seconds
 from wootz.runtime.run_directory import EVENTS_FILE
 from wootz.runtime.store.process import Process
 
-SCHEMA = 1
+SCHEMA = 2
 
 HEARTBEAT_SECONDS = 10.0
 """The time of the file's last change is set anew this often, so that readers know that the process is alive."""
@@ -67,6 +67,7 @@ class RunStarted(_Event, frozen=True, kw_only=True, tag="run started"):
     network: str
     data: str
     objective: str
+    quality: QualityResult
     executor: str
     workers: Annotated[int, Meta(ge=1)]
 
@@ -113,13 +114,13 @@ class TaskStarted(_Event, frozen=True, kw_only=True, tag="task started"):
 
 
 class Progress(_Event, frozen=True, kw_only=True, tag="progress"):
-    """After `step` steps: at tests, with the `accuracy`, and every few seconds."""
+    """After `step` steps: at tests, with the `quality`, and every few seconds."""
 
     task: TaskId
     worker: Count
     step: Count
     loss: float | None = None
-    accuracy: Accuracy | None = None
+    quality: float | None = None
 
 
 class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
@@ -127,7 +128,7 @@ class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
 
     It may be `reused`: found there, computed by another run or an earlier attempt; `seconds` are those of the training
     all the same. `blocks` is the number of blocks in the task. Of a pruned network `bound` is what the objective asks
-    of its accuracy at least, if it does, and `meets_bound` whether that is met.
+    of its quality, if it does, and `meets_bound` whether that is met.
     """
 
     task: TaskId
@@ -137,7 +138,7 @@ class TaskEnded(_Event, frozen=True, kw_only=True, tag="task ended"):
     seconds: Seconds = 0.0
     reused: bool = False
     blocks: Count = 0
-    accuracy: Accuracy | None = None
+    quality: float | None = None
     bound: float | None = None
     meets_bound: bool | None = None
     ended: End = "all steps"
@@ -176,7 +177,7 @@ class BestFound(_Event, frozen=True, kw_only=True, tag="best"):
     index: Count
     configuration: Configuration
     model_size: Count
-    accuracy: Accuracy
+    quality: float
 
 
 class Note(_Event, frozen=True, kw_only=True, tag="note"):

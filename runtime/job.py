@@ -10,7 +10,8 @@ from typing import Literal
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import OPSET, Model, tensor_shape
 from wootz.passes.plan.lesson import LABELLED, Lesson
-from wootz.passes.plan.objective import Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Subspace
@@ -18,15 +19,17 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.rounding import Rounding
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.transforms.image_classifier import is_classifier
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.defaults import FAST_MULTIPLE, rounding
 from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.digest import digest
 from wootz.runtime.latency_table.table import LatencyTable
+from wootz.runtime.quality.quality import ACCURACY, Quality
 from wootz.runtime.run_directory import check_name
 from wootz.runtime.session import CPU, Device
-from wootz.runtime.strategies.selection import check_accuracy_bounds, check_searchable
+from wootz.runtime.strategies.selection import check_quality_bounds, check_searchable
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.trainer import BlockStart
 
@@ -54,7 +57,8 @@ class Job:
     `data_title` name the inputs in the report. `memory_budget` is in bytes, for the training of a group of blocks in
     one process; None sets no bound. Layers keep multiples of filters by `rounding`, which follows from `round_to` and
     `subspace`. With `checks_pruned` each pruned network is executed beside the masked original before it is trained.
-    With `ends_early` a network is done when it meets the objective's bounds on accuracy, with `gives_up` also when it
+    Networks are judged by `quality`, the objective's where it names one.
+    With `ends_early` a network is done when it meets the objective's bounds on quality, with `gives_up` also when it
     won't meet them (`tasks.early_end`).
     `block_start` is what pre-training begins with, `block_end` when it ends. `may_guess` lets a run go on whose full
     network has learned nothing.
@@ -86,6 +90,7 @@ class Job:
     solver: Solver
     pretrain_solver: Solver
     out: Path
+    quality: Quality = ACCURACY
     baseline: bool = False
     identifier: Literal["paper", "maximal"] = "maximal"
     groups: Literal["joint", "paper"] = "joint"
@@ -129,12 +134,13 @@ class Job:
     def wants_latency(self) -> bool:
         """Whether the objective speaks of it: it is measured only then."""
         named = (self.objective.metric, *(c.metric for c in self.objective.constraints))
-        return any(metric is Metric.LATENCY for metric in named)
+        return any(metric == Metric.LATENCY for metric in named)
 
 
 def check(job: Job) -> None:
     """Raises WootzError where the inputs of a job don't fit each other."""
-    check_accuracy_bounds(job.objective)
+    check_quality_bounds(job.objective)
+    _check_quality(job)
     if job.search is not None:
         check_searchable(job.objective)
     check_channels(job.test_transform, job.dataset.train.images.shape[1])
@@ -143,7 +149,7 @@ def check(job: Job) -> None:
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]
     shape = tensor_shape(output)
-    if shape is not None and shape[1] != classes:
+    if job.dataset.train.has_classes and shape is not None and shape[1] != classes:
         raise WootzError(
             f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: without "
             f"--keep-head it gets a new last layer for them, and is fine-tuned first"
@@ -157,6 +163,27 @@ def check(job: Job) -> None:
             raise WootzError(
                 f"batch_size {solver.batch_size} of the {name} exceeds the {len(job.dataset.train)} training images"
             )
+
+
+def _check_quality(job: Job) -> None:
+    """Raises WootzError for a quality that can't be measured with these data of this network."""
+    quality, named = job.quality, job.quality.metric
+    if job.objective.quality not in (None, named):
+        raise WootzError(f"the objective is about {job.objective.quality}, and the run about {named}")
+    if quality.of_classes and not is_classifier(job.network):
+        names = ", ".join(tensor.name for tensor in job.network.graph.outputs)
+        raise WootzError(
+            f"{named} is of networks with one output [N, classes], and this one gives {names}: OutputError is for "
+            f"others, or --scores NAME for one of several outputs"
+        )
+    is_labelled = job.dataset.train.labels is not None
+    if named.needs_labels and not is_labelled:
+        raise WootzError(
+            f"{named} needs labels, and the data have none: Agreement and OutputError compare with the full network"
+        )
+    if job.untrained and (quality.compares or not is_labelled):
+        why = f"{named} compares with it" if quality.compares else "the data have no labels to train them by"
+        raise WootzError(f"the full network has layers without weights ({', '.join(job.untrained)}), and {why}")
 
 
 def check_channels(transform: InputTransform, channels: int) -> None:
@@ -177,6 +204,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "data": job.dataset.digest,
         "subspace": digest(repr(job.subspace).encode()),
         "objective": str(job.objective),
+        "--metric": job.quality.text,
         **{name: digest(repr(solver).encode()) for name, solver in solvers.items()},
         "input transform": digest(repr((job.train_transform, job.test_transform)).encode()),
         "--baseline": str(job.baseline),

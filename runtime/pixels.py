@@ -14,13 +14,15 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Model, Node, Tensor, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, RGB_CHANNELS, conventions_for
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import normalize, ordered_batches
 from wootz.runtime.data.dataset import Numbers, Split
 from wootz.runtime.guessing import above_guessing
+from wootz.runtime.quality.showing import show
 from wootz.runtime.session import CPU, Device, InferenceSession
-from wootz.runtime.uncertainty import CLEARLY, PERHAPS, Share, format_accuracy
+from wootz.runtime.uncertainty import CLEARLY, PERHAPS, Share
 
 IMAGES_TRIED = 300
 BATCH = 50
@@ -244,7 +246,7 @@ def _trial(question: PixelQuestion, transforms: Mapping[str, InputTransform]) ->
     tried: dict[str, Tried] = {}
     racing = list(transforms)
     for start in range(0, len(images), BATCH):
-        labels = images.labels[: start + BATCH]
+        labels = images.classes[: start + BATCH]
         batch = Split(images.images[start : start + BATCH], labels[start:])
         for name in racing:
             answers[name] = np.concatenate([answers[name], _answers(session, batch, transforms[name])])
@@ -336,7 +338,9 @@ def _guessing(question: PixelQuestion, otherwise: PixelChoice, tried: Mapping[st
 
 
 def _table(tried: Mapping[str, Tried]) -> str:
-    return ", ".join(f"{name} {format_accuracy(t.accuracy.accuracy, t.accuracy.images)}" for name, t in tried.items())
+    return ", ".join(
+        f"{name} {show(Metric.ACCURACY, t.accuracy.accuracy, t.accuracy.images)}" for name, t in tried.items()
+    )
 
 
 # By its statistics
@@ -401,7 +405,7 @@ def _distances_of(question: PixelQuestion, transforms: Mapping[str, InputTransfo
     images = _some(question.images, IMAGES_COMPARED)
     distances = {}
     for name, transform in transforms.items():
-        batches = [(len(b.labels), session.run(b.data)) for b in ordered_batches(images, transform, BATCH_COMPARED)]
+        batches = [(len(b.data), session.run(b.data)) for b in ordered_batches(images, transform, BATCH_COMPARED)]
         moments = np.average([m for _, m in batches], axis=0, weights=[n for n, _ in batches]).astype(np.float64)
         distances[name] = float(np.mean(_layer_distances(layers, moments)))
     distances = {name: d if np.isfinite(d) else 1.0 for name, d in distances.items()}
@@ -474,4 +478,5 @@ def _distances(distances: Mapping[str, float]) -> str:
 def _some(images: Split, count: int) -> Split:
     """Up to so many of the images, the same ones each time."""
     chosen = np.random.default_rng(0).permutation(len(images))[:count]
-    return Split(images.images[chosen], images.labels[chosen])
+    part = images.part(chosen)
+    return Split(part.images[:], part.labels)

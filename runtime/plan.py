@@ -15,7 +15,8 @@ from wootz.passes.blocks.costs import Cost, network_cost
 from wootz.passes.blocks.groups import Group, group_blocks, partition_blocks
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Measurements, Metric
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Measurements
 from wootz.passes.plan.space import Quantity
 from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
 from wootz.runtime.delivery.delivered import for_inference, rehearse_delivery
@@ -36,7 +37,7 @@ from wootz.runtime.tasks.workshop import Workshop
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is going to do.
+    """What a run is going to do, whose networks are judged by `quality`.
 
     `full` and `candidates` have what is known before any training of the unpruned network and of each configuration of
     `subspace`. `order` are those to be tried, as the objective has it; `survey` is of these, in the subspace's order.
@@ -49,6 +50,7 @@ class RunPlan:
     candidates: tuple[Candidate, ...]
     order: tuple[Candidate, ...]
     survey: Survey
+    quality: Metric
     pieces: Mapping[Metric, Quantity] = field(default_factory=dict)
     latency_table: LatencyTable | None = None
 
@@ -77,11 +79,11 @@ class RunPlan:
 
     def measured(self, network: int, record: Mapping[str, Any]) -> Measurements:
         """What is known of a network after its training, of which that was recorded."""
-        return {**self.candidates[network].measured, Metric.ACCURACY: self.accuracy(record)}
+        return {**self.candidates[network].measured, self.quality: self.quality_of(record)}
 
     @staticmethod
-    def accuracy(record: Mapping[str, Any]) -> float:
-        """The accuracy that a training came to."""
+    def quality_of(record: Mapping[str, Any]) -> float:
+        """The quality that a training came to."""
         return reached(record)
 
 
@@ -97,7 +99,7 @@ def plan_run(workshop: Workshop, workers: int = 1) -> RunPlan:
     tried = replace(job.subspace, configurations=tuple(job.subspace.configurations[i] for i in positions))
     costs_of_tried = replace(costs, networks=tuple(costs.networks[i] for i in positions))
     survey = survey_subspace(pruner, tried, job.identifier, partial(_groups, workshop, workers), costs_of_tried)
-    return RunPlan(job.subspace, full, candidates, tuple(order), survey)
+    return RunPlan(job.subspace, full, candidates, tuple(order), survey, job.quality.metric)
 
 
 def _plan_search(workshop: Workshop, search: Searching, workers: int) -> RunPlan:
@@ -122,7 +124,7 @@ def _plan_search(workshop: Workshop, search: Searching, workers: int) -> RunPlan
         for i, configuration in enumerate(job.subspace.configurations)
     )
     survey = survey_space(pruner, space, costs, job.subspace, partial(_groups, workshop, workers))
-    return RunPlan(job.subspace, full, candidates, candidates, survey, pieces, table)
+    return RunPlan(job.subspace, full, candidates, candidates, survey, job.quality.metric, pieces, table)
 
 
 def _latency_table(workshop: Workshop, search: Searching) -> LatencyTable:
@@ -151,7 +153,7 @@ def _measured(workshop: Workshop, costs: Sequence[Cost]) -> tuple[Measurements, 
     if job.wants_latency:
         latencies = _latencies(workshop)
     all_costs = (network_cost(pruner.model), *costs)
-    measured = [measurements(c.parameters, 2 * c.macs, None, ms) for c, ms in zip(all_costs, latencies, strict=True)]
+    measured = [measurements(c.parameters, 2 * c.macs, ms) for c, ms in zip(all_costs, latencies, strict=True)]
     return measured[0], tuple(Candidate(i, m) for i, m in enumerate(measured[1:]))
 
 
@@ -199,14 +201,14 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
     if job.untrained:
         trainer.rehearse(pruner.model, job.teacher_solver, job.lesson.without_teacher())
     if job.reference != "given":
-        trainer.rehearse(pruner.model, job.solver, *taught)
+        trainer.rehearse(pruner.model, job.solver, *taught, pruner.model)
     for position in representatives(plan.tried.configurations):
         configuration = plan.tried.configurations[position]
         try:
             workshop.check_pruned(pruner, configuration)
             pruned = workshop.pruned(pruner, configuration)
             rehearse_delivery(job, pruned, for_inference(job, pruned))
-            trainer.rehearse(pruned, job.solver, *taught)
+            trainer.rehearse(pruned, job.solver, *taught, pruner.model)
         except WootzError as error:
             raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
     if job.groups == "paper" or job.memory_budget is None:  # else their graphs were built to know their memory
@@ -224,7 +226,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         *job.dataset.validation.digests,
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
-        repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization, job.lesson)),
+        repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization, job.lesson, job.quality.text)),
         workshop.trainer.machine,
         compiler_digest(),
     )

@@ -12,5 +12,5 @@ class Progress:
     def advance(self, done: int, loss: float) -> None:
         """`done` steps are done; `loss` is the mean of the last ones."""
 
-    def tested(self, done: int, accuracy: float) -> None:
-        """The accuracy on the validation split after `done` steps."""
+    def tested(self, done: int, quality: float) -> None:
+        """The quality on the validation split after `done` steps."""

@@ -80,7 +80,7 @@ class ResidentSteps:
         self._session, self._schedule, self._solver = session, schedule, solver
         self._steps_a_look = 1
         session.put_whole(session.interface.data, np.asarray(split.images))
-        if session.interface.labels is not None:
+        if session.interface.labels is not None and split.labels is not None:
             session.put_whole(session.interface.labels, split.labels)
 
     def advance(self, first: int, stop: int) -> np.ndarray:

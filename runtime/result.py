@@ -15,19 +15,19 @@ from msgspec import Meta, Struct
 
 from wootz.passes.errors import InputError, reading
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.objective import Measurements, Metric, Objective
+from wootz.passes.plan.metrics import METRICS, Format, Metric
+from wootz.passes.plan.objective import Measurements, Objective
 from wootz.passes.plan.subspace import Configuration, Rate
 from wootz.passes.plan.transform import Layout, Resize, Units
 from wootz.runtime.run_directory import RESULT_FILE
 from wootz.runtime.store.durable import write_durably
 
-SCHEMA = 1
+SCHEMA = 2
 
 Count = Annotated[int, Meta(ge=0)]
-Accuracy = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(ge=0)]
-Curve = tuple[tuple[Count, Accuracy], ...]
-"""Steps done, and the accuracy on the validation split after them; from 0 to the last step."""
+Curve = tuple[tuple[Count, float], ...]
+"""Steps done, and the quality on the validation split after them; from 0 to the last step."""
 
 End = Literal["all steps", "bound met", "given up"]
 """How a training ended: with the solver's last step, at a test that met the constraints, or with no hope to."""
@@ -52,6 +52,23 @@ class ObjectiveResult(Struct, frozen=True, kw_only=True):
     constraints: tuple[ConstraintResult, ...]
 
 
+class QualityResult(Struct, frozen=True, kw_only=True):
+    """The metric that all that is called `quality` is of, in which direction it is better, and how it is shown."""
+
+    name: str
+    higher_is_better: bool
+    format: Format
+
+    @staticmethod
+    def of(metric: Metric) -> QualityResult:
+        return QualityResult(name=metric.name, higher_is_better=metric.higher_is_better, format=metric.format)
+
+    @property
+    def metric(self) -> Metric:
+        known = Metric(self.name, self.higher_is_better, needs_training=True, format=self.format)
+        return METRICS.get(self.name, known)
+
+
 class Network(Struct, frozen=True, kw_only=True):
     """What is known of a network before it is trained. `configuration` has one rate a module, or a list of rates."""
 
@@ -70,13 +87,13 @@ class _OfSubspace(Network, frozen=True, kw_only=True, tag_field="state"):
 class TrainedNetworkResult(_OfSubspace, frozen=True, kw_only=True, tag="trained"):
     """A network that was trained.
 
-    `blocks` says for each module which of the run's blocks its weights started from; None: the teacher's. `accuracy`
+    `blocks` says for each module which of the run's blocks its weights started from; None: the teacher's. `quality`
     is that of the whole validation split with the weights after `kept` steps, the best ones of `curve`; `seconds` are
     those of training, whenever that was.
     """
 
-    accuracy: Accuracy
-    initial_accuracy: Accuracy
+    quality: float
+    initial_quality: float
     blocks: tuple[Count | None, ...]
     curve: Curve
     kept: Count
@@ -112,21 +129,21 @@ NetworkResult = EvaluatedNetworkResult | UntriedNetworkResult | InfeasibleNetwor
 class BestNetwork(Network, frozen=True, kw_only=True):
     """The network chosen, `index` in the subspace; `model` is its file in the run directory, None for the baseline's.
 
-    The file has `file_bytes`. `test_accuracy` is None without a test split.
+    The file has `file_bytes`. `test_quality` is None without a test split.
     """
 
     index: Count
     model: str | None
     file_bytes: Count | None = None
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
 
 
 class TunedResult(Struct, frozen=True, kw_only=True):
     """The full network after the fine-tuning that the pruned ones get."""
 
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
     curve: Curve
     steps: Count
     seconds: Seconds
@@ -137,15 +154,15 @@ class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", t
     """The unpruned network, in the file `model` of `file_bytes`. `origin` says where its weights come from.
 
     `new_layers` are those that its weights file lacked. Where it was trained here `seconds` were spent on it, in the
-    `steps` of `curve`. `accuracy` is that of the teacher; `tuned` is the same network after the fine-tuning of the
+    `steps` of `curve`. `quality` is that of the teacher; `tuned` is the same network after the fine-tuning of the
     pruned ones, None where nobody asked for it or it failed. `full` in the objective means the one that `reference`
     names.
     """
 
     model: str
     file_bytes: Count | None = None
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
     origin: Literal["given", "fine-tuned", "trained from scratch"]
     new_layers: tuple[str, ...] = ()
     curve: Curve = ()
@@ -156,13 +173,12 @@ class FullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", t
     reference: Literal["given", "tuned"] = "given"
 
     @property
-    def reference_accuracy(self) -> float:
-        """What `full` in bounds on the accuracy means."""
-        return self.tuned.accuracy if self.tuned is not None and self.reference == "tuned" else self.accuracy
+    def reference_quality(self) -> float:
+        """What `full` in bounds on the quality means."""
+        return self.tuned.quality if self.tuned is not None and self.reference == "tuned" else self.quality
 
-    @property
-    def measured(self) -> Measurements:
-        return measurements(self.model_size, self.flops, self.reference_accuracy, self.latency_ms)
+    def measured(self, quality: Metric) -> Measurements:
+        return {**measurements(self.model_size, self.flops, self.latency_ms), quality: self.reference_quality}
 
 
 class FailedFullNetworkResult(Network, frozen=True, kw_only=True, tag_field="state", tag="failed"):
@@ -288,7 +304,7 @@ class Exploration(Struct, frozen=True, kw_only=True):
 
 
 class Images(Struct, frozen=True, kw_only=True):
-    """How many images there are of each kind: accuracies are as uncertain as these are few. `test` may be None."""
+    """How many images there are of each kind: shares of them are as uncertain as they are few. `test` may be None."""
 
     train: Count
     validation: Count
@@ -372,8 +388,8 @@ class FinishingStep(Struct, frozen=True, kw_only=True):
 
     pass_: str = msgspec.field(name="pass")
     bytes: Count
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
     latency: LatencyResult
 
 
@@ -388,8 +404,8 @@ class FinishedNetwork(Struct, frozen=True, kw_only=True):
     model: str
     bytes: Count
     opset: Count
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
     latency: LatencyResult
     misses: tuple[Miss, ...]
     steps: tuple[FinishingStep, ...]
@@ -412,7 +428,7 @@ class BlockScore(Struct, frozen=True, kw_only=True):
 
     module: str
     rate: float
-    accuracy: Accuracy
+    quality: float
     divergence: float
     error: float
 
@@ -420,33 +436,33 @@ class BlockScore(Struct, frozen=True, kw_only=True):
 class SearchedNetwork(Network, frozen=True, kw_only=True):
     """A network that a search has met: what was expected of it, and what it came to.
 
-    `loss` is the sum of its blocks' divergences, `looked` the accuracy without any training, `predicted` that expected
-    after fine-tuning, `accuracy` what it got there. `origin` says whose idea it was: the `solver`'s, or those beside
+    `loss` is the sum of its blocks' divergences, `looked` the quality without any training, `predicted` that expected
+    after fine-tuning, `quality` what it got there. `origin` says whose idea it was: the `solver`'s, or those beside
     which it is compared, `uniform` pruning and `random` configurations of the paper's rates.
     """
 
     origin: Literal["solver", "uniform", "random"]
     loss: float
-    looked: Accuracy | None = None
+    looked: float | None = None
     predicted: float | None = None
-    accuracy: Accuracy | None = None
+    quality: float | None = None
 
 
 class FrontPoint(Network, frozen=True, kw_only=True):
-    """A fine-tuned network that none is better than both in accuracy and in what it costs, in the file `model`."""
+    """A fine-tuned network that none is better than both in quality and in what it costs, in the file `model`."""
 
     index: Count
     model: str
     file_bytes: Count
-    accuracy: Accuracy
-    test_accuracy: Accuracy | None
+    quality: float
+    test_quality: float | None
     latency: LatencyResult | None = None
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
     """What a search found beside the best network. `options` are the rates of each module, and make `space` networks.
 
-    `cost` is the metric that the front trades accuracy for. `prediction_error` is that of the predicted accuracies, by
+    `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
     better than the best one; else the search ended with the networks that it was allowed.
     """
@@ -468,6 +484,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     """
 
     schema: int = SCHEMA
+    quality: QualityResult
     best: BestNetwork | None
     full: FullNetworkResult | FailedFullNetworkResult
     networks_evaluated: Count
@@ -557,13 +574,9 @@ def read_result(file: Path) -> RunResult:
         return msgspec.json.decode(content, type=RunResult)
 
 
-def measurements(model_size: int, flops: int, accuracy: float | None, latency_ms: float | None) -> Measurements:
-    values = {
-        Metric.MODEL_SIZE: model_size,
-        Metric.FLOPS: flops,
-        Metric.ACCURACY: accuracy,
-        Metric.LATENCY: latency_ms,
-    }
+def measurements(model_size: int, flops: int, latency_ms: float | None) -> Measurements:
+    """What is known of a network before its training."""
+    values = {Metric.MODEL_SIZE: model_size, Metric.FLOPS: flops, Metric.LATENCY: latency_ms}
     return {metric: float(value) for metric, value in values.items() if value is not None}
 
 
@@ -572,10 +585,10 @@ def objective_result(objective: Objective, full: Measurements) -> ObjectiveResul
     return ObjectiveResult(
         text=str(objective),
         direction=objective.direction,
-        metric=objective.metric.value,
+        metric=objective.metric.name,
         constraints=tuple(
             ConstraintResult(
-                metric=c.metric.value,
+                metric=c.metric.name,
                 comparison=c.comparison,
                 scale=c.scale,
                 offset=c.offset,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Measurements, Metric
+from wootz.passes.plan.objective import Measurements
 from wootz.passes.training.parameters import placeholder_notes
-from wootz.runtime.defaults import MOST_LOST, OBJECTIVE
+from wootz.runtime.defaults import MOST_LOST, default_objective
 from wootz.runtime.delivery.deliver import deliver, write_assignment
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.finish import finish
@@ -17,10 +17,11 @@ from wootz.runtime.executors.engine import Engine
 from wootz.runtime.job import Job, check
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
+from wootz.runtime.quality.showing import show_loss
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, RunResult
 from wootz.runtime.run_directory import OBJECTIVE_FILE
 from wootz.runtime.strategies.enumeration import Enumeration
-from wootz.runtime.strategies.selection import best_of, check_accuracy_bounds, meets, nearest
+from wootz.runtime.strategies.selection import best_of, check_quality_bounds, meets, nearest
 from wootz.runtime.tasks.task import (
     FineTune,
     FineTuneFull,
@@ -59,8 +60,9 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
     full = teacher.full
     if isinstance(full, FailedFullNetworkResult):
         return finish(job, deliver(workshop, plan, teacher, executor, engine.workers, watch), watch)
-    check_accuracy_bounds(job.objective, full.measured)
-    watch.full_network(full.measured)
+    of_full = full.measured(job.quality.metric)
+    check_quality_bounds(job.objective, of_full)
+    watch.full_network(of_full)
     if job.search is None and len(plan.tried.configurations) == 1:
         watch.note("There is a single network to try: it shares no block with another, so nothing is pre-trained.")
     if job.search is not None:
@@ -108,7 +110,7 @@ def _explore(
     watch: Watch,
 ) -> Explored:
     """Trains blocks, if the networks are to start from them, and tries the networks in the objective's order."""
-    job = workshop.job
+    job, of_full = workshop.job, full.measured(workshop.job.quality.metric)
     networks = {candidate.index: FineTune(candidate.index, start) for candidate in plan.order}
     groups = {block: PretrainBlocks(group) for group in plan.groups for block in group}
     if start == "default":
@@ -120,7 +122,7 @@ def _explore(
         if not isinstance(task, FineTune):
             return Order(task, teacher)
         configurations, blocks = (plan.configuration(task.network),), usable_blocks(task.network, finished)
-        return Order(task, teacher, configurations, blocks, full.reference_accuracy)
+        return Order(task, teacher, configurations, blocks, full.reference_quality)
 
     def usable_blocks(network: int, finished: Mapping[Task, Results]) -> tuple[tuple[TuningBlock, str], ...]:
         """Those of a network's blocks whose training did not fail, with the keys that their workers found for them."""
@@ -132,11 +134,11 @@ def _explore(
         return None if isinstance(result.outcome, Failed) else plan.measured(task.network, result.outcome)
 
     def may_be_chosen(task: FineTune, results: Results) -> bool:
-        return meets(measured(task, results), job.objective, full.measured)
+        return meets(measured(task, results), job.objective, of_full)
 
     def tell_of_best(finished: Mapping[Task, Results]) -> None:
         tried = {task: measured(task, finished[task]) for task in networks.values() if task in finished}
-        best = best_of(tried, job.objective, full.measured)
+        best = best_of(tried, job.objective, of_full)
         if best is not None and start == "block-trained":
             watch.best(best.network, tried[best] or {})
 
@@ -155,7 +157,7 @@ def _explore(
         finished = drive(strategy, engine, order_of, watch, tell_of_best)
     decisive = strategy.decisive(finished)
     found = {task: measured(task, finished[task]) for task in decisive}
-    best = best_of(found, job.objective, full.measured)
+    best = best_of(found, job.objective, of_full)
     return Explored(
         start=start,
         blocks={b: _of_block(b, groups[b], finished) for b in plan.survey.plan.blocks if b in groups},
@@ -166,31 +168,33 @@ def _explore(
 
 
 def _with_nearest(job: Job, plan: RunPlan, explored: Explored, full: FullNetworkResult, watch: Watch) -> Explored:
-    """With the most accurate network as the best one where none meets an objective that nobody gave."""
+    """With the network of the best quality as the best one where none meets an objective that nobody gave."""
     if explored.best is not None or not _nobody_gave_the_objective(job):
         return explored
     found = {
         network: None if isinstance(ended.outcome, Failed) else plan.measured(network, ended.outcome)
         for network, ended in explored.networks.items()
     }
-    best = nearest(found, full.measured, MOST_LOST)
+    quality = job.quality.metric
+    best = nearest(found, quality, full.measured(quality), MOST_LOST.get(quality, 0.0))
     if best is None or (of_best := found[best]) is None:
         return explored
     watch.best(best, of_best)
-    watch.note(_nearest_note(job, len(found), full.reference_accuracy - of_best[Metric.ACCURACY]))
+    watch.note(_nearest_note(job, len(found), full.reference_quality, of_best[quality]))
     return replace(explored, best=best)
 
 
 def _nobody_gave_the_objective(job: Job) -> bool:
     """Then a network that misses it is worth more than none. One that was changed in the run's folder is given."""
-    return OBJECTIVE_FILE in job.chosen and job.objective == OBJECTIVE
+    return OBJECTIVE_FILE in job.chosen and job.objective == default_objective(job.quality.metric)
 
 
-def _nearest_note(job: Job, tried: int, lost: float) -> str:
+def _nearest_note(job: Job, tried: int, of_full: float, of_best: float) -> str:
     none = "The one network that was tried misses" if tried == 1 else f"None of the {tried} networks meets"
     return (
-        f"{none} '{job.objective}', which nobody asked for: the most accurate is taken, "
-        f"which loses {100 * lost:.1f} points. With --effort thorough trainings are longer, --objective sets a bound."
+        f"{none} '{job.objective}', which nobody asked for: the nearest is taken, which "
+        f"{show_loss(job.quality.metric, of_full, of_best)}. With --effort thorough trainings are longer, --objective "
+        f"sets a bound."
     )
 
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Measurements, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Measurements, Objective
 from wootz.passes.plan.sampling import sample_subspace
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Configuration, Subspace
@@ -65,18 +66,19 @@ def search(
 
     def is_known(configuration: Configuration) -> bool:
         blocks = tuple((block, keys[block]) for block in blocks_of([configuration]))
-        return workshop.is_known(Order(FineTune(0), teacher, (configuration,), blocks, full.reference_accuracy))
+        return workshop.is_known(Order(FineTune(0), teacher, (configuration,), blocks, full.reference_quality))
 
     strategy = Search(
         space=space,
         costs=plan.pieces,
         objective=job.objective,
-        full=full.measured,
+        full=full.measured(job.quality.metric),
         groups=plan.groups,
         most=job.search.networks,
         looks=job.search.looks,
         steps=job.solver.max_iter,
         images=len(job.dataset.validation),
+        quality=job.quality.metric,
         beside=(*space.thinned.uniform, *random_networks(space.thinned, job.seed)),
         known=memory.known(is_known),
         workers=engine.workers,
@@ -95,14 +97,14 @@ def search(
         configurations = tuple(met[number] for number in numbers)
         blocks = ((block, trained[block]) for block in blocks_of(configurations))
         usable = tuple((b, found.key) for b, found in blocks if not isinstance(found.outcome, Failed))
-        return Order(task, teacher, configurations, usable, full.reference_accuracy)
+        return Order(task, teacher, configurations, usable, full.reference_quality)
 
     def tell(finished: Mapping[Task, Results]) -> None:
         course = strategy.course(finished)
         known = _with_networks(plan, strategy, course)
         watch.met(known, strategy.most + len(strategy.known))
         measured = _measured(known, course, finished)
-        best = best_of(measured, job.objective, full.measured)
+        best = best_of(measured, job.objective, full.measured(job.quality.metric))
         if best is not None and (of_best := measured[best]) is not None:
             watch.best(best, of_best)
         memory.add(configuration for configuration in course.tried if course.accuracy(configuration) is not None)
@@ -131,7 +133,7 @@ def search(
         blocks=course.blocks,
         networks={number: finished[FineTune(number)][0] for number in numbers},
         orders={number: order_of(FineTune(number), finished) for number in numbers},
-        best=best_of(_measured(met, course, finished), job.objective, full.measured),
+        best=best_of(_measured(met, course, finished), job.objective, full.measured(job.quality.metric)),
     )
     return met, explored, _result(strategy, course, met, finished)
 
@@ -267,7 +269,7 @@ def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[T
     return SearchResult(
         options=space.options,
         space=float(space.count),
-        cost=strategy.cost.value,
+        cost=strategy.cost.name,
         scores=tuple(_scores(strategy, course, finished)),
         networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
         prediction_error=course.prediction_error,
@@ -294,7 +296,15 @@ def _searched(strategy: Search, course: Course, plan: RunPlan, configuration: Co
         latency_ms=measured.get(Metric.LATENCY),
         origin="uniform" if uniform else "random" if configuration in strategy.beside else "solver",
         loss=course.loss(configuration),
-        looked=course.looked.get(configuration),
-        predicted=None if predicted is None else min(1.0, max(0.0, predicted)),
-        accuracy=course.accuracy(configuration),
+        looked=_signed(strategy, course.looked.get(configuration)),
+        predicted=_signed(strategy, predicted),
+        quality=_signed(strategy, course.accuracy(configuration)),
     )
+
+
+def _signed(strategy: Search, accuracy: float | None) -> float | None:
+    """What a strategy calls accuracy as the quality that it is of."""
+    if accuracy is None:
+        return None
+    metric = strategy.quality
+    return min(metric.most, max(metric.least, metric.sign * accuracy))

@@ -262,7 +262,7 @@ class FileInput:
 
 class FileSession:
     """Runs a network in a file, or its content, as it is: its first input takes the data, whatever its type and layout,
-    and its first output is given back.
+    and its first output is given back, or all of them.
 
     Raises WootzError for a network that ONNX Runtime can't run, and where `device` is CUDA and that can't be started.
     """
@@ -274,15 +274,20 @@ class FileSession:
         options.add_session_config_entry("session.force_spinning_stop", "1")  # else it slows down the next one's run
         self._session = _started(program, options, device, device.providers())
         self.inputs = tuple(FileInput(t.name, t.type, tuple(t.shape)) for t in self._session.get_inputs())
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, data: np.ndarray) -> np.ndarray:
         return self.run_on({self.inputs[0].name: data})
 
+    def outputs(self, data: np.ndarray) -> Arrays:
+        """All outputs, by name."""
+        with _reported():
+            return dict(zip(self._outputs, self._session.run(self._outputs, {self.inputs[0].name: data}), strict=True))
+
     def run_on(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """The first output, where the network has several inputs."""
         with _reported():
-            result: np.ndarray = self._session.run([self._output], dict(feeds))[0]
+            result: np.ndarray = self._session.run(self._outputs[:1], dict(feeds))[0]
         return result
 
 
@@ -409,7 +414,7 @@ class WeightedSession:
         self._device = device
         self._binding = self._session.io_binding()
         self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
         self.set_weights(initial)
 
     def set_weights(self, weights: Mapping[str, np.ndarray] | DeviceWeights) -> None:
@@ -422,14 +427,19 @@ class WeightedSession:
             self._binding.bind_ortvalue_input(name, value)
 
     def run(self, data: np.ndarray) -> np.ndarray:
+        """The first output."""
+        return self.outputs(data)[self._outputs[0]]
+
+    def outputs(self, data: np.ndarray) -> Arrays:
+        """All outputs, by name."""
         if len(data) == 1 and self._device.kind == "cpu":  # the products of one image would be divided over the threads
-            return self.run(np.repeat(data, 2, axis=0))[:1]
+            return {name: values[:1] for name, values in self.outputs(np.repeat(data, 2, axis=0)).items()}
         self._binding.bind_cpu_input(self._input, np.ascontiguousarray(data))
-        self._binding.bind_output(self._output)
+        for name in self._outputs:
+            self._binding.bind_output(name)
         with _reported():
             self._session.run_with_iobinding(self._binding)
-        result: np.ndarray = self._binding.copy_outputs_to_cpu()[0]
-        return result
+        return dict(zip(self._outputs, self._binding.copy_outputs_to_cpu(), strict=True))
 
 
 def _with_inputs(model: Model, names: set[str]) -> Model:

@@ -6,9 +6,10 @@ import time
 from dataclasses import asdict, dataclass
 
 from wootz.passes.ir.model import Model
+from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.solver import Solver
-from wootz.runtime.data.dataset import Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
+from wootz.runtime.batches import ordered_batches
+from wootz.runtime.evaluation import EVALUATION_BATCH
 from wootz.runtime.session import InferenceSession
 from wootz.runtime.tasks.recipe import EvaluationRecipe
 from wootz.runtime.tasks.trainer import Trainer
@@ -29,27 +30,32 @@ class Speed:
     prepare: float
 
 
-def speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
+def speed(
+    trainer: Trainer, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
+) -> Speed:
     """That of a network, measured once a store and machine."""
     measure = f"speed with {solver.type.value}, {solver.batch_size} images on {trainer.device.numerics_threads} threads"
     data = f"{trainer.dataset.train.digests} {trainer.train_transform}"
-    recipe = EvaluationRecipe(trainer.digests.program(model), measure, data, trainer.machine)
-    return Speed(**recipe.measured(trainer.store, lambda: asdict(measured_speed(trainer, model, solver))))
+    recipe = EvaluationRecipe(trainer.digests.program(model), f"{measure}, {lesson}", data, trainer.machine)
+    found = recipe.measured(trainer.store, lambda: asdict(measured_speed(trainer, model, solver, lesson, teacher)))
+    return Speed(**found)
 
 
-def measured_speed(trainer: Trainer, model: Model, solver: Solver) -> Speed:
+def measured_speed(
+    trainer: Trainer, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
+) -> Speed:
     begin = time.perf_counter()
-    _, steps = trainer.open(trainer.training_graph(model, solver), solver)
+    _, steps = trainer.open(trainer.training_graph(model, solver, lesson, teacher), solver)
     prepare = time.perf_counter() - begin
     steps.advance(0, 1)
     begin, made = time.perf_counter(), 0
     while made < MOST_STEPS and time.perf_counter() - begin < LONGEST_SECONDS:
         made += len(steps.advance(1 + made, 2 + made))
     step = (time.perf_counter() - begin) / made
-    validation = trainer.dataset.validation
-    tested = Split(validation.images[:EVALUATION_BATCH], validation.labels[:EVALUATION_BATCH])
+    tested = trainer.dataset.validation.part(slice(EVALUATION_BATCH))
     session = InferenceSession(model, trainer.device)
     begin = time.perf_counter()
-    accuracy(session.run, tested, trainer.test_transform)
+    for batch in ordered_batches(tested, trainer.test_transform, EVALUATION_BATCH):
+        session.run(batch.data)
     image = (time.perf_counter() - begin) / len(tested)
     return Speed(step, solver.batch_size, image, prepare)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from wootz.passes.errors import InputError
+from wootz.passes.plan.metrics import Metric
 from wootz.runtime.events import (
     HEARTBEAT_SECONDS,
     BestFound,
@@ -58,7 +59,7 @@ class Work(Struct, frozen=True, kw_only=True):
     display: int = 0
     step: int = 0
     loss: float | None = None
-    accuracy: float | None = None
+    quality: float | None = None
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -97,6 +98,11 @@ class RunStatus(Struct, frozen=True, kw_only=True):
 
     def of(self, kind: TaskKind) -> Done:
         return self.done.get(kind, Done())
+
+    @property
+    def metric(self) -> Metric:
+        """What networks are judged by."""
+        return Metric("quality") if self.run is None else self.run.quality.metric
 
     @property
     def spent(self) -> Mapping[Phase, float]:
@@ -233,9 +239,9 @@ def _begun(event: TaskStarted) -> Work:
 def _advanced(work: Work, event: Progress) -> Work:
     if work.task != event.task:
         return work
-    accuracy = work.accuracy if event.accuracy is None else event.accuracy
+    quality = work.quality if event.quality is None else event.quality
     loss = work.loss if event.loss is None else event.loss
-    return replace(work, worker=event.worker, step=event.step, loss=loss, accuracy=accuracy)
+    return replace(work, worker=event.worker, step=event.step, loss=loss, quality=quality)
 
 
 def _without(status: RunStatus, task: TaskId) -> tuple[Work, ...]:

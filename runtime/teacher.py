@@ -9,11 +9,13 @@ import msgspec
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model, with_weights
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
+from wootz.runtime.data.dataset import Split
 from wootz.runtime.guessing import can_be_told
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
+from wootz.runtime.quality.showing import show_reached
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, TunedResult
 from wootz.runtime.run_directory import TEACHER_FILE
 from wootz.runtime.seen_validation import COMPARED_IMAGES, seen_validation_note
@@ -37,7 +39,7 @@ def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None,
 
     Raises WootzError for one that has learned nothing, unless the job's network may guess.
     """
-    job, trainer = workshop.job, workshop.trainer
+    job = workshop.job
     known: dict[str, Any] = {
         "configuration": (0.0,) * len(job.subspace.modules),
         "model_size": int(plan.full[Metric.MODEL_SIZE]),
@@ -57,21 +59,21 @@ def measure_teacher(workshop: Workshop, plan: RunPlan, trained: Finished | None,
     test = job.dataset.test
     full = FullNetworkResult(
         model=TEACHER_FILE,
-        accuracy=trainer.accuracy(model, job.dataset.validation),
-        test_accuracy=None if test is None else trainer.accuracy(model, test),
+        quality=_of_full(workshop, model, job.dataset.validation),
+        test_quality=None if test is None else _of_full(workshop, model, test),
         **known,
     )
     if trained is None:
         _note_what_is_odd(workshop, model, full, watch)
     elif _guesses(workshop, model):
-        fault = f"the full network, {how_trained(job)}, only guesses: {100 * full.accuracy:.1f} % right"
+        fault = f"the full network, {how_trained(job)}, only guesses: {show_reached(job.quality.metric, full.quality)}"
         if not job.may_guess:
             raise WootzError(
                 f"{fault}; does it get its pixels as it wants them (--normalize), are the labels right, was it trained "
                 f"long enough (--effort, --teacher-solver)? --allow-untrained goes on"
             )
         watch.note(f"{fault[:1].upper()}{fault[1:]}.")
-    watch.message(f"Full network: {100 * full.accuracy:.1f} % right, {full.model_size:,} parameters.")
+    watch.message(f"Full network: {show_reached(job.quality.metric, full.quality)}, {full.model_size:,} parameters.")
     return Teacher(key, model, full)
 
 
@@ -86,20 +88,27 @@ def with_tuned(workshop: Workshop, teacher: Teacher, tuned: Finished, watch: Wat
     model = with_weights(teacher.model, workshop.weights(tuned.key, "the full network, fine-tuned"))
     test = job.dataset.test
     result = TunedResult(
-        accuracy=reached(outcome),
-        test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+        quality=reached(outcome),
+        test_quality=None if test is None else workshop.trainer.quality_of(model, test, teacher.model),
         curve=curve,
         steps=outcome["steps"],
         seconds=outcome["seconds"],
         reused=tuned.reused,
     )
-    is_reference = job.reference == "tuned" or result.accuracy > full.accuracy
+    metric = job.quality.metric
+    is_reference = job.reference == "tuned" or metric.sign * result.quality > metric.sign * full.quality
     watch.message(
-        f"Fine-tuned as the pruned ones are it gets {100 * result.accuracy:.1f} % right: "
+        f"Fine-tuned as the pruned ones are it has {show_reached(metric, result.quality)}: "
         f"{'that' if is_reference else 'the former'} is what 'full' means in the objective."
     )
     reference = "tuned" if is_reference else "given"
     return replace(teacher, full=msgspec.structs.replace(full, tuned=result, reference=reference))
+
+
+def _of_full(workshop: Workshop, model: Model, split: Split) -> float:
+    """The full network's quality on a split: beside itself it is what it is by definition."""
+    known = workshop.job.quality.metric.of_full
+    return workshop.trainer.quality_of(model, split, model) if known is None else known
 
 
 def _origin(job: Job) -> str:
@@ -118,20 +127,24 @@ def _guesses(workshop: Workshop, model: Model) -> bool:
     """Whether a network isn't clearly above guessing, neither on validation nor on training images, of which there are
     enough to tell."""
     data = workshop.job.dataset
+    if not data.validation.has_classes or not workshop.job.quality.of_classes:
+        return False
     compared = [split.part(slice(COMPARED_IMAGES)) for split in (data.validation, data.train)]
-    telling = [split for split in compared if can_be_told(split.labels, CLEARLY)]
+    telling = [split for split in compared if can_be_told(split.classes, CLEARLY)]
     return bool(telling) and all(workshop.trainer.above_guessing(model, split) < CLEARLY for split in telling)
 
 
 def _note_what_is_odd(workshop: Workshop, model: Model, full: FullNetworkResult, watch: Watch) -> None:
     """A network that came with its weights may have been trained on the validation images."""
     data = workshop.job.dataset
+    if workshop.job.quality.metric != Metric.ACCURACY:
+        return
     images = min(len(data.train), COMPARED_IMAGES)
     compared = data.train.part(slice(images))
     note = seen_validation_note(
-        training=Share(workshop.trainer.accuracy(model, compared), images),
-        validation=Share(full.accuracy, len(data.validation)),
-        test=None if data.test is None or full.test_accuracy is None else Share(full.test_accuracy, len(data.test)),
+        training=Share(_of_full(workshop, model, compared), images),
+        validation=Share(full.quality, len(data.validation)),
+        test=None if data.test is None or full.test_quality is None else Share(full.test_quality, len(data.test)),
         splits_training=data.splits_training,
     )
     if note:

@@ -1,4 +1,4 @@
-"""The training loop: steps, their losses, and the accuracies measured on the way."""
+"""The training loop: steps, their losses, and the qualities measured on the way."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ OnStep = Callable[[int, np.ndarray], None]
 """Called after each step with the number of steps done and the losses of that one."""
 
 Curve = tuple[tuple[int, float], ...]
-"""(steps done, accuracy) pairs, ascending."""
+"""(steps done, quality) pairs, ascending."""
 
 
 @dataclass(frozen=True)
 class History:
-    """`losses` [steps, losses]; `accuracies` as (steps done, accuracy) pairs; `seconds` of training alone.
+    """`losses` [steps, losses]; `qualities` as (steps done, quality) pairs; `seconds` of training alone.
 
     `diverged` has the losses that were not finite, or whose weights are not, with the step at which that was seen.
     `ended` is what `ends` said, empty where all steps were made, or no loss was left.
     """
 
     losses: np.ndarray
-    accuracies: Curve = ()
+    qualities: Curve = ()
     seconds: float = 0.0
     diverged: Mapping[str, int] = field(default_factory=dict)
     ended: str = ""
@@ -84,7 +84,7 @@ def train(
     solver: Solver,
     *,
     on_step: OnStep | None = None,
-    measure_accuracy: Callable[[], float] | None = None,
+    measure: Callable[[], float] | None = None,
     ends: Callable[[Curve], str] | None = None,
     on_look: Callable[[History], bool] | None = None,
     look_interval: int = 0,
@@ -92,8 +92,8 @@ def train(
 ) -> History:
     """Makes the solver's `max_iter` steps, with its learning rates.
 
-    `measure_accuracy` is called every `test_interval` steps; its time is not counted. After that `ends` may end the
-    training: it gets all accuracies so far and gives the reason, or nothing. In a joint graph losses are independent:
+    `measure` is called every `test_interval` steps; its time is not counted. After that `ends` may end the
+    training: it gets all qualities so far and gives the reason, or nothing. In a joint graph losses are independent:
     one that is no longer finite is recorded in `diverged` with its step, and the others go on. The training ends early
     when none is left. Losses are those before a step: what the last one did is seen by the weights, which are looked at
     once, at the end. `on_step` hears of a step that is a multiple of `snapshot` or `display` before another one is
@@ -105,10 +105,10 @@ def train(
     history = np.empty((solver.max_iter, len(steps.names)), np.float32)
     done, seconds, ended = begun.steps, begun.seconds, begun.ended
     history[:done] = begun.losses
-    accuracies, diverged = list(begun.accuracies), dict(begun.diverged)
+    qualities, diverged = list(begun.qualities), dict(begun.diverged)
 
     def so_far() -> History:
-        return History(history[:done], tuple(accuracies), seconds, dict(diverged), ended)
+        return History(history[:done], tuple(qualities), seconds, dict(diverged), ended)
 
     begin = time.perf_counter()
     is_left = False
@@ -128,9 +128,9 @@ def train(
                 on_step(done, losses)
         else:
             seconds += time.perf_counter() - begin
-            if measure_accuracy is not None and solver.test_interval and done % solver.test_interval == 0:
-                accuracies.append((done, measure_accuracy()))
-                ended = ends(tuple(accuracies)) if ends is not None else ""
+            if measure is not None and solver.test_interval and done % solver.test_interval == 0:
+                qualities.append((done, measure()))
+                ended = ends(tuple(qualities)) if ends is not None else ""
             if on_look is not None:
                 is_left = on_look(so_far())
             begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How far an accuracy that was measured on so many images may be from that on others of their kind."""
+"""How far a share of so many images may be from that of others of their kind."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CLEARLY = 3.0
 
 @dataclass(frozen=True)
 class Share:
-    """An accuracy, and the number of images that it was measured on."""
+    """A share of images, such as the accuracy, and the number of images that it was measured on."""
 
     accuracy: float
     images: int
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, with two right and two wrong images more (Agresti and Coull 1998): 0 and 1 have one too."""
+        """Of the share, with two right and two wrong images more (Agresti and Coull 1998): 0 and 1 have one too."""
         images = self.images + 4
         share = (self.accuracy * self.images + 2) / images
         return math.sqrt(share * (1 - share) / images)
@@ -32,22 +32,11 @@ class Share:
         return (self.accuracy - other.accuracy) / math.sqrt(variance) if variance else 0.0
 
 
-def margin_note(best: Share, bound: float) -> str:
-    """A warning where an accuracy meets its lower `bound` by less than its standard error; or nothing."""
+def margin_note(name: str, best: Share, bound: float) -> str:
+    """A warning where the metric `name` meets its lower `bound` by less than its standard error; or nothing."""
     if best.accuracy - bound >= best.standard_error:
         return ""
     return (
-        f"The best network's accuracy, {best.accuracy:.4f}, meets the bound {bound:.4f} by less than its standard "
+        f"The best network's {name}, {best.accuracy:.4f}, meets the bound {bound:.4f} by less than its standard "
         f"error on {best.images} images ({best.standard_error:.4f}): on others like them it may miss it."
     )
-
-
-def format_accuracy(accuracy: float | None, images: int | None) -> str:
-    """In per cent, with the standard error of so many images where their number is known: `98.4 ± 0.8 %`."""
-    if accuracy is None:
-        return "–"
-    if not images:
-        return f"{100 * accuracy:.2f} %"
-    error = 100 * Share(accuracy, images).standard_error
-    digits = 1 if error >= 0.1 else 2
-    return f"{100 * accuracy:.{digits}f} ± {error:.{digits}f} %"

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 
-from wootz.passes.plan.objective import Measurements, Metric
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Measurements
 from wootz.passes.plan.solver import Solver
 from wootz.runtime.events import (
     BestFound,
@@ -33,7 +34,7 @@ from wootz.runtime.executors.engine import Ended, Raised, WorkerLost
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
-from wootz.runtime.result import PhaseSeconds
+from wootz.runtime.result import PhaseSeconds, QualityResult
 from wootz.runtime.run_directory import LOG_FOLDER
 from wootz.runtime.store.process import Process
 from wootz.runtime.tasks.task import (
@@ -86,6 +87,7 @@ class Watch:
                 network=job.title,
                 data=job.data_title,
                 objective=str(job.objective),
+                quality=QualityResult.of(job.quality.metric),
                 executor=executor,
                 workers=workers,
             )
@@ -185,7 +187,7 @@ class Watch:
                 index=network,
                 configuration=self._plan.configuration(network),
                 model_size=int(measured[Metric.MODEL_SIZE]),
-                accuracy=measured[Metric.ACCURACY],
+                quality=measured[self._job.quality.metric],
             )
         )
 
@@ -195,9 +197,7 @@ class Watch:
         if step is not None:
             loss = step.loss if step.loss is not None and math.isfinite(step.loss) else None
             self._log.emit(
-                Progress(
-                    task=self._id(order.task), worker=step.worker, step=step.step, loss=loss, accuracy=step.accuracy
-                )
+                Progress(task=self._id(order.task), worker=step.worker, step=step.step, loss=loss, quality=step.quality)
             )
 
     # What `drive` tells
@@ -216,8 +216,8 @@ class Watch:
         solver = self._solver(task)
         record = None if failures or solver is None or isinstance(task, PretrainBlocks) else results[0].outcome
         assert not isinstance(record, Failed)
-        accuracy = None if record is None else reached(record)
-        bound, meets_bound = self._bound(accuracy) if isinstance(task, FineTune) else (None, None)
+        quality = None if record is None else reached(record)
+        bound, meets_bound = self._bound(quality) if isinstance(task, FineTune) else (None, None)
         self._log.emit(
             TaskEnded(
                 task=self._id(task),
@@ -227,7 +227,7 @@ class Watch:
                 seconds=ended.end - ended.start if solver is None else sum(result.seconds for result in results),
                 reused=not any(result.computed for result in results),
                 blocks=len(results) if isinstance(task, PretrainBlocks) else 0,
-                accuracy=accuracy,
+                quality=quality,
                 bound=bound,
                 meets_bound=meets_bound,
                 ended="all steps" if record is None else record["ended"],
@@ -282,15 +282,14 @@ class Watch:
         number = next(n for n, candidate in enumerate(plan.order, 1) if candidate.index == task.network)
         return f"{number} of {len(plan.order)}"
 
-    def _bound(self, accuracy: float | None) -> tuple[float | None, bool | None]:
-        """What the objective asks of an accuracy at least, and whether this one meets it."""
-        lower = [
-            c for c in self._job.objective.constraints if c.metric is Metric.ACCURACY and c.comparison in (">", ">=")
-        ]
-        if accuracy is None or not lower:
+    def _bound(self, quality: float | None) -> tuple[float | None, bool | None]:
+        """What the objective asks of a quality, the strictest bound, and whether this one meets all."""
+        bounds = [c for c in self._job.objective.bounds_of_quality if c.asks_for_quality]
+        if quality is None or not bounds:
             return None, None
-        measured = {Metric.ACCURACY: accuracy}
-        return max(c.bound(self._full) for c in lower), all(c.holds(measured, self._full) for c in lower)
+        metric = bounds[0].metric
+        strictest = max((c.bound(self._full) for c in bounds), key=lambda bound: metric.sign * bound)
+        return strictest, all(c.holds({metric: quality}, self._full) for c in bounds)
 
     def _solver(self, task: Task) -> Solver | None:
         """What a task trains by; None where it trains nothing."""

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 
+from wootz.passes.plan.metrics import Metric
 from wootz.runtime.events import (
     BestFound,
     Event,
@@ -26,6 +27,7 @@ from wootz.runtime.events import (
     TaskStarted,
     WorkerLost,
 )
+from wootz.runtime.result import QualityResult
 from wootz.runtime.run_directory import EVENTS_FILE
 from wootz.runtime.store.process import Process
 
@@ -75,6 +77,7 @@ def started():
     return RunStarted(
         wootz="0.1.0", host="node3", machine=process.machine, pid=process.pid, started=process.started,
         network="examples/digits", data="digits", objective="min ModelSize constraint Accuracy >= 0.8",
+        quality=QualityResult.of(Metric.ACCURACY),
         executor="local processes", workers=2,
     )  # fmt: skip
 
@@ -93,8 +96,8 @@ def whole_run(started):
                       baseline=False, stops_at_first=True)),
         at(2, PhaseStarted(phase="teacher")),
         at(2, TaskStarted(task=TaskId("teacher"), title="the full network", worker=0, steps=40)),
-        at(5, Progress(task=TaskId("teacher"), worker=0, step=20, loss=0.7, accuracy=0.6)),
-        at(8, TaskEnded(task=TaskId("teacher"), worker=0, outcome="trained", key="ab", seconds=6, accuracy=0.9)),
+        at(5, Progress(task=TaskId("teacher"), worker=0, step=20, loss=0.7, quality=0.6)),
+        at(8, TaskEnded(task=TaskId("teacher"), worker=0, outcome="trained", key="ab", seconds=6, quality=0.9)),
         at(8, PhaseStarted(phase="exploration")),
         at(8, TaskStarted(task=TaskId("blocks", 0), title="3 blocks, group 1 of 2", worker=1, steps=30)),
         at(8, TaskEnded(task=TaskId("blocks", 1), worker=0, outcome="trained", seconds=9, reused=True, blocks=2)),
@@ -104,17 +107,17 @@ def whole_run(started):
         task, worker, begin = TaskId("network", i), i % 2, 14 + 4.0 * (i // 2)
         title = f"network {i + 1} of 8, {50 + i} % of full"
         events.append(at(begin, TaskStarted(task=task, title=title, worker=worker, steps=100, display=50)))
-        events.append(at(begin + 1, Progress(task=task, worker=worker, step=50, loss=0.5, accuracy=0.5 + i / 20)))
+        events.append(at(begin + 1, Progress(task=task, worker=worker, step=50, loss=0.5, quality=0.5 + i / 20)))
         if i == 1:
             events.append(at(begin + 3, WorkerLost(task=task, worker=worker, reason="it was killed", again=True)))
             continue
         outcome = "failed" if i == 3 else "trained"
         events.append(at(begin + 4, TaskEnded(task=task, worker=worker, outcome=outcome, seconds=4, key="cd",
                                               reason="it diverged" if i == 3 else None,
-                                              accuracy=None if i == 3 else 0.6 + i / 20, bound=None if i == 3 else 0.8,
+                                              quality=None if i == 3 else 0.6 + i / 20, bound=None if i == 3 else 0.8,
                                               meets_bound=None if i == 3 else i >= 4)))  # fmt: skip
     events += [
-        at(26, BestFound(index=4, configuration=(0.4, (0.5, 0.3)), model_size=12_345, accuracy=0.8)),
+        at(26, BestFound(index=4, configuration=(0.4, (0.5, 0.3)), model_size=12_345, quality=0.8)),
         at(26, Note(text="network 4: it diverged")),
         at(27, RunEnded(outcome="found")),
     ]

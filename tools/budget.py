@@ -34,7 +34,7 @@ def within_budget(
 
     Raises WootzError where even a single network doesn't fit.
     """
-    its_speed = speed(at.trainer, at.network, job.solver)
+    its_speed = speed(at.trainer, at.network, job.solver, job.lesson, at.instructor(at.architecture))
 
     @cache
     def scaled(scale: float) -> Job:

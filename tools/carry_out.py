@@ -247,7 +247,9 @@ def _solver_lines(job: Job) -> Iterator[str]:
 
 def _expected_line(workshop: Workshop, plan: RunPlan) -> str:
     job = workshop.job
-    its_speed = speed(workshop.trainer, workshop.network, job.solver)
+    its_speed = speed(
+        workshop.trainer, workshop.network, job.solver, job.lesson, workshop.instructor(workshop.architecture)
+    )
     expected = expected_time(plan.survey, trainings_of(job), its_speed)
     return (
         f"expected: at most {show_seconds(expected.total)} by one worker, with nothing in the store "

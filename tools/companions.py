@@ -12,6 +12,7 @@ from wootz.frontend.caffe.solver import print_solver, read_solver, solver_notes
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.frontend.subspace import print_subspace
 from wootz.passes.errors import InputError, WootzError
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import SKIP, Subspace
@@ -20,9 +21,9 @@ from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
     GRID,
     NOTHING_TO_PRUNE,
-    OBJECTIVE,
     RATES,
     Circumstances,
+    default_objective,
     default_subspace,
     fine_tuning_solver,
     looks,
@@ -143,12 +144,15 @@ def complete_companions(
     solvers: Solvers,
     pruner: BlockPruner,
     image_shape: tuple[int, int, int],
+    objective: Objective | None,
+    quality: Metric,
     circumstances: Circumstances,
 ) -> Companions:
-    """Reads what is given and chooses the rest, for a network that `pruner` prunes. Raises WootzError for files that
+    """Reads what is given and chooses the rest, for a network that `pruner` prunes; without an `objective` one that is
+    about `quality`. Raises WootzError for files that
     don't fit the network, and where nothing of it can be pruned."""
     chosen: dict[str, str] = {}
-    objective, (subspace, warnings) = _objective(files), _subspace(files, pruner)
+    subspace, warnings = _subspace(files, pruner)
     fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
     search: Searching | None = None
     if files.options.get("command") == "search":
@@ -156,7 +160,7 @@ def complete_companions(
         search = _searching(files.options, pruner, image_shape, circumstances, solver)
         subspace = Subspace(search.space.modules, (*search.space.stars, *search.space.uniform))
     if objective is None:
-        objective = OBJECTIVE
+        objective = default_objective(quality)
         chosen[OBJECTIVE_FILE] = f"{objective}\n"
     if subspace is None:
         least = _least_rates(pruner.rounding_to(Rounding(files.options["round_to"] or 1)), RATES)
@@ -234,14 +238,15 @@ def _choice_notes(chosen: Mapping[str, str]) -> tuple[str, ...]:
     return (f"Chosen, since not given, and kept in the run's folder: {', '.join(chosen)}.",)
 
 
-def _objective(files: CompanionFiles) -> Objective | None:
+def read_given_objective(files: CompanionFiles, metrics: Mapping[str, Metric]) -> Objective | None:
+    """The objective that was given, about `metrics` by their names; None where nobody gave one."""
     given = files.options["objective"]
     if given and not os.path.isfile(given):
         if len(given.split()) == 1 and Path(given).suffix:  # a file's name: the shortest objective has two words
             raise InputError("no such file: --objective takes a file, or a text such as 'min ModelSize'", given)
-        return parse_objective(given, "--objective")
+        return parse_objective(given, "--objective", metrics)
     file = files.find("objective")
-    return None if file is None else read_objective(file)
+    return None if file is None else read_objective(file, metrics)
 
 
 def _subspace(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:

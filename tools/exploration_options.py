@@ -183,9 +183,9 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
         "--early-end/--no-early-end",
         default=True,
         show_default=True,
-        help="A network is done at a test that meets the objective's bounds on accuracy.",
+        help="A network is done at a test that meets the objective's bounds on quality, such as Accuracy.",
     ),
-    click.option("--give-up", is_flag=True, help="A training ends when its accuracy won't meet the bounds any more."),
+    click.option("--give-up", is_flag=True, help="A training ends when its quality won't meet the bounds any more."),
     click.option(
         "--reference",
         type=click.Choice(["better", "given", "tuned"]),

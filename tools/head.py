@@ -7,10 +7,10 @@ from dataclasses import replace
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.transforms.replace_head import replace_head
-from wootz.tools.models import Classifier
+from wootz.tools.models import TrainableNetwork
 
 
-def fit_head(network: Classifier, classes: int, new_head: bool | None, seed: int) -> Classifier:
+def fit_head(network: TrainableNetwork, classes: int, new_head: bool | None, seed: int) -> TrainableNetwork:
     """A classifier for `classes` classes; a new last layer is among those that are `initialised`.
 
     There is one where the network tells another number apart, or `new_head` says so; never where that is False. Raises

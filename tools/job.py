@@ -15,13 +15,18 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import parse_pipeline
+from wootz.passes.plan.lesson import Lesson
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.registry import PIPELINES
+from wootz.passes.training.distill import Distill
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.parameters import with_frozen
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.image_classifier import check_scores
+from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.data.loading import DIGITS
 from wootz.runtime.defaults import (
     BATCH_SIZE,
@@ -35,6 +40,7 @@ from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
+from wootz.runtime.quality.table import judged_by, lesson_for, metrics
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.runtime.store import Store
@@ -42,11 +48,19 @@ from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.tools.budget import within_budget
-from wootz.tools.companions import CompanionFiles, Companions, RunFiles, Solvers, complete_companions, read_solvers
+from wootz.tools.companions import (
+    CompanionFiles,
+    Companions,
+    RunFiles,
+    Solvers,
+    complete_companions,
+    read_given_objective,
+    read_solvers,
+)
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
 from wootz.tools.lesson import lesson_notes, lesson_of
-from wootz.tools.models import open_classifier, weights_beside
+from wootz.tools.models import open_trainable, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
 DEFAULT_EXAMPLE = "digits"
@@ -75,17 +89,21 @@ def make_job(
     The store is opened where something has to be measured, and remembers it.
     """
     folder = _example_folder() if model is None else Path(model) if Path(model).is_dir() else None
-    lesson = lesson_of(options)
     files = CompanionFiles(options, folder, run_files)
     solvers = read_solvers(files)
     network_file = str(folder / "net.prototxt") if folder else str(model)
     weights = options["weights"] or weights_beside(network_file)
-    network = open_classifier(network_file, weights, options["seed"], options["scores"], options["size"])
+    network = open_trainable(network_file, weights, options["seed"], options["scores"], options["size"])
     data = _data_location(model, solvers, options)
     device, device_notes = _device(solvers.fine_tuning, options)
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
     dataset, transforms = open_data(data, network, transforms, options)
-    network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
+    objective = read_given_objective(files, metrics())
+    quality = judged_by(objective, dataset, network.model)
+    lesson = lesson_of(options, lesson_for(quality, dataset, network.model))
+    if lesson.reads_targets:
+        check_scores(network.model)
+        network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)
@@ -101,7 +119,7 @@ def make_job(
         training_images=len(dataset.train),
         validation_images=len(dataset.validation),
         batch_size=_batch_size(
-            full_network, len(dataset.train), solvers, memory_budget, device, options["precision"], open_store
+            full_network, len(dataset.train), solvers, memory_budget, device, options["precision"], lesson, open_store
         ),
         normalizes=any(node.op in NORMALIZATIONS for node in full_network.graph.nodes),
         untrained="all" if all_untrained else "some" if network.initialised else "none",
@@ -109,7 +127,7 @@ def make_job(
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
-    choose = partial(complete_companions, files, solvers, pruner, image_shape(network))
+    choose = partial(complete_companions, files, solvers, pruner, image_shape(network), objective, quality.metric)
     companions = choose(circumstances)
     job = Job(
         title=_title(model),
@@ -125,6 +143,8 @@ def make_job(
         subspace=companions.subspace,
         search=companions.search,
         objective=companions.objective,
+        quality=quality,
+        lesson=lesson,
         teacher_solver=companions.teacher_solver,
         solver=companions.solver,
         pretrain_solver=companions.pretrain_solver,
@@ -146,7 +166,7 @@ def make_job(
         ends_early=options["early_end"],
         gives_up=options["give_up"],
         may_guess=options["allow_untrained"],
-        reference=options["reference"],
+        reference=options["reference"] if quality.metric.of_full is None else "given",
         static=options["static"],
         seed=options["seed"],
         pixels_source=pixels.source,
@@ -157,6 +177,7 @@ def make_job(
             *_rounding_notes(pruner, companions.rates, options),
             *_digits_notes(data),
             *dataset.notes,
+            *_lesson_notes(dataset, quality.metric),
             *gap_notes(network.model, modules),
             *companions.notes,
             *_normalization_notes(circumstances, companions),
@@ -164,7 +185,6 @@ def make_job(
             *_notes_for_cpu(device, options),
         ),
         result_notes=(*pixels.notes, *lesson_notes(lesson)),
-        lesson=lesson,
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
         chosen={**companions.chosen, **pixels.chosen},
@@ -206,6 +226,7 @@ def _batch_size(
     budget: int | None,
     device: Device,
     precision: Precision,
+    lesson: Lesson,
     open_store: Callable[[], Store],
 ) -> int:
     """Images of a step for solvers that have to be chosen: as many as fit into the memory, at most what is wanted."""
@@ -214,8 +235,10 @@ def _batch_size(
     if device.kind == "cuda":
         budget = int(SHARE_FOR_TRAINING * (gpu_memory() or 0)) or None
     digests, solver = Digests(), Solver(momentum=0.9)
-    build = partial(build_training_graph, network, solver, precision=precision)
-    sources = ("network", digests.program(network), repr(solver), precision)
+    distill = Distill.of(lesson, network) if lesson.needs_teacher else None
+    loss = lesson.loss if lesson.reads_targets else None
+    build = partial(build_training_graph, network, solver, loss=loss, distill=distill, precision=precision)
+    sources = ("network", digests.program(network), repr(solver), precision, repr(lesson))
     program = Program(build, sources, "the full network", open_store(), digests)
     return fitting_batch_size(wanted_batch_size(images), program.memory, budget)
 
@@ -255,6 +278,11 @@ def _normalization_notes(circumstances: Circumstances, companions: Companions) -
             "The network normalises no activations, so its learning rates are small: if an exporter has folded its "
             "BatchNormalization, a file that has it will do better (docs/recipes.md)."
         )
+
+
+def _lesson_notes(dataset: Dataset, quality: Metric) -> Iterator[str]:
+    if dataset.train.labels is None:
+        yield f"The images have no labels: networks learn from the full one, and are judged by {quality}."
 
 
 def _digits_notes(data: str) -> Iterator[str]:

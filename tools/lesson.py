@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.lesson import TEMPERATURE, Lesson
 
 
-def lesson_of(options: Mapping[str, Any]) -> Lesson:
-    """That of `--distill`, `--temperature` and `--distill-features`, beside labels of classes."""
-    if options["temperature"] is not None and not options["distill"]:
+def lesson_of(options: Mapping[str, Any], suggested: Lesson) -> Lesson:
+    """That of `--distill`, `--temperature` and `--distill-features`, beside the targets that are `suggested`. Raises
+    WootzError for options that mean nothing there."""
+    share = options["distill"] if suggested.reads_targets else suggested.distill
+    if options["distill"] not in (0, share):
+        raise WootzError(f"--distill {options['distill']:g}: there are no labels that the rest could be learned from")
+    if options["temperature"] is not None and not share:
         raise WootzError("--temperature is that of the full network's scores: it goes with --distill SHARE")
-    return Lesson(
-        distill=options["distill"],
+    return replace(
+        suggested,
+        distill=share,
         temperature=options["temperature"] or TEMPERATURE,
         features=options["distill_features"],
     )
 
 
 def lesson_notes(lesson: Lesson) -> Iterator[str]:
-    if lesson.distill:
+    if lesson.distill and lesson.loss is not None:
         labels = "and nothing from labels" if lesson.distill == 1 else "the rest from labels"
         yield (
             f"Pruned networks learn {100 * lesson.distill:g} % of their loss from the full network's scores at "

@@ -14,7 +14,7 @@ from wootz.passes.ir.files import load
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.transforms.image_classifier import as_image_classifier
+from wootz.passes.transforms.image_classifier import as_image_network
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface, interface_of
 
 AS_EXPORTED = InputTransform(channel_order="RGB")
@@ -40,31 +40,32 @@ scores_option = click.option("--scores", metavar="NAME", help="The network's out
 
 
 @dataclass(frozen=True)
-class Classifier(ImportedNetwork):
+class TrainableNetwork(ImportedNetwork):
     """A network in the form in which it is trained, and the `interface` that it came with."""
 
     interface: SetInterface = UNCHANGED
 
 
-def open_classifier(
+def open_trainable(
     model: str,
     weights: str | None = None,
     seed: int = 0,
     scores: str | None = None,
     size: tuple[int, ...] | None = None,
-) -> Classifier:
-    """The network in the form in which it is trained, with a note on each change (see the pass image-classifier)."""
+) -> TrainableNetwork:
+    """The network in the form in which it is trained, with a note on each change (see the pass image-classifier); of
+    outputs of any kind, unless `scores` names one, all."""
     network = open_network(model, weights, seed)
-    classifier, changes = as_image_classifier(network.model, scores or "", size or ())
-    return Classifier(
-        model=classifier,
+    trainable, changes = as_image_network(network.model, scores or "", size or ())
+    return TrainableNetwork(
+        model=trainable,
         train_transform=network.train_transform,
         test_transform=network.test_transform,
         initialised=network.initialised,
         notes=(*network.notes, *(f"{change}." for change in changes)),
         blobs=network.blobs,
         says_pixels=network.says_pixels,
-        interface=interface_of(network.model, classifier),
+        interface=interface_of(network.model, trainable),
     )
 
 

@@ -130,7 +130,9 @@ def find_pixels(
             transform=test,
             stated_by=stated_by,
             channel_order=options["channel_order"],
-            is_trained=not network.initialised and _outputs(network) == len(dataset.classes),
+            is_trained=dataset.train.has_classes
+            and not network.initialised
+            and _outputs(network) == len(dataset.classes),
             numbers=dataset.numbers,
             may_guess=options["allow_untrained"],
             device=device,

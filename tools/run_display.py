@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from wootz.passes.plan.metrics import Metric
 from wootz.runtime.events import (
     Event,
     Note,
@@ -23,6 +24,7 @@ from wootz.runtime.events import (
     TaskRaised,
     WorkerLost,
 )
+from wootz.runtime.quality.showing import show_shortly
 from wootz.runtime.status import RunStatus, Work, fold, seconds_left
 from wootz.runtime.store.amounts import show_seconds
 from wootz.runtime.tasks.task import FineTuneFull, TrainTeacher
@@ -109,7 +111,7 @@ class RunDisplay:
             Text(work.title, no_wrap=True, overflow="ellipsis"),
             ProgressBar(total=work.steps or None, completed=work.step, pulse=not work.steps),
             f"{work.step} of {work.steps}" if work.steps else "",
-            next(reversed(_measured(work.loss, work.accuracy)), ""),
+            next(reversed(_measured(self._status.metric, work.loss, work.quality)), ""),
             show_seconds(max(0.0, self._elapsed - work.since)),
         )
 
@@ -123,10 +125,10 @@ def _line(event: Event, status: RunStatus) -> str | None:
             work = next((w for w in status.under_way if w.task == event.task), None)
             if work is None or not work.display or event.step % work.display or event.step == work.steps:
                 return None
-            told = ", ".join(_measured(event.loss, event.accuracy))
+            told = ", ".join(_measured(status.metric, event.loss, event.quality))
             return f"  {work.title}: step {event.step} of {work.steps}, {told}"
         case TaskEnded():
-            return f"  {_title(event.task, status)}: {_ending(event, _steps(event.task, status))}"
+            return f"  {_title(event.task, status)}: {_ending(event, _steps(event.task, status), status.metric)}"
         case TaskCancelled():
             return f"  {_title(event.task, status)}: given up, it is not needed any more"
         case TaskRaised(again=True) | WorkerLost(again=True):
@@ -135,26 +137,26 @@ def _line(event: Event, status: RunStatus) -> str | None:
             return None
 
 
-def _ending(event: TaskEnded, steps: int) -> str:
+def _ending(event: TaskEnded, steps: int, metric: Metric) -> str:
     """`steps` are those of a whole training, 0 if that is not known."""
     if event.outcome == "failed":
         told = [f"failed: {event.reason}"]
     else:
-        told = _reached(event)
+        told = _reached(event, metric)
         if event.ended != "all steps":
             told.append(f"{'done' if event.ended == 'bound met' else event.ended} {_how_early(event, steps)}")
     told.append("known before" if event.reused else show_seconds(event.seconds))
     return ", ".join(told)
 
 
-def _reached(event: TaskEnded) -> list[str]:
+def _reached(event: TaskEnded, metric: Metric) -> list[str]:
     """`81.2 %` and `misses 82.8 %`, with as many digits as it takes to see that."""
-    if event.bound is None or event.accuracy is None:
-        return _measured(None, event.accuracy)
-    both = 100 * event.accuracy, 100 * event.bound
-    digits = 1 if event.meets_bound else next((n for n in (1, 2, 3) if len({round(x, n) for x in both}) == 2), 1)
-    accuracy, bound = (f"{x:.{digits}f} %" for x in both)
-    return [accuracy, f"{'meets' if event.meets_bound else 'misses'} {bound}"]
+    if event.bound is None or event.quality is None:
+        return _measured(metric, None, event.quality)
+    both = event.quality, event.bound
+    shown = (tuple(show_shortly(metric, value, more) for value in both) for more in range(3))
+    quality, bound = next((texts for texts in shown if event.meets_bound or len(set(texts)) == 2), map(str, both))
+    return [quality, f"{'meets' if event.meets_bound else 'misses'} {bound}"]
 
 
 def _how_early(event: TaskEnded, steps: int) -> str:
@@ -164,8 +166,11 @@ def _how_early(event: TaskEnded, steps: int) -> str:
     return "without training" if saved == steps else f"{saved} step{'s'[: saved != 1]} early"
 
 
-def _measured(loss: float | None, accuracy: float | None) -> list[str]:
-    shown = (None if loss is None else f"loss {loss:.3g}", None if accuracy is None else f"{100 * accuracy:.1f} %")
+def _measured(metric: Metric, loss: float | None, quality: float | None) -> list[str]:
+    shown = (
+        None if loss is None else f"loss {loss:.3g}",
+        None if quality is None else show_shortly(metric, quality) if metric.is_share else f"{metric} {quality:.3g}",
+    )
     return [text for text in shown if text is not None]
 
 

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.events import Phase, TaskKind
+from wootz.runtime.quality.showing import show_reached, show_shortly
 from wootz.runtime.status import RunStatus, State, Work
 from wootz.runtime.store.amounts import show_seconds
 from wootz.tools.wrapping import say
@@ -132,7 +134,7 @@ def best_text(status: RunStatus) -> str:
     size = f"{best.model_size:,} parameters"
     if plan is not None and plan.model_size:
         size = f"{100 * best.model_size / plan.model_size:.0f} % of full ({size})"
-    return f"{size}, {100 * best.accuracy:.1f} % right"
+    return f"{size}, {show_reached(status.metric, best.quality)}"
 
 
 def time_left(status: RunStatus, left: float) -> str:
@@ -145,20 +147,20 @@ def work_table(status: RunStatus, seconds: float) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("worker", justify="right")
     table.add_column("task", overflow="fold", ratio=1)
-    for column in ("step", "loss", "accuracy", "for"):
+    for column in ("step", "loss", status.metric.name.lower() if status.metric.is_share else status.metric.name, "for"):
         table.add_column(column, justify="right", no_wrap=True)
     for work in sorted(status.under_way, key=lambda work: (work.worker is None, work.worker)):
-        table.add_row(*map(escape, _cells(work, seconds)))
+        table.add_row(*map(escape, _cells(work, status.metric, seconds)))
     return table
 
 
-def _cells(work: Work, seconds: float) -> tuple[str, ...]:
+def _cells(work: Work, metric: Metric, seconds: float) -> tuple[str, ...]:
     return (
         "?" if work.worker is None else str(work.worker),
         work.title,
         f"{work.step} of {work.steps}" if work.steps else "",
         "" if work.loss is None else f"{work.loss:.4f}",
-        "" if work.accuracy is None else f"{100 * work.accuracy:.1f} %",
+        "" if work.quality is None else show_shortly(metric, work.quality),
         show_seconds(max(0.0, seconds - work.since)),
     )
 

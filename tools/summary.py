@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from wootz.passes.plan.subspace import format_configuration
+from wootz.runtime.quality.showing import show, show_reached, show_shortly
 from wootz.runtime.reporting.comparison import before_and_after, in_a_sentence, share
 from wootz.runtime.reporting.further_files import remarks, rows
 from wootz.runtime.reporting.python_lines import python_lines
@@ -23,7 +24,6 @@ from wootz.runtime.result import (
 )
 from wootz.runtime.run_directory import BEST_FILE, REPORT_FILE
 from wootz.runtime.store.amounts import show_bytes, show_milliseconds, show_seconds
-from wootz.runtime.uncertainty import format_accuracy
 from wootz.tools.wrapping import say
 
 PHASES = {
@@ -53,7 +53,7 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
     _print(console, "report", str(folder / REPORT_FILE))
     if result.best is not None:
         _print(console, "best", str(folder / BEST_FILE))
-        _print(console, "", in_a_sentence(result.best, result.full, result.speed))
+        _print(console, "", in_a_sentence(result.quality.metric, result.best, result.full, result.speed))
         _print(console, "rates", format_configuration(result.best.configuration))
     console.print(_before_and_after(result, result.full))
     if result.search is not None and result.search.front:
@@ -97,8 +97,9 @@ def _add_exploration(table: Table, title: str, found: Exploration, result: RunRe
         return
     images = result.images
     validation, test = (images.validation, images.test) if images is not None else (None, None)
-    accuracies = format_accuracy(best.accuracy, validation), format_accuracy(best.test_accuracy, test)
-    table.add_row(title, f"{best.model_size:,}", *accuracies, tried, time)
+    metric = result.quality.metric
+    qualities = show(metric, best.quality, validation), show(metric, best.test_quality, test)
+    table.add_row(title, f"{best.model_size:,}", *qualities, tried, time)
 
 
 def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
@@ -114,17 +115,17 @@ def _before_and_after(result: RunResult, full: FullNetworkResult) -> Table:
 
 
 def _front(result: RunResult, search: SearchResult, full: FullNetworkResult) -> Table:
-    """What accuracy costs: a row a network, which is a file in the run's folder."""
+    """What quality costs: a row a network, which is a file in the run's folder."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("front", no_wrap=True)
     for column in ("of full", "latency", "valid.", "test", ""):
         table.add_column(column, justify="right", no_wrap=True)
     for point in search.front:
         latency = "" if point.latency is None else show_milliseconds(point.latency.median_ms)
-        accuracies = ("" if a is None else f"{100 * a:.1f} %" for a in (point.accuracy, point.test_accuracy))
+        qualities = _shown(result, point.quality, point.test_quality)
         is_best = result.best is not None and point.index == result.best.index
         size = share(point.model_size, full.model_size)
-        table.add_row(point.model, size, latency, *accuracies, "best" if is_best else "")
+        table.add_row(point.model, size, latency, *qualities, "best" if is_best else "")
     return table
 
 
@@ -136,9 +137,13 @@ def _further_files(result: RunResult, finishing: Finishing) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows(result, finishing):
         size = "" if row.bytes is None else show_bytes(row.bytes)
-        accuracies = ("" if a is None else f"{100 * a:.1f} %" for a in (row.accuracy, row.test_accuracy))
-        table.add_row(row.name, size, show_milliseconds(row.latency.median_ms), *accuracies, row.verdict)
+        qualities = _shown(result, row.quality, row.test_quality)
+        table.add_row(row.name, size, show_milliseconds(row.latency.median_ms), *qualities, row.verdict)
     return table
+
+
+def _shown(result: RunResult, *qualities: float | None) -> list[str]:
+    return ["" if value is None else show_shortly(result.quality.metric, value) for value in qualities]
 
 
 def _time(seconds: PhaseSeconds) -> str:
@@ -170,14 +175,15 @@ def nothing_found(result: RunResult) -> str:
     found = result.block_trained
     if not found.trained:
         return f"none of the {found.networks_evaluated} networks could be trained: {found.failed[0].reason}"
-    closest = max(found.trained, key=lambda n: n.accuracy)
+    metric = result.quality.metric
+    closest = max(found.trained, key=lambda n: metric.sign * n.quality)
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
     count = found.networks_evaluated
     advice = "add larger configurations" if result.search is None else "allow more --networks or --looks"
     none = f"none of the {count} networks meets" if count > 1 else "the one network misses"
     return (
         f"{none} '{result.objective.text}'{failed}: "
-        f"the most accurate gets {100 * closest.accuracy:.2f} % right with "
+        f"the best has {show_reached(metric, closest.quality)} with "
         f"{share(closest.model_size, result.full.model_size)} of the full network's parameters; relax the constraint "
         f"or {advice}"
     )

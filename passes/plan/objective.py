@@ -5,27 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Literal
 
-
-class Metric(Enum):
-    """What is measured of a network.
-
-    ModelSize counts parameters, running statistics not among them; Accuracy is a fraction; FLOPs count two an image
-    for a multiply-accumulate; Latency is in milliseconds an image.
-    """
-
-    MODEL_SIZE = "ModelSize"
-    ACCURACY = "Accuracy"
-    FLOPS = "FLOPs"
-    LATENCY = "Latency"
-
-    @property
-    def needs_training(self) -> bool:
-        """False for metrics that the architecture alone decides."""
-        return self is Metric.ACCURACY
-
+from wootz.passes.plan.metrics import Metric as Metric
 
 Measurements = Mapping[Metric, float]
 
@@ -50,12 +32,17 @@ class Constraint:
     def holds(self, measured: Measurements, full: Measurements) -> bool:
         return bool(_COMPARISONS[self.comparison](measured[self.metric], self.bound(full)))
 
+    @property
+    def asks_for_quality(self) -> bool:
+        """Whether it keeps a metric from getting worse: a lower bound where higher is better, else an upper one."""
+        return self.comparison[0] == (">" if self.metric.higher_is_better else "<")
+
     def __str__(self) -> str:
         if not self.scale:
-            return f"{self.metric.value} {self.comparison} {_shortest(self.offset)}"
+            return f"{self.metric.name} {self.comparison} {_shortest(self.offset)}"
         scaled = "full" if self.scale == 1 else f"{_shortest(self.scale)} * full"
         shift = f" {'-' if self.offset < 0 else '+'} {_shortest(abs(self.offset))}" if self.offset else ""
-        return f"{self.metric.value} {self.comparison} {scaled}{shift}"
+        return f"{self.metric.name} {self.comparison} {scaled}{shift}"
 
 
 @dataclass(frozen=True)
@@ -71,8 +58,24 @@ class Objective:
         sign = 1 if self.direction == "max" else -1
         return sign * a[self.metric] > sign * b[self.metric]
 
+    @property
+    def quality(self) -> Metric | None:
+        """The one metric among those named that needs training; None where none does."""
+        named = (self.metric, *(c.metric for c in self.constraints))
+        return next((metric for metric in named if metric.needs_training), None)
+
+    @property
+    def wants_quality(self) -> bool:
+        """Whether it is about a quality, and wants as much of it as there is."""
+        return self.metric.needs_training and (self.direction == "max") == self.metric.higher_is_better
+
+    @property
+    def bounds_of_quality(self) -> tuple[Constraint, ...]:
+        """The constraints that only training decides."""
+        return tuple(c for c in self.constraints if c.metric.needs_training)
+
     def __str__(self) -> str:
-        return " ".join([f"{self.direction} {self.metric.value}", *(f"constraint {c}" for c in self.constraints)])
+        return " ".join([f"{self.direction} {self.metric.name}", *(f"constraint {c}" for c in self.constraints)])
 
 
 def _shortest(value: float) -> str:

@@ -53,10 +53,19 @@ class ImageClassifier(Pass):
 
 def as_image_classifier(model: Model, scores: str = "", size: tuple[int, ...] = ()) -> tuple[Model, tuple[str, ...]]:
     """What the pass does, and each change in a line. Raises PassError (see there)."""
+    _check_one_output(model.graph, scores)
+    network, changes = as_image_network(model, scores, size)
+    check_scores(network)
+    return network, changes
+
+
+def as_image_network(model: Model, output: str = "", size: tuple[int, ...] = ()) -> tuple[Model, tuple[str, ...]]:
+    """The same for a network whose outputs are anything: all of them stay, unless one is named. A single one of scores
+    is flattened as the pass does it. Raises PassError for its input as the pass does."""
     result = model.copy()
     graph, ends = result.graph, ModuleEnds(result)
     changes = [
-        *keep_output(graph, scores),
+        *keep_outputs(graph, output),
         *_with_float32(graph),
         *_with_float_input(graph),
         *_with_open_batch(graph),
@@ -92,17 +101,43 @@ def _described(tensors: list[Tensor]) -> str:
     return ", ".join(f"{name} [{', '.join(map(str, shape))}]" if shape is not None else name for name, shape in shapes)
 
 
-def keep_output(graph: Graph, name: str) -> Iterator[str]:
-    """Leaves out the other outputs and what they alone depend on, in place; gives what that is, a line each."""
+def is_classifier(model: Model) -> bool:
+    """Whether a network in the form that is trained gives one number a class, as far as it says."""
+    (scores, *others), shape = model.graph.outputs, tensor_shape(model.graph.outputs[0])
+    return not others and (shape is None or len(shape) == 2) and not _holds_integers(scores)
+
+
+def _holds_integers(tensor: Tensor) -> bool:
+    return tensor.dtype is not None and np.dtype(tensor.dtype).kind != "f"
+
+
+def check_scores(network: Model) -> None:
+    """Raises PassError for a network in the form that is trained which is no classifier, and says why."""
+    _check_one_output(network.graph)
+    (scores,) = network.graph.outputs
+    if not is_classifier(network):
+        raise _refusal(
+            "it is not one number a class, [N, classes]: labels of classes can't train it; choose another output by "
+            "--scores NAME",
+            f"output {_described([scores])}",
+        )
+
+
+def _check_one_output(graph: Graph, name: str = "") -> None:
+    if not name and len(graph.outputs) != 1:
+        raise _refusal(
+            f"the network has {len(graph.outputs)} outputs, {_described(graph.outputs)}: choose the one with the "
+            f"scores by --scores NAME"
+        )
+
+
+def keep_outputs(graph: Graph, name: str) -> Iterator[str]:
+    """Leaves out other outputs than the one called `name`, if that is said, and what they alone depend on, in place;
+    gives what that is, a line each."""
     chosen = [t for t in graph.outputs if t.name == name] if name else list(graph.outputs)
     if not chosen:
         raise _refusal(f"no output named {name!r} (outputs: {_described(graph.outputs)})")
-    if len(chosen) != 1:
-        raise _refusal(
-            f"the network has {len(chosen)} outputs, {_described(chosen)}: choose the one with the scores by "
-            f"--scores NAME"
-        )
-    dropped = [t.name for t in graph.outputs if t is not chosen[0]]
+    dropped = [t.name for t in graph.outputs if all(t is not kept for kept in chosen)]
     graph.outputs = chosen
     erase_dead_nodes(graph)
     read = {t.name for n in graph.nodes for t in n.inputs}
@@ -111,8 +146,8 @@ def keep_output(graph: Graph, name: str) -> Iterator[str]:
     if len(graph.inputs) != 1:
         have = f"reads {len(graph.inputs)} inputs, {_described(graph.inputs)}" if graph.inputs else "reads no input"
         raise _refusal(
-            f"output {chosen[0].name} {have}: a classifier of images reads one; make the others constants in the "
-            f"export, or choose another output by --scores NAME"
+            f"output {chosen[0].name} {have}: a network of images reads one; make the others constants in the export, "
+            f"or choose another output by --scores NAME"
         )
     for what, names in (("outputs", dropped), ("inputs", unread)):
         if names:
@@ -261,16 +296,10 @@ def _check_image(source: Tensor) -> None:
 
 
 def _with_flat_scores(graph: Graph) -> Iterator[str]:
-    (scores,) = graph.outputs
+    scores, *others = graph.outputs
     shape = tensor_shape(scores)
-    if shape is None or len(shape) == 2:
+    if others or shape is None or len(shape) <= 2 or any(extent != 1 for extent in shape[2:]):
         return
-    if len(shape) < 2 or any(extent != 1 for extent in shape[2:]):
-        raise _refusal(
-            "it is not one number a class, [N, classes]: wootz run trains classifiers; choose another output by "
-            "--scores NAME",
-            f"output {_described([scores])}",
-        )
     name = scores.name
     scores.name = f"{name}/unflattened"
     flat = Builder(graph).op("Flatten", scores, axis=1, hint="scores")

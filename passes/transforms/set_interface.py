@@ -15,7 +15,7 @@ from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
 from wootz.passes.ir.rewrite import ModuleEnds, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.transform import Layout
-from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_output
+from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_outputs
 
 ElementType = Literal[
     "float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"
@@ -24,17 +24,18 @@ ElementType = Literal[
 
 @dataclass(frozen=True)
 class SetInterface(Pass):
-    """Gives a network of images [N, channels, height, width] and scores [N, classes] another form of both.
+    """Gives a network of images [N, channels, height, width] and scores [N, classes] another form of both; outputs of
+    another form may only get another type.
 
     It is the way back from `image-classifier`; names stay.
 
     1. With the layout NHWC it takes images [N, height, width, channels], and begins with a Transpose.
-    2. Images of another type are cast to float32 behind that, and scores of another type at the end. Casts that changed
-       nothing go.
+    2. Images of another type are cast to float32 behind that, and outputs of float32 to another type at the end. Casts
+       that changed nothing go.
     3. A `batch`, and a height and width `size`, become those of the input: numbers, or names of open extents.
     4. Scores of a higher rank get extents of 1 at the end.
 
-    Refuses several inputs or outputs, and images or scores of another form than that which it begins with.
+    Refuses several inputs, and images of another form than that which it begins with.
     """
 
     name = "set-interface"
@@ -53,7 +54,8 @@ class SetInterface(Pass):
         annotate_shapes(graph)
         self._check(graph)
         self._set_input(graph, ends)
-        self._set_output(graph, ends)
+        for output in list(graph.outputs):
+            self._set_output(output, graph, ends)
         for tensor in graph.tensors().values():
             if isinstance(tensor, Variable) and tensor is not graph.inputs[0]:
                 tensor.shape = None
@@ -64,16 +66,13 @@ class SetInterface(Pass):
         return PassResult(replace(result, modules=ends.table(graph)), modified=True)
 
     def _check(self, graph: Graph) -> None:
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            raise self.refuse(
-                f"the network has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, not 1 of each"
-            )
-        (source,), (scores,) = graph.inputs, graph.outputs
-        for tensor, rank in ((source, 4), (scores, 2)):
-            if len(tensor.shape or ()) != rank or np.dtype(tensor.dtype) != np.float32:
-                raise self.refuse(
-                    "image-classifier brings the network into the form that this begins with", tensor.name
-                )
+        if len(graph.inputs) != 1:
+            raise self.refuse(f"the network has {len(graph.inputs)} inputs, not 1")
+        (source,) = graph.inputs
+        if len(source.shape or ()) != 4 or np.dtype(source.dtype) != np.float32:
+            raise self.refuse("image-classifier brings the network into the form that this begins with", source.name)
+        if self.output_rank > 2 and [_rank(t) for t in graph.outputs] != [2]:
+            raise self.refuse(f"a rank of {self.output_rank} is for scores [N, classes] alone")
         if self.size and len(self.size) != 2:
             raise self.refuse(f"a size is a height and a width, not {', '.join(self.size)}")
 
@@ -101,8 +100,7 @@ class SetInterface(Pass):
         graph.nodes = [*graph.nodes, *body]
         _drop_casts(graph, [n for n in image.outputs if _is_cast_to_float(n)], ends)
 
-    def _set_output(self, graph: Graph, ends: ModuleEnds) -> None:
-        (scores,) = graph.outputs
+    def _set_output(self, scores: Tensor, graph: Graph, ends: ModuleEnds) -> None:
         name, dtype = scores.name, np.dtype(self.output_type)
         builder = Builder(graph)
         last = producer(scores)
@@ -113,13 +111,13 @@ class SetInterface(Pass):
             else:
                 axes = builder.constant(list(range(2, self.output_rank)), f"{name}/axes")
                 value = builder.op("Unsqueeze", scores, axes, hint=f"{name}/unsqueezed")
-        if dtype != np.float32:
+        if dtype != np.float32 == np.dtype(scores.dtype):
             value = builder.op("Cast", value, to=onnx.helper.np_dtype_to_tensor_dtype(dtype), hint=f"{name}/cast")
         if value is scores:
             return
         scores.name = builder.fresh(f"{name}/scores")
         value.name, value.dtype = name, dtype
-        graph.outputs = [value]
+        graph.outputs = [value if tensor is scores else tensor for tensor in graph.outputs]
         if last is not None and not scores.outputs:
             erase_nodes(graph, [last])
             ends.move(scores, value)
@@ -130,11 +128,12 @@ UNCHANGED = SetInterface()
 
 
 def interface_of(given: Model, classifier: Model) -> SetInterface:
-    """What `set-interface` has to do to what `image-classifier` made of a `given` model, for it to be as it was."""
-    (image,), (scores,) = classifier.graph.inputs, classifier.graph.outputs
+    """What `set-interface` has to do to what `image-classifier`, or `as_image_network`, made of a `given` model, for it
+    to be as it was."""
+    (image,), outputs = classifier.graph.inputs, classifier.graph.outputs
     kept = given.copy().graph
-    list(keep_output(kept, scores.name))
-    (source,), (result,) = kept.inputs, kept.outputs
+    list(keep_outputs(kept, outputs[0].name if len(outputs) == 1 else ""))
+    (source,), (result, *others) = kept.inputs, kept.outputs
     was_last = first_transpose(kept) is not None and first_transpose(classifier.graph) is None
     before = tensor_shape(source) or ()
     batch, *size = [before[axis] for axis in ((0, 1, 2) if was_last else (0, 2, 3))]
@@ -144,8 +143,10 @@ def interface_of(given: Model, classifier: Model) -> SetInterface:
         input_type=_type_name(source),
         batch=str(batch) if batch != after[0] else "",
         size=tuple(map(str, size)) if tuple(size) != after[2:] else (),
-        output_rank=max(2, _rank(result) or 2),
-        output_type=_type_name(result),
+        output_rank=_rank(result) or 2 if not others and _rank(outputs[0]) == 2 else 2,
+        output_type=next(
+            (_type_name(t) for t in kept.outputs if np.dtype(t.dtype or np.float32).kind == "f"), "float32"
+        ),
     )
 
 

@@ -50,7 +50,12 @@ def read_array_folder(folder: Path, seed: int) -> Dataset:
     return _from_arrays({name: _read_npy(f) for name, f in files.items() if f.is_file()}, folder, seed)
 
 
-def checked_split(images: np.ndarray, labels: np.ndarray, names: tuple[str, str], file: Path) -> Split:
+def read_array(file: Path, seed: int) -> Dataset:
+    """The images in an `.npy` file, which has no labels."""
+    return _from_arrays({"x_train": _read_npy(file)}, file, seed)
+
+
+def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, str], file: Path) -> Split:
     """A split of arrays as they were read from `file`, with their names there. Raises InputError for what is none."""
     x, y = names
     if images.ndim not in (3, 4):
@@ -59,6 +64,9 @@ def checked_split(images: np.ndarray, labels: np.ndarray, names: tuple[str, str]
         )
     if not len(images):
         raise InputError(f"{x} has no images", file)
+    if labels is None:
+        images = images[:, None] if images.ndim == 3 else images
+        return Split(_checked_pixels(images, x, file))
     if labels.ndim == 0 or labels.size != len(labels):
         raise InputError(
             f"{y} has shape {labels.shape}: one label an image is wanted, for one-hot rows their argmax", file
@@ -99,9 +107,9 @@ def _checked_labels(labels: np.ndarray, name: str, file: Path) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def numbered(labels: np.ndarray) -> list[str]:
-    """Names of classes that have none: their numbers, up to the largest label."""
-    return [str(c) for c in range(int(labels.max()) + 1)]
+def numbered(train: Split) -> list[str]:
+    """Names of classes that have none: their numbers, up to the largest label; none where there are no labels."""
+    return [str(c) for c in range(int(train.classes.max()) + 1)] if train.has_classes else []
 
 
 def _read_npy(file: Path) -> np.ndarray:
@@ -122,19 +130,24 @@ def _class_name(name: object) -> str:
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Dataset:
+    are_labelled = any(name.startswith("y_") for name in arrays)
+
     def split(name: str) -> Split | None:
         if f"x_{name}" not in arrays:
             if f"y_{name}" in arrays and name != "train":
                 raise InputError(f"y_{name} has no images x_{name} beside it", file)
             return None
-        if f"y_{name}" not in arrays:
+        if are_labelled and f"y_{name}" not in arrays:
             raise InputError(f"x_{name} has no labels y_{name} beside it", file)
-        return checked_split(arrays[f"x_{name}"], arrays[f"y_{name}"], (f"x_{name}", f"y_{name}"), file)
+        return checked_split(arrays[f"x_{name}"], arrays.get(f"y_{name}"), (f"x_{name}", f"y_{name}"), file)
 
     train = split("train")
     if train is None:
-        raise InputError("x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test)", file)
-    classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train.labels)
+        raise InputError(
+            "x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test; y only where there are labels)",
+            file,
+        )
+    classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train)
     validation, test = split("val"), split("test")
     numbers = _numbers({"train": train, "val": validation, "test": test}, file)
     if numbers == "fractions":

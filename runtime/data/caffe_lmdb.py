@@ -45,7 +45,7 @@ def read_lmdb_folder(folder: Path, seed: int) -> Dataset:
 
     train = split("train_lmdb")
     assert train is not None
-    return with_validation(numbered(train.labels), train, split("val_lmdb"), split("test_lmdb"), seed, folder)
+    return with_validation(numbered(train), train, split("val_lmdb"), split("test_lmdb"), seed, folder)
 
 
 def read_lmdb(folder: Path) -> tuple[np.ndarray, np.ndarray]:

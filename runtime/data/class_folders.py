@@ -1,4 +1,5 @@
-"""Photographs in folders that are called as their classes: `CLASS/*`, or `train/CLASS/*` beside other splits."""
+"""Photographs in folders that are called as their classes: `CLASS/*`, or `train/CLASS/*` beside other splits. Without
+classes they are `*`, or `train/*` beside other splits."""
 
 from __future__ import annotations
 
@@ -37,6 +38,24 @@ def is_divided(root: Path) -> bool:
 
 def has_class_folders(root: Path) -> bool:
     return any(_content(folder).photographs for folder in _content(root).folders)
+
+
+def has_split_folders(root: Path) -> bool:
+    """Whether the photographs lie in `train`, and perhaps in other splits, without classes."""
+    held = {folder.name.lower() for folder in _content(root).folders if _content(folder).photographs}
+    return "train" in held and held <= set(SPLIT_NAMES) and not is_divided(root)
+
+
+def has_photographs(root: Path) -> bool:
+    """Whether there are photographs in the folder itself."""
+    return bool(_content(root).photographs)
+
+
+def list_unlabelled(root: Path) -> Listing:
+    """The photographs in `root/train` (and `val`, `test`), or in `root` itself: they have no classes."""
+    folders = _splits(root) if has_split_folders(root) else {"train": root}
+    parts = {name: Part(_content(folder).photographs) for name, folder in folders.items()}
+    return Listing(root, (), parts["train"], parts.get("val"), parts.get("test"))
 
 
 def list_class_folders(root: Path, classes: Path | None, outputs: int) -> Listing:

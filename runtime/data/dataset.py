@@ -1,4 +1,4 @@
-"""Labelled images in three splits."""
+"""Images in three splits, labelled or not."""
 
 from __future__ import annotations
 
@@ -25,30 +25,44 @@ some are negative, so that they are no pixels: they are as they were given."""
 
 @dataclass(frozen=True)
 class Split:
-    """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n].
+    """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n], the classes, or
+    whatever else they are labelled with [n, …], None where they aren't.
 
     Images that don't fit into memory stay in a file: an index reads those that it names (`StoredImages`).
     """
 
     images: Images
-    labels: np.ndarray
+    labels: np.ndarray | None = None
 
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Of the images, and of the labels. They are never written to: both are read once."""
         images = self.images
-        return images.digest if isinstance(images, StoredImages) else array_digest(images), array_digest(self.labels)
+        of_images = images.digest if isinstance(images, StoredImages) else array_digest(images)
+        return of_images, "" if self.labels is None else array_digest(self.labels)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether each image has a class."""
+        return self.labels is not None and self.labels.ndim == 1 and self.labels.dtype.kind in "iu"
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The class of each image, int64 [n]."""
+        assert self.has_classes, "these images have no classes"
+        assert self.labels is not None
+        return self.labels
 
     def part(self, index: slice | np.ndarray) -> Split:
         """The images that `index` names; those that are in a file stay there."""
-        return Split(part_of(self.images, index), self.labels[index])
+        return Split(part_of(self.images, index), None if self.labels is None else self.labels[index])
 
     def spread(self, count: int) -> np.ndarray:
         """The numbers of `count` images, or all, evenly spread: of all classes where images are sorted by class."""
         return np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
 
 class Source(Protocol):
@@ -110,8 +124,9 @@ def stratified_split(labels: np.ndarray, share: float, seed: int) -> tuple[np.nd
 
 
 def divide(data: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """The rest, and `share` of each class."""
-    rest, part = stratified_split(data.labels, share, seed)
+    """The rest, and `share` of each class; of images without classes `share` of all."""
+    groups = data.classes if data.has_classes else np.zeros(len(data), np.int64)
+    rest, part = stratified_split(groups, share, seed)
     return data.part(rest), data.part(part)
 
 
@@ -124,7 +139,9 @@ def with_validation(
     if validation is None:
         whole = train
         train, validation = divide(whole, VALIDATION_SHARE, seed)
-        if (single := np.setdiff1d(whole.labels, train.labels)).size:
+        if not len(train):
+            raise InputError("there is a single image, and validation takes it: give at least two", location)
+        if whole.has_classes and (single := np.setdiff1d(whole.classes, train.classes)).size:
             name = classes[single[0]] if 0 <= single[0] < len(classes) else single[0]
             raise InputError(
                 f"the class {name!r} has a single image, and validation takes it: give a validation split, or two "

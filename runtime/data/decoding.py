@@ -311,4 +311,4 @@ def _broken_note(broken: Mapping[int, str], photographs: Sequence[Photograph]) -
 def _split(part: Part, rows: Mapping[Photograph, int], decoded: Decoded) -> Split:
     found = np.array([rows[photograph] for photograph in part.photographs], np.int64)
     whole = ~np.isin(found, list(decoded.broken))
-    return Split(part_of(decoded.images, found[whole]), part.labels[whole])
+    return Split(part_of(decoded.images, found[whole]), None if part.labels is None else part.labels[whole])

@@ -17,7 +17,7 @@ from wootz.runtime.data.dataset import Dataset, Split, with_validation
 def read_idx_folder(folder: Path, seed: int) -> Dataset:
     train = _read_idx_split(folder, "train")
     test = _read_idx_split(folder, "t10k") if any(folder.glob("t10k-images?idx3-ubyte*")) else None
-    return with_validation(numbered(train.labels), train, None, test, seed, folder)
+    return with_validation(numbered(train), train, None, test, seed, folder)
 
 
 def _read_idx_split(folder: Path, name: str) -> Split:

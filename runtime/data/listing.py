@@ -30,10 +30,10 @@ Photograph = str | Cell
 
 @dataclass(frozen=True)
 class Part:
-    """The photographs of a split, and their labels, int64 [n]."""
+    """The photographs of a split, and their labels, int64 [n], if they have any."""
 
     photographs: Sequence[Photograph]
-    labels: np.ndarray
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -70,14 +70,16 @@ def _place(photograph: Photograph) -> tuple[str, int, int]:
 
 
 def parts_of(
-    photographs: Sequence[Photograph], labels: np.ndarray, splits: Sequence[str]
+    photographs: Sequence[Photograph], labels: np.ndarray | None, splits: Sequence[str]
 ) -> tuple[Part, Part | None, Part | None]:
     """The parts for training, validation and testing, where `splits` has the split (`train`, `val`, `test`) of each."""
     found: dict[str, list[int]] = {"train": [], "val": [], "test": []}
     for number, split in enumerate(splits):
         found[split].append(number)
     train, validation, test = (
-        Part([photographs[n] for n in numbers], labels[numbers]) if numbers or name == "train" else None
+        Part([photographs[n] for n in numbers], None if labels is None else labels[numbers])
+        if numbers or name == "train"
+        else None
         for name, numbers in found.items()
     )
     assert train is not None

@@ -9,10 +9,17 @@ import numpy as np
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.transform import Resize
-from wootz.runtime.data.arrays import read_archive, read_array_folder
+from wootz.runtime.data.arrays import read_archive, read_array, read_array_folder
 from wootz.runtime.data.cache import Cache, default_cache_folder
 from wootz.runtime.data.caffe_lmdb import read_lmdb_folder
-from wootz.runtime.data.class_folders import has_class_folders, is_divided, list_class_folders
+from wootz.runtime.data.class_folders import (
+    has_class_folders,
+    has_photographs,
+    has_split_folders,
+    is_divided,
+    list_class_folders,
+    list_unlabelled,
+)
 from wootz.runtime.data.class_index import by_number
 from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
 from wootz.runtime.data.decoding import Listener, decode_listing
@@ -52,13 +59,16 @@ class DataSource:
             return self._without_index(_digits(self.seed))
         if path.suffix == ".npz" and path.is_file():
             return self._without_index(read_archive(path, self.seed))
+        if path.suffix == ".npy" and path.is_file():
+            return self._without_index(read_array(path, self.seed))
         if path.suffix.lower() in MANIFESTS and path.is_file():
             return self._decoded(list_manifest(path, self._classes_file, self.outputs), listener)
         if path.suffix == PARQUET and path.is_file():
             return self._decoded(list_parquet(path, [path], self._classes_file, self.outputs), listener)
         if not path.is_dir():
             raise InputError(
-                f"no such data set: give a folder, an .npz, .csv, .json or .parquet file, or the word {DIGITS!r}", path
+                f"no such data set: give a folder, an .npz, .npy, .csv, .json or .parquet file, or the word {DIGITS!r}",
+                path,
             )
         if is_divided(path):
             return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
@@ -68,10 +78,14 @@ class DataSource:
             return self._without_index(read_idx_folder(path, self.seed))
         if (path / "train_lmdb").is_dir():
             return self._without_index(read_lmdb_folder(path, self.seed))
+        if has_split_folders(path):
+            return self._decoded(list_unlabelled(path), listener)
         if has_class_folders(path):
             return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
         if files := parquet_files(path):
             return self._decoded(list_parquet(path, files, self._classes_file, self.outputs), listener)
+        if has_photographs(path):
+            return self._decoded(list_unlabelled(path), listener)
         raise InputError(f"no data set in this folder: {_what_is_looked_for(path)}", path)
 
     @property
@@ -88,7 +102,7 @@ class DataSource:
             raise InputError(
                 f"--classes is for photographs: in {self.location} labels are the network's outputs", self.classes
             )
-        return _counted_from_0(dataset, self.outputs)
+        return _counted_from_0(dataset, self.outputs) if dataset.train.has_classes else dataset
 
 
 def load_dataset(
@@ -108,7 +122,9 @@ def load_dataset(
     `location` is a folder with `CLASS/*.jpg|png`, or with `train/CLASS/*` (and `val`, `test`), a folder with
     `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
     with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), a manifest (`.csv`, `.jsonl`), Parquet as the
-    library `datasets` writes it (a file, or a folder of files), or the word `digits`.
+    library `datasets` writes it (a file, or a folder of files), or the word `digits`. Images without labels are
+    photographs in the folder itself, or in `train`, `val` and `test`, arrays without `y`, an `.npy`, and manifests and
+    Parquet without a column of labels.
 
     Photographs are turned upright and brought to the network's size as `resize` says (`InputTransform`), unless all of
     those that are looked at have it already and it does not say `resizes_all`; grey ones of 16 bits are scaled to 8.
@@ -129,7 +145,7 @@ def load_dataset(
 
 
 def _what_is_looked_for(folder: Path) -> str:
-    forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, *.parquet, x_train.npy, IDX files nor train_lmdb are in it"
+    forms = "neither CLASS/*.jpg, train/CLASS/*.jpg, *.jpg, *.parquet, x_train.npy, IDX files nor train_lmdb are in it"
     if unread := sorted({file.suffix.lower() for file in folder.glob("*/*")} & UNREAD):
         forms += f"; {', '.join(unread)} isn't read: convert the photographs to JPEG or PNG"
     inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
@@ -144,7 +160,7 @@ def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
     """Brings images [n, height, width, channels] into the order [n, channels, height, width]."""
 
     def turned(split: Split) -> Split:
-        _, first, _, last = split.images.shape
+        _, first, *_, last = split.images.shape
         if first == channels or last != channels or isinstance(split.images, StoredImages):
             return split
         return Split(np.ascontiguousarray(split.images.transpose(0, 3, 1, 2)), split.labels)
@@ -156,14 +172,14 @@ def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
 def _counted_from_0(dataset: Dataset, outputs: int) -> Dataset:
     """Labels of arrays are numbers of outputs; where they were counted from 1, they become that."""
     are_numbers = dataset.classes == tuple(map(str, range(len(dataset.classes))))
-    found = by_number(dataset.train.labels, None if are_numbers else dataset.classes, outputs)
-    shift = int(dataset.train.labels[0] - found.labels[0])
+    found = by_number(dataset.train.classes, None if are_numbers else dataset.classes, outputs)
+    shift = int(dataset.train.classes[0] - found.labels[0])
     others = [split for split in (dataset.validation, dataset.test) if split is not None and len(split)]
-    if shift and any(split.labels.min() < shift for split in others):
+    if shift and any(split.classes.min() < shift for split in others):
         return dataset
 
     def counted(split: Split) -> Split:
-        return Split(split.images, split.labels - shift) if shift else split
+        return Split(split.images, split.classes - shift) if shift else split
 
     return replace(
         dataset,
@@ -186,9 +202,11 @@ def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, 
         if shape != image_shape and not (crop_size and shape[0] == image_shape[0] and min(shape[1:]) >= crop_size):
             have, want = ("x".join(map(str, s)) for s in (shape, image_shape))
             raise InputError(f"the {name} images are {have}, the network takes {want}", location)
-        if split.labels.min() < 0 or split.labels.max() >= len(dataset.classes):
+        if split.has_classes and (split.classes.min() < 0 or split.classes.max() >= len(dataset.classes)):
             raise InputError(f"a {name} label lies outside 0..{len(dataset.classes) - 1}", location)
-    present = np.unique(dataset.train.labels)
+    if not dataset.train.has_classes:
+        return
+    present = np.unique(dataset.train.classes)
     if len(present) < 2:
         raise InputError(
             f"all training images are of one class, {dataset.classes[present[0]]!r}: there is nothing to tell apart",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from wootz.passes.errors import InputError, reading
-from wootz.runtime.data.class_index import indexed
+from wootz.runtime.data.class_index import Indexed, indexed
 from wootz.runtime.data.listing import SPLIT_NAMES, Listing, parts_of
 from wootz.runtime.data.photographs import SUFFIXES
 
@@ -29,7 +29,7 @@ WHOLE_NUMBER = re.compile(r"(\d+)(?:\.0*)?")
 class _Row:
     line: int
     path: str
-    label: str | int
+    label: str | int | None
     split: str
 
 
@@ -38,8 +38,8 @@ def list_manifest(file: Path, classes: Path | None, outputs: int) -> Listing:
 
     CSV has a header with `path`, `label` and perhaps `split` (or what `PATH_COLUMNS` and the like say), or lines of
     these two or three alone; JSON a list of objects, or an object a line. Labels are names, or numbers of outputs where
-    all are. What has no split is for training. Raises InputError for what is none of that, and photographs that are
-    listed twice.
+    all are; there may be none at all. What has no split is for training. Raises InputError for what is none of that,
+    and photographs that are listed twice.
     """
     with reading(file, "a list of photographs in UTF-8"):
         rows = list(MANIFESTS[file.suffix.lower()](file))
@@ -50,13 +50,25 @@ def list_manifest(file: Path, classes: Path | None, outputs: int) -> Listing:
         if row.path in seen:
             raise InputError(f"{row.path!r} is listed twice", file, row.line)
         seen.add(row.path)
-    found = indexed(_labels(rows), None, classes, file, outputs)
+    found = _indexed(rows, file, classes, outputs)
     folder = os.path.abspath(file.parent)
     photographs = [os.path.normpath(os.path.join(folder, row.path)) for row in rows]
-    train, validation, test = parts_of(photographs, found.labels, [row.split for row in rows])
+    labels = None if found is None else found.labels
+    train, validation, test = parts_of(photographs, labels, [row.split for row in rows])
     if not len(train):
         raise InputError("it lists no photograph for training (split: train)", file)
+    if found is None:
+        return Listing(file.parent, (), train, validation, test, (f"{file.name} has no {LABEL_COLUMNS[0]}.",))
     return Listing(file.parent, found.names, train, validation, test, (*_mixture(rows), *found.notes))
+
+
+def _indexed(rows: Sequence[_Row], file: Path, classes: Path | None, outputs: int) -> Indexed | None:
+    """What the labels mean; None where no photograph has one."""
+    if all(row.label is None for row in rows):
+        return None
+    if missing := next((row for row in rows if row.label is None), None):
+        raise InputError(f"no {LABEL_COLUMNS[0]}, while others have one", file, missing.line)
+    return indexed(_labels(rows), None, classes, file, outputs)
 
 
 def _labels(rows: Sequence[_Row]) -> Sequence[str] | np.ndarray:
@@ -67,17 +79,17 @@ def _labels(rows: Sequence[_Row]) -> Sequence[str] | np.ndarray:
     return [str(row.label) for row in rows]
 
 
-def _whole_number(label: str | int) -> int | None:
+def _whole_number(label: str | int | None) -> int | None:
     """Also of `1.0`, as tables write numbers in which some cell was empty."""
     if isinstance(label, int):
         return label
-    match = WHOLE_NUMBER.fullmatch(label)
+    match = WHOLE_NUMBER.fullmatch(label or "")
     return int(match[1]) if match else None
 
 
 def _mixture(rows: Sequence[_Row]) -> tuple[str, ...]:
     """What is told where some labels are numbers, others names."""
-    kinds: dict[bool, str | int] = {}
+    kinds: dict[bool, str | int | None] = {}
     for row in rows:
         kinds.setdefault(_whole_number(row.label) is None, row.label)
     if len(kinds) < 2:
@@ -156,12 +168,14 @@ def _row(values: Mapping[str, Any], file: Path, line: int) -> _Row:
             raise InputError(f"no {names[0]} (columns: {', '.join(map(str, values))})", file, line)
         return absent if name is None else values[name]
 
-    path, label, split = value(PATH_COLUMNS), value(LABEL_COLUMNS), value(SPLIT_COLUMNS, "") or "train"
+    path, split = value(PATH_COLUMNS), value(SPLIT_COLUMNS, "") or "train"
+    has_label = any(name in values for name in LABEL_COLUMNS)
+    label = value(LABEL_COLUMNS) if has_label else None
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"{path!r} is no path", file, line)
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    if type(label) not in (str, int) or label == "":
+    if has_label and (type(label) not in (str, int) or label == ""):
         raise InputError(f"{label!r} is no label: a name, or a number", file, line)
     if not isinstance(split, str) or split.lower() not in SPLIT_NAMES:
         raise InputError(f"the split {split!r} is none of {', '.join(SPLIT_NAMES)}", file, line)

@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.errors import InputError, WootzError, reading
 from wootz.runtime.data.class_index import indexed
-from wootz.runtime.data.listing import SPLIT_NAMES, Cell, Listing, Photograph, parts_of
+from wootz.runtime.data.listing import SPLIT_NAMES, Cell, Listing, Part, Photograph, parts_of
 
 PARQUET = ".parquet"
 A_TABLE = "a Parquet file of images"
@@ -34,8 +34,8 @@ def list_parquet(location: Path, files: Sequence[Path], classes: Path | None, ou
     in that of their folder.
 
     The images are a column of structures with `bytes`; labels the column `label`, `labels` or `fine_label`, names or
-    numbers, whose names are in the file's metadata. Raises InputError for anything else, and WootzError without the
-    package pyarrow.
+    numbers, whose names are in the file's metadata; without such a column there are none. Raises InputError for
+    anything else, and WootzError without the package pyarrow.
     """
     if importlib.util.find_spec("pyarrow") is None:
         raise WootzError("Parquet files need the package pyarrow: install wootz[parquet]")
@@ -47,27 +47,40 @@ def list_parquet(location: Path, files: Sequence[Path], classes: Path | None, ou
     for file in files:
         with reading(file, A_TABLE):
             table = _open(file)
-            label = _label_column(table.schema_arrow, file)
-            others |= dict.fromkeys(_other_labels(table.schema_arrow, label), label)
-            names = names or _class_names(table.schema_arrow, label)
+            label = _label_column(table.schema_arrow)
+            if label is not None:
+                others |= dict.fromkeys(_other_labels(table.schema_arrow, label), label)
+                names = names or _class_names(table.schema_arrow, label)
             _image_column(table.schema_arrow, file)
             for group in range(table.num_row_groups):
                 rows = table.metadata.row_group(group).num_rows
                 photographs += [Cell(str(file), group, row) for row in range(rows)]
                 splits += [_split(file)] * rows
-                labels += table.read_row_group(group, columns=[label])[label].to_pylist()
-    if not labels:
+                if label is not None:
+                    labels += table.read_row_group(group, columns=[label])[label].to_pylist()
+    if not photographs:
         raise InputError("there are no rows", location)
+    if not labels:
+        note = f"{location.name} has no column {LABEL_COLUMNS[0]}."
+        return Listing(location, (), *_for_training(parts_of(photographs, None, splits), location), (note,))
+    if len(labels) < len(photographs):
+        raise InputError(f"no column {LABEL_COLUMNS[0]} in some files, while others have one", location)
     kinds = {type(label) for label in labels}
     if kinds not in ({str}, {int}):
         raise InputError("labels are neither all names nor all numbers", location)
     numbered = np.array(labels) if kinds == {int} else [str(label) for label in labels]
     found = indexed(numbered, names, classes, location, outputs)
-    train, validation, test = parts_of(photographs, found.labels, splits)
-    if not len(train):
-        raise InputError("no file is for training: name one train-….parquet", location)
+    train, validation, test = _for_training(parts_of(photographs, found.labels, splits), location)
     told = [f"The labels are the column {label}; {other} is left alone." for other, label in others.items()]
     return Listing(location, found.names, train, validation, test, (*told, *found.notes))
+
+
+def _for_training(
+    parts: tuple[Part, Part | None, Part | None], location: Path
+) -> tuple[Part, Part | None, Part | None]:
+    if not len(parts[0]):
+        raise InputError("no file is for training: name one train-….parquet", location)
+    return parts
 
 
 def read_contents(file: str, group: int) -> list[bytes]:
@@ -104,11 +117,8 @@ def _image_column(schema: Any, file: Path) -> str:
     raise InputError(f"no column has images (columns: {', '.join(schema.names)})", file)
 
 
-def _label_column(schema: Any, file: Path) -> str:
-    found = next((name for name in LABEL_COLUMNS if name in schema.names), None)
-    if found is None:
-        raise InputError(f"no column {LABEL_COLUMNS[0]} (columns: {', '.join(schema.names)})", file)
-    return found
+def _label_column(schema: Any) -> str | None:
+    return next((name for name in LABEL_COLUMNS if name in schema.names), None)
 
 
 def _other_labels(schema: Any, label: str) -> list[str]:

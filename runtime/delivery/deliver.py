@@ -14,7 +14,7 @@ import msgspec
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, with_interface, write_network
@@ -36,6 +36,7 @@ from wootz.runtime.result import (
     Images,
     InfeasibleNetworkResult,
     NetworkResult,
+    QualityResult,
     Reuse,
     RunResult,
     SearchResult,
@@ -79,36 +80,39 @@ def deliver(
     watch.delivery()
     job, data = workshop.job, workshop.job.dataset
     full, full_form = teacher.full, with_interface(job, teacher.model)
-    objective = objective_result(job.objective, getattr(teacher.full, "measured", plan.full))
+    reference = workshop.trainer.reference(teacher.model)
+    known = full.measured(job.quality.metric) if isinstance(full, FullNetworkResult) else plan.full
+    objective = objective_result(job.objective, known)
     best: BestNetwork | None = None
     speed: Speed | None = None
     if block_trained is not None:
         assert isinstance(full, FullNetworkResult), "networks are tried with a teacher alone"
-        full_file = write_network(job, full_form, TEACHER_FILE, full.accuracy, watch.note)
+        full_file = write_network(job, full_form, TEACHER_FILE, full.quality, watch.note, reference)
         full = msgspec.structs.replace(full, file_bytes=full_file.bytes)
         for text in _failures(plan, block_trained, default):
             watch.note(text)
         if block_trained.best is not None:
-            model, best = _best_network(workshop, plan, block_trained, BEST_FILE)
+            model, best = _best_network(workshop, plan, teacher, block_trained, BEST_FILE)
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
-            best_file = write_network(job, for_inference(job, model), BEST_FILE, best.accuracy, watch.note)
+            best_file = write_network(job, for_inference(job, model), BEST_FILE, best.quality, watch.note, reference)
             best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
             speed = _speed(job)
-            meets = not misses_of_best(objective, best, speed)
+            meets = not misses_of_best(objective, job.quality.metric, best, speed)
             delivered = Delivered(best, best_file, full, full_file, speed, meets)
             write_description(describe(job, delivered), job.out / DESCRIPTION_FILE)
         if search is not None:
-            search = write_front(workshop, plan, block_trained, search, full, watch)
+            search = write_front(workshop, plan, teacher.model, block_trained, search, full, watch)
     blocks = block_trained.blocks if block_trained else {}
     positions = {block: position for position, block in enumerate(blocks)}
     return RunResult(
+        quality=QualityResult.of(job.quality.metric),
         best=best,
         full=full,
         networks_evaluated=len(block_trained.networks) if block_trained else 0,
         networks_feasible=len(plan.order),
         networks_total=len(plan.candidates),
-        baseline=None if default is None else _baseline(workshop, plan, default, watch),
+        baseline=None if default is None else _baseline(workshop, plan, teacher, default, watch),
         seconds=watch.seconds(),
         reuse=_reuse(teacher, block_trained, default),
         seed=job.seed,
@@ -144,7 +148,9 @@ def write_assignment(folder: Path, networks: Sequence[int], workers: int) -> Non
     write_atomically(folder / ASSIGNMENT_FILE, msgspec.json.format(content, indent=1) + b"\n")
 
 
-def _best_network(workshop: Workshop, plan: RunPlan, explored: Explored, file: str | None) -> tuple[Model, BestNetwork]:
+def _best_network(
+    workshop: Workshop, plan: RunPlan, teacher: Teacher, explored: Explored, file: str | None
+) -> tuple[Model, BestNetwork]:
     """The chosen network, and what is known of it; it alone is tested on the test images."""
     assert explored.best is not None
     job, found = workshop.job, explored.networks[explored.best]
@@ -153,14 +159,14 @@ def _best_network(workshop: Workshop, plan: RunPlan, explored: Explored, file: s
     test = job.dataset.test
     return model, BestNetwork(
         model=file,
-        accuracy=plan.accuracy(found.outcome),
-        test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+        quality=plan.quality_of(found.outcome),
+        test_quality=None if test is None else workshop.trainer.quality_of(model, test, teacher.model),
         **_known_before(plan, plan.candidates[explored.best]),
     )
 
 
-def _baseline(workshop: Workshop, plan: RunPlan, default: Explored, watch: Watch) -> Exploration:
-    best = None if default.best is None else _best_network(workshop, plan, default, None)[1]
+def _baseline(workshop: Workshop, plan: RunPlan, teacher: Teacher, default: Explored, watch: Watch) -> Exploration:
+    best = None if default.best is None else _best_network(workshop, plan, teacher, default, None)[1]
     return Exploration(
         best=best,
         networks=_network_results(workshop.job, plan, default, {}),
@@ -201,8 +207,8 @@ def _network_result(
         return FailedNetworkResult(reason=found.outcome.reason, blocks=started_from, reused=found.reused, **known)
     record = found.outcome
     return TrainedNetworkResult(
-        accuracy=plan.accuracy(record),
-        initial_accuracy=record["curve"][0][1],
+        quality=plan.quality_of(record),
+        initial_quality=record["curve"][0][1],
         blocks=started_from,
         curve=curve_of(record),
         kept=record["kept"],
@@ -267,12 +273,15 @@ def _speed(job: Job) -> Speed:
 
 
 def _narrow_margins(job: Job, teacher: Teacher, best: BestNetwork) -> Iterator[str]:
-    """Notes of bounds on the accuracy that the best network meets, but may miss on other images."""
+    """Notes of bounds on a share of images that the best network meets, but may miss on other images."""
     assert isinstance(teacher.full, FullNetworkResult)
-    measured = Share(best.accuracy, len(job.dataset.validation))
-    full, found = teacher.full.measured, {Metric.ACCURACY: best.accuracy}
-    lower = (c for c in job.objective.constraints if c.metric is Metric.ACCURACY and c.comparison in (">", ">="))
-    yield from filter(None, (margin_note(measured, c.bound(full)) for c in lower if c.holds(found, full)))
+    metric = job.quality.metric
+    if not metric.is_share:
+        return
+    measured = Share(best.quality, len(job.dataset.validation))
+    full, found = teacher.full.measured(metric), {metric: best.quality}
+    met = (c for c in job.objective.bounds_of_quality if c.asks_for_quality and c.holds(found, full))
+    yield from filter(None, (margin_note(metric.name.lower(), measured, c.bound(full)) for c in met))
 
 
 def _reuse(teacher: Teacher, block_trained: Explored | None, default: Explored | None) -> Reuse:

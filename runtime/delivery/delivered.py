@@ -15,7 +15,7 @@ import onnx
 from wootz.passes.analysis.class_scores import score_kind
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import LARGEST_MESSAGE, load, save
-from wootz.passes.ir.model import OPSET, Header, Model, constants
+from wootz.passes.ir.model import OPSET, Header, Model, Tensor, constants
 from wootz.passes.ir.rewrite import remaining_modules
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
@@ -23,12 +23,16 @@ from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.skipping import without_skipped
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
+from wootz.passes.transforms.image_classifier import is_classifier
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy
+from wootz.runtime.evaluation import EVALUATION_BATCH
 from wootz.runtime.job import Job
 from wootz.runtime.latency import side_by_side
+from wootz.runtime.quality.measuring import Predict, Reference, measured
+from wootz.runtime.quality.quality import Outputs
+from wootz.runtime.quality.showing import show_reached
 from wootz.runtime.result import LatencyResult
 from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
 
@@ -38,7 +42,9 @@ SIZE_KEY = "wootz.size"
 """Metadata: JSON, height and width of the images that the network was trained on."""
 FOR_INFERENCE = "eliminate-dead,fold-constants,{}eliminate-dead"
 LARGEST_LOSS = 0.01
-"""The accuracy that a file may lack, of what the network has: other types of numbers are rounded otherwise."""
+"""What a file may lack of the network's quality, of shares absolutely: other types of numbers are rounded otherwise."""
+LEAST_SCALE = 0.1
+"""Of qualities that are numbers: what is less counts as so much."""
 TRIED_IMAGES = 8
 DIFFERENCE, DIFFERENCE_IN_HALF = 1e-3, 5e-2
 """Between scores in both forms, as max|a - b| / max|b|: far more than rounding, far less than a mistaken layout."""
@@ -73,9 +79,8 @@ def with_interface(job: Job, model: Model) -> Model:
     transform = job.test_transform
     described = {
         TRANSFORM_KEY: transform.to_json(),
-        CLASSES_KEY: json.dumps(job.dataset.classes),
         SIZE_KEY: json.dumps(job.image_shape[1:]),
-        SCORES_KEY: score_kind(infer_shapes(model).graph.outputs[0]),
+        **_described_scores(job, model),
     }
     model = replace(model, metadata={**model.metadata, **described})
     if job.embed_normalization or (_takes_integers(job.interface) and not transform.is_identity):
@@ -83,8 +88,16 @@ def with_interface(job: Job, model: Model) -> Model:
     return in_given_form(job, model)
 
 
+def _described_scores(job: Job, model: Model) -> dict[str, str]:
+    """What the scores of a classifier are, and of which classes, where the data say that."""
+    if not is_classifier(model):
+        return {}
+    classes = {CLASSES_KEY: json.dumps(job.dataset.classes)} if job.dataset.classes else {}
+    return {**classes, SCORES_KEY: score_kind(infer_shapes(model).graph.outputs[0])}
+
+
 def in_given_form(job: Job, model: Model) -> Model:
-    """A described classifier with the interface of the given network."""
+    """A described network with the interface of the given one."""
     model = job.interface.apply(model).model
     return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=_in_words(model)))
 
@@ -95,7 +108,7 @@ def _takes_integers(interface: SetInterface) -> bool:
 
 def _in_words(model: Model) -> str:
     """What the network takes and gives, for whoever looks into the file."""
-    (image,), (scores,) = model.graph.inputs, model.graph.outputs
+    (image,) = model.graph.inputs
     transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
     numbers = "pixels from 0 to 255"
     if transform.units != "0-255":
@@ -108,8 +121,22 @@ def _in_words(model: Model) -> str:
     shape = ", ".join(map(str, image.shape))
     return (
         f"Input {image.name} [{shape}]: images of {height}x{width} ({transform.resize}) in {colours}, {numbers}. "
-        f"Output {scores.name}: {model.metadata[SCORES_KEY]} of {len(json.loads(model.metadata[CLASSES_KEY]))} classes."
+        f"{' '.join(_output_in_words(model, output) for output in model.graph.outputs)}"
     )
+
+
+def _output_in_words(model: Model, output: Tensor) -> str:
+    shape = f"[{', '.join(map(str, output.shape))}]" if output.shape is not None else "of any shape"
+    if SCORES_KEY not in model.metadata:
+        return f"Output {output.name} {shape}."
+    classes = classes_of(model.metadata)
+    of_classes = f" of {len(classes)} classes" if classes else f" {shape}"
+    return f"Output {output.name}: {model.metadata[SCORES_KEY]}{of_classes}."
+
+
+def classes_of(described: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of a network's classes; none where nobody has said them."""
+    return tuple(json.loads(described.get(CLASSES_KEY, "[]")))
 
 
 def _listed(values: Sequence[float]) -> str:
@@ -118,7 +145,7 @@ def _listed(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """A network in its delivered form, the file that has it, its opset, and the accuracy of the file.
+    """A network in its delivered form, the file that has it, its opset, and the quality of the file.
 
     Where it can't be in the job's opset, `opset_reason` says why.
     """
@@ -127,7 +154,7 @@ class Written:
     file: Path
     opset: int
     opset_reason: str
-    accuracy: float
+    quality: float
 
     @property
     def bytes(self) -> int:
@@ -135,38 +162,56 @@ class Written:
         return self.file.stat().st_size
 
 
-def write_network(job: Job, model: Model, name: str, expected: float, note: Callable[[str], None]) -> Written:
+def write_network(
+    job: Job,
+    model: Model,
+    name: str,
+    expected: float,
+    note: Callable[[str], None],
+    reference: Reference | None = None,
+) -> Written:
     """Writes a network in its delivered form into the run's folder (`write_file`).
 
-    `expected` is the accuracy of the network that was trained; a file that falls short of it is none, and refused with
-    WootzError. `note` is told where the network can't be in the job's opset.
+    `expected` is the quality of the network that was trained, beside `reference`, the full one; a file that falls short
+    of it is none, and refused with WootzError. `note` is told where the network can't be in the job's opset.
     """
     file = job.out / name
-    written = write_file(job, model, file)
+    written = write_file(job, model, file, reference)
     if written.opset_reason:
         note(f"{name} has opset {written.opset}: {written.opset_reason}")
-    if written.accuracy < expected - max(LARGEST_LOSS, 1.5 / len(job.dataset.validation)):
+    metric = job.quality.metric
+    if metric.sign * (expected - written.quality) > _allowed_loss(job, expected):
         file.unlink()
         raise WootzError(
-            f"{file}: the file gets {100 * written.accuracy:.2f} % of the validation images right, the network that "
-            f"was trained {100 * expected:.2f} %, so it was removed; --opset {OPSET} --keep-batchnorm writes one with "
-            f"fewer changes"
+            f"{file}: on the validation images the file has {show_reached(metric, written.quality)}, the network that "
+            f"was trained {show_reached(metric, expected)}, so it was removed; --opset {OPSET} --keep-batchnorm writes "
+            f"one with fewer changes"
         )
     return written
 
 
-def write_file(job: Job, model: Model, file: Path) -> Written:
-    """Writes a network in its delivered form, and runs the file on the validation images, fed as its metadata say."""
+def _allowed_loss(job: Job, expected: float) -> float:
+    if job.quality.metric.is_share:
+        return max(LARGEST_LOSS, 1.5 / len(job.dataset.validation))
+    return LARGEST_LOSS * max(LEAST_SCALE, abs(expected))
+
+
+def write_file(job: Job, model: Model, file: Path, reference: Reference | None = None) -> Written:
+    """Writes a network in its delivered form, and runs the file on the validation images, fed as its metadata say,
+    where its quality is measured beside `reference`, where that compares."""
     opset, reason = _possible_opset(model, job.opset)
     save(model, file, opset)
-    measured = accuracy_of_file(job, file, opset, model.metadata, job.dataset.validation)
-    return Written(model, file, opset, reason, measured)
+    quality = quality_of_file(job, file, opset, model.metadata, job.dataset.validation, reference)
+    return Written(model, file, opset, reason, quality)
 
 
-def accuracy_of_file(job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split) -> float:
-    """That of a network in a file, fed as its metadata say."""
+def quality_of_file(
+    job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split, reference: Reference | None
+) -> float:
+    """That of a network in a file, fed as its metadata say, beside the full one."""
     predict = _predictor(job.interface, _open(file, opset, job.device))
-    return accuracy(predict, split, InputTransform.from_json(described[TRANSFORM_KEY]))
+    transform = InputTransform.from_json(described[TRANSFORM_KEY])
+    return measured(job.quality, predict, split, transform, reference)
 
 
 def latencies_of_files(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
@@ -193,8 +238,9 @@ def _open(file: Path, opset: int, device: Device) -> FileSession | InferenceSess
     return FileSession(str(file), device) if runs_opset(opset) else InferenceSession(load(file), device)
 
 
-def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Callable[[np.ndarray], np.ndarray]:
-    """Scores [n, classes] of images float32 [n, channels, height, width], by a network with that interface."""
+def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Predict:
+    """The outputs for images float32 [n, channels, height, width], scores as [n, classes], of a network with that
+    interface."""
     batch = _batch(interface)
 
     def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -202,11 +248,16 @@ def _predictor(interface: SetInterface, session: FileSession | InferenceSession)
             piece = images[first : first + (batch or len(images))]
             yield np.resize(piece, (batch, *piece.shape[1:])) if batch else piece
 
-    def predict(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> Outputs:
         turned = images.transpose(0, 2, 3, 1) if interface.layout == "NHWC" else images
         given = np.ascontiguousarray(turned, np.dtype(interface.input_type))
-        scores = np.concatenate([session.run(piece) for piece in pieces(given)])
-        return scores[: len(images)].reshape(len(images), -1).astype(np.float32)
+        found = [session.outputs(piece) for piece in pieces(given)]
+        whole = {name: np.concatenate([outputs[name] for outputs in found])[: len(images)] for name in found[0]}
+        return {name: in_trained_form(values) for name, values in whole.items()}
+
+    def in_trained_form(values: np.ndarray) -> np.ndarray:
+        flat = values.reshape(len(values), -1) if interface.output_rank > 2 else values
+        return flat.astype(np.float32) if flat.dtype.kind == "f" else flat
 
     return predict
 
@@ -275,12 +326,14 @@ def _compare(job: Job, network: Model, delivered: Model, session: FileSession) -
     (own,) = ordered_batches(few, job.test_transform, EVALUATION_BATCH)
     (given,) = ordered_batches(few, transform, EVALUATION_BATCH)
     trained = InferenceSession(network, job.device)
-    before = np.concatenate([trained.run(image[None]).reshape(1, -1) for image in own.data])
-    after = _predictor(job.interface, session)(given.data)
+    alone = [trained.outputs(image[None]) for image in own.data]
     halves = "float16" in (job.interface.input_type, job.interface.output_type)
-    allowed = (DIFFERENCE_IN_HALF if halves else DIFFERENCE) * float(np.abs(before).max())
-    if np.isfinite(before).all() and not float(np.abs(after - before).max()) <= allowed:
-        raise WootzError(
-            f"the network gives other scores with the input that it came with ({_in_words(delivered)}): "
-            f"they differ by {np.abs(after - before).max():.3g}; --opset {OPSET} --keep-batchnorm changes less"
-        )
+    share = DIFFERENCE_IN_HALF if halves else DIFFERENCE
+    for name, after in zip(alone[0], _predictor(job.interface, session)(given.data).values(), strict=True):
+        before = np.concatenate([outputs[name].reshape(1, -1) for outputs in alone]).astype(np.float64)
+        difference = float(np.abs(after.reshape(before.shape) - before).max(initial=0))
+        if np.isfinite(before).all() and not difference <= share * float(np.abs(before).max(initial=0)):
+            raise WootzError(
+                f"the network gives other outputs with the input that it came with ({_in_words(delivered)}): {name} "
+                f"differs by {difference:.3g}; --opset {OPSET} --keep-batchnorm changes less"
+            )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -21,8 +21,8 @@ from wootz.passes.errors import reading
 from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.plan.subspace import Rate
-from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
-from wootz.runtime.delivery.delivered import SCORES_KEY, SIZE_KEY, Written
+from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
+from wootz.runtime.delivery.delivered import SCORES_KEY, SIZE_KEY, Written, classes_of
 from wootz.runtime.job import Job
 from wootz.runtime.result import (
     BestNetwork,
@@ -34,25 +34,25 @@ from wootz.runtime.result import (
     Value,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 
 
-class Scores(Value, frozen=True, kw_only=True):
-    """The output: one number a class."""
+class Output(Value, frozen=True, kw_only=True):
+    """An output. That of a classifier has one number a class; what others mean the network alone knows."""
 
-    gives: ScoreKind
+    gives: ScoreKind | Literal["numbers"]
 
 
 class NetworkFacts(Struct, frozen=True, kw_only=True):
-    """A network as a file: `validation_accuracy` is that of the file itself, in ONNX Runtime."""
+    """A network as a file: `validation_quality` is that of the file itself, in ONNX Runtime."""
 
     file: str
     bytes: int
     opset: int
     parameters: int
     flops: int
-    validation_accuracy: float
-    test_accuracy: float | None
+    validation_quality: float
+    test_quality: float | None
     latency_ms: float
 
 
@@ -83,19 +83,21 @@ class FinishedFacts(Struct, frozen=True, kw_only=True):
     bytes: int
     opset: int
     input: ImageInput
-    validation_accuracy: float
-    test_accuracy: float | None
+    validation_quality: float
+    test_quality: float | None
     latency_ms: float
     meets_objective: bool
 
 
 class Description(Struct, frozen=True, kw_only=True):
-    """The file. `full` is the network before it was pruned, as `teacher.onnx` has it."""
+    """The file. `full` is the network before it was pruned, as `teacher.onnx` has it; all that is called quality is of
+    the metric `quality`."""
 
     schema: int
+    quality: str
     classes: tuple[str, ...]
     input: ImageInput
-    output: Scores
+    outputs: tuple[Output, ...]
     best: BestFacts
     full: NetworkFacts
     finished: tuple[FinishedFacts, ...] = ()
@@ -119,9 +121,10 @@ def describe(job: Job, delivered: Delivered) -> Description:
     described = model.metadata
     return Description(
         schema=SCHEMA,
-        classes=tuple(json.loads(described[CLASSES_KEY])),
+        quality=job.quality.metric.name,
+        classes=classes_of(described),
         input=image_input(job, model),
-        output=Scores(**_value(model.graph.outputs[0]), gives=cast(ScoreKind, described[SCORES_KEY])),
+        outputs=tuple(Output(**_value(output), gives=_gives(described)) for output in model.graph.outputs),
         best=BestFacts(
             **_facts(delivered.best, delivered.best_file, delivered.speed.best), meets_objective=delivered.meets
         ),
@@ -137,6 +140,10 @@ def describe(job: Job, delivered: Delivered) -> Description:
             keeps_batchnorm=job.keeps_batchnorm,
         ),
     )
+
+
+def _gives(described: Mapping[str, str]) -> ScoreKind | Literal["numbers"]:
+    return cast(ScoreKind, described[SCORES_KEY]) if SCORES_KEY in described else "numbers"
 
 
 def image_input(job: Job, model: Model) -> ImageInput:
@@ -165,8 +172,8 @@ def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> Finished
         bytes=network.bytes,
         opset=network.opset,
         input=image_input(job, model),
-        validation_accuracy=network.accuracy,
-        test_accuracy=network.test_accuracy,
+        validation_quality=network.quality,
+        test_quality=network.test_quality,
         latency_ms=network.latency.median_ms,
         meets_objective=not network.misses,
     )
@@ -203,7 +210,7 @@ def _facts(network: BestNetwork | FullNetworkResult, written: Written, latency: 
         "opset": written.opset,
         "parameters": network.model_size,
         "flops": network.flops,
-        "validation_accuracy": written.accuracy,
-        "test_accuracy": network.test_accuracy,
+        "validation_quality": written.quality,
+        "test_quality": network.test_quality,
         "latency_ms": latency.median_ms,
     }

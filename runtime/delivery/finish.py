@@ -18,19 +18,19 @@ from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Model
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.pipeline import print_pass, run_pipeline
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.casts import cancel_casts, drop_idle_casts
 from wootz.passes.transforms.eliminate_dead import EliminateDead
-from wootz.passes.transforms.image_classifier import as_image_classifier
+from wootz.passes.transforms.image_classifier import as_image_network
 from wootz.passes.transforms.int8 import Int8, with_node_names
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.delivery.delivered import (
     Written,
-    accuracy_of_file,
     for_inference,
     in_given_form,
     latencies_of_files,
+    quality_of_file,
     write_file,
 )
 from wootz.runtime.delivery.description import (
@@ -44,6 +44,8 @@ from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.delivery.misses import constraints_of, misses, misses_of_best
 from wootz.runtime.delivery.quantization import quantize, signal_to_noise
 from wootz.runtime.job import Job
+from wootz.runtime.quality.measuring import Reference
+from wootz.runtime.quality.showing import show
 from wootz.runtime.result import (
     FinishedNetwork,
     Finishing,
@@ -62,11 +64,12 @@ COMPARED_IMAGES = 8
 TRIED_IMAGES = 4
 """On which a pipeline is tried before anything is trained."""
 MOST_LOST = 0.01
-"""The accuracy on the validation images that int8 may lose, also where the objective allows more."""
+"""The share of right answers, or of equal ones, on the validation images that int8 may lose, also where the objective
+allows more; of other qualities as much, of the full network's outputs' power or of the value itself."""
 SCALES_BY_CHANNEL = 13
 """The first opset in which DequantizeLinear has them."""
 MOST_ROUNDS = 5
-"""int8 leaves 1, 2, 4, 8 and 16 of the nodes that lose most in float32, until the accuracy suffices."""
+"""int8 leaves 1, 2, 4, 8 and 16 of the nodes that lose most in float32, until the quality suffices."""
 
 
 def finish(job: Job, result: RunResult, watch: Watch) -> RunResult:
@@ -89,48 +92,55 @@ def check_finishing(job: Job) -> None:
     trained. Raises WootzError."""
     if not job.finish:
         return
-    classifier = classifier_of(job, for_inference(job, job.network))
+    network = trainable_form(job, for_inference(job, job.network))
+    reference = Reference(job.network, job.test_transform, job.device) if job.quality.compares else None
     few = replace(job.dataset, validation=job.dataset.validation.part(slice(TRIED_IMAGES)))
     tried = replace(job, dataset=few)
     for pipeline in job.finish:
         try:
             with TemporaryDirectory(prefix="wootz-finish-") as folder:
-                finisher = Finisher(tried, classifier, Path(folder), TRIED_IMAGES)
+                finisher = Finisher(tried, network, Path(folder), TRIED_IMAGES, reference=reference)
                 for pass_ in pipeline.passes:
                     finisher.apply(pass_)
-                write_file(tried, finisher.delivered(), Path(folder) / pipeline.file)
+                write_file(tried, finisher.delivered(), Path(folder) / pipeline.file, reference)
         except WootzError as error:
             raise WootzError(f"--finish {pipeline.text}: {error}") from error
 
 
-def classifier_of(job: Job, delivered: Model) -> Model:
-    """What is delivered, as it was trained: float32 [N, channels, height, width] -> [N, classes]."""
-    classifier = infer_shapes(as_image_classifier(delivered.copy(), size=job.image_shape[1:])[0])
-    drop_idle_casts(classifier.graph)
-    return classifier
+def trainable_form(job: Job, delivered: Model) -> Model:
+    """What is delivered, as it was trained: of float32 [N, channels, height, width]."""
+    network = infer_shapes(as_image_network(delivered.copy(), size=job.image_shape[1:])[0])
+    drop_idle_casts(network.graph)
+    return network
 
 
 def _finished(job: Job, result: RunResult, watch: Watch) -> RunResult:
     assert result.best is not None
     assert result.speed is not None, "a best network was timed when it was written"
     finishing, speed, facts = _finishing(job, result, watch) if job.finish else (None, result.speed, ())
-    meets, file = not misses_of_best(result.objective, result.best, speed), job.out / DESCRIPTION_FILE
+    meets, file = (
+        not misses_of_best(result.objective, job.quality.metric, result.best, speed),
+        job.out / DESCRIPTION_FILE,
+    )
     write_description(with_finished(read_description(file), speed, meets, facts), file)
     return msgspec.structs.replace(result, speed=speed, finishing=finishing, seconds=watch.seconds())
 
 
 def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, Speed, tuple[FinishedFacts, ...]]:
-    classifier = classifier_of(job, load(job.out / BEST_FILE))
+    network = trainable_form(job, load(job.out / BEST_FILE))
+    reference = _reference_in_file(job) if job.quality.compares else None
     with TemporaryDirectory(prefix="wootz-finish-") as folder:
         made = [
-            _made(job, result, classifier, pipeline, Path(folder) / str(number), watch)
+            _made(job, result, network, pipeline, Path(folder) / str(number), reference, watch)
             for number, pipeline in enumerate(job.finish)
         ]
         files = [job.out / TEACHER_FILE, job.out / BEST_FILE, *(w.file for steps in made for w in steps.written)]
         of_full, of_best, *measured = latencies_of_files(job, files)
         speed = Speed(full=of_full, best=of_best, threads=job.device.numerics_threads)
         left = iter(measured)
-        networks = tuple(_network(job, result, speed, steps, list(islice(left, len(steps.written)))) for steps in made)
+        networks = tuple(
+            _network(job, result, speed, steps, list(islice(left, len(steps.written))), reference) for steps in made
+        )
     facts = tuple(finished_facts(job, n, steps.written[-1].model) for n, steps in zip(networks, made, strict=True))
     return Finishing(networks=networks), speed, facts
 
@@ -146,17 +156,25 @@ class _Made:
     seconds: float
 
 
-def _made(job: Job, result: RunResult, classifier: Model, pipeline: Pipeline, folder: Path, watch: Watch) -> _Made:
+def _made(
+    job: Job,
+    result: RunResult,
+    network: Model,
+    pipeline: Pipeline,
+    folder: Path,
+    reference: Reference | None,
+    watch: Watch,
+) -> _Made:
     watch.message(f"{pipeline.file} is made of {BEST_FILE} ({pipeline.text}).")
     begin = time.perf_counter()
-    finisher = Finisher(job, classifier, folder, CALIBRATION_IMAGES, _suffices(job, result))
+    finisher = Finisher(job, network, folder, CALIBRATION_IMAGES, _suffices(job, result), reference)
     written: list[Written] = []
     notes: list[str] = []
     for position, pass_ in enumerate(pipeline.passes, start=1):
         notes += finisher.apply(pass_)
         is_last = position == len(pipeline.passes)
         file = job.out / pipeline.file if is_last else folder / f"{position}.{pipeline.file}"
-        written.append(write_file(job, finisher.delivered(), file))
+        written.append(write_file(job, finisher.delivered(), file, reference))
     notes += opset_note(job, written[-1], pipeline.passes[-1])
     seconds = time.perf_counter() - begin
     return _Made(pipeline, tuple(written), finisher.float_nodes, tuple(notes), seconds)
@@ -171,13 +189,15 @@ def opset_note(job: Job, written: Written, last: Pass) -> Iterator[str]:
 
 
 def _suffices(job: Job, result: RunResult) -> Callable[[float], bool]:
-    """Whether an accuracy is one that int8 may end with: bounds that the best network misses itself don't count."""
+    """Whether a quality is one that int8 may end with: bounds that the best network misses itself don't count."""
     assert result.best is not None
-    least, best = result.best.accuracy - MOST_LOST, {Metric.ACCURACY: result.best.accuracy}
-    bounds = [c for c in constraints_of(result.objective) if c.metric is Metric.ACCURACY and c.holds(best, {})]
+    metric, best = job.quality.metric, result.best.quality
+    scale = max(1.0, abs(best)) if not metric.is_share else 1.0
+    least = metric.sign * best - MOST_LOST * scale
+    bounds = [c for c in constraints_of(result.objective, metric) if c.metric == metric and c.holds({metric: best}, {})]
 
-    def suffices(accuracy: float) -> bool:
-        return accuracy >= least and all(bound.holds({Metric.ACCURACY: accuracy}, {}) for bound in bounds)
+    def suffices(quality: float) -> bool:
+        return metric.sign * quality >= least and all(bound.holds({metric: quality}, {}) for bound in bounds)
 
     return suffices
 
@@ -189,13 +209,20 @@ class Finisher:
     """
 
     def __init__(
-        self, job: Job, model: Model, folder: Path, images: int, suffices: Callable[[float], bool] | None = None
+        self,
+        job: Job,
+        model: Model,
+        folder: Path,
+        images: int,
+        suffices: Callable[[float], bool] | None = None,
+        reference: Reference | None = None,
     ):
         self.model = model
         self.float_nodes: tuple[str, ...] = ()
         self._job = job
         self._folder = folder
         self._images = images
+        self._reference = reference
         self._suffices = suffices
 
     def apply(self, pass_: Pass) -> tuple[str, ...]:
@@ -224,20 +251,21 @@ class Finisher:
         feeds, network = self._sample(), with_node_names(self.model)
         whole = replace(pass_, sample=feeds, quantizer=quantize)
         self.model = run_pipeline(network, [whole]).model
-        if self._suffices is None or self._suffices(first := self._accuracy(self.model)):
+        if self._suffices is None or self._suffices(first := self._quality(self.model)):
             return ()
         few = {name: values[:COMPARED_IMAGES] for name, values in feeds.items()}
         ratios = signal_to_noise(network, self.model, few)
         ranked = sorted(set(ratios) - set(pass_.keep), key=lambda name: (ratios[name], name))
-        most, kept = first, 0
+        most, kept, metric = first, 0, self._job.quality.metric
         for count in (2**n for n in range(MOST_ROUNDS) if 2**n < len(ranked)):
             tried = run_pipeline(network, [replace(whole, keep=(*pass_.keep, *ranked[:count]))]).model
-            if (accuracy := self._accuracy(tried)) > most:
-                most, kept, self.model = accuracy, count, tried
-            if self._suffices(accuracy):
+            quality = self._quality(tried)
+            if metric.sign * quality > metric.sign * most:
+                most, kept, self.model = quality, count, tried
+            if self._suffices(quality):
                 break
         self.float_nodes = tuple(ranked[:kept])
-        gained = f"{100 * most:.2f} % instead of {100 * first:.2f} %"
+        gained = f"{show(metric, most)} instead of {show(metric, first)}"
         return (f"{kept} of {len(ranked)} layers stay in float32, for {gained}",)
 
     def _sample(self) -> dict[str, np.ndarray]:
@@ -249,8 +277,8 @@ class Finisher:
         (batch,) = ordered_batches(chosen, transform, images)
         return {self.model.graph.inputs[0].name: batch.data}
 
-    def _accuracy(self, model: Model) -> float:
-        return write_file(self._job, self.delivered(model), self._folder / "tried.onnx").accuracy
+    def _quality(self, model: Model) -> float:
+        return write_file(self._job, self.delivered(model), self._folder / "tried.onnx", self._reference).quality
 
 
 def _interface(model: Model) -> list[tuple[str, str, list[int | None]]]:
@@ -266,15 +294,20 @@ def _domains(model: Model) -> set[str]:
 
 
 def _network(
-    job: Job, result: RunResult, speed: Speed, made: _Made, latencies: Sequence[LatencyResult]
+    job: Job,
+    result: RunResult,
+    speed: Speed,
+    made: _Made,
+    latencies: Sequence[LatencyResult],
+    reference: Reference | None,
 ) -> FinishedNetwork:
     assert result.best is not None
     steps = tuple(
         FinishingStep(
             pass_=print_pass(pass_),
             bytes=written.bytes,
-            accuracy=written.accuracy,
-            test_accuracy=_test_accuracy(job, written),
+            quality=written.quality,
+            test_quality=_test_quality(job, written, reference),
             latency=latency,
         )
         for pass_, written, latency in zip(made.pipeline.passes, made.written, latencies, strict=True)
@@ -283,7 +316,7 @@ def _network(
     measured = {
         Metric.MODEL_SIZE: result.best.model_size,
         Metric.FLOPS: result.best.flops,
-        Metric.ACCURACY: last.accuracy,
+        job.quality.metric: last.quality,
         Metric.LATENCY: last.latency.median_ms,
     }
     return FinishedNetwork(
@@ -291,10 +324,10 @@ def _network(
         model=made.pipeline.file,
         bytes=last.bytes,
         opset=made.written[-1].opset,
-        accuracy=last.accuracy,
-        test_accuracy=last.test_accuracy,
+        quality=last.quality,
+        test_quality=last.test_quality,
         latency=last.latency,
-        misses=tuple(misses(result.objective, measured, speed)),
+        misses=tuple(misses(result.objective, job.quality.metric, measured, speed)),
         steps=steps,
         float_nodes=made.float_nodes,
         notes=made.notes,
@@ -302,6 +335,13 @@ def _network(
     )
 
 
-def _test_accuracy(job: Job, written: Written) -> float | None:
-    test = job.dataset.test
-    return None if test is None else accuracy_of_file(job, written.file, written.opset, written.model.metadata, test)
+def _test_quality(job: Job, written: Written, reference: Reference | None) -> float | None:
+    test, described = job.dataset.test, written.model.metadata
+    return None if test is None else quality_of_file(job, written.file, written.opset, described, test, reference)
+
+
+def _reference_in_file(job: Job) -> Reference:
+    """The full network, as the run has written it."""
+    teacher = load(job.out / TEACHER_FILE)
+    transform = InputTransform.from_json(teacher.metadata[TRANSFORM_KEY])
+    return Reference(trainable_form(job, teacher), transform, job.device)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from wootz.passes.ir.files import write_atomically
-from wootz.passes.plan.objective import Metric
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.metrics import METRICS, Metric
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, write_network
 from wootz.runtime.delivery.explored import Explored
@@ -22,7 +23,7 @@ from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
 
 COLUMNS = (
-    "file", "model_size", "flops", "latency_ms", "loss", "looked", "predicted", "accuracy", "test_accuracy", "origin",
+    "file", "model_size", "flops", "latency_ms", "loss", "looked", "predicted", "quality", "test_quality", "origin",
     "configuration",
 )  # fmt: skip
 
@@ -30,6 +31,7 @@ COLUMNS = (
 def write_front(
     workshop: Workshop,
     plan: RunPlan,
+    teacher: Model,
     explored: Explored,
     search: SearchResult,
     full: FullNetworkResult,
@@ -39,17 +41,19 @@ def write_front(
     the result does."""
     job = workshop.job
     clear_front(job.out)
-    accuracies = {
-        index: plan.accuracy(found.outcome)
+    qualities = {
+        index: plan.quality_of(found.outcome)
         for index, found in explored.networks.items()
         if not isinstance(found.outcome, Failed)
     }
     points: list[FrontPoint] = []
-    for place, candidate in enumerate(on_front(plan, accuracies, Metric(search.cost)), start=1):
+    for place, candidate in enumerate(on_front(plan, qualities, METRICS[search.cost]), start=1):
         index = candidate.index
         model = workshop.trained_network(explored.orders[index], explored.networks[index].key)
         name = f"{FRONT_FOLDER}/{place:02d}.onnx"
-        file = write_network(job, for_inference(job, model), name, accuracies[index], watch.note)
+        file = write_network(
+            job, for_inference(job, model), name, qualities[index], watch.note, workshop.trainer.reference(teacher)
+        )
         test = job.dataset.test
         points.append(
             FrontPoint(
@@ -60,8 +64,8 @@ def write_front(
                 latency_ms=candidate.measured.get(Metric.LATENCY),
                 model=name,
                 file_bytes=file.bytes,
-                accuracy=accuracies[index],
-                test_accuracy=None if test is None else workshop.trainer.accuracy(model, test),
+                quality=qualities[index],
+                test_quality=None if test is None else workshop.trainer.quality_of(model, test, teacher),
             )
         )
     if points:
@@ -72,9 +76,10 @@ def write_front(
     return search
 
 
-def on_front(plan: RunPlan, accuracies: dict[int, float], cost: Metric) -> Iterator[Candidate]:
-    """The networks that none is better than, neither in `cost` nor in accuracy, the dearest first."""
-    found = sorted((-accuracy, plan.candidates[index].measured[cost], index) for index, accuracy in accuracies.items())
+def on_front(plan: RunPlan, qualities: dict[int, float], cost: Metric) -> Iterator[Candidate]:
+    """The networks that none is better than, neither in `cost` nor in quality, the dearest first."""
+    sign = -plan.quality.sign
+    found = sorted((sign * value, plan.candidates[index].measured[cost], index) for index, value in qualities.items())
     least = float("inf")
     for _, costs, index in found:
         if costs < least:
@@ -88,15 +93,15 @@ def _table(search: SearchResult, full: FullNetworkResult) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerow(_row(full.model, full, "full", [None, None, None, full.accuracy, full.test_accuracy]))
+    writer.writerow(_row(full.model, full, "full", [None, None, None, full.quality, full.test_quality]))
     others = [network for network in search.networks if network.configuration not in on_front]
     known = {network.configuration: network for network in search.networks}
     for point in search.front:
         met = known[point.configuration]
-        values = [met.loss, met.looked, met.predicted, point.accuracy, point.test_accuracy]
+        values = [met.loss, met.looked, met.predicted, point.quality, point.test_quality]
         writer.writerow(_row(point.model, point, met.origin, values))
     for met in sorted(others, key=lambda network: -network.model_size):
-        writer.writerow(_row("", met, met.origin, [met.loss, met.looked, met.predicted, met.accuracy, None]))
+        writer.writerow(_row("", met, met.origin, [met.loss, met.looked, met.predicted, met.quality, None]))
     return text.getvalue()
 
 

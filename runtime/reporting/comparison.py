@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from wootz.passes.plan.metrics import Metric
+from wootz.runtime.quality.showing import show, show_difference
 from wootz.runtime.result import BestNetwork, FullNetworkResult, RunResult, Speed
 from wootz.runtime.store.amounts import show_bytes, show_milliseconds
-from wootz.runtime.uncertainty import format_accuracy
 
 TUNED = "full, tuned too"
 """The full network after the fine-tuning that the pruned ones get."""
@@ -34,20 +35,28 @@ def before_and_after(result: RunResult, full: FullNetworkResult) -> Iterator[Row
     if result.speed is not None:
         yield from _latencies(result.speed)
     validation, test = (result.images.validation, result.images.test) if result.images is not None else (None, None)
-    yield _accuracies("validation accuracy", full.accuracy, best.accuracy, validation)
+    metric = result.quality.metric
+    yield _qualities(metric, "validation", full.quality, best.quality, validation)
     if full.tuned is not None:
-        yield _tuned(full.tuned.accuracy, best.accuracy, validation)
-    yield _accuracies("test accuracy", full.test_accuracy, best.test_accuracy, test)
+        yield _tuned(metric, full.tuned.quality, best.quality, validation)
+    yield _qualities(metric, "test", full.test_quality, best.test_quality, test)
     if full.tuned is not None:
-        yield _tuned(full.tuned.test_accuracy, best.test_accuracy, test)
+        yield _tuned(metric, full.tuned.test_quality, best.test_quality, test)
 
 
-def in_a_sentence(best: BestNetwork, full: FullNetworkResult, speed: Speed | None) -> str:
+def in_a_sentence(metric: Metric, best: BestNetwork, full: FullNetworkResult, speed: Speed | None) -> str:
     """`2.1 × as fast, 48 % of the parameters, 0.4 points less`: of the best network beside the full one."""
     fast = f"{speed.factor:.1f} × as fast, " if speed is not None and speed.is_clearly_faster else ""
-    points = 100 * (best.accuracy - full.reference_accuracy)
-    accuracy = f"{abs(points):.1f} points {'more' if points > 0 else 'less'}" if round(points, 1) else "as accurate"
-    return f"{fast}{share(best.model_size, full.model_size)} of the parameters, {accuracy}"
+    return f"{fast}{share(best.model_size, full.model_size)} of the parameters, {_compared(metric, best, full)}"
+
+
+def _compared(metric: Metric, best: BestNetwork, full: FullNetworkResult) -> str:
+    if metric.of_full is not None:
+        return f"{show(metric, best.quality)} {metric.name}" if metric.is_share else f"{metric} {best.quality:.3g}"
+    if not metric.is_share:
+        return f"{metric} {best.quality:.4g} instead of {full.reference_quality:.4g}"
+    points = 100 * (best.quality - full.reference_quality)
+    return f"{abs(points):.1f} points {'more' if points > 0 else 'less'}" if round(points, 1) else "as accurate"
 
 
 def share(best: int, full: int) -> str:
@@ -68,14 +77,11 @@ def _latencies(speed: Speed) -> Iterator[Row]:
     yield Row("half of the runs", of_full, of_best, "", is_detail=True)
 
 
-def _accuracies(name: str, full: float | None, best: float | None, images: int | None) -> Row:
+def _qualities(metric: Metric, split: str, full: float | None, best: float | None, images: int | None) -> Row:
     """With their standard errors, and the difference."""
-    return Row(name, format_accuracy(full, images), format_accuracy(best, images), _difference(full, best))
+    name = f"{split} {metric.name.lower() if metric.is_share else metric.name}"
+    return Row(name, show(metric, full, images), show(metric, best, images), show_difference(metric, best, full))
 
 
-def _tuned(full: float | None, best: float | None, images: int | None) -> Row:
-    return Row(TUNED, format_accuracy(full, images), "", _difference(full, best), is_detail=True)
-
-
-def _difference(full: float | None, best: float | None) -> str:
-    return "" if full is None or best is None else f"{100 * (best - full):+.1f} points"
+def _tuned(metric: Metric, full: float | None, best: float | None, images: int | None) -> Row:
+    return Row(TUNED, show(metric, full, images), "", show_difference(metric, best, full), is_detail=True)

@@ -72,29 +72,29 @@ def svg(plot: Plot, palette: Palette) -> bytes:
 
 
 def sizes(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:
-    """Accuracy over size: every network before and after fine-tuning."""
+    """Quality over size: every network before and after fine-tuning."""
     figure, axes = _axes()
     thousands = 1e-3
     for title, exploration, colour in _explorations(result, palette):
         trained = exploration.trained
         area = 28 if len(trained) <= 100 else 10
         x = [n.model_size * thousands for n in trained]
-        axes.scatter(x, [n.initial_accuracy for n in trained], s=area, facecolors="none", edgecolors=colour,
+        axes.scatter(x, [n.initial_quality for n in trained], s=area, facecolors="none", edgecolors=colour,
                      linewidths=0.8, label=f"{title}, before fine-tuning")  # fmt: skip
-        axes.scatter(x, [n.accuracy for n in trained], s=area, color=colour, label=f"{title}, after fine-tuning")
+        axes.scatter(x, [n.quality for n in trained], s=area, color=colour, label=f"{title}, after fine-tuning")
         best = exploration.best
         if best is not None:
-            axes.scatter([best.model_size * thousands], [best.accuracy], s=150, facecolors="none", edgecolors=colour,
+            axes.scatter([best.model_size * thousands], [best.quality], s=150, facecolors="none", edgecolors=colour,
                          linewidths=1.6, label=f"{title}, best")  # fmt: skip
-    axes.axhline(full.reference_accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
+    axes.axhline(full.reference_quality, color=palette.full, linewidth=1, linestyle="--", label="full network")
     axes.set_xlabel(f"parameters, thousands (full network: {full.model_size * thousands:,.0f})")
-    axes.set_ylabel("validation accuracy")
+    axes.set_ylabel(_validation(result))
     _legend(figure, axes)
     return figure
 
 
 def front(result: RunResult, full: FullNetworkResult, search: SearchResult, palette: Palette) -> Figure:
-    """Accuracy over size, and over latency: what a search expected of all networks that it met, and what those came to
+    """Quality over size, and over latency: what a search expected of all networks that it met, and what those came to
     that were fine-tuned; beside them uniform and random pruning."""
     figure = Figure(figsize=(WIDTH, 2 * USUAL_HEIGHT), layout="constrained")
     by_size, by_latency = figure.subplots(2, 1)
@@ -108,16 +108,21 @@ def front(result: RunResult, full: FullNetworkResult, search: SearchResult, pale
             expected = [(x, n.predicted) for n, x in known.items() if n.origin == origin and n.predicted is not None]
             axes.plot(*_columns(expected), linestyle="none", marker=marker, markersize=area, markeredgewidth=0.8,
                       markerfacecolor="none", markeredgecolor=colour, label=label)  # fmt: skip
-        tuned = {n.configuration: (x, n.accuracy) for n, x in known.items() if n.accuracy is not None}
+        tuned = {n.configuration: (x, n.quality) for n, x in known.items() if n.quality is not None}
         axes.scatter(*_columns([*tuned.values()]), s=30, color=palette.block_trained, label="fine-tuned")
         if full_cost is not None:
-            axes.scatter([full_cost], [full.reference_accuracy], s=60, marker="*", color=palette.full,
+            axes.scatter([full_cost], [full.reference_quality], s=60, marker="*", color=palette.full,
                          label="full network")  # fmt: skip
-        axes.plot(*_columns(_front_of([*tuned.values()])), color=palette.block_trained, linewidth=1.2, label="front")
+        axes.plot(
+            *_columns(_front_of([*tuned.values()], result.quality.metric.sign)),
+            color=palette.block_trained,
+            linewidth=1.2,
+            label="front",
+        )
         axes.scatter(*_columns([at for c, at in tuned.items() if c == best]), s=150, facecolors="none",
                      edgecolors=palette.block_trained, linewidths=1.6, label="best")  # fmt: skip
-        axes.axhline(full.reference_accuracy, color=palette.full, linewidth=0.8, linestyle="--")
-        axes.set_ylabel("validation accuracy")
+        axes.axhline(full.reference_quality, color=palette.full, linewidth=0.8, linestyle="--")
+        axes.set_ylabel(_validation(result))
         _style(axes)
 
     draw(by_size, lambda network: network.model_size * 1e-3, full.model_size * 1e-3)
@@ -141,13 +146,19 @@ def _origins(palette: Palette) -> dict[str, tuple[str, str, int, str]]:
     }
 
 
-def _front_of(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those (cost, accuracy) points that no other one beats in both."""
+def _front_of(points: Sequence[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+    """Those (cost, quality) points that no other one beats in both; of `sign` -1 lower qualities are better."""
     return [
         (x, y)
-        for x, y in sorted(points)
-        if all(other < y or (other, cost) == (y, x) for cost, other in points if cost <= x)
+        for x, y in sorted(points, key=lambda point: (point[0], sign * point[1]))
+        if all(sign * other < sign * y or (other, cost) == (y, x) for cost, other in points if cost <= x)
     ]
+
+
+def _validation(result: RunResult) -> str:
+    """`validation accuracy`: what is drawn upwards."""
+    metric = result.quality.metric
+    return f"validation {metric.name.lower() if metric.is_share else metric.name}"
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -164,7 +175,7 @@ def _latency(predicted_full: float | None, measured_full: float | None, network:
 
 
 def curves(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:
-    """Validation accuracy over fine-tuning steps: every network thin, the median of them thick."""
+    """Validation quality over fine-tuning steps: every network thin, the median of them thick."""
     figure, axes = _axes()
     for title, exploration, colour in _explorations(result, palette):
         trained = exploration.trained
@@ -173,9 +184,9 @@ def curves(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figu
         axes.autoscale_view()
         if trained:
             axes.plot(*_median_curve(trained), color=colour, linewidth=2.2, label=f"{title} (median)")
-    axes.axhline(full.reference_accuracy, color=palette.full, linewidth=1, linestyle="--", label="full network")
+    axes.axhline(full.reference_quality, color=palette.full, linewidth=1, linestyle="--", label="full network")
     axes.set_xlabel("fine-tuning steps")
-    axes.set_ylabel("validation accuracy")
+    axes.set_ylabel(_validation(result))
     _legend(figure, axes)
     return figure
 
@@ -291,7 +302,7 @@ def _median_curve(networks: Sequence[TrainedNetworkResult]) -> tuple[list[int], 
     """The median over the networks that measured a step, at each step that half of them did: some end early."""
     known: dict[int, list[float]] = {}
     for network in networks:
-        for step, accuracy in network.curve:
-            known.setdefault(step, []).append(accuracy)
+        for step, quality in network.curve:
+            known.setdefault(step, []).append(quality)
     steps = sorted(step for step, values in known.items() if 2 * len(values) >= len(networks))
     return steps, [sorted(known[step])[len(known[step]) // 2] for step in steps]

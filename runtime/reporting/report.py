@@ -15,6 +15,7 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import read_events
+from wootz.runtime.quality.showing import show, show_amount
 from wootz.runtime.reporting import plots
 from wootz.runtime.reporting.comparison import before_and_after
 from wootz.runtime.reporting.further_files import remarks, rows
@@ -33,7 +34,6 @@ from wootz.runtime.result import (
 )
 from wootz.runtime.run_directory import BEST_FILE, EVENTS_FILE, REPORT_FILE, PlotName, plot_file
 from wootz.runtime.store.amounts import show_seconds, untorn
-from wootz.runtime.uncertainty import format_accuracy
 
 SHOWN_ROWS = 20
 """Of a table; the others are folded."""
@@ -86,10 +86,10 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    full = result.full
+    full, metric = result.full, result.quality.metric
     environment.filters |= {
-        "accuracy": format_accuracy,
-        "percent": lambda value: "–" if value is None else f"{100 * value:.2f} %",
+        "quality": partial(show, metric),
+        "amount": partial(show_amount, metric),
         "count": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:,.2f}",
         "duration": show_seconds,
@@ -109,9 +109,10 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     solvers = _solvers(result)
     further = [] if result.finishing is None else [*rows(result, result.finishing)]
     said = [] if result.finishing is None else [*remarks(result, result.finishing)]
+    name = metric.name.lower() if metric.is_share else metric.name
     page = environment.from_string(template).render(
-        result=result, further_files=further, remarks=said, images=images, explorations=explorations, times=times,
-        latency=measured,
+        result=result, quality=name, further_files=further, remarks=said, images=images, explorations=explorations,
+        times=times, latency=measured,
         comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
         lines=python_lines(result.input, Path(BEST_FILE)) if result.best and result.input else (),
         setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),

@@ -12,7 +12,7 @@ from wootz.runtime.events import Event, Progress, TaskId, TaskKind, events_of
 from wootz.runtime.result import Curve, FullNetworkResult, RunResult
 from wootz.runtime.run_directory import RESULT_FILE
 
-Measure = Literal["accuracy", "loss"]
+Measure = Literal["quality", "loss"]
 Scalars = dict[TaskId, dict[Measure, dict[int, float]]]
 """Of each task, by step."""
 
@@ -26,7 +26,7 @@ FOLDERS: dict[TaskKind, str] = {
 
 
 def write_scalars(run: Path, folder: Path) -> int:
-    """Writes accuracy and loss of each network, and the loss of each group of blocks, into subfolders of `folder`.
+    """Writes quality and loss of each network, and the loss of each group of blocks, into subfolders of `folder`.
 
     Takes them from the run's events, and from its result where there is one already; says how many tasks these are.
     What it wrote there before is replaced. Raises WootzError without tensorboardX, or where no run has begun.
@@ -38,7 +38,7 @@ def write_scalars(run: Path, folder: Path) -> int:
     scalars = _of_events(events_of(run))
     if (run / RESULT_FILE).is_file():
         for task, curve in _curves(RunResult.load(run)):
-            scalars[task]["accuracy"] = dict(curve)
+            scalars[task]["quality"] = dict(curve)
     for task, measures in scalars.items():
         name = FOLDERS[task.kind] if task.kind in ("teacher", "tuned") else f"{FOLDERS[task.kind]}-{task.index}"
         for before in (folder / name).glob("events.out.tfevents.*"):
@@ -51,10 +51,10 @@ def write_scalars(run: Path, folder: Path) -> int:
 
 
 def _of_events(events: Iterable[Event]) -> Scalars:
-    found: Scalars = defaultdict(lambda: {"accuracy": {}, "loss": {}})
+    found: Scalars = defaultdict(lambda: {"quality": {}, "loss": {}})
     for event in events:
         if isinstance(event, Progress):
-            measured: dict[Measure, float | None] = {"accuracy": event.accuracy, "loss": event.loss}
+            measured: dict[Measure, float | None] = {"quality": event.quality, "loss": event.loss}
             for measure, value in measured.items():
                 if value is not None:
                     found[event.task][measure][event.step] = value

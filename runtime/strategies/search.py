@@ -31,7 +31,8 @@ import numpy as np
 from wootz.passes.blocks.groups import Group
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Constraint, Measurements, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Constraint, Measurements, Objective
 from wootz.passes.plan.space import Quantity, Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
@@ -77,8 +78,9 @@ class Search:
     `costs` has for each metric that is known before training what each piece adds to it, `full` all metrics of the full
     network; `groups` are the space's blocks, by what can be trained in one graph. `beside` are looked at for
     comparison, and may be chosen as any other; `known` are fine-tuned first, which costs nothing: their results are
-    there. With several `workers` that many networks are chosen at a time. Trainings have so many `steps`, and
-    accuracies are measured on so many `images`.
+    there. With several `workers` that many networks are chosen at a time. Trainings have so many `steps`, and qualities
+    are measured on so many `images`. What is called accuracy here is any `quality`, with its sign turned where lower is
+    better.
 
     Networks are numbered in the order in which the search meets them: see `networks`.
     """
@@ -92,6 +94,7 @@ class Search:
     looks: int
     steps: int
     images: int
+    quality: Metric = Metric.ACCURACY
     beside: tuple[Configuration, ...] = ()
     known: tuple[Configuration, ...] = ()
     workers: int = 1
@@ -137,8 +140,8 @@ class Search:
     @cached_property
     def threshold(self) -> float:
         """The accuracy that the objective asks for at least; minus infinity where it asks for none."""
-        lower = (c for c in self.objective.constraints if c.metric is Metric.ACCURACY and c.comparison[0] == ">")
-        return max((c.bound(self.full) for c in lower), default=-math.inf)
+        asked = self.objective.bounds_of_quality
+        return max((self.quality.sign * c.bound(self.full) for c in asked), default=-math.inf)
 
     @cached_property
     def cost(self) -> Metric:
@@ -148,8 +151,13 @@ class Search:
         return next((c.metric for c in self.bounds), Metric.MODEL_SIZE)
 
     @property
+    def of_full(self) -> float:
+        """The full network's accuracy."""
+        return self.quality.sign * self.full[self.quality]
+
+    @property
     def maximises_accuracy(self) -> bool:
-        return self.objective.metric is Metric.ACCURACY
+        return self.objective.metric.needs_training
 
     def measured(self, configuration: Configuration) -> Measurements:
         """What is known of a network before its training."""
@@ -218,7 +226,7 @@ def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Obje
         values = [space.total(quantity, end.configuration) for end in ends if end is not None]
         if not any(constraint.holds({constraint.metric: value}, full) for value in values):
             raise WootzError(
-                f"no network of the space can meet '{constraint}': {constraint.metric.value} goes from "
+                f"no network of the space can meet '{constraint}': {constraint.metric} goes from "
                 f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add --rates"
             )
     search = Search(space, costs, objective, full, groups=(), most=1, looks=1, steps=1, images=1)
@@ -355,7 +363,7 @@ class Course:
         for task in tasks:
             for number, result in zip(task.networks, self.finished[task], strict=True):
                 if not isinstance(result.outcome, Failed):
-                    self.looked[by_number[number]] = result.outcome["accuracy"]
+                    self.looked[by_number[number]] = self.search.quality.sign * result.outcome["quality"]
 
     def _try(self, configurations: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
         new = [c for c in configurations if c not in self.tried]
@@ -390,7 +398,9 @@ class Course:
         if number is None or (results := self.finished.get(FineTune(number))) is None:
             return None
         (result,) = results
-        return None if isinstance(result.outcome, Failed) else reached(result.outcome)
+        if isinstance(result.outcome, Failed):
+            return None
+        return self.search.quality.sign * reached(result.outcome)
 
     def loss(self, configuration: Configuration) -> float:
         """The predicted loss of a network: the sum over its blocks."""
@@ -408,7 +418,7 @@ class Course:
     def _most_accurate(self) -> float:
         """No network is expected to be more accurate than the full one, and those that are known."""
         known = (a for c in self.tried if (a := self.accuracy(c)) is not None)
-        return max(self.search.full[Metric.ACCURACY], *known, *self.looked.values())
+        return max(self.search.of_full, *known, *self.looked.values())
 
     @property
     def prediction_error(self) -> float | None:
@@ -422,6 +432,8 @@ class Course:
         return math.inf if known is None else max(known, self._uncertainty(self.search.threshold))
 
     def _uncertainty(self, accuracy: float) -> float:
+        if not self.search.quality.is_share:
+            return 0.0
         return Share(min(1.0, max(0.0, accuracy)), self.search.images).standard_error
 
     def _is_whole(self, configuration: Configuration) -> bool:
@@ -432,7 +444,7 @@ class Course:
 
     def _lost(self, configuration: Configuration) -> float:
         """What a network is less accurate than the full one, before training."""
-        return self.search.full[Metric.ACCURACY] - self.looked[configuration]
+        return self.search.of_full - self.looked[configuration]
 
     def _features(self, configuration: Configuration) -> np.ndarray:
         return np.array([
@@ -557,7 +569,7 @@ class Course:
     def _highest(self) -> float:
         """The highest cost that is of use: the full network's, or that of the bound."""
         costs = self.search.full[self.search.cost]
-        uppers = [c for c in self.search.bounds if c.metric is self.search.cost and c.comparison[0] == "<"]
+        uppers = [c for c in self.search.bounds if c.metric == self.search.cost and c.comparison[0] == "<"]
         return min(costs, *(c.bound(self.search.full) for c in uppers)) if uppers else costs
 
     def _window(self, low: float, high: float) -> tuple[float, float]:

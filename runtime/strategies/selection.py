@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
 from wootz.passes.errors import WootzError
-from wootz.passes.plan.objective import Constraint, Measurements, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Constraint, Measurements, Objective
 
 
 @dataclass(frozen=True)
@@ -21,15 +22,18 @@ class Candidate:
 def feasible_in_order(candidates: Sequence[Candidate], objective: Objective, full: Measurements) -> list[Candidate]:
     """The candidates that constraints known before training leave, in the order to try them.
 
-    Best first in the metric; accuracy is not known, and larger networks tend to have more of it, so `max Accuracy`
-    goes from the largest down (`min Accuracy` up). Equal ones keep their order in the subspace. Raises WootzError
-    when no candidate is left.
+    Best first in the metric; a quality is not known, and larger networks tend to be better, so `max Accuracy` goes from
+    the largest down (`min Accuracy` up). Equal ones keep their order in the subspace. Raises WootzError when no
+    candidate is left.
     """
     left = [c for c in candidates if not violated(c, objective, full)]
     if not left:
         raise WootzError(_nothing_feasible(candidates, objective, full))
-    metric = Metric.MODEL_SIZE if objective.metric.needs_training else objective.metric
-    sign = -1 if objective.direction == "max" else 1
+    if objective.metric.needs_training:
+        metric, largest_first = Metric.MODEL_SIZE, objective.wants_quality
+    else:
+        metric, largest_first = objective.metric, objective.direction == "max"
+    sign = -1 if largest_first else 1
     return sorted(left, key=lambda c: (sign * c.measured[metric], c.index))
 
 
@@ -40,7 +44,7 @@ def _nothing_feasible(candidates: Sequence[Candidate], objective: Objective, ful
         values = [c.measured[constraint.metric] for c in candidates]
         if not any(constraint.holds(c.measured, full) for c in candidates):
             return (
-                f"no configuration can meet '{constraint}': {constraint.metric.value} of the subspace goes from "
+                f"no configuration can meet '{constraint}': {constraint.metric} of the subspace goes from "
                 f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); "
                 f"relax the constraint or add configurations"
             )
@@ -53,25 +57,27 @@ def violated(candidate: Candidate, objective: Objective, full: Measurements) -> 
     return next((str(c) for c in known if not c.holds(candidate.measured, full)), "")
 
 
-def check_accuracy_bounds(objective: Objective, full: Measurements | None = None) -> None:
-    """Raises WootzError for a bound that no accuracy can meet; bounds relative to `full` once that is known."""
-    for constraint in objective.constraints:
-        if constraint.metric is not Metric.ACCURACY or (constraint.scale and full is None):
+def check_quality_bounds(objective: Objective, full: Measurements | None = None) -> None:
+    """Raises WootzError for a bound that no network can meet, whatever it learns; for bounds relative to `full` once
+    that is known."""
+    for constraint in objective.bounds_of_quality:
+        metric = constraint.metric
+        if constraint.scale and full is None:
             continue
-        if not any(constraint.holds({Metric.ACCURACY: value}, full or {}) for value in (0.0, 1.0)):
-            raise WootzError(f"no network can meet '{constraint}': an accuracy lies between 0 and 1")
+        if not any(constraint.holds({metric: value}, full or {}) for value in (metric.least, metric.most)):
+            ends = f"lies between {metric.least:g} and {metric.most:g}"
+            raise WootzError(f"no network can meet '{constraint}': {metric} {ends}")
 
 
 def check_searchable(objective: Objective) -> None:
     """Raises WootzError for an objective that a search has no use for."""
-    is_cost = not objective.metric.needs_training
-    if objective.direction != ("min" if is_cost else "max"):
+    if not (objective.wants_quality if objective.metric.needs_training else objective.direction == "min"):
         raise WootzError(
-            f"a search is for the cheapest or the most accurate network, not for '{objective}': wootz run is for others"
+            f"a search is for the cheapest or the best network, not for '{objective}': wootz run is for others"
         )
-    for constraint in objective.constraints:
-        if constraint.metric.needs_training and constraint.comparison[0] == "<":
-            raise WootzError(f"a search can't keep accuracy low ('{constraint}'): wootz run can")
+    for constraint in objective.bounds_of_quality:
+        if not constraint.asks_for_quality:
+            raise WootzError(f"a search can't keep a network bad ('{constraint}'): wootz run can")
 
 
 N = TypeVar("N")
@@ -92,7 +98,9 @@ def best_of(networks: Mapping[N, Measurements | None], objective: Objective, ful
     return best
 
 
-def nearest(networks: Mapping[N, Measurements | None], full: Measurements, most_lost: float) -> N | None:
-    """The most accurate one, the first of equals; None where all lose more than `most_lost` of the full accuracy."""
-    bound = Constraint(Metric.ACCURACY, ">=", offset=-most_lost, scale=1.0)
-    return best_of(networks, Objective("max", Metric.ACCURACY, (bound,)), full)
+def nearest(
+    networks: Mapping[N, Measurements | None], quality: Metric, full: Measurements, most_lost: float
+) -> N | None:
+    """The one of the best quality, the first of equals; None where all lose more than `most_lost` of the full one's."""
+    bound = Constraint(quality, ">=" if quality.higher_is_better else "<=", offset=-quality.sign * most_lost, scale=1.0)
+    return best_of(networks, Objective("max" if quality.higher_is_better else "min", quality, (bound,)), full)

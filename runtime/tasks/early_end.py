@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Constraint, Objective
 from wootz.runtime.training import Curve
 from wootz.runtime.uncertainty import Share
 
@@ -14,45 +15,56 @@ FEWEST_TESTS = 4
 
 @dataclass(frozen=True)
 class EarlyEnd:
-    """A network is done when its accuracy meets `bounds` at a test, step 0 included, by its standard error on so many
-    `images`: the first of several tests that meets them barely does so by chance, and the steps that follow help.
+    """A network is done when its quality meets `bounds`, which are all of it, at a test, step 0 included; a share of so
+    many `images` by its standard error: the first of several tests that meets them barely does so by chance, and the
+    steps that follow help.
 
     With `gives_up` it is given up when it won't meet them by this rule: after half of the steps and FEWEST_TESTS tests,
-    twice what the best accuracy has risen by in the second half of the tests is less than what is missing.
+    twice what the best quality has improved by in the second half of the tests is less than what is missing.
     """
 
     bounds: tuple[Constraint, ...]
     gives_up: bool = False
     images: int = 0
 
-    def met(self, accuracy: float) -> bool:
-        return self._holds(accuracy - (Share(accuracy, self.images).standard_error if self.images else 0.0))
+    @property
+    def _metric(self) -> Metric:
+        return self.bounds[0].metric
 
-    def _holds(self, accuracy: float) -> bool:
-        return all(bound.holds({Metric.ACCURACY: accuracy}, {}) for bound in self.bounds)
+    def met(self, value: float) -> bool:
+        return self._holds(value - self._margin(value))
+
+    def _margin(self, value: float) -> float:
+        return Share(value, self.images).standard_error if self.images and self._metric.is_share else 0.0
+
+    def _holds(self, value: float) -> bool:
+        return all(bound.holds({self._metric: value}, {}) for bound in self.bounds)
 
     def hopeless(self, curve: Curve, steps: int) -> bool:
         """Whether the rule gives a training of so many `steps` up, whose tests so far are `curve`."""
         if not self.gives_up or len(curve) < FEWEST_TESTS or curve[-1][0] < steps / 2:
             return False
-        best = max(accuracy for _, accuracy in curve)
-        best_before = max(accuracy for _, accuracy in curve[: len(curve) // 2])
+        best, best_before = (self._best(part) for part in (curve, curve[: len(curve) // 2]))
         return not self._holds(best + 2 * (best - best_before))
 
+    def _best(self, curve: Curve) -> float:
+        return max((value for _, value in curve), key=lambda value: self._metric.sign * value)
+
     def __str__(self) -> str:
-        by = f" by a standard error on {self.images} images" if self.images else ""
+        by = f" by a standard error on {self.images} images" if self.images and self._metric.is_share else ""
         return f"{' and '.join(map(str, self.bounds))}{by}{', or given up' if self.gives_up else ''}"
 
 
-def early_end(objective: Objective, full_accuracy: float, gives_up: bool = False, images: int = 0) -> EarlyEnd | None:
-    """The rule that `objective` allows, where accuracies are measured on so many `images` (0: no margin).
+def early_end(objective: Objective, of_full: float, gives_up: bool = False, images: int = 0) -> EarlyEnd | None:
+    """The rule that `objective` allows, where the full network has the quality `of_full`, and qualities are measured on
+    so many `images` (0: no margin).
 
-    None where more accuracy than the constraints ask for is of use: where the metric is Accuracy, and where accuracy
-    has no lower bound or an upper one.
+    None where more quality than the constraints ask for is of use: where it is what the objective is about, and where
+    no constraint asks for it, or one for less of it.
     """
-    of_accuracy = [c for c in objective.constraints if c.metric is Metric.ACCURACY]
-    if objective.metric is Metric.ACCURACY or not of_accuracy or any(c.comparison[0] != ">" for c in of_accuracy):
+    bounds = objective.bounds_of_quality
+    if objective.metric.needs_training or not bounds or not all(c.asks_for_quality for c in bounds):
         return None
-    full = {Metric.ACCURACY: full_accuracy}
-    bounds = (Constraint(Metric.ACCURACY, c.comparison, offset=c.bound(full)) for c in of_accuracy)
-    return EarlyEnd(tuple(bounds), gives_up, images)
+    full = {bounds[0].metric: of_full}
+    absolute = (Constraint(c.metric, c.comparison, offset=c.bound(full)) for c in bounds)
+    return EarlyEnd(tuple(absolute), gives_up, images)

@@ -45,16 +45,21 @@ def check_batches(model: Model, split: Split, transform: InputTransform, device:
     session = InferenceSession(model, device)
     few = split.part(slice(IMAGES_AT_ONCE))
     try:
-        (together,) = (session.run(batch.data) for batch in ordered_batches(few, transform, IMAGES_AT_ONCE))
-        alone = [session.run(batch.data) for batch in ordered_batches(few, transform, 1)]
+        (together,) = (session.outputs(batch.data) for batch in ordered_batches(few, transform, IMAGES_AT_ONCE))
+        alone = [session.outputs(batch.data) for batch in ordered_batches(few, transform, 1)]
     except WootzError as error:
         raise WootzError(f"the network can't be run on {len(few)} images at once and one by one: {error}") from error
-    apart = np.stack([scores.ravel() for scores in alone])
+    for name, both in together.items():
+        if not _are_alike(both, [outputs[name] for outputs in alone]):
+            raise WootzError(
+                f"the network gives other scores for {len(few)} images at once than one by one ({name}): its export is "
+                f"for a fixed batch; export it again with a dynamic one (torch.onnx.export: dynamic_axes, or with "
+                f"dynamo dynamic_shapes)"
+            )
+
+
+def _are_alike(together: np.ndarray, alone: Sequence[np.ndarray]) -> bool:
+    apart = np.stack([values.ravel() for values in alone])
     both = together.reshape(len(together), -1)
     tolerance = SAME_SCORES * np.abs(np.nan_to_num(apart)).max(initial=0)
-    if apart.shape != both.shape or not np.allclose(apart, both, rtol=0, atol=tolerance, equal_nan=True):
-        raise WootzError(
-            f"the network gives other scores for {len(few)} images at once than one by one: its export is for a fixed "
-            f"batch; export it again with a dynamic one (torch.onnx.export: dynamic_axes, or with dynamo "
-            f"dynamic_shapes)"
-        )
+    return apart.shape == both.shape and np.allclose(apart, both, rtol=0, atol=tolerance, equal_nan=True)

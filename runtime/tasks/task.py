@@ -90,15 +90,15 @@ class Order:
     """A task with what it needs of the tasks before it.
 
     `teacher` is the key of the full network's training, empty where its weights are given. `configurations` are those
-    of the task's networks, and `blocks` the keys of the blocks that these are assembled from. `full_accuracy` is what
-    bounds relative to the full network refer to; None before that is known.
+    of the task's networks, and `blocks` the keys of the blocks that these are assembled from. `of_full` is the quality
+    that bounds relative to the full network refer to; None before that is known.
     """
 
     task: Task
     teacher: str = ""
     configurations: tuple[Configuration, ...] = ()
     blocks: tuple[tuple[TuningBlock, str], ...] = ()
-    full_accuracy: float | None = None
+    of_full: float | None = None
 
     def __str__(self) -> str:
         return str(self.task)
@@ -129,12 +129,12 @@ def steps_saved(solver: Solver, record: Mapping[str, Any]) -> int:
 
 
 def curve_of(record: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
-    """The (steps done, accuracy) pairs of a network's record."""
-    return tuple((int(step), float(accuracy)) for step, accuracy in record["curve"])
+    """The (steps done, quality) pairs of a network's record."""
+    return tuple((int(step), float(quality)) for step, quality in record["curve"])
 
 
 def reached(record: Mapping[str, Any]) -> float:
-    """The accuracy of the weights that a network's training left: those of its best test."""
+    """The quality of the weights that a network's training left: those of its best test."""
     return dict(curve_of(record))[record["kept"]]
 
 

@@ -10,12 +10,12 @@ from wootz.runtime.progress import Progress
 
 
 class Step(Struct, frozen=True):
-    """What a worker tells: the steps done, and the loss or the accuracy after them."""
+    """What a worker tells: the steps done, and the loss or the quality after them."""
 
     worker: int
     step: int
     loss: float | None = None
-    accuracy: float | None = None
+    quality: float | None = None
 
 
 class Telling(Progress):
@@ -32,8 +32,8 @@ class Telling(Progress):
         is_shown = bool(self._display) and done % self._display == 0
         self._tell(Step(self._control.place.worker, done, loss=loss), is_shown)
 
-    def tested(self, done: int, accuracy: float) -> None:
-        self._tell(Step(self._control.place.worker, done, accuracy=accuracy), True)
+    def tested(self, done: int, quality: float) -> None:
+        self._tell(Step(self._control.place.worker, done, quality=quality), True)
 
     def _tell(self, step: Step, important: bool) -> None:
         self._control.tell(msgspec.json.encode(step).decode(), important)

@@ -35,12 +35,14 @@ from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import STUDENTS, student_loss, student_prefix
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Dataset, Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, accuracy, answers
+from wootz.runtime.evaluation import EVALUATION_BATCH, answers
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.guessing import above_guessing
 from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Outcome, Trained
 from wootz.runtime.progress import Progress
+from wootz.runtime.quality.measuring import Predict, Reference, measured
+from wootz.runtime.quality.quality import ACCURACY, Quality
 from wootz.runtime.recalibration import (
     CALIBRATION_BATCH,
     CALIBRATION_IMAGES,
@@ -89,14 +91,15 @@ BlockStart = Literal["closed-form", "remaining"]
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a network that was assembled and not trained: its accuracy on the validation split."""
+    """What is known of a network that was assembled and not trained: its quality on the validation split."""
 
-    accuracy: float
+    quality: float
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Everything that training depends on beside the network and the solver.
+    """Everything that training depends on beside the network and the solver. Networks are judged by `quality`, where
+    that compares by what the `full` network does.
 
     `data_on_device` keeps the training images on the device. `block_start` is where blocks begin, and `plateau` where
     they end before their last step. `run` is the run that trains: what another one has trained counts as reused.
@@ -115,8 +118,10 @@ class Trainer:
     precision: Precision = "float32"
     block_start: BlockStart = "closed-form"
     plateau: Plateau | None = PLATEAU
+    quality: Quality = ACCURACY
     run: str = ""
     digests: Digests = field(default_factory=Digests, repr=False)
+    references: dict[str, Reference] = field(default_factory=dict, repr=False)
     should_stop: Callable[[], bool] = lambda: False
     verify_each: bool = False
     observers: Observers = field(default_factory=Observers, repr=False)
@@ -133,18 +138,19 @@ class Trainer:
         snapshots: Path | None = None,
         lesson: Lesson = LABELLED,
         teacher: Model | None = None,
+        full: Model | None = None,
     ) -> Finished:
-        """Trains all parameters of `model`, a classifier, on the training split; or finds what that gave before.
+        """Trains all parameters of `model` on the training split; or finds what that gave before.
 
         It learns what `lesson` says, from `teacher`, the full network, where that has a part in it.
 
         It fails, at a step that the reason names, where the loss or the weights are no longer finite. `check` is called
-        before anything is trained. The weights are those of the test with the highest accuracy on the whole validation
-        split, the last one of equals. The record has `curve`, (steps done, accuracy on that split) pairs from 0 to the
+        before anything is trained. The weights are those of the test with the best quality on the whole validation
+        split, the last one of equals. The record has `curve`, (steps done, quality on that split) pairs from 0 to the
         last step, the step whose weights are `kept`, `seconds` of training, and why it `ended`.
         """
         program = self.network_program(model, solver, title, lesson, teacher)
-        recipe = self._network_recipe(program, solver, end, lesson)
+        recipe = self._network_recipe(program, solver, end, lesson, full)
         found = self._known_network(recipe, solver, end)
         if found is not None:
             return found
@@ -154,7 +160,7 @@ class Trainer:
                 return found
             begin = time.perf_counter()
             training = _TrainingRun(self, program.graph, solver, title, recipe.key, snapshots)
-            outcome = _NetworkTraining(training, model, end).outcome()
+            outcome = _NetworkTraining(training, model, full, end).outcome()
             self.store.put(recipe.key, outcome, what=title, seconds=time.perf_counter() - begin, by=self.run)
             self.store.drop_checkpoint(recipe.key)
         return _finished(recipe.key, outcome, reused=False)
@@ -167,10 +173,11 @@ class Trainer:
         end: EarlyEnd | None = None,
         lesson: Lesson = LABELLED,
         teacher: Model | None = None,
+        full: Model | None = None,
     ) -> Finished | None:
         """What `fine_tune` gave before; None where it would have to train."""
         program = self.network_program(model, solver, title, lesson, teacher)
-        return self._known_network(self._network_recipe(program, solver, end, lesson), solver, end)
+        return self._known_network(self._network_recipe(program, solver, end, lesson, full), solver, end)
 
     def _known_network(self, recipe: TrainingRecipe, solver: Solver, end: EarlyEnd | None) -> Finished | None:
         """What is stored of a training, or of the same one under another rule that would have ended it alike."""
@@ -187,13 +194,18 @@ class Trainer:
         return whole
 
     def _network_recipe(
-        self, program: Program, solver: Solver, end: EarlyEnd | None, lesson: Lesson = LABELLED
+        self,
+        program: Program,
+        solver: Solver,
+        end: EarlyEnd | None,
+        lesson: Lesson = LABELLED,
+        full: Model | None = None,
     ) -> TrainingRecipe:
         images, labels = self.dataset.train.digests
         labels = labels if lesson.reads_targets else ""
         validation = self.dataset.validation.digests
         images_tested = f"every {solver.test_interval}, {_tested_images(solver)} images"
-        tests = f"{validation} {self.test_transform} {images_tested}, the best kept"
+        tests = f"{self._judged_by(full)} {validation} {self.test_transform} {images_tested}, the best kept"
         return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
 
     # Blocks
@@ -318,7 +330,14 @@ class Trainer:
 
     # Both
 
-    def rehearse(self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None) -> None:
+    def rehearse(
+        self,
+        model: Model,
+        solver: Solver,
+        lesson: Lesson = LABELLED,
+        teacher: Model | None = None,
+        full: Model | None = None,
+    ) -> None:
         """Builds the training graph of `model`, opens it, takes one step and evaluates it: what can fail fails here.
 
         Nothing is kept. Raises WootzError, or PassError for what has no gradient.
@@ -328,15 +347,33 @@ class Trainer:
         steps.advance(0, 1)
         evaluator = WeightedSession(model, session.weights(), self.device)
         evaluator.set_weights(session.device_weights())
-        accuracy(evaluator.run, self.dataset.validation, self.test_transform, limit=EVALUATION_BATCH + 1)
+        self.measured(evaluator.outputs, self.dataset.validation, full or model, limit=EVALUATION_BATCH + 1)
 
-    def accuracy(self, model: Model, split: Split) -> float:
-        """The accuracy of a finished network on `split`, measured once and stored."""
+    def measured(self, predict: Predict, split: Split, full: Model | None, limit: int = 0) -> float:
+        """The quality of what `predict` does on `split`, or on its first `limit` examples."""
+        return measured(self.quality, predict, split, self.test_transform, self.reference(full), limit)
+
+    def reference(self, full: Model | None) -> Reference | None:
+        """What a quality that compares is measured by; None for others."""
+        if not self.quality.compares:
+            return None
+        assert full is not None, f"{self.quality.metric} compares with the full network"
+        reference = Reference(full, self.test_transform, self.device)
+        return self.references.setdefault(self.digests.program(full), reference)
+
+    def _judged_by(self, full: Model | None) -> str:
+        """What the values of the quality depend on beside a network and the data."""
+        if not self.quality.compares:
+            return self.quality.text
+        assert full is not None, f"{self.quality.metric} compares with the full network"
+        return f"{self.quality.text} beside {self.digests.program(full)}"
+
+    def quality_of(self, model: Model, split: Split, full: Model | None = None) -> float:
+        """That of a finished network on `split`, beside the full one; measured once and stored."""
         data = f"{split.digests} {self.test_transform}"
-        recipe = EvaluationRecipe(self.digests.program(model), "accuracy", data, self.machine)
+        recipe = EvaluationRecipe(self.digests.program(model), self._judged_by(full), data, self.machine)
         record = recipe.measured(
-            self.store,
-            lambda: {"value": accuracy(InferenceSession(model, self.device).run, split, self.test_transform)},
+            self.store, lambda: {"value": self.measured(InferenceSession(model, self.device).outputs, split, full)}
         )
         return float(record["value"])
 
@@ -345,21 +382,23 @@ class Trainer:
         measured together. Raises WootzError for a variant whose output isn't like the network's."""
         data, whole = f"{split.digests} {self.test_transform}", self.digests.program(full)
         recipes = {
-            key: EvaluationRecipe(f"{whole} {self.digests.program(variant)}", "score", data, self.machine)
+            key: EvaluationRecipe(
+                f"{whole} {self.digests.program(variant)}", f"score, {self.quality.text}", data, self.machine
+            )
             for key, variant in variants.items()
         }
         records = {key: self.store.get_record(recipe.key) for key, recipe in recipes.items()}
         missing = {key: variants[key] for key, record in records.items() if record is None}
         if missing:
             begin = time.perf_counter()
-            found = score_variants(full, missing, split, self.test_transform, self.device)
+            found = score_variants(full, missing, split, self.test_transform, self.device, self.quality)
             seconds = (time.perf_counter() - begin) / len(missing)
             for key, score in found.items():
                 records[key] = asdict(score)
                 self.store.put(recipes[key].key, Trained({}, asdict(score)), what="score", seconds=seconds, by=self.run)
         return {key: Score(**record) for key, record in records.items() if record is not None}
 
-    def look(self, model: Model, beyond: Statistics) -> Look:
+    def look(self, model: Model, beyond: Statistics, full: Model | None = None) -> Look:
         """What an assembled network is worth without training, measured once and stored.
 
         Its BatchNormalizations get statistics of what they see of training images. `beyond` are `statistics_offsets` of
@@ -367,16 +406,19 @@ class Trainer:
         """
         images, _ = self.dataset.train.digests
         corrections = " ".join(f"{name} {self.digests.array(values)}" for name, values in sorted(beyond.items()))
-        measure = f"accuracy with statistics of {CALIBRATION_IMAGES} images, {CALIBRATION_BATCH} at once: {corrections}"
+        measure = (
+            f"{self._judged_by(full)} with statistics of {CALIBRATION_IMAGES} images, {CALIBRATION_BATCH} at once: "
+            f"{corrections}"
+        )
         data = f"{images} {self.dataset.validation.digests} {self.test_transform}"
         recipe = EvaluationRecipe(self.digests.program(model), measure, data, self.machine)
 
         def evaluated() -> Mapping[str, float]:
             network = recalibrated(model, self._measured_statistics(model), beyond)
-            predict = InferenceSession(network, self.device).run
-            return {"accuracy": accuracy(predict, self.dataset.validation, self.test_transform)}
+            predict = InferenceSession(network, self.device).outputs
+            return {"quality": self.measured(predict, self.dataset.validation, full)}
 
-        return Look(float(recipe.measured(self.store, evaluated, what="look")["accuracy"]))
+        return Look(float(recipe.measured(self.store, evaluated, what="look")["quality"]))
 
     def statistics_offsets(self, full: Model) -> Statistics:
         """What the running statistics of the full network have beyond those that looks measure."""
@@ -392,7 +434,7 @@ class Trainer:
 
         def measure() -> Mapping[str, float]:
             found = answers(InferenceSession(model, self.device).run, split, self.test_transform)
-            return {"value": above_guessing(found, split.labels)}
+            return {"value": above_guessing(found, split.classes)}
 
         return float(recipe.measured(self.store, measure)["value"])
 
@@ -506,7 +548,7 @@ class _TrainingRun:
 
     def train(
         self,
-        measure_accuracy: Callable[[], float] | None = None,
+        measure: Callable[[], float] | None = None,
         ends: Callable[[Curve], str] | None = None,
         begun: History | None = None,
         on_look: Callable[[History], bool] = lambda _: False,
@@ -527,17 +569,18 @@ class _TrainingRun:
             self.steps,
             self.solver,
             on_step=on_step,
-            measure_accuracy=measure_accuracy,
+            measure=measure,
             ends=ends,
             on_look=lambda history: self._look(history, on_look(history)),
             look_interval=look_interval,
             begun=begun or self.begun,
         )
 
-    def keep_if_best(self, step: int, accuracy: float) -> None:
-        """Remembers the weights of now, which have that accuracy, unless those of an earlier step had more."""
-        if self.kept is None or accuracy >= self.kept.accuracy:
-            self.kept = _Kept(step, accuracy, self.session.weights())
+    def keep_if_best(self, step: int, quality: float) -> None:
+        """Remembers the weights of now, which have that quality, unless those of an earlier step had a better one."""
+        sign = self.trainer.quality.metric.sign
+        if self.kept is None or sign * quality >= sign * self.kept.quality:
+            self.kept = _Kept(step, quality, self.session.weights())
 
     def _look(self, history: History, is_left: bool) -> bool:
         stop = self.trainer.should_stop()
@@ -559,7 +602,7 @@ class _TrainingRun:
         arrays = {slot: self.session.read_slot(slot) for slot in self._slots()}
         first = {slot + _AT_FIRST: values for slot, values in self.first.items()}
         record = {
-            "accuracies": history.accuracies,
+            "qualities": history.qualities,
             "seconds": history.seconds,
             "diverged": history.diverged,
             "ended": history.ended,
@@ -567,7 +610,7 @@ class _TrainingRun:
         }
         kept: dict[str, np.ndarray] = {}
         if self.kept is not None:
-            record["kept"] = (self.kept.step, self.kept.accuracy)
+            record["kept"] = (self.kept.step, self.kept.quality)
             kept = {name + _AS_KEPT: values for name, values in self.kept.weights.items()}
         return Checkpoint({**arrays, **first, **kept, _LOSSES: history.losses}, record)
 
@@ -750,10 +793,11 @@ def _errors(run: _TrainingRun, history: History, index: int) -> np.ndarray:
 
 
 class _NetworkTraining:
-    """The fine-tuning of one network, and the tests of its accuracy on the way."""
+    """The fine-tuning of one network, and the tests of its quality on the way."""
 
-    def __init__(self, run: _TrainingRun, model: Model, end: EarlyEnd | None):
+    def __init__(self, run: _TrainingRun, model: Model, full: Model | None, end: EarlyEnd | None):
         self.run, self.trainer, self.solver, self.end = run, run.trainer, run.solver, end
+        self._full = full
         self._evaluator = WeightedSession(model, run.session.weights(), run.trainer.device)
 
     def outcome(self) -> Outcome:
@@ -767,8 +811,8 @@ class _NetworkTraining:
         (losses,) = history.losses.T
         if history.diverged:
             return _divergence(losses, history.steps, self.solver)
-        between = [(step, value) for step, value in history.accuracies if step < history.steps]
-        last = history.accuracies[-1]
+        between = [(step, value) for step, value in history.qualities if step < history.steps]
+        last = history.qualities[-1]
         is_whole = last[0] == history.steps and (not last[0] or not _tested_images(self.solver))
         if not is_whole:
             last = history.steps, self._validate()
@@ -786,7 +830,7 @@ class _NetworkTraining:
 
     def _validate(self, limit: int = 0) -> float:
         self._evaluator.set_weights(self.run.session.device_weights())
-        return accuracy(self._evaluator.run, self.trainer.dataset.validation, self.trainer.test_transform, limit)
+        return self.trainer.measured(self._evaluator.outputs, self.trainer.dataset.validation, self._full, limit)
 
     def _ends(self, curve: Curve) -> str:
         """Why the training is over after a test: a bound that some of the images meet has to be met by all."""
@@ -809,10 +853,10 @@ _AS_KEPT = " as kept"
 
 @dataclass(frozen=True)
 class _Kept:
-    """The weights after so many steps, by name, which have that accuracy."""
+    """The weights after so many steps, by name, which have that quality."""
 
     step: int
-    accuracy: float
+    quality: float
     weights: Mapping[str, np.ndarray]
 
 
@@ -820,7 +864,7 @@ def _history(checkpoint: Checkpoint) -> History:
     record = checkpoint.record
     return History(
         losses=checkpoint.arrays[_LOSSES],
-        accuracies=tuple((int(step), float(value)) for step, value in record["accuracies"]),
+        qualities=tuple((int(step), float(value)) for step, value in record["qualities"]),
         seconds=record["seconds"],
         diverged=record["diverged"],
         ended=record["ended"],
@@ -837,10 +881,10 @@ def _first(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
 def _kept(checkpoint: Checkpoint) -> _Kept | None:
     if "kept" not in checkpoint.record:
         return None
-    step, accuracy = checkpoint.record["kept"]
+    step, quality = checkpoint.record["kept"]
     arrays = checkpoint.arrays.items()
     weights = {name.removesuffix(_AS_KEPT): values for name, values in arrays if name.endswith(_AS_KEPT)}
-    return _Kept(int(step), float(accuracy), weights)
+    return _Kept(int(step), float(quality), weights)
 
 
 def _tested_images(solver: Solver) -> int:

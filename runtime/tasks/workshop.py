@@ -71,6 +71,7 @@ class Workshop:
             precision=job.precision,
             block_start=job.block_start,
             plateau=PLATEAU if job.block_end == "plateau" else None,
+            quality=job.quality,
             run=job.run,
             verify_each=job.verify_each,
             observers=ir_printer(sys.stderr.write, after=job.print_ir_after, text=as_text),
@@ -105,6 +106,7 @@ class Workshop:
                         snapshots=self._snapshots,
                         lesson=job.lesson,
                         teacher=self.instructor(self.pruner(order.teacher)),
+                        full=teacher,
                     ),
                 )
             case PretrainBlocks():
@@ -133,6 +135,7 @@ class Workshop:
                         self._snapshots,
                         job.lesson,
                         self.instructor(self.pruner(order.teacher)),
+                        self.teacher(order.teacher),
                     ),
                 )
 
@@ -186,8 +189,9 @@ class Workshop:
         if any(self.trainer.store.entry(key) is None for _, key in order.blocks):
             return False
         network, solver = self.assembled(order, configuration), self.job.solver
-        taught = self.job.lesson, self.instructor(self.pruner(order.teacher))
-        return self.trainer.known_network(network, solver, str(order.task), self.early_end(order), *taught) is not None
+        end, taught = self.early_end(order), (self.job.lesson, self.instructor(self.pruner(order.teacher)))
+        full = self.teacher(order.teacher)
+        return self.trainer.known_network(network, solver, str(order.task), end, *taught, full) is not None
 
     def trained_network(self, order: Order, key: str) -> Model:
         """The network of an order after its fine-tuning, which is stored under `key`."""
@@ -202,13 +206,13 @@ class Workshop:
         beyond = self._statistics_offsets[teacher]
         materializer = pruner.materializer.with_weights(with_weights(pruner.model, beyond))
         left = constants(materializer.materialize(pruner.plan(self.rates(configuration))).graph)
-        return self.trainer.look(network, {name: left[name] for name in beyond if name in left})
+        return self.trainer.look(network, {name: left[name] for name in beyond if name in left}, pruner.model)
 
     def early_end(self, order: Order) -> EarlyEnd | None:
         job = self.job
-        if not job.ends_early or order.full_accuracy is None:
+        if not job.ends_early or order.of_full is None:
             return None
-        return early_end(job.objective, order.full_accuracy, job.gives_up, len(job.dataset.validation))
+        return early_end(job.objective, order.of_full, job.gives_up, len(job.dataset.validation))
 
     def block_keys(self, teacher: str, blocks: Iterable[TuningBlock]) -> dict[TuningBlock, str]:
         return self.trainer.block_keys(self.pruner(teacher), tuple(blocks), self.job.pretrain_solver)
@@ -248,7 +252,8 @@ class Workshop:
         chosen = split.spread(CRITERION_IMAGES)
         images = split.part(chosen)
         (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
-        feeds = {model.graph.inputs[0].name: batch.data, LABELS: batch.labels}
+        labels = {} if batch.labels is None else {LABELS: batch.labels}
+        feeds = {model.graph.inputs[0].name: batch.data, **labels}
         return Sample(feeds, partial(evaluate, device=self.job.device))
 
     @property

@@ -14,13 +14,16 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import Batch, ordered_batches
 from wootz.runtime.data.dataset import Split
-from wootz.runtime.evaluation import EVALUATION_BATCH, chosen_classes
+from wootz.runtime.evaluation import EVALUATION_BATCH
+from wootz.runtime.quality.quality import ACCURACY, Quality, Tally
 from wootz.runtime.session import CPU, Device, TensorSession, on_device, on_host
 from wootz.runtime.variants.divergence import Divergence, divergence_for, relative
 from wootz.runtime.variants.plan import Group, Part, VariantPlan
 
 K = TypeVar("K", bound=Hashable)
 
+OUTPUT = "output"
+"""What the one output of a variant is called where its quality is measured."""
 SUMS = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
     sums (float[] x) => (float[n] sum, float[n] square) <int64[1] axis = {1}> {
         image = Flatten <axis = 1> (x)
@@ -39,34 +42,39 @@ SQUARED_DIFFERENCE = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
 class Score:
     """What a variant is worth beside the full network.
 
-    `accuracy` is the share of images whose largest output is their label. `divergence` is that of the outputs: for
+    `quality` is that of its outputs. `divergence` is that of the outputs: for
     scores of classes KL(full || variant) in nats, averaged over images, else the squared error over the square of the
     full network's output. `error` is how far the variant is off where the changed part ends: the mean squared
     difference of a tensor there over its variance in the full network, over all elements and images; of several, the
     mean. As bad as a constant is 1. What is not a number is infinitely far off.
     """
 
-    accuracy: float
+    quality: float
     divergence: float
     error: float
 
 
 def score_variants(
-    full: Model, variants: Mapping[K, Model], split: Split, transform: InputTransform, device: Device = CPU
+    full: Model,
+    variants: Mapping[K, Model],
+    split: Split,
+    transform: InputTransform,
+    device: Device = CPU,
+    quality: Quality = ACCURACY,
 ) -> dict[K, Score]:
     """The score of each variant on all images of `split`, as if each was run whole.
 
     A variant is a network with the names of `full` that computes something else in between. Raises WootzError where its
     output has another name or shape, and for what ONNX Runtime can't run.
     """
-    return score_by_plan(VariantPlan.of(full, variants), split, transform, device)
+    return score_by_plan(VariantPlan.of(full, variants), split, transform, device, quality)
 
 
 def score_by_plan(
-    plan: VariantPlan[K], split: Split, transform: InputTransform, device: Device = CPU
+    plan: VariantPlan[K], split: Split, transform: InputTransform, device: Device = CPU, quality: Quality = ACCURACY
 ) -> dict[K, Score]:
     """The same for a plan, which says before what it takes (`plan.passes`)."""
-    scoring = Scoring(plan, device)
+    scoring = Scoring(plan, device, quality)
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):
         scoring.add(batch)
     return scoring.scores()
@@ -91,25 +99,23 @@ class _Tally:
     """What is summed up of a variant; of its exits, the squared differences from the full network's."""
 
     divergence: Divergence
-    correct: int = 0
-    images: int = 0
+    quality: Tally
     differences: dict[str, float] = field(default_factory=dict)
 
-    def add(self, full: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        self.divergence.add(full, scores)
-        self.correct += int(np.sum(chosen_classes(scores) == labels))
-        self.images += len(labels)
+    def add(self, full: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None) -> None:
+        self.divergence.add(full, outputs)
+        self.quality.add({OUTPUT: outputs}, {OUTPUT: full}, labels)
 
     def score(self, exits: Mapping[str, _Exit]) -> Score:
         errors = [relative(difference, exits[name].variation) for name, difference in self.differences.items()]
         error = float(np.mean(errors)) if errors else 0.0
-        return Score(self.correct / self.images, self.divergence.value, error if np.isfinite(error) else float("inf"))
+        return Score(self.quality.value, self.divergence.value, error if np.isfinite(error) else float("inf"))
 
 
 class Scoring(Generic[K]):
     """The sessions of a plan, and what they have measured so far."""
 
-    def __init__(self, plan: VariantPlan[K], device: Device):
+    def __init__(self, plan: VariantPlan[K], device: Device, quality: Quality = ACCURACY):
         self._plan, self._network, self._device = plan, plan.network, device
         suffixes = (part for group in plan.groups for part in group.suffix)
         self._programs: dict[_Program, TensorSession] = {}
@@ -121,7 +127,7 @@ class Scoring(Generic[K]):
         self._branches = {key: TensorSession(region.branch, device) for key, region in regions.items()}
         self._sums, self._squared_difference = (TensorSession(model, device) for model in (SUMS, SQUARED_DIFFERENCE))
         divergence = divergence_for(self._network.model)
-        self._tallies = {key: _Tally(divergence()) for key in (*plan.same, *regions)}
+        self._tallies = {key: _Tally(divergence(), quality.begin()) for key in (*plan.same, *regions)}
         self._exits = {name: _Exit() for group in plan.groups for name in group.exits if self._network.is_float(name)}
 
     def add(self, batch: Batch) -> None:

@@ -48,7 +48,7 @@ def run_job(wootz, folder, configurations):
 
 def test_first_layers_equal_the_teachers_and_need_no_training(wootz, chain_files):
     _, result = run_job(wootz, chain_files, [[0.5, 0.5], [0.5, 0.25], [0.25, 0.5], [0.5, 0.0], [0.25, 0.25]])
-    assert result.full.accuracy > 0.8
+    assert result.full.quality > 0.8
     assert result.blocks == (), "every second layer is in one network only"
     assert {n.blocks for n in result.block_trained.trained} == {(None, None)}
 

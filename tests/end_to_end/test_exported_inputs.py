@@ -67,7 +67,7 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
         assert (image.name, image.type, image.shape) == ("pixels", "tensor(uint8)", [1, "H", "W", 1])
         assert (scores.name, scores.type, scores.shape) == ("y", "tensor(float)", [1, 10])
         found = [session.run(None, {"pixels": row[None]})[0].argmax() for row in rows["x_val"].astype(np.uint8)]
-        accuracy = best.accuracy if file == "best.onnx" else result.full.accuracy
+        accuracy = best.quality if file == "best.onnx" else result.full.quality
         assert np.mean(np.equal(found, data.validation.labels)) == pytest.approx(accuracy)
 
 

@@ -64,11 +64,11 @@ def test_the_files_do_what_the_result_says(out, tiny_job):
         images = ((data["x_val"].transpose(0, 3, 1, 2) - fed["mean"][0]) * fed["scale"][0]).astype(np.float32)
         session = onnxruntime.InferenceSession(str(out / found.model), providers=["CPUExecutionProvider"])
         (scores,) = session.run(None, {session.get_inputs()[0].name: images})
-        assert found.accuracy == np.mean(scores.argmax(1) == data["y_val"]) == found.steps[-1].accuracy
+        assert found.quality == np.mean(scores.argmax(1) == data["y_val"]) == found.steps[-1].quality
         assert found.bytes == (out / found.model).stat().st_size == found.steps[-1].bytes == facts["bytes"]
         assert found.latency.low_ms <= found.latency.median_ms <= found.latency.high_ms
         assert [step.pass_ for step in found.steps] == found.pipeline.split(",")
-        assert (found.misses, found.test_accuracy, facts["meets_objective"]) == ((), None, True)
+        assert (found.misses, found.test_quality, facts["meets_objective"]) == ((), None, True)
     assert description["best"]["meets_objective"]
     check_latencies(out)
     operators = {n.op_type for n in onnx.load(out / "best.int8.onnx").graph.node}

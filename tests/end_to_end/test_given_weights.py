@@ -66,7 +66,7 @@ def test_a_network_with_all_its_weights_is_not_trained(wootz, job_files, trained
     assert done.code == 0, done.err
     result = RunResult.load(tmp_path / "out")
     assert (result.full.origin, result.full.seconds) == ("given", 0)
-    assert result.full.accuracy == RunResult.load(finished_run).full.accuracy
+    assert result.full.quality == RunResult.load(finished_run).full.quality
 
 
 def test_weights_of_the_same_name_beside_a_prototxt_are_taken(wootz, job_files, trained, tmp_path):
@@ -103,4 +103,4 @@ def test_another_number_of_classes(wootz, job_files, trained, tmp_path):
     assert "The full network is fine-tuned; new layers: fc5" in done.out
     assert "fc10" in done.out  # the file's layer that the network doesn't have
     result = RunResult.load(tmp_path / "out")
-    assert result.full.curve[0][1] < 0.6 < 0.9 < result.full.accuracy
+    assert result.full.curve[0][1] < 0.6 < 0.9 < result.full.quality

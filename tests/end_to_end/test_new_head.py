@@ -15,7 +15,7 @@ from wootz.passes.transforms.replace_head import ReplaceHead
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.result import RunResult
 from wootz.tools.head import fit_head
-from wootz.tools.models import open_classifier
+from wootz.tools.models import open_trainable
 
 pytest.importorskip("sklearn")
 
@@ -49,13 +49,13 @@ def test_it_gets_one_for_the_classes_of_the_data(wootz, job_files, tmp_path):
     (scores,) = session.run(None, {"image": validation.images.astype(np.float32) / 16})
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)
     accuracy = np.mean(scores.argmax(1) == validation.labels)
-    assert accuracy == pytest.approx(RunResult.load(tmp_path / "out").best.accuracy)
+    assert accuracy == pytest.approx(RunResult.load(tmp_path / "out").best.quality)
     described = json.loads((tmp_path / "out" / "best.json").read_text())
-    assert described["output"] == {"name": "y", "type": "float32", "shape": ["N", 10], "gives": "probabilities"}
+    assert described["outputs"] == [{"name": "y", "type": "float32", "shape": ["N", 10], "gives": "probabilities"}]
     assert (described["input"]["scale"], described["input"]["channel_order"]) == ([0.0625], "grey")
-    assert described["best"]["validation_accuracy"] == pytest.approx(accuracy)
+    assert described["best"]["validation_quality"] == pytest.approx(accuracy)
     assert described["best"]["bytes"] == (tmp_path / "out" / "best.onnx").stat().st_size
-    assert described["full"]["validation_accuracy"] == pytest.approx(full.accuracy)
+    assert described["full"]["validation_quality"] == pytest.approx(full.quality)
     assert described["origin"]["new_layers"] == [layer]
     assert list(described["origin"]["rates"].values()) == list(RunResult.load(tmp_path / "out").best.configuration)
 
@@ -104,7 +104,7 @@ def test_a_prototxt_gets_one_too(wootz, job_files, tmp_path):
 
 def test_a_sigmoid_becomes_a_softmax_with_a_new_head_alone_and_a_line_says_so(tmp_path):
     write_network(tmp_path, "y = Sigmoid(l)")
-    network = open_classifier(str(tmp_path / "net.onnx"))
+    network = open_trainable(str(tmp_path / "net.onnx"))
     line = "The Sigmoid behind it is now a Softmax, since each image has one class."
     for classes, last in ((25, "Sigmoid"), (10, "Softmax")):
         fitted = fit_head(network, classes, None, 0)

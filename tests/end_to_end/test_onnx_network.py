@@ -44,4 +44,4 @@ def test_it_is_pruned_and_trained_like_any_other(wootz, exported, job_files, tmp
     result = RunResult.load(tmp_path / "out")
     assert result.modules_source == "structure"
     assert len(result.modules) == 4
-    assert result.best.accuracy > 0.5
+    assert result.best.quality > 0.5

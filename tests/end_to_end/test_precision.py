@@ -11,7 +11,7 @@ def test_a_run_in_float16_finds_a_network(wootz, job_files, tmp_path):
     assert "--precision float16 on the CPU is slower than float32" in done.out
     found = RunResult.load(tmp_path / "run")
     assert found.best is not None
-    assert found.best.accuracy > 0.7
+    assert found.best.quality > 0.7
 
 
 def test_there_is_no_bfloat16(wootz, job_files, tmp_path):

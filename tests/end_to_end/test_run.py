@@ -47,11 +47,11 @@ def test_all_feasible_networks_are_tried_both_ways_from_the_largest_down(result,
         sizes = [n.model_size for n in exploration.trained]
         assert sizes == sorted(sizes, reverse=True)
         best = exploration.best
-        assert best.accuracy == max(n.accuracy for n in exploration.trained)
+        assert best.quality == max(n.quality for n in exploration.trained)
 
 
 def test_training_learns_and_pre_training_lowers_the_error_of_every_block(result):
-    assert result.full.accuracy > 0.7
+    assert result.full.quality > 0.7
     assert result.blocks
     for block in result.blocks:
         assert block.final_error < block.initial_error
@@ -60,8 +60,8 @@ def test_training_learns_and_pre_training_lowers_the_error_of_every_block(result
 
 
 def test_block_trained_networks_start_from_a_higher_accuracy(result):
-    start = {n.index: n.initial_accuracy for n in result.baseline.trained}
-    gains = [n.initial_accuracy - start[n.index] for n in result.block_trained.trained]
+    start = {n.index: n.initial_quality for n in result.baseline.trained}
+    gains = [n.initial_quality - start[n.index] for n in result.block_trained.trained]
     assert np.median(gains) > 0
 
 
@@ -72,8 +72,8 @@ def test_the_best_network_is_as_good_as_the_result_says(finished_run, result, ph
     transform = InputTransform.from_json(model.metadata["wootz.input"])
     assert json.loads(model.metadata["wootz.classes"]) == [str(d) for d in range(10)]
     for split, expected in (
-        (photographs.validation, result.best.accuracy),
-        (photographs.test, result.best.test_accuracy),
+        (photographs.validation, result.best.quality),
+        (photographs.test, result.best.test_quality),
     ):
         scores = run_onnx(finished_run / "best.onnx", normalize(split.images, transform))
         assert np.mean(scores.argmax(axis=1) == split.labels) == pytest.approx(expected)

@@ -61,8 +61,8 @@ def right(file: Path) -> float:
 def test_the_best_network_is_smaller_and_as_accurate_as_asked(searched):
     found = RunResult.load(searched)
     assert found.best.model_size < 0.8 * found.full.model_size
-    assert found.best.accuracy >= found.full.reference_accuracy - 0.1
-    assert right(searched / "best.onnx") == pytest.approx(found.best.accuracy, abs=0.005)
+    assert found.best.quality >= found.full.reference_quality - 0.1
+    assert right(searched / "best.onnx") == pytest.approx(found.best.quality, abs=0.005)
 
 
 def test_each_network_of_the_front_is_a_file_that_does_what_the_table_says(searched):
@@ -71,8 +71,8 @@ def test_each_network_of_the_front_is_a_file_that_does_what_the_table_says(searc
         rows = {row["file"]: row for row in csv.DictReader(file) if row["file"]}
     assert set(rows) == {"teacher.onnx", *(point.model for point in found.search.front)}
     for point in found.search.front:
-        assert float(rows[point.model]["accuracy"]) == pytest.approx(point.accuracy, abs=1e-5)
-        assert right(searched / point.model) == pytest.approx(point.accuracy, abs=0.005)
+        assert float(rows[point.model]["quality"]) == pytest.approx(point.quality, abs=1e-5)
+        assert right(searched / point.model) == pytest.approx(point.quality, abs=0.005)
         session = onnxruntime.InferenceSession(str(searched / point.model), providers=["CPUExecutionProvider"])
         assert session.get_outputs()[0].shape[-1] == 10
 

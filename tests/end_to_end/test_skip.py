@@ -76,4 +76,4 @@ def test_the_best_network_is_delivered_without_what_is_left_out(wootz, job, run)
     (scores,) = session.run(None, {session.get_inputs()[0].name: normalize(pixels, transform)})
     best = RunResult.load(job / "smallest").best
     assert best.configuration == (1.0, 1.0)
-    assert np.mean(scores.argmax(1) == images["y_val"]) == pytest.approx(best.accuracy)
+    assert np.mean(scores.argmax(1) == images["y_val"]) == pytest.approx(best.quality)

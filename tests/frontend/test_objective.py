@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from wootz.frontend.objective import parse_objective, read_objective
 from wootz.passes.errors import InputError
-from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.metrics import METRICS, Metric
+from wootz.passes.plan.objective import Constraint, Objective
 
 SIZE, ACCURACY, FLOPS, LATENCY = Metric.MODEL_SIZE, Metric.ACCURACY, Metric.FLOPS, Metric.LATENCY
+AGREEMENT, OUTPUT_ERROR = Metric.AGREEMENT, Metric.OUTPUT_ERROR
 
 PARSED = {
     "min ModelSize constraint Accuracy > 0.8": Objective("min", SIZE, (Constraint(ACCURACY, ">", 0.8),)),
@@ -21,6 +23,8 @@ PARSED = {
         ACCURACY,
         (Constraint(SIZE, "<=", 5e6), Constraint(FLOPS, "<", 0.5e9), Constraint(LATENCY, ">=", 2)),
     ),
+    "min FLOPs constraint Agreement >= 97%": Objective("min", FLOPS, (Constraint(AGREEMENT, ">=", 0.97),)),
+    "min Latency constraint OutputError <= 0.02": Objective("min", LATENCY, (Constraint(OUTPUT_ERROR, "<=", 0.02),)),
     "min FLOPs constraint Accuracy >= full": Objective("min", FLOPS, (Constraint(ACCURACY, ">=", 0, scale=1),)),
 }
 
@@ -41,14 +45,11 @@ REFUSED = {
     "": ":1:1: expected 'min' or 'max', found the end",
     "minimise ModelSize": ":1:1: expected 'min' or 'max', found 'minimise'",
     "Min ModelSize": ":1:1: expected 'min' or 'max', found 'Min'; did you mean 'min'?",
-    "min": ":1:4: expected a metric (ModelSize, Accuracy, FLOPs, Latency), found the end",
-    "min modelsize": ":1:5: expected a metric (ModelSize, Accuracy, FLOPs, Latency), found 'modelsize'; "
-    "did you mean 'ModelSize'?",
-    "max ACURACY": ":1:5: expected a metric (ModelSize, Accuracy, FLOPs, Latency), found 'ACURACY'; "
-    "did you mean 'Accuracy'?",
-    "min energy": ":1:5: expected a metric (ModelSize, Accuracy, FLOPs, Latency), found 'energy'",
-    "min size": ":1:5: expected a metric (ModelSize, Accuracy, FLOPs, Latency), found 'size'; "
-    "did you mean 'ModelSize'?",
+    "min": ":1:4: expected a metric (NAMES), found the end",
+    "min modelsize": ":1:5: expected a metric (NAMES), found 'modelsize'; did you mean 'ModelSize'?",
+    "max ACURACY": ":1:5: expected a metric (NAMES), found 'ACURACY'; did you mean 'Accuracy'?",
+    "min energy": ":1:5: expected a metric (NAMES), found 'energy'",
+    "min size": ":1:5: expected a metric (NAMES), found 'size'; did you mean 'ModelSize'?",
     "min ModelSize\n  constrain Accuracy > 1": ":2:3: expected 'constraint' or the end, found 'constrain'; "
     "did you mean 'constraint'?",
     "min ModelSize max Accuracy": ":1:15: expected 'constraint' or the end, found 'max'; "
@@ -63,10 +64,13 @@ REFUSED = {
     "found '-'",
     "min ModelSize constraint Accuracy > full -": ":1:43: expected a number, found the end",
     "min ModelSize constraint Accuracy > full * full": ":1:44: expected a number, found 'full'",
-    "min ModelSize constraint Accuracy > 80": ":1:37: an accuracy lies between 0 and 1, 80 doesn't; 80 % is 0.8 or 80%",
+    "min ModelSize constraint Accuracy > 80": ":1:37: Accuracy lies between 0 and 1, 80 doesn't; 80 % is 0.8 or 80%",
     "max Accuracy constraint ModelSize < 5M": ":1:38: expected 'constraint' or the end, found 'M'",
     "max Accuracy constraint ModelSize < 80%": ":1:37: 80% of what? A part of the unpruned network's is 0.8 * full",
     "min FLOPs constraint Accuracy >= full - 1": ":1:41: 1 is 100 points of accuracy: one point is 0.01 or 1%",
+    "min ModelSize constraint Agreement > 97": ":1:38: Agreement lies between 0 and 1, 97 doesn't; 80 % is 0.8 or 80%",
+    "max Accuracy constraint ModelSize < 9 constraint Agreement > 0.9": ":1:50: Accuracy and Agreement both need "
+    "training: an objective names one",
     "max Accuracy constraint FLOPs < full - 5%": ":1:40: 5% of what? A part of the unpruned network's is 0.05 * full",
 }
 
@@ -86,28 +90,35 @@ def test_bounds(text, bound):
 def test_refusals(text, message):
     with pytest.raises(InputError) as refused:
         parse_objective(text, "goal.txt")
-    assert str(refused.value) == f"goal.txt{message}"
+    assert str(refused.value) == f"goal.txt{message}".replace("NAMES", ", ".join(METRICS))
 
 
 numbers = st.floats(0, 1e12, allow_nan=False)
 scales = st.one_of(st.just(0.0), st.just(1.0), st.floats(1e-3, 10))
 
 
+KNOWN = tuple(METRICS.values())
+
+
 @st.composite
 def constraints(draw):
-    metric, scale = draw(st.sampled_from(Metric)), draw(scales)
+    metric, scale = draw(st.sampled_from(KNOWN)), draw(scales)
     accuracies = st.floats(0, 1, exclude_max=scale > 0)
-    offset = draw(accuracies if metric is Metric.ACCURACY else numbers)
+    offset = draw(accuracies if metric.is_share else numbers)
     sign = draw(st.sampled_from([1, -1])) if scale and offset else 1
     return Constraint(metric, draw(st.sampled_from(["<", ">", "<=", ">="])), sign * offset, scale)
+
+
+def named(objective):
+    return (objective.metric, *(c.metric for c in objective.constraints))
 
 
 objectives = st.builds(
     Objective,
     st.sampled_from(["min", "max"]),
-    st.sampled_from(Metric),
+    st.sampled_from(KNOWN),
     st.lists(constraints(), max_size=4).map(tuple),
-)
+).filter(lambda objective: len({m for m in named(objective) if m.needs_training}) <= 1)
 
 
 @given(objectives)
@@ -123,6 +134,23 @@ def test_any_text_is_read_or_refused_in_one_line(text):
     except InputError as refused:
         outcome.append(str(refused))
     assert "\n" not in outcome[0]
+
+
+def test_further_metrics_are_named_as_the_known_ones_are():
+    miou = Metric("mean_iou", higher_is_better=True, needs_training=True)
+    objective = parse_objective("max mean_iou constraint mean_iou > full - 2", metrics={**METRICS, "mean_iou": miou})
+    assert objective == Objective("max", miou, (Constraint(miou, ">", -2, 1),))
+    assert (objective.quality, objective.wants_quality) == (miou, True)
+    with pytest.raises(InputError, match="expected a metric"):
+        parse_objective(str(objective))
+
+
+@pytest.mark.parametrize(
+    ("text", "asks"), [("Accuracy >= 0.5", True), ("OutputError < 0.5", True), ("OutputError > 0.5", False)]
+)
+def test_a_bound_asks_for_quality_from_below_or_from_above(text, asks):
+    (bound,) = parse_objective(f"min ModelSize constraint {text}").bounds_of_quality
+    assert bound.asks_for_quality == asks
 
 
 def test_files(tmp_path):

@@ -16,9 +16,10 @@ from wootz.runtime.status import status_of
 from wootz.tools.pixels import read_pixels
 
 ARCHITECTURE = {"configuration": [0.5, [0.3, 0.7]], "model_size": 10, "flops": 20, "latency_ms": 0.5}
+QUALITY = {"name": "Accuracy", "higher_is_better": True, "format": "share"}
 RESULT = {
-    "schema": 1,
-    "best": {**ARCHITECTURE, "index": 4, "model": "best.onnx", "accuracy": 0.9, "test_accuracy": None},
+    "schema": 2, "quality": QUALITY,
+    "best": {**ARCHITECTURE, "index": 4, "model": "best.onnx", "quality": 0.9, "test_quality": None},
     "full": {**ARCHITECTURE, "state": "failed", "reason": "it diverged", "origin": "fine-tuned", "new_layers": ["fc"]},
     "networks_evaluated": 2, "networks_feasible": 3, "networks_total": 4, "baseline": None,
     "seconds": {"total": 3.5, "plan": 1}, "reuse": {"blocks": 1}, "seed": 0, "network": "n", "data": "d",
@@ -27,7 +28,7 @@ RESULT = {
         {"metric": "FLOPs", "comparison": "<", "scale": 0, "offset": 9, "bound": 9}]},
     "classes": ["cat", "dog"], "modules": ["a", "b"], "modules_source": "marks",
     "networks": [
-        {**ARCHITECTURE, "index": 4, "state": "trained", "accuracy": 0.9, "initial_accuracy": 0.5, "blocks": [0, None],
+        {**ARCHITECTURE, "index": 4, "state": "trained", "quality": 0.9, "initial_quality": 0.5, "blocks": [0, None],
          "curve": [[0, 0.5], [10, 0.9]], "kept": 10, "steps": 10, "ended": "bound met", "seconds": 1},
         {**ARCHITECTURE, "index": 1, "state": "failed", "reason": "it diverged", "blocks": [None, None]},
         {**ARCHITECTURE, "index": 0, "state": "not tried"},
@@ -43,15 +44,16 @@ RESULT = {
 }  # fmt: skip
 TASK = {"kind": "network", "index": 3}
 EVENTS = (
-    {"event": "run started", "elapsed": 0, "time": 1.8e9, "schema": 1, "wootz": "0", "host": "h", "machine": "0123",
-     "pid": 1, "started": 2, "network": "n", "data": "d", "objective": "max Accuracy", "executor": "e", "workers": 2},
+    {"event": "run started", "elapsed": 0, "time": 1.8e9, "schema": 2, "wootz": "0", "host": "h", "machine": "0123",
+     "pid": 1, "started": 2, "network": "n", "data": "d", "objective": "max Accuracy", "quality": QUALITY,
+     "executor": "e", "workers": 2},
     {"event": "planned", "elapsed": 1, "networks_total": 4, "networks_feasible": 3, "blocks": 1, "groups": 1,
      "teacher": True, "baseline": False, "stops_at_first": True},
     {"event": "phase", "elapsed": 1, "phase": "exploration"},
     {"event": "task started", "elapsed": 1, "task": TASK, "title": "network 3", "steps": 10, "display": 5},
-    {"event": "progress", "elapsed": 1.5, "task": TASK, "worker": 1, "step": 5, "loss": 0.5, "accuracy": 0.5},
+    {"event": "progress", "elapsed": 1.5, "task": TASK, "worker": 1, "step": 5, "loss": 0.5, "quality": 0.5},
     {"event": "task ended", "elapsed": 2, "task": TASK, "worker": 1, "outcome": "trained", "seconds": 1, "blocks": 0},
-    {"event": "best", "elapsed": 2, "index": 3, "configuration": [0.5], "model_size": 10, "accuracy": 0.5},
+    {"event": "best", "elapsed": 2, "index": 3, "configuration": [0.5], "model_size": 10, "quality": 0.5},
     {"event": "worker lost", "elapsed": 3, "task": TASK, "worker": 1, "reason": "it died", "again": True},
     {"event": "run ended", "elapsed": 3, "outcome": "found"},
 )  # fmt: skip

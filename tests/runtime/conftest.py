@@ -11,7 +11,7 @@ import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
 from wootz.frontend.objective import parse_objective
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import InputTransform
@@ -37,6 +37,7 @@ from wootz.runtime.result import (
     Miss,
     NetworkResult,
     PhaseSeconds,
+    QualityResult,
     Reuse,
     RunResult,
     Solvers,
@@ -107,7 +108,7 @@ def _networks(count: int, modules: int, assembled: bool) -> tuple[NetworkResult,
             )
         else:
             found.append(
-                TrainedNetworkResult(**known, **sources, accuracy=accuracy, initial_accuracy=accuracy / 2,
+                TrainedNetworkResult(**known, **sources, quality=accuracy, initial_quality=accuracy / 2,
                                      curve=((0, accuracy / 2), (50, accuracy * 0.9), (steps, accuracy)), steps=steps,
                                      kept=steps, steps_saved=100 - steps, ended=ended,
                                      seconds=1.5 + i / count, reused=i % 4 == 1)
@@ -120,8 +121,8 @@ def _exploration(networks: tuple[NetworkResult, ...], file: str | None) -> Explo
     n = trained[-1]
     best = BestNetwork(
         index=n.index, configuration=n.configuration, model=file, model_size=n.model_size, flops=n.flops,
-        latency_ms=n.latency_ms, file_bytes=None if file is None else 1_850_000, accuracy=n.accuracy,
-        test_accuracy=n.accuracy - 0.01,
+        latency_ms=n.latency_ms, file_bytes=None if file is None else 1_850_000, quality=n.quality,
+        test_quality=n.quality - 0.01,
     )  # fmt: skip
     evaluated = sum(isinstance(n, TrainedNetworkResult | FailedNetworkResult) for n in networks)
     return Exploration(best=best, networks=networks, networks_evaluated=evaluated, seconds=2.0 * evaluated)
@@ -142,14 +143,15 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
     block_trained = _exploration(_networks(count, modules, True), "best.onnx")
     baseline = _exploration(_networks(count, modules, False), None)
     fields: dict[str, Any] = {
+        "quality": QualityResult.of(Metric.ACCURACY),
         "best": block_trained.best,
         "full": FullNetworkResult(
             configuration=(0.0,) * modules, model_size=1_200_000, flops=2_500_000, latency_ms=3.5, model="teacher.onnx",
             file_bytes=4_810_000,
-            accuracy=0.9, test_accuracy=0.88, origin="trained from scratch", curve=((0, 0.1), (100, 0.9)), steps=100,
+            quality=0.9, test_quality=0.88, origin="trained from scratch", curve=((0, 0.1), (100, 0.9)), steps=100,
             seconds=3.0, reference="tuned",
             tuned=TunedResult(
-                accuracy=0.91, test_accuracy=0.885, curve=((0, 0.9), (100, 0.91)), steps=100, seconds=3.0
+                quality=0.91, test_quality=0.885, curve=((0, 0.9), (100, 0.91)), steps=100, seconds=3.0
             ),
         ),
         "networks_evaluated": block_trained.networks_evaluated,
@@ -212,20 +214,20 @@ def finishing() -> Finishing:
     names = ("best.embed-normalization.int8.onnx", "best.float16.onnx")
     latencies = [LatencyResult(low_ms=ms - 0.1, median_ms=ms, high_ms=ms + 0.1) for ms in (3.5, 1.8, 1.7, 0.9)]
     step = FinishingStep(
-        pass_="embed-normalization", bytes=1_850_100, accuracy=0.85, test_accuracy=0.84, latency=latencies[2]
+        pass_="embed-normalization", bytes=1_850_100, quality=0.85, test_quality=0.84, latency=latencies[2]
     )
-    int8 = FinishingStep(pass_="int8", bytes=470_000, accuracy=0.845, test_accuracy=0.83, latency=latencies[3])
-    half = FinishingStep(pass_="to-float16", bytes=930_000, accuracy=0.7, test_accuracy=0.69, latency=latencies[0])
+    int8 = FinishingStep(pass_="int8", bytes=470_000, quality=0.845, test_quality=0.83, latency=latencies[3])
+    half = FinishingStep(pass_="to-float16", bytes=930_000, quality=0.7, test_quality=0.69, latency=latencies[0])
     misses = (Miss(constraint="Accuracy >= 0.8", by=0.1), Miss(constraint="Latency < 2", by=1.5))
     networks = (
         FinishedNetwork(
-            pipeline="embed-normalization,int8", model=names[0], bytes=int8.bytes, opset=18, accuracy=int8.accuracy,
-            test_accuracy=int8.test_accuracy, latency=int8.latency, misses=(), steps=(step, int8),
+            pipeline="embed-normalization,int8", model=names[0], bytes=int8.bytes, opset=18, quality=int8.quality,
+            test_quality=int8.test_quality, latency=int8.latency, misses=(), steps=(step, int8),
             float_nodes=("conv1",), notes=("1 of 5 layers stay in float32, for 84.50 % instead of 80.00 %",),
         ),
         FinishedNetwork(
-            pipeline="to-float16", model=names[1], bytes=half.bytes, opset=18, accuracy=half.accuracy,
-            test_accuracy=half.test_accuracy, latency=half.latency, misses=misses, steps=(half,),
+            pipeline="to-float16", model=names[1], bytes=half.bytes, opset=18, quality=half.quality,
+            test_quality=half.test_quality, latency=half.latency, misses=misses, steps=(half,),
         ),
     )  # fmt: skip
     return Finishing(networks=networks)

@@ -15,8 +15,9 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Split
-from wootz.runtime.evaluation import accuracy
 from wootz.runtime.machine import gpu_memory
+from wootz.runtime.quality.measuring import measured
+from wootz.runtime.quality.quality import ACCURACY
 from wootz.runtime.resident import ResidentSteps, keeps_on_device, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import Device, InferenceSession, TrainingSession, WeightedSession
@@ -143,8 +144,8 @@ def test_accuracies_are_those_of_the_cpu(split):
     on_cpu = WeightedSession(network(), session.weights(), CPU)
     on_cpu.set_weights(session.weights())
     test_transform = replace(TRANSFORM, mirror=False)
-    measured = accuracy(evaluator.run, split, test_transform)
-    assert measured == pytest.approx(accuracy(on_cpu.run, split, test_transform), abs=1.5 / 90)
+    found = measured(ACCURACY, evaluator.outputs, split, test_transform)
+    assert found == pytest.approx(measured(ACCURACY, on_cpu.outputs, split, test_transform), abs=1.5 / 90)
     assert measured > 0.9
     data = np.zeros((7, 3, 8, 8), np.float32)
     np.testing.assert_allclose(
@@ -162,6 +163,6 @@ def test_scores_of_variants_are_those_of_the_cpu(split):
     variants = {name: with_weights(full, {name: weights[name] * np.float32(1.5)}) for name in ("w1", "w2", "w4")}
     on_cpu, on_gpu = (score_variants(full, variants, split, TRANSFORM, device) for device in (CPU, CUDA))
     for name in variants:
-        assert on_gpu[name].accuracy == pytest.approx(on_cpu[name].accuracy, abs=1 / len(split))
+        assert on_gpu[name].quality == pytest.approx(on_cpu[name].quality, abs=1 / len(split))
         assert on_gpu[name].divergence == pytest.approx(on_cpu[name].divergence, rel=1e-3)
         assert on_gpu[name].error == pytest.approx(on_cpu[name].error, rel=1e-3)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wootz.passes.errors import InputError
+from wootz.passes.plan.metrics import Metric
 from wootz.runtime.events import (
     BestFound,
     EventLog,
@@ -27,9 +28,11 @@ from wootz.runtime.events import (
     WorkerLost,
     read_events,
 )
+from wootz.runtime.result import QualityResult
 
 STARTED = RunStarted(
     wootz="0.1.0", host="here", machine="", pid=1, started=0, network="net", data="digits", objective="max Accuracy",
+    quality=QualityResult.of(Metric.ACCURACY),
     executor="local processes", workers=2,
 )  # fmt: skip
 
@@ -46,14 +49,14 @@ events = st.one_of(
     st.builds(Planned, **dict.fromkeys(("networks_total", "networks_feasible", "blocks", "groups"), counts)),
     st.builds(PhaseStarted),
     st.builds(TaskStarted, task=tasks, worker=st.none() | counts, steps=counts, display=counts),
-    st.builds(Progress, **known, step=counts, loss=st.none() | numbers, accuracy=st.none() | fractions),
+    st.builds(Progress, **known, step=counts, loss=st.none() | numbers, quality=st.none() | fractions),
     st.builds(TaskEnded, **known, key=words, seconds=seconds, reused=st.booleans(), blocks=counts,
-              accuracy=st.none() | fractions, ended=st.sampled_from(["all steps", "bound met", "given up"]),
+              quality=st.none() | fractions, ended=st.sampled_from(["all steps", "bound met", "given up"]),
               steps_saved=counts, reason=st.none() | words),
     st.builds(TaskCancelled, task=tasks, worker=st.none() | counts),
     st.builds(TaskRaised, **known),
     st.builds(WorkerLost, **known),
-    st.builds(BestFound, index=counts, configuration=configurations, model_size=counts, accuracy=fractions),
+    st.builds(BestFound, index=counts, configuration=configurations, model_size=counts, quality=fractions),
     st.builds(Note),
     st.builds(RunEnded, reason=st.none() | words),
 )  # fmt: skip
@@ -151,7 +154,7 @@ class Full:
         (b'{"event": "party"}\n', "Invalid value 'party'"),
         (b'{"colour": "blue"}\n', "missing required field `event`"),
         (b"[1, 2]\n", "Expected `object`, got `array`"),
-        (msgspec.json.encode(msgspec.structs.replace(STARTED, schema=7)), "schema 7, not 1"),
+        (msgspec.json.encode(msgspec.structs.replace(STARTED, schema=7)), "schema 7, not 2"),
     ],
 )  # fmt: skip
 def test_foreign_files(tmp_path, content, said):

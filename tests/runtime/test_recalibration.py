@@ -7,7 +7,8 @@ from wootz.passes.ir.model import constants, with_weights
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.data.dataset import Split
-from wootz.runtime.evaluation import accuracy
+from wootz.runtime.quality import measuring as quality
+from wootz.runtime.quality.quality import ACCURACY
 from wootz.runtime.recalibration import (
     CALIBRATION_IMAGES,
     calibration_batches,
@@ -112,7 +113,7 @@ def test_wrong_statistics_are_mended(network):
     mended = recalibrated(spoiled, measured(spoiled, training), offsets(full, right))
 
     def share_right(model):
-        return accuracy(InferenceSession(model, ONE_THREAD).run, validation, TRANSFORM)
+        return quality.measured(ACCURACY, InferenceSession(model, ONE_THREAD).outputs, validation, TRANSFORM)
 
     assert share_right(mended) == share_right(full)
     assert abs(share_right(mended) - 0.5) > 0.45 > 0.4 > abs(share_right(spoiled) - 0.5)

@@ -121,8 +121,8 @@ def test_tests_and_snapshots_see_the_weights_of_their_step(network, split):
         def measure():
             return float(session.weights()["conv.weight"].sum())
 
-        history = train(steps, solver, on_step=on_step, measure_accuracy=measure)
-        return at | dict(history.accuracies)
+        history = train(steps, solver, on_step=on_step, measure=measure)
+        return at | dict(history.qualities)
 
     expected = seen(*host(graph, split, solver))
     assert sorted(expected) == [5, 6, 10, 12, 15, 18, 20]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import InputError
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
 from wootz.runtime.result import (
     BestNetwork,
     BlockSymbol,
@@ -22,6 +22,7 @@ from wootz.runtime.result import (
     FullNetworkResult,
     InfeasibleNetworkResult,
     PhaseSeconds,
+    QualityResult,
     Reuse,
     RunResult,
     TrainedBlockResult,
@@ -68,8 +69,8 @@ def explored(modules, blocks):
         TrainedNetworkResult,
         **known,
         **sources,
-        accuracy=fractions,
-        initial_accuracy=fractions,
+        quality=fractions,
+        initial_quality=fractions,
         curve=curves,
         kept=counts,
         steps=counts,
@@ -89,7 +90,7 @@ def chosen(draw, networks, modules):
     trained = [n.index for n in networks if isinstance(n, TrainedNetworkResult)]
     index = draw(st.none() | st.sampled_from(trained)) if trained else None
     best = st.builds(BestNetwork, **architecture(modules), index=st.just(index), model=st.none() | words,
-                     accuracy=fractions, test_accuracy=st.none() | fractions)  # fmt: skip
+                     quality=fractions, test_quality=st.none() | fractions)  # fmt: skip
     return None if index is None else draw(best)
 
 
@@ -109,7 +110,7 @@ def run_results(draw):
         st.builds(TrainedBlockResult, **block, initial_error=numbers, final_error=numbers, steps=counts)
         | st.builds(FailedBlockResult, **block, reason=words), max_size=4))  # fmt: skip
     known = {**architecture(n), "new_layers": st.lists(words).map(tuple), "reused": flags}
-    full = st.builds(FullNetworkResult, **known, model=words, accuracy=fractions, test_accuracy=st.none() | fractions,
+    full = st.builds(FullNetworkResult, **known, model=words, quality=fractions, test_quality=st.none() | fractions,
                      origin=st.sampled_from(["given", "fine-tuned", "trained from scratch"]), curve=curves,
                      steps=counts, seconds=seconds)  # fmt: skip
     failed = st.builds(FailedFullNetworkResult, **known, reason=words,
@@ -120,6 +121,7 @@ def run_results(draw):
     )
     objective = parse_objective("min ModelSize constraint Accuracy >= 0.5 * full - 0.1", "test")
     return RunResult(
+        quality=QualityResult.of(Metric.ACCURACY),
         best=chosen(draw, networks, n),
         full=draw(full | failed),
         networks_evaluated=evaluated(networks),
@@ -167,7 +169,7 @@ def test_a_result_survives_its_file(tmp_path_factory, result):
 @given(run_results())
 def test_the_file_is_plain_json_in_which_nothing_is_text_that_is_a_number(result):
     table = json.loads(encode(result), parse_constant=lambda name: pytest.fail(name))
-    assert table["schema"] == 1
+    assert table["schema"] == 2
     assert {n["state"] for n in table["networks"]} <= {"trained", "failed", "not tried", "infeasible"}
     for network in (table["full"], *table["networks"]):
         assert len(network["configuration"]) == len(table["modules"])
@@ -180,12 +182,13 @@ def test_the_file_is_plain_json_in_which_nothing_is_text_that_is_a_number(result
 def table():
     """A result as JSON, to be damaged."""
     architecture = {"configuration": [0.5, 0], "model_size": 10, "flops": 20}
-    network = {**architecture, "index": 4, "state": "trained", "accuracy": 0.9, "initial_accuracy": 0.5,
+    network = {**architecture, "index": 4, "state": "trained", "quality": 0.9, "initial_quality": 0.5,
                "blocks": [0, None], "curve": [[0, 0.5], [10, 0.9]], "kept": 10, "steps": 10, "seconds": 1}  # fmt: skip
     return {
-        "schema": 1,
-        "best": {**architecture, "index": 4, "model": "best.onnx", "accuracy": 0.9, "test_accuracy": None},
-        "full": {**architecture, "state": "trained", "model": "teacher.onnx", "accuracy": 1, "test_accuracy": None,
+        "schema": 2,
+        "quality": {"name": "Accuracy", "higher_is_better": True, "format": "share"},
+        "best": {**architecture, "index": 4, "model": "best.onnx", "quality": 0.9, "test_quality": None},
+        "full": {**architecture, "state": "trained", "model": "teacher.onnx", "quality": 1, "test_quality": None,
                  "origin": "given"},
         "networks_evaluated": 1, "networks_feasible": 1, "networks_total": 1, "baseline": None,
         "seconds": {"total": 3}, "reuse": {}, "seed": 0, "network": "n", "data": "d",
@@ -202,8 +205,8 @@ def test_fields_of_a_later_version_are_passed_over(table, tmp_path):
     (tmp_path / "result.json").write_text(json.dumps(table))
     found = RunResult.load(tmp_path)
     (network,) = found.block_trained.trained
-    assert (network.index, network.model_size, network.flops, network.accuracy) == (4, 10, 20, 0.9)
-    assert found.full.measured == {Metric.MODEL_SIZE: 10, Metric.FLOPS: 20, Metric.ACCURACY: 1}
+    assert (network.index, network.model_size, network.flops, network.quality) == (4, 10, 20, 0.9)
+    assert found.full.measured(Metric.ACCURACY) == {Metric.MODEL_SIZE: 10, Metric.FLOPS: 20, Metric.ACCURACY: 1}
     (tmp_path / "result.json").write_text(json.dumps({**table, "colour": "blue"}))
     assert RunResult.load(tmp_path) == found
 
@@ -211,8 +214,8 @@ def test_fields_of_a_later_version_are_passed_over(table, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"schema": 2}, "schema 2, not 1"),
-        ({"schema": None}, "no schema number, not 1"),
+        ({"schema": 1}, "schema 1, not 2"),
+        ({"schema": None}, "no schema number, not 2"),
         ({"seed": "zero"}, "Expected `int`, got `str` - at `$.seed`"),
         ({"networks_evaluated": 3}, "networks_evaluated is 3"),
         ({"networks": []}, "networks_evaluated is 1"),

@@ -13,6 +13,7 @@ from wootz.passes import pipeline
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants, with_weights
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning import block_pruner
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -42,11 +43,11 @@ TRANSFORM = InputTransform(channel_order="RGB")
 
 def test_selection_is_by_validation_and_the_report_has_the_test_images_too(job, finished):
     found = finished(replace(job, baseline=True))
-    assert found.full.accuracy > 0.95
-    assert found.full.test_accuracy < 0.3
+    assert found.full.quality > 0.95
+    assert found.full.test_quality < 0.3
     for exploration in (found.block_trained, found.baseline):
-        assert exploration.best.accuracy == max(n.accuracy for n in exploration.trained) > 0.95
-        assert exploration.best.test_accuracy < 0.3
+        assert exploration.best.quality == max(n.quality for n in exploration.trained) > 0.95
+        assert exploration.best.test_quality < 0.3
     assert RunResult.load(job.out) == found
 
 
@@ -121,13 +122,13 @@ def test_full_in_the_objective_is_the_network_as_it_was_or_fine_tuned_as_the_oth
                              reference=reference))  # fmt: skip
     (bound,), full = found.objective.constraints, found.full
     assert (full.tuned is None) == (reference == "given")
-    tuned = full.accuracy if full.tuned is None else full.tuned.accuracy
-    meant = {"given": full.accuracy, "tuned": tuned, "better": max(full.accuracy, tuned)}[reference]
+    tuned = full.quality if full.tuned is None else full.tuned.quality
+    meant = {"given": full.quality, "tuned": tuned, "better": max(full.quality, tuned)}[reference]
     assert bound.bound == pytest.approx(meant - 0.3)
     if full.tuned is not None:
         assert full.tuned.steps == job.solver.max_iter
-        assert full.tuned.curve[0][1] == full.accuracy
-        assert full.tuned.curve[-1][1] == full.tuned.accuracy
+        assert full.tuned.curve[0][1] == full.quality
+        assert full.tuned.curve[-1][1] == full.tuned.quality
 
 
 def test_a_fine_tuning_of_the_full_network_that_diverges_is_told_and_the_run_goes_on(job, monkeypatch, finished):
@@ -158,13 +159,13 @@ def test_a_full_network_that_learned_nothing_ends_the_run_before_blocks_are_trai
     told = finished(replace(deaf, may_guess=True))
     assert any("only guesses" in note for note in told.notes)
     assert told.best is not None
-    assert finished(replace(job, may_guess=False, out=job.out / "seeing")).full.accuracy > 0.95
+    assert finished(replace(job, may_guess=False, out=job.out / "seeing")).full.quality > 0.95
 
 
 def test_bounds_relative_to_the_full_network_are_checked_when_it_is_known(job, monkeypatch, finished):
     monkeypatch.setattr(Trainer, "pretrain", lambda *_: pytest.fail("too late"))
     objective = parse_objective("min ModelSize constraint Accuracy > full + 0.2", "test")
-    with pytest.raises(WootzError, match="an accuracy lies between 0 and 1"):
+    with pytest.raises(WootzError, match="Accuracy lies between 0 and 1"):
         finished(replace(job, objective=objective))
 
 
@@ -183,16 +184,16 @@ def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
     job, finished, given, most_lost, is_taken, monkeypatch
 ):
     objective = parse_objective("min ModelSize constraint Accuracy < 0.9", "test")  # all have more
-    monkeypatch.setattr(run_module, "OBJECTIVE", objective)
-    monkeypatch.setattr(run_module, "MOST_LOST", most_lost)
+    monkeypatch.setattr(run_module, "default_objective", lambda quality: objective)
+    monkeypatch.setattr(run_module, "MOST_LOST", {Metric.ACCURACY: most_lost})
     found = finished(replace(job, objective=objective, chosen={} if given else {"objective.txt": b""}))
     assert (found.best is not None) == is_taken == (job.out / "best.onnx").exists()
-    lost = found.full.accuracy - max(network.accuracy for network in found.block_trained.trained)
+    lost = found.full.quality - max(network.quality for network in found.block_trained.trained)
     notes = [note for note in found.notes if note.startswith("None of the 4 networks meets 'min ModelSize")]
     assert [f"loses {100 * lost:.1f} points" in note for note in notes] == [True] * is_taken
     assert (read_status(job.out).best is not None) == is_taken
     if is_taken:
-        assert found.best.accuracy == found.full.accuracy - lost
+        assert found.best.quality == found.full.quality - lost
 
 
 def test_a_pruned_network_that_is_wrong_is_found_before_anything_is_trained(job, monkeypatch, finished):
@@ -250,13 +251,13 @@ def test_the_events_of_a_run_say_what_its_result_says(job, finished):
         ended = {e.task.index: e for e in events if isinstance(e, TaskEnded) and e.task.kind == kind}
         for network in exploration.trained:
             event = ended[network.index]
-            assert (event.accuracy, event.ended) == (network.curve[-1][1], network.ended)
+            assert (event.quality, event.ended) == (network.curve[-1][1], network.ended)
             assert event.steps_saved == network.steps_saved
             told = [e for e in events if isinstance(e, Progress) and e.task == TaskId(kind, network.index)]
-            tests = [(e.step, e.accuracy) for e in told if e.accuracy is not None]
+            tests = [(e.step, e.quality) for e in told if e.quality is not None]
             assert tests
             assert set(tests) <= set(network.curve)
-    assert (status.best.index, status.best.accuracy) == (found.best.index, found.best.accuracy)
+    assert (status.best.index, status.best.quality) == (found.best.index, found.best.quality)
     assert [e.phase for e in events if isinstance(e, PhaseStarted)] == [
         "plan", "teacher", "pretraining", "exploration", "baseline", "delivery"
     ]  # fmt: skip

@@ -65,7 +65,7 @@ def chain(job, tmp_path, prototxt) -> Job:
 def test_a_chain_of_layers_is_searched_and_its_costs_are_exact(chain, finished):
     found = finished(chain)
     assert found.best.flops < 0.6 * found.full.flops
-    assert found.best.accuracy >= found.full.reference_accuracy - 0.03
+    assert found.best.quality >= found.full.reference_quality - 0.03
     pruner = BlockPruner.of(chain.network)
     for network in found.search.networks:
         pruned = pruner.materialize(pruner.plan(dict(zip(found.modules, network.configuration, strict=True))))
@@ -82,7 +82,7 @@ def test_a_search_finds_a_smaller_network_and_writes_a_front_that_runs(searching
     found = finished(searching)
     full, best, search = found.full, found.best, found.search
     assert best.model_size < full.model_size
-    assert best.accuracy >= full.reference_accuracy - 0.03
+    assert best.quality >= full.reference_quality - 0.03
     assert found.networks_evaluated <= 4
     assert RunResult.load(searching.out) == found
     assert len(search.scores) == 8
@@ -93,10 +93,10 @@ def test_a_search_finds_a_smaller_network_and_writes_a_front_that_runs(searching
     for point in search.front:
         scores = FileSession(str(searching.out / point.model), searching.device).run(batch.data)
         right = (scores.reshape(len(split), -1).argmax(axis=1) == split.labels).mean()
-        assert right == pytest.approx(point.accuracy)
+        assert right == pytest.approx(point.quality)
         assert load(searching.out / point.model).graph.nodes
         assert point.latency.median_ms > 0
-    sizes, accuracies = zip(*((p.model_size, p.accuracy) for p in search.front), strict=True)
+    sizes, accuracies = zip(*((p.model_size, p.quality) for p in search.front), strict=True)
     assert list(sizes) == sorted(sizes, reverse=True)
     assert list(accuracies) == sorted(accuracies, reverse=True)
 
@@ -110,7 +110,7 @@ def test_the_table_has_all_networks_that_were_met(searching, finished):
         *(point.model for point in found.search.front),
     ]
     assert len(rows) == 1 + len(found.search.networks)
-    measured = [row for row in rows[1:] if row["accuracy"]]
+    measured = [row for row in rows[1:] if row["quality"]]
     assert len(measured) == found.networks_evaluated
     assert {row["origin"] for row in rows} >= {"full", "solver", "uniform"}
 

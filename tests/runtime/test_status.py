@@ -32,7 +32,7 @@ def test_a_whole_run(whole_run):
     assert found.of("blocks") == Done(tasks=2, computed=1, reused=1, seconds=6.0, seconds_saved=9.0)
     assert found.of("network") == Done(tasks=5, computed=5, failed=1, seconds=20.0)
     assert found.of("default network") == Done()
-    assert (found.best.index, found.best.accuracy) == (4, 0.8)
+    assert (found.best.index, found.best.quality) == (4, 0.8)
     assert (found.lost, found.notes, found.under_way) == ((1,), ("network 4: it diverged",), ())
     assert found.ended.outcome == "found"
 
@@ -43,7 +43,7 @@ def test_what_the_workers_do(whole_run):
         (0, 0, 50, 0.5),
         (1, 1, 50, 0.5),
     ]
-    assert [work.accuracy for work in found.under_way] == [0.5, 0.55]
+    assert [work.quality for work in found.under_way] == [0.5, 0.55]
     lost = status_of(until(whole_run, 17.5))
     assert [work.worker for work in lost.under_way] == [0]
 

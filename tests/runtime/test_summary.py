@@ -124,7 +124,7 @@ def test_further_files_are_rows_beside_the_best_network(run_result, finishing):
 
 def test_the_best_network_is_judged_as_its_further_files_are(run_result, finishing):
     found = run_result()
-    missing = replace(found, finishing=finishing, best=replace(found.best, accuracy=0.75))
+    missing = replace(found, finishing=finishing, best=replace(found.best, quality=0.75))
     text = " ".join(printed(missing, Path("/runs/net")).split())
     assert "best.onnx 1.85 MB 1.8 ms 75.0 % 84.0 % missed" in text
     assert "note: best.onnx misses Accuracy >= 0.8 by 5.00 points" in text

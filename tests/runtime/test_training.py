@@ -103,8 +103,8 @@ def test_running_statistics_that_are_not_finite_are_found(network, split):
 def test_accuracy_is_measured_at_the_interval(network, split):
     measured = []
     solver = Solver(base_lr=0.1, max_iter=10, batch_size=16, test_interval=4)
-    _, history = run(network, split, solver, measure_accuracy=lambda: measured.append(0) or len(measured))
-    assert history.accuracies == ((4, 1), (8, 2))
+    _, history = run(network, split, solver, measure=lambda: measured.append(0) or len(measured))
+    assert history.qualities == ((4, 1), (8, 2))
 
 
 def test_every_solver_type_lowers_the_loss(network, split):

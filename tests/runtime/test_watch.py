@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import asdict
 
 from wootz.passes.plan.blocks import Symbol, TuningBlock
-from wootz.passes.plan.objective import Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
 from wootz.runtime.events import EventLog, PhaseStarted
 from wootz.runtime.executors.engine import Ended, Returned, WorkerLost

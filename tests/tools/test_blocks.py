@@ -22,7 +22,7 @@ from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.survey import one_group, survey_subspace
 from wootz.tools.cli import wootz
 from wootz.tools.commands import blocks
-from wootz.tools.models import open_classifier, open_network, prunable_network
+from wootz.tools.models import open_network, open_trainable, prunable_network
 
 RESIDUAL = Path(__file__).parents[2] / "examples" / "digits" / "net.prototxt"
 
@@ -233,7 +233,7 @@ def test_refused_samples(tmp_path, arguments, reason):
 def test_samples_leave_out_modules_that_can_be(tmp_path, rates):
     """One after the other changes the number of channels, and is pruned instead. All networks that there are are read
     back."""
-    pruner = BlockPruner.of(open_classifier(str(RESIDUAL)).model)
+    pruner = BlockPruner.of(open_trainable(str(RESIDUAL)).model)
     can = [module.name in pruner.skippable for module in pruner.modules]
     assert any(can)
     assert not all(can)

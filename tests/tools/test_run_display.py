@@ -114,14 +114,14 @@ def test_no_line_is_wider_than_80_columns(started, terminal, height):
         replace(started, workers=1000),
         plan,
         PhaseStarted(phase="baseline", elapsed=99_999.0),
-        BestFound(index=1, configuration=(0.123,) * 99, model_size=987_654_321, accuracy=0.9999),
+        BestFound(index=1, configuration=(0.123,) * 99, model_size=987_654_321, quality=0.9999),
         Note(text="What is found out about a network may take a hundred words and more, and " * 5),
         *(TaskStarted(task=one, title=LONG, worker=100 + i, steps=123_456, display=10) for i, one in enumerate(many)),
-        *(Progress(task=one, worker=100, step=120_000, loss=0.0012345678, accuracy=0.12345) for one in many),
+        *(Progress(task=one, worker=100, step=120_000, loss=0.0012345678, quality=0.12345) for one in many),
         TaskStarted(task=task, title=LONG, steps=123_456),
         *(TaskRaised(task=one, worker=100, reason="no memory is left " * 9, again=True) for one in many[:2]),
         *(WorkerLost(task=many[-1], worker=100 + i, reason="it was killed", again=True) for i in range(40)),
-        TaskEnded(task=task, worker=1, outcome="trained", accuracy=0.82799, bound=0.828, meets_bound=False,
+        TaskEnded(task=task, worker=1, outcome="trained", quality=0.82799, bound=0.828, meets_bound=False,
                   steps_saved=123_400, ended="given up", seconds=99_999.0, elapsed=200_000.0),
         TaskEnded(task=many[5], worker=1, outcome="failed", reason="the training diverged at step 3: lower base_lr",
                   elapsed=200_000.0),
@@ -148,7 +148,7 @@ def test_no_more_lines_than_the_terminal_has(whole_run):
         (TaskCancelled(task=TaskId("network", 2)), "  network 3: given up, it is not needed any more"),
         (TaskRaised(task=TaskId("default network", 2), worker=1, reason="no memory", again=True),
          "  default network 3: no memory; it is tried again"),
-        (TaskEnded(task=TaskId("network", 2), worker=1, outcome="trained", accuracy=0.5, seconds=90, ended="bound met",
+        (TaskEnded(task=TaskId("network", 2), worker=1, outcome="trained", quality=0.5, seconds=90, ended="bound met",
                    steps_saved=60), "  network 3: 50.0 %, done 60 steps early, 90 s"),
     ],
 )  # fmt: skip
@@ -170,7 +170,7 @@ def test_lines_of_other_events(started, event, line):
 def test_how_a_training_ended(started, saved, ended, said):
     task = TaskId("network", 2)
     begun = TaskStarted(task=task, title="network 3", worker=1, steps=100)
-    done = TaskEnded(task=task, worker=1, outcome="trained", accuracy=0.5, seconds=90, ended=ended, steps_saved=saved)
+    done = TaskEnded(task=task, worker=1, outcome="trained", quality=0.5, seconds=90, ended=ended, steps_saved=saved)
     text, _ = shown([started, begun, done])
     assert text == f"  network 3: 50.0 %, {said}90 s\n"
     exact = replace(done, bound=0.5004, meets_bound=False, steps_saved=0, ended="all steps")

@@ -47,7 +47,7 @@ def test_no_line_is_wider_than_the_terminal(whole_run, write_events, tmp_path, u
     """With long names, many modules and long notes."""
     events = [event for event in whole_run if event.elapsed <= until]
     begun = replace(events[0], network="/home/somebody/" + "networks/" * 20 + "net.onnx", data="photographs/" * 20)
-    best = BestFound(index=4, configuration=(0.25,) * 99, model_size=10**9, accuracy=0.99999)
+    best = BestFound(index=4, configuration=(0.25,) * 99, model_size=10**9, quality=0.99999)
     note = Note(text="What is found out about a network may take a hundred words and more. " * 5)
     done = status(write_events(tmp_path, [begun, *events[1:], best, note]), columns=80)
     assert max(map(len, done.output.splitlines())) <= 80

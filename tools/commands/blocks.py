@@ -31,7 +31,7 @@ from wootz.runtime.machine import default_memory_budget
 from wootz.runtime.survey import Grouping, Survey, one_group, survey_subspace
 from wootz.tools.block_picture import check_picture_path, draw_blocks
 from wootz.tools.memory import Memory
-from wootz.tools.models import open_classifier, round_to_option, scores_option, size_option
+from wootz.tools.models import open_trainable, round_to_option, scores_option, size_option
 from wootz.tools.networks import read_networks
 
 MOST_NETWORKS_SHOWN = 20
@@ -79,7 +79,7 @@ def blocks(
     if memory is not None and (pretrain_solver is None or groups == "paper"):
         raise WootzError("--memory goes with --pretrain-solver, which has the batch size, and with --groups=joint")
     solver = None if pretrain_solver is None else read_solver(pretrain_solver)
-    opened = open_classifier(model, scores=scores, size=size)
+    opened = open_trainable(model, scores=scores, size=size)
     network = opened.model
     modules, source = find_modules(network)
     check_modules(network, modules)

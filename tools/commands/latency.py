@@ -32,7 +32,7 @@ from wootz.runtime.latency_table.measuring import (
 )
 from wootz.runtime.latency_table.table import Correction, LatencyTable, MeasuredOn, ModelError, read_table
 from wootz.runtime.session import Device, cuda_obstacle
-from wootz.tools.models import open_classifier, round_to_option, scores_option, size_option
+from wootz.tools.models import open_trainable, round_to_option, scores_option, size_option
 from wootz.tools.rates import Rates
 from wootz.tools.side_by_side import compare
 
@@ -158,7 +158,7 @@ def _opened(
     model: str, scores: str | None, size: tuple[int, int] | None, rates: Sequence[float], round_to: int | None
 ) -> tuple[BlockPruner, tuple[int, int, int]]:
     """The network's pruner, and the shape of an image."""
-    network = open_classifier(model, scores=scores, size=size).model
+    network = open_trainable(model, scores=scores, size=size).model
     modules, _ = find_modules(network)
     check_modules(network, modules)
     shape = tensor_shape(network.graph.inputs[0]) or ()

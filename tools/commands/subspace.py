@@ -13,7 +13,7 @@ from wootz.passes.plan.sampling import Sampling, sample_subspace
 from wootz.passes.plan.subspace import SKIP, SKIP_TEXT
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
-from wootz.tools.models import open_classifier, scores_option, size_option
+from wootz.tools.models import open_trainable, scores_option, size_option
 
 
 class Rates(click.ParamType):
@@ -59,7 +59,7 @@ def sample(
     output: Path,
 ) -> None:
     """Write a random subspace of MODEL: one rate for each module, 0 where nothing can be pruned."""
-    pruner = BlockPruner.of(open_classifier(model, scores=scores, size=size).model, rounding=Rounding(round_to))
+    pruner = BlockPruner.of(open_trainable(model, scores=scores, size=size).model, rounding=Rounding(round_to))
     if not pruner.can_prune and not (SKIP in rates and pruner.skippable):
         raise WootzError(f"{model} has no module in which filters can be removed: name some by hand (docs/modules.md)")
     least = pruner.least_rates_or_skip(rates)

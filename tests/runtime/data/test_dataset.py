@@ -132,7 +132,7 @@ def with_pixel(value, kind=np.float32):
     ("arrays", "reason"),
     [
         ({"y_train": LABELS}, "x_train is missing"),
-        ({"x_train": IMAGES}, "x_train has no labels y_train beside it"),
+        ({"x_train": IMAGES, "x_val": IMAGES, "y_val": [0, 1]}, "x_train has no labels y_train beside it"),
         ({"x_train": IMAGES[:0], "y_train": LABELS[:0]}, "x_train has no images"),
         ({"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:0], "y_test": LABELS[:0]}, "x_test has no images"),
         ({"x_train": IMAGES.reshape(10, -1), "y_train": LABELS}, r"x_train has shape \(10, 60\): .*channels"),

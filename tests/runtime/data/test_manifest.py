@@ -124,7 +124,6 @@ def test_names_may_be_those_of_an_index(folder):
     [
         ("a.csv", "", r"a\.csv: it lists no photograph"),
         ("a.csv", "path,label\n", r"a\.csv: it lists no photograph"),
-        ("a.csv", "path,colour\na.png,cat\n", r"a\.csv:2: no label \(columns: path, colour\)"),
         ("a.csv", "a.png,cat\nb.png\n", r"a\.csv:2: 1 values under 2 columns"),
         ("a.csv", "a.png,cat\na.png,dog\n", r"a\.csv:2: 'a\.png' is listed twice"),
         ("a.csv", "a.png,cat,dev\n", r"a\.csv:1: the split 'dev' is none of train, val"),

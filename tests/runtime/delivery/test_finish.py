@@ -11,7 +11,7 @@ from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Model, producer
-from wootz.passes.plan.objective import Metric
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
@@ -23,7 +23,7 @@ from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.delivery import quantization
 from wootz.runtime.delivery.delivered import with_interface, write_file
-from wootz.runtime.delivery.finish import Finisher, check_finishing, classifier_of, finish, opset_note
+from wootz.runtime.delivery.finish import Finisher, check_finishing, finish, opset_note, trainable_form
 from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.delivery.misses import misses
 from wootz.runtime.job import Job
@@ -63,11 +63,11 @@ def job_of(folder, weights=SENSITIVE, **options) -> Job:
 
 
 def finisher_of(job, suffices=None) -> Finisher:
-    return Finisher(job, classifier_of(job, with_interface(job, job.network)), job.out, 64, suffices)
+    return Finisher(job, trainable_form(job, with_interface(job, job.network)), job.out, 64, suffices)
 
 
 def accuracy_of(job, finisher) -> float:
-    return write_file(job, finisher.delivered(), job.out / "net.onnx").accuracy
+    return write_file(job, finisher.delivered(), job.out / "net.onnx").quality
 
 
 def test_int8_leaves_in_float32_what_loses_too_much(tmp_path):
@@ -110,7 +110,7 @@ def test_the_files_take_what_the_given_network_took(passes, interface, tmp_path)
     for pass_ in passes:
         finisher.apply(pass_)
     written = write_file(job, finisher.delivered(), tmp_path / "net.onnx")
-    assert written.accuracy == 1
+    assert written.quality == 1
     proto = onnx.load(written.file)
     expected = SetInterface.apply(interface, job.network).model.to_proto().graph
     assert (list(proto.graph.input), list(proto.graph.output)) == (list(expected.input), list(expected.output))
@@ -131,7 +131,7 @@ def test_int8_needs_scales_by_channel(opset, written, tmp_path):
     finisher = finisher_of(job)
     finisher.apply(Int8())
     found = write_file(job, finisher.delivered(), tmp_path / "net.onnx")
-    assert (found.accuracy, found.opset, load(found.file).source_opset) == (1, written, written)
+    assert (found.quality, found.opset, load(found.file).source_opset) == (1, written, written)
     notes = [] if opset == written else ["its opset is 18 instead of 11, whose scales can't be by channel"]
     assert list(opset_note(job, found, Int8())) == notes
 
@@ -203,7 +203,7 @@ def test_the_objective_is_asked_with_the_latency_beside_the_full_network():
     latency = LatencyResult(low_ms=1, median_ms=2, high_ms=3)
     speed = Speed(full=latency, best=latency, threads=1)
     met = {Metric.MODEL_SIZE: 50, Metric.ACCURACY: 0.89, Metric.LATENCY: 0.9}
-    assert list(misses(objective, met, speed)) == []
-    missed = list(misses(objective, {**met, Metric.ACCURACY: 0.87, Metric.LATENCY: 1.25}, speed))
+    assert list(misses(objective, Metric.ACCURACY, met, speed)) == []
+    missed = list(misses(objective, Metric.ACCURACY, {**met, Metric.ACCURACY: 0.87, Metric.LATENCY: 1.25}, speed))
     assert [m.constraint for m in missed] == ["Accuracy >= 0.89", "Latency < 1"]
     np.testing.assert_allclose([m.by for m in missed], [0.02, 0.25])

@@ -97,7 +97,7 @@ def test_every_network_and_block_is_there_and_long_tables_are_folded(tmp_path, r
     for row, network in zip(rows, evaluated, strict=True):
         assert row[1] == f"{network.model_size:,}"
         if isinstance(network, TrainedNetworkResult):
-            assert row[5] == f"{100 * network.accuracy:.2f} %"
+            assert row[5] == f"{100 * network.quality:.2f} %"
             assert row[6].split(",")[0] == str(network.steps)
             assert ("bound met" in row[6], "known" in row[7]) == (network.ended == "bound met", network.reused)
         else:
@@ -191,7 +191,7 @@ def test_numbers_are_not_torn_from_what_they_are_counted_in(tmp_path, run_result
 
 def test_latency_has_no_column_where_it_was_not_measured(tmp_path, run_result):
     full = FullNetworkResult(
-        configuration=(0.0, 0.0), model_size=1, flops=1, model="t", accuracy=1, test_accuracy=None, origin="given"
+        configuration=(0.0, 0.0), model_size=1, flops=1, model="t", quality=1, test_quality=None, origin="given"
     )
     page = page_of(tmp_path, run_result(**NOTHING, full=full, speed=None))
     assert "latency" not in page.text
@@ -199,8 +199,8 @@ def test_latency_has_no_column_where_it_was_not_measured(tmp_path, run_result):
 
 def test_the_page_tells_what_was_found(tmp_path, run_result):
     page = page_of(tmp_path, run_result(notes=("Block 1(0.3) diverged.",)))
-    for text in ("38 % of the full network's parameters", "85.00 % of the", "It is in best.onnx", "net <1>",
-                 "Block 1(0.3) diverged."):  # fmt: skip
+    for text in ("38 % of the full network's parameters", "a validation accuracy of 85.00 %", "It is in best.onnx",
+                 "net <1>", "Block 1(0.3) diverged."):  # fmt: skip
         assert text in page.text, text
     assert page.rows("configuration")[3][-1] == "1 5", "its blocks, by their numbers"
 

@@ -35,9 +35,9 @@ def test_a_run_that_goes_on(whole_run, write_events, tmp_path):
     run = write_events(tmp_path, [event for event in whole_run if event.elapsed <= 15.5])
     assert write_scalars(run, tmp_path / "board") == 3
     assert scalars(tmp_path / "board") == {
-        "teacher": {"accuracy": [(20, 0.6)], "loss": [(20, 0.7)]},
-        "network-0": {"accuracy": [(50, 0.5)], "loss": [(50, 0.5)]},
-        "network-1": {"accuracy": [(50, 0.55)], "loss": [(50, 0.5)]},
+        "teacher": {"quality": [(20, 0.6)], "loss": [(20, 0.7)]},
+        "network-0": {"quality": [(50, 0.5)], "loss": [(50, 0.5)]},
+        "network-1": {"quality": [(50, 0.55)], "loss": [(50, 0.5)]},
     }
 
 
@@ -47,10 +47,10 @@ def test_a_finished_run_has_its_whole_curves_and_is_written_once(whole_run, writ
     for _ in range(2):
         write_scalars(tmp_path, tmp_path / "board")
     found = scalars(tmp_path / "board")
-    assert found["teacher"]["accuracy"] == list(result.full.curve)
+    assert found["teacher"]["quality"] == list(result.full.curve)
     for folder, exploration in (("network", result.block_trained), ("default", result.baseline)):
         for network in exploration.trained:
-            assert found[f"{folder}-{network.index}"]["accuracy"] == list(network.curve)
+            assert found[f"{folder}-{network.index}"]["quality"] == list(network.curve)
     assert found["network-0"]["loss"] == [(50, 0.5)]
 
 

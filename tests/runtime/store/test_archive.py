@@ -25,7 +25,7 @@ def other(tmp_path):
 
 
 def fill(store):
-    store.put(KEY, Trained({"w": np.arange(1000.0)}, {"accuracy": 1 / 3}), what="block 3", seconds=12.5)
+    store.put(KEY, Trained({"w": np.arange(1000.0)}, {"quality": 1 / 3}), what="block 3", seconds=12.5)
     store.put(OTHER, Failed("diverged"), what="network 5", seconds=2)
     return [KEY, OTHER]
 
@@ -113,7 +113,7 @@ def test_a_damaged_entry_of_the_store_is_replaced(store, other, tmp_path):
     fill(other)
     other.layout.entry(KEY).write_bytes(b"damaged")
     assert import_entries(other, tmp_path / "kept.tar") == Imported(new=1, known=1, damaged=0)
-    assert other.get(KEY).record == {"accuracy": 1 / 3}
+    assert other.get(KEY).record == {"quality": 1 / 3}
 
 
 def refusal(store, file):

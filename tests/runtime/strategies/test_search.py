@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wootz.passes.plan.blocks import TuningBlock
-from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Constraint, Objective
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
@@ -74,10 +75,10 @@ class World:
                 return (Finished("", {}),)
             case ScoreNetworks(networks):
                 lost = (0.9 - self.accuracy(met[n]) for n in networks)
-                return tuple(Finished("", {"accuracy": 0.9 - x, "divergence": 2 * x, "error": x}) for x in lost)
+                return tuple(Finished("", {"quality": 0.9 - x, "divergence": 2 * x, "error": x}) for x in lost)
             case LookAt(networks):
                 seen = (1.5 * self.accuracy(met[n]) - 0.45 for n in networks)
-                return tuple(Finished("", {"accuracy": x + self.noise * math.sin(1e4 * x)}) for x in seen)
+                return tuple(Finished("", {"quality": x + self.noise * math.sin(1e4 * x)}) for x in seen)
             case FineTune(network):
                 failed, accuracy = met[network] in self.fails, self.accuracy(met[network])
                 if self.ends_early_at is not None and accuracy >= self.ends_early_at:
@@ -320,3 +321,33 @@ def test_any_world_ends(sizes, seed, objective):
     assert not course.missing
     assert len(course.networks) == len(set(course.networks))
     assert all(search.is_feasible(search.measured(c)) for c in course.tried)
+
+
+@dataclass
+class Signed(World):
+    """The same world, in which a quality is the accuracy, or minus the accuracy."""
+
+    sign: int = 1
+
+    def result(self, task: Task, met: tuple[Configuration, ...]) -> Results:
+        return tuple(replace(found, outcome=self.turned(found.outcome)) for found in super().result(task, met))
+
+    def turned(self, outcome):
+        if "curve" in outcome:
+            return {**outcome, "curve": [[step, self.sign * value] for step, value in outcome["curve"]]}
+        return {**outcome, "quality": self.sign * outcome["quality"]} if "quality" in outcome else outcome
+
+
+@pytest.mark.parametrize("is_aim", [True, False])
+def test_a_quality_that_is_better_where_it_is_lower_is_searched_alike(is_aim):
+    tried = []
+    for sign in (1, -1):
+        own = Metric("Own", higher_is_better=sign > 0, needs_training=True)
+        bound = Constraint(own, ">=" if sign > 0 else "<=", offset=-0.05 * sign, scale=1.0)
+        most = Objective("max" if sign > 0 else "min", own, MOST_ACCURATE.constraints)
+        world = Signed(WORLD.sizes, WORLD.importance, sign=sign)
+        search = world.search(most if is_aim else Objective("min", Metric.MODEL_SIZE, (bound,)), most=8, quality=own)
+        search = replace(search, full={**search.full, own: 0.9 * sign})
+        tried.append(search.course(world.carry_out(search)).tried)
+    assert tried[0] == tried[1]
+    assert len(tried[0]) > 3

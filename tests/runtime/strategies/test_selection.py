@@ -3,11 +3,12 @@
 import pytest
 
 from wootz.passes.errors import WootzError
-from wootz.passes.plan.objective import Constraint, Metric, Objective
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.plan.objective import Constraint, Objective
 from wootz.runtime.strategies.selection import (
     Candidate,
     best_of,
-    check_accuracy_bounds,
+    check_quality_bounds,
     feasible_in_order,
     violated,
 )
@@ -45,15 +46,15 @@ def test_constraints_that_exclude_each_other():
 @pytest.mark.parametrize(("comparison", "bound"), [(">", 1.0), (">=", 1.01), ("<", 0.0)])
 def test_impossible_accuracies(comparison, bound):
     objective = Objective("min", SIZE, (Constraint(ACCURACY, comparison, bound),))
-    with pytest.raises(WootzError, match="an accuracy lies between 0 and 1"):
-        check_accuracy_bounds(objective)
+    with pytest.raises(WootzError, match="Accuracy lies between 0 and 1"):
+        check_quality_bounds(objective)
 
 
 def test_a_relative_bound_is_checked_when_the_full_accuracy_is_known():
     objective = Objective("min", SIZE, (Constraint(ACCURACY, ">", offset=0.2, scale=1.0),))
-    check_accuracy_bounds(objective)
+    check_quality_bounds(objective)
     with pytest.raises(WootzError, match=r"Accuracy > full \+ 0.2"):
-        check_accuracy_bounds(objective, FULL)
+        check_quality_bounds(objective, FULL)
 
 
 def best(objective, accuracies):

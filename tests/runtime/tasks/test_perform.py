@@ -124,7 +124,9 @@ def test_a_look_compares_the_channels_that_are_left_to_the_full_networks(job, tm
     own = {name: values[kept] if name.startswith("n.") else values for name, values in offsets.items()}
     expected = workshop.trainer.look(pruned, own)
     looks = []
-    monkeypatch.setattr(Trainer, "look", lambda trainer, network, beyond: looks.append((network, beyond)) or expected)
+    monkeypatch.setattr(
+        Trainer, "look", lambda trainer, network, beyond, full: looks.append((network, beyond)) or expected
+    )
     assert workshop.look("", (0.5,), pruned) == expected
     ((network, beyond),) = looks
     assert network is pruned

@@ -310,7 +310,7 @@ def test_the_weights_of_the_best_test_are_kept(split, network, tmp_path, changes
     assert curve[kept] == max(whole.values()) > curve[30]
     assert reached(found.record) == curve[kept]
     again = a_trainer(split, Store.open(tmp_path / "again"), dataset=dataset)
-    assert again.accuracy(with_weights(network, found.weights), dataset.validation) == curve[kept]
+    assert again.quality_of(with_weights(network, found.weights), dataset.validation) == curve[kept]
 
 
 def test_of_equally_good_weights_the_last_ones_are_kept(split, network, tmp_path):
@@ -842,10 +842,10 @@ def test_the_memory_of_a_group_is_that_of_its_graph_which_is_built_once(split, p
 
 def test_measurements_are_made_once(split, network, store, monkeypatch):
     trainer = a_trainer(split, store)
-    accuracy, measured = trainer.accuracy(network, split), trainer.latencies(network, network, (2, 4, 4))
+    accuracy, measured = trainer.quality_of(network, split), trainer.latencies(network, network, (2, 4, 4))
     monkeypatch.setattr(trainer_module, "InferenceSession", lambda *_: pytest.fail("it is run again"))
     monkeypatch.setattr(trainer_module, "latencies", lambda *_: pytest.fail("it is measured again"))
-    assert trainer.accuracy(network, split) == accuracy
+    assert trainer.quality_of(network, split) == accuracy
     assert trainer.latencies(network, network, (2, 4, 4)) == measured
 
 
@@ -868,7 +868,7 @@ def test_scores_are_measured_once_together(split, network, store, monkeypatch):
     weights = constants(network.graph)["conv.weight"]
     scaled = {scale: with_weights(network, {"conv.weight": weights * np.float32(scale)}) for scale in (1, 2, np.inf)}
     first = trainer.scores(network, {1: scaled[1], 2: scaled[2]}, split)
-    assert first[1].accuracy == trainer.accuracy(network, split)
+    assert first[1].quality == trainer.quality_of(network, split)
     assert first[2].divergence > first[1].divergence == 0.0
     asked = []
     measure = trainer_module.score_variants
@@ -890,7 +890,7 @@ def test_a_look_is_taken_once_with_statistics_of_training_images(split, store, n
     beyond = trainer.statistics_offsets(network)
     look = trainer.look(spoiled, beyond)
     assert look == trainer.look(network, beyond), "the statistics that a network comes with don't matter"
-    assert look.accuracy == trainer.accuracy(network, split)
+    assert look.quality == trainer.quality_of(network, split)
 
     def measured_again(*_):
         raise AssertionError("measured again")

@@ -70,7 +70,7 @@ def test_scores_are_those_of_whole_variants(case, largest, monkeypatch):
         others = InferenceSession(variant).run(split.images)
         found = scores[key]
         if own.ndim == 2:
-            assert found.accuracy == np.mean(others.argmax(axis=1) == split.labels)
+            assert found.quality == np.mean(others.argmax(axis=1) == split.labels)
             assert found.divergence == pytest.approx(kl_divergence(own, others), abs=1e-5)
         else:
             assert found.divergence == pytest.approx(np.sum((own - others) ** 2) / np.sum(own**2), rel=1e-4)
@@ -124,7 +124,7 @@ def test_scores_of_any_graph_are_those_of_whole_variants(example):
         assert scores[key].divergence == pytest.approx(kl_divergence(own, others), rel=1e-4, abs=1e-5)
         sure = np.abs(others[:, 0] - others[:, 1]) > 1e-5
         right = (others.argmax(axis=1) == split.labels)[sure].sum()
-        assert right <= round(scores[key].accuracy * IMAGES) <= right + np.sum(~sure)
+        assert right <= round(scores[key].quality * IMAGES) <= right + np.sum(~sure)
 
 
 def test_what_is_not_a_number_is_infinitely_far_off_and_wrong(case_of):
@@ -132,4 +132,4 @@ def test_what_is_not_a_number_is_infinitely_far_off_and_wrong(case_of):
     broken = case.full.copy()
     broken.graph.tensors()["m2.b.weight"].values = np.full((4, 6, 3, 3), np.nan, np.float32)
     score = score_variants(case.full, {"broken": broken}, images_for(case.full), AS_THEY_ARE)["broken"]
-    assert (score.accuracy, score.divergence, score.error) == (0.0, float("inf"), float("inf"))
+    assert (score.quality, score.divergence, score.error) == (0.0, float("inf"), float("inf"))

@@ -1,0 +1,68 @@
+"""The table of qualities: those that everybody has, and those of installed packages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model
+from wootz.passes.plan.lesson import LABELLED, Lesson
+from wootz.passes.plan.metrics import METRICS, Metric
+from wootz.passes.plan.objective import Objective
+from wootz.passes.transforms.image_classifier import is_classifier
+from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.quality.quality import ACCURACY, AGREEMENT, OUTPUT_ERROR, Quality
+
+GROUP = "wootz.metrics"
+"""The entry points of packages that add qualities: each is a `Quality`."""
+
+
+@functools.cache
+def qualities() -> Mapping[str, Quality]:
+    """All qualities by the names of their metrics. Raises WootzError for an entry point that is none, or has the name
+    of another metric."""
+    found = {quality.metric.name: quality for quality in (ACCURACY, AGREEMENT, OUTPUT_ERROR)}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+        quality = _loaded(point)
+        if quality.metric.name in {**METRICS, **found}:
+            raise WootzError(f"{_named(point)}: there is a metric {quality.metric} already")
+        found[quality.metric.name] = quality
+    return found
+
+
+def metrics() -> Mapping[str, Metric]:
+    """All metrics that an objective may name."""
+    return {**METRICS, **{name: quality.metric for name, quality in qualities().items()}}
+
+
+def judged_by(objective: Objective | None, dataset: Dataset, network: Model) -> Quality:
+    """What networks are judged by: as the objective says, else by what the data and the outputs allow."""
+    if objective is not None and objective.quality is not None:
+        return qualities()[objective.quality.name]
+    if dataset.train.has_classes:
+        return ACCURACY
+    return AGREEMENT if is_classifier(network) else OUTPUT_ERROR
+
+
+def lesson_for(quality: Quality, dataset: Dataset, network: Model) -> Lesson:
+    """What networks learn from: the classes of the images, or what the full network does with them where there are
+    none, or where its outputs are what counts."""
+    if dataset.train.has_classes and quality != OUTPUT_ERROR:
+        return LABELLED
+    return Lesson(loss=None, distill=1.0, scores=is_classifier(network) and quality != OUTPUT_ERROR)
+
+
+def _loaded(point: EntryPoint) -> Quality:
+    try:
+        quality = point.load()
+    except Exception as error:
+        raise WootzError(f"{_named(point)} can't be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(quality, Quality) or not quality.metric.needs_training:
+        raise WootzError(f"{_named(point)} is no Quality of a metric that needs training")
+    return quality
+
+
+def _named(point: EntryPoint) -> str:
+    return f"the entry point {point.name} = {point.value} of {GROUP}"

@@ -1,0 +1,79 @@
+"""Images without labels: pruned networks learn what the full one does, and are judged by how well they do it."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+from residual import MODULES, WEIGHTS, write_network
+
+from wootz.runtime.data.loading import load_dataset
+from wootz.runtime.result import RunResult
+
+SOLVER = 'base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 12 batch_size: 16 test_interval: 6'
+SCORES = ("(float[N,1,8,8] image) => (float[N,10] y)", MODULES + "f = Flatten(p) y = MatMul(f, fc)")
+MAPS = (
+    "(float[N,1,8,8] image) => (float[N,8,8,8] maps, float[N,10] y)",
+    MODULES + "maps = Sigmoid(m2) f = Flatten(p) y = MatMul(f, fc)",
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (120, 1, 8, 8), np.uint8))
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    return tmp_path
+
+
+def run(wootz, folder, *options):
+    return wootz(
+        "run", "net.onnx", "--data", "x.npy", "--subspace", "subspace.json", "--solver", "solver.prototxt",
+        "--pretrain-solver", "solver.prototxt", "--normalize", "0..1", "--threads", 1, "--out", "out", *options,
+        cwd=folder,
+    )  # fmt: skip
+
+
+def outputs(file, images):
+    session = onnxruntime.InferenceSession(file)
+    return session.run(None, {session.get_inputs()[0].name: images.astype(np.float32) / 255})
+
+
+@pytest.mark.parametrize(("network", "quality"), [(SCORES, "Agreement"), (MAPS, "OutputError")])
+def test_a_run_is_judged_by_what_the_full_network_does(wootz, folder, network, quality):
+    write_network(folder, *network, WEIGHTS)
+    done = run(wootz, folder, "--objective", f"{'max' if quality == 'Agreement' else 'min'} {quality}")
+    assert done.code == 0, done.err
+    found = RunResult.load(folder / "out")
+    assert found.quality.name == quality
+    assert found.full.quality == {"Agreement": 1, "OutputError": 0}[quality]
+    assert found.classes == ()
+    validation = load_dataset(str(folder / "x.npy"), (1, 8, 8)).validation
+    images = np.asarray(validation.images)
+    full, best = (outputs(folder / "out" / name, images) for name in ("teacher.onnx", "best.onnx"))
+    if quality == "Agreement":
+        expected = np.mean(full[0].argmax(1) == best[0].argmax(1))
+    else:
+        expected = np.mean([np.sum((a - b) ** 2) / np.sum(a**2) for a, b in zip(full, best, strict=True)])
+    assert found.best.quality == pytest.approx(expected, rel=1e-3)
+    curves = [network.curve for network in found.block_trained.trained]
+    sign = 1 if quality == "Agreement" else -1
+    assert found.best.quality == sign * max(sign * curve[-1][1] for curve in curves)
+    if quality == "OutputError":
+        assert all(curve[-1][1] < curve[0][1] for curve in curves)
+    described = json.loads((folder / "out" / "best.json").read_text())
+    gives = [output["gives"] for output in described["outputs"]]
+    assert gives == (["logits"] if quality == "Agreement" else ["numbers", "numbers"])
+    assert described["quality"] == quality
+
+
+def test_what_is_chosen_for_such_data_and_what_they_can_not_be_used_for(wootz, folder):
+    write_network(folder, *SCORES, WEIGHTS)
+    planned = run(wootz, folder, "--dry-run")
+    assert "for 'min ModelSize constraint Agreement >= 0.97'" in planned.out
+    refused = run(wootz, folder, "--objective", "max Accuracy")
+    assert "Accuracy needs labels, and the data have none" in refused.err
+    write_network(folder, *MAPS, WEIGHTS)
+    planned = run(wootz, folder, "--dry-run")
+    assert "for 'min ModelSize constraint OutputError <= 0.02'" in planned.out
+    refused = run(wootz, folder, "--objective", "max Agreement")
+    assert "Agreement is of networks with one output [N, classes], and this one gives maps, y" in refused.err
