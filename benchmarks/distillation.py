@@ -246,9 +246,8 @@ def main() -> None:
     setting = opened(options.network, options.data, options.out, options.images)
     modules = tuple(module.name for module in setting.pruner.modules)
     uniform = [tuple(rate if t.prunable else 0.0 for t in setting.pruner.convolutions) for rate in rates]
-    others = max(0, options.networks - len(rates))
-    random = sample_subspace(modules, rates, others, seed=0).configurations if others else ()
-    configurations = [*uniform, *random][: options.networks]
+    random = sample_subspace(modules, rates, 2 * options.networks, seed=0).configurations
+    configurations = list(dict.fromkeys([*uniform, *random]))[: options.networks]
     lessons = lessons_of(shares, temperatures, options.features)
     blocks = pretrained(setting, configurations, options.pretrain)
     outcomes: list[Outcome] = []
