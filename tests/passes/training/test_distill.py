@@ -146,6 +146,18 @@ def test_nothing_is_lost_where_both_are_the_same(teacher, run):
     assert float(run(model, {"x": X})[DISTILLATION]) == pytest.approx(0, abs=1e-5)
 
 
+def test_all_outputs_of_modules_that_are_whole_are_compared(student, teacher, run):
+    tapped = replace(teacher, modules=(replace(teacher.modules[1], more_exits=("l", "d")),))
+    found = Distill(network=tapped, share=0.0, features=2.0).apply(replace(student, modules=())).model
+    given = {}
+    for model in (student, teacher):
+        model.graph.outputs = [model.graph.tensors()[name] for name in ("m", "l")]
+        given[id(model)] = run(model, {"x": X})
+    own, other = given.values()
+    expected = [np.mean((own[n] - other[n]) ** 2) / np.mean(other[n] ** 2) for n in ("m", "l")]
+    assert float(run(found, {"x": X})[DISTILLATION]) == pytest.approx(2 * np.mean(expected), rel=1e-5)
+
+
 TWO_OUTPUTS = """g (float[N,3,5,5] x) => (y, z) <float[2,3,5,5] w, float[4,3,5,5] v, float factor> {
   y = Conv(x, w)
   h = Conv(x, v)
