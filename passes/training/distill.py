@@ -36,11 +36,11 @@ class Distill(Pass):
        names, and the names of everything else in it begin with `teacher/`.
     2. The output `distillation` is share · the mean of the losses of all outputs that both networks have. That of
        class scores, which come from a Softmax or LogSoftmax, is T² · KL(teacher ‖ network) at temperature T along the
-       classes, of their logits (see `attach-loss`); with `scores` all outputs are class scores, along axis 1. That of
-       other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size count alike.
-    3. With `features` above 0, features · the mean of such quotients over the exits of modules is added, where these
-       have the same shape in both networks. They are those that either model's table of modules names.
-       The table is gone afterwards.
+       classes, of their logits (see `attach-loss`). With `scores` all outputs of several classes along axis 1 are
+       class scores. That of other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size
+       count alike.
+    3. With `features` above 0, features · the mean of such quotients over the exits of modules is added, those
+       that have the same shape in both networks. Modules are those of either model's table, which is gone afterwards.
     4. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
        to follow.
 
@@ -180,7 +180,7 @@ class _Pair:
         if last is not None and last.node.op != "Sigmoid":
             return axis_behind(softmax_axis(last.node), last.behind)
         shape = tensor_shape(target)
-        return 1 if self._options.scores and shape is not None and len(shape) > 1 else None
+        return 1 if self._options.scores and shape is not None and len(shape) > 1 and shape[1] != 1 else None
 
     def _logits(self, output: Tensor) -> Tensor:
         last = last_activation(output)

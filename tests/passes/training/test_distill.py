@@ -193,6 +193,14 @@ def test_logits_are_class_scores_where_that_is_said(scores, make_model, run):
     assert scores == ("LogSoftmax" in [node.op for node in model.graph.nodes])
 
 
+def test_a_single_score_is_no_class(make_model, run):
+    """Its probability is 1 in both networks."""
+    text = "g (float[N,4] x) => (y) <float[4,1] w> { y = MatMul(x, w) }"
+    student, teacher = (make_model(text, seed, w=(4, 1)) for seed in (0, 1))
+    model = Distill(network=teacher, scores=True).apply(student).model
+    assert run(model, {"x": np.ones((2, 4), np.float32)})[DISTILLATION] > 0
+
+
 def test_classes_lie_along_the_axis_of_the_softmax(make_model, run):
     text = "g (float[N,5,4] x) => (y) <float[4,3] w> { h = MatMul(x, w) y = Softmax<axis=-1>(h) }"
     student, teacher = (make_model(text, seed, w=(4, 3)) for seed in (0, 1))
