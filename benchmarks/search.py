@@ -41,6 +41,7 @@ from typing import Any
 from choice import problem, questions
 from scipy.stats import spearmanr
 
+from wootz.passes.plan.space import Space
 from wootz.runtime.result import FullNetworkResult, RunResult
 
 METHODS = ("enumeration", "default", "search", "uniform", "torch-pruning", "correlation")
@@ -144,9 +145,9 @@ class Benchmark:
         self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, *arguments)
 
     def _uniform(self, seed: int, folder: Path) -> None:
-        networks = [n.configuration for n in self._searched(seed).networks if n.origin == "uniform"]
+        options = self._searched(seed).options
         subspace = folder.with_name("uniform.json")
-        subspace.write_text(json.dumps(networks))
+        subspace.write_text(json.dumps(Space(tuple(map(str, range(len(options)))), options).uniform))
         self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, "--baseline")
 
     def _torch_pruning(self, seed: int, file: Path) -> None:

@@ -139,8 +139,8 @@ def pruned(network: nn.Module, image: torch.Tensor, ratio: float) -> nn.Module:
     return copied
 
 
-def fine_tune(network: nn.Module, job: Job) -> None:
-    """Those steps, batches and learning rates of the job's solver that matter for SGD."""
+def fine_tune(network: nn.Module, teacher: nn.Module, job: Job) -> None:
+    """By the steps, batches, learning rates and lesson of the job, as far as they matter to SGD and classifiers."""
     solver = job.solver
     optimizer = torch.optim.SGD(
         network.parameters(), lr=1.0, momentum=solver.momentum, weight_decay=solver.weight_decay
@@ -152,8 +152,21 @@ def fine_tune(network: nn.Module, job: Job) -> None:
         for group in optimizer.param_groups:
             group["lr"] = solver.learning_rate(step)
         optimizer.zero_grad()
-        functional.cross_entropy(network(torch.from_numpy(batch.data)), torch.from_numpy(batch.labels)).backward()
+        images, labels = torch.from_numpy(batch.data), torch.from_numpy(batch.labels)
+        scores, share = network(images), job.lesson.distill
+        loss = (1 - share) * functional.cross_entropy(scores, labels)
+        if share:
+            loss = loss + share * _distillation(scores, teacher, images, job.lesson.temperature)
+        loss.backward()
         optimizer.step()
+
+
+def _distillation(scores: torch.Tensor, teacher: nn.Module, images: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T² KL(teacher || network) of scores that are divided by T (Hinton et al. 2015), the mean over the batch."""
+    with torch.no_grad():
+        wanted = functional.log_softmax(teacher(images) / temperature, 1)
+    found = functional.log_softmax(scores / temperature, 1)
+    return temperature**2 * functional.kl_div(found, wanted, log_target=True, reduction="batchmean")
 
 
 @torch.no_grad()
@@ -183,7 +196,7 @@ def main() -> None:
     for ratio in RATIOS:
         smaller = pruned(network, image, ratio)
         flops, size = torch_pruning.utils.count_ops_and_params(smaller, image)
-        fine_tune(smaller, job)
+        fine_tune(smaller, network, job)
         reached = accuracy(smaller, job.dataset.validation, job)
         seconds = time.perf_counter() - begin
         row = {"seconds": seconds, "model_size": int(size), "flops": 2 * flops, "accuracy": reached, "ratio": ratio}

@@ -407,12 +407,13 @@ class Course:
         return sum(self.losses.get((m, r), 0.0) for m, r in enumerate(configuration) if not isinstance(r, tuple))
 
     def predicted(self, configuration: Configuration) -> float | None:
-        """The accuracy expected after fine-tuning a network that was looked at."""
+        """The accuracy expected after fine-tuning a network that was looked at: no less than before, since the best
+        weights are kept."""
         if configuration not in self.looked:
             return None
         features = self._features(configuration)
         expected = features[0] if self.predictor is None else self.predictor.predict(features[None])[0]
-        return float(min(expected, self._most_accurate))
+        return max(self.looked[configuration], float(min(expected, self._most_accurate)))
 
     @property
     def _most_accurate(self) -> float:

@@ -44,6 +44,8 @@ from wootz.runtime.tasks.task import (
 from wootz.runtime.tasks.telling import Telling
 from wootz.runtime.tasks.trainer import Look, Trainer
 
+RECALIBRATED_FROM = 0.1
+"""Lost quality from which on an assembled network may be better with statistics of its own (docs/benchmarks.md)."""
 LONGEST_PRINTED = 100
 """Weights of more elements are left out of training graphs that are printed."""
 CRITERION_IMAGES = 128
@@ -119,7 +121,7 @@ class Workshop:
                 scores = trainer.scores(self.teacher(order.teacher), variants, split.part(split.spread(SCORED_IMAGES)))
                 return tuple(Finished("", asdict(scores[c])) for c in order.configurations)
             case LookAt():
-                looks = (self.look(order.teacher, c, self.assembled(order, c)) for c in order.configurations)
+                looks = (self.look(order, c) for c in order.configurations)
                 return tuple(Finished("", asdict(look)) for look in looks)
             case FineTune():
                 (configuration,) = order.configurations
@@ -198,15 +200,26 @@ class Workshop:
         (configuration,) = order.configurations
         return with_weights(self.assembled(order, configuration), self.weights(key, str(order.task)))
 
-    def look(self, teacher: str, configuration: Configuration, network: Model) -> Look:
-        """What `network` is worth without training: that of the configuration, with the weights of its blocks."""
+    def look(self, order: Order, configuration: Configuration) -> Look:
+        """What the network of a configuration is worth without training: as it is assembled or, if that is more, with
+        statistics of what its BatchNormalizations see."""
+        network, full = self.assembled(order, configuration), self.pruner(order.teacher).model
+        as_assembled = self.trainer.quality_of(network, self.job.dataset.validation, full)
+        sign = self.trainer.quality.metric.sign
+        if order.full_quality is not None and sign * (order.full_quality - as_assembled) < RECALIBRATED_FROM:
+            return Look(as_assembled)
+        recalibrated = self.trainer.look(network, self._statistics_left(order.teacher, configuration), full)
+        return Look(sign * max(sign * as_assembled, sign * recalibrated.quality))
+
+    def _statistics_left(self, teacher: str, configuration: Configuration) -> Statistics:
+        """What looks have to add to statistics, in the channels that a configuration leaves."""
         pruner = self.pruner(teacher)
         if teacher not in self._statistics_offsets:
             self._statistics_offsets[teacher] = self.trainer.statistics_offsets(pruner.model)
         beyond = self._statistics_offsets[teacher]
         materializer = pruner.materializer.with_weights(with_weights(pruner.model, beyond))
         left = constants(materializer.materialize(pruner.plan(self.rates(configuration))).graph)
-        return self.trainer.look(network, {name: left[name] for name in beyond if name in left}, pruner.model)
+        return {name: left[name] for name in beyond if name in left}
 
     def early_end(self, order: Order) -> EarlyEnd | None:
         job = self.job

@@ -22,8 +22,8 @@ from wootz.runtime.job import Job
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.perform import Site, perform
-from wootz.runtime.tasks.task import Order, PretrainBlocks, TrainTeacher, steps_saved
-from wootz.runtime.tasks.trainer import Trainer
+from wootz.runtime.tasks.task import LookAt, Order, PretrainBlocks, TrainTeacher, steps_saved
+from wootz.runtime.tasks.trainer import Look, Trainer
 from wootz.runtime.tasks.workshop import Workshop
 
 MODULES = """
@@ -127,9 +127,24 @@ def test_a_look_compares_the_channels_that_are_left_to_the_full_networks(job, tm
     monkeypatch.setattr(
         Trainer, "look", lambda trainer, network, beyond, full: looks.append((network, beyond)) or expected
     )
-    assert workshop.look("", (0.5,), pruned) == expected
+    order = Order(LookAt((0,)), configurations=((0.5,),))
+    monkeypatch.setattr(Trainer, "quality_of", lambda *_: 0.0)
+    assert workshop.look(order, (0.5,)) == expected
     ((network, beyond),) = looks
-    assert network is pruned
+    for name, values in constants(pruned.graph).items():
+        np.testing.assert_array_equal(constants(network.graph)[name], values)
     assert beyond.keys() == own.keys()
     for name, values in own.items():
         np.testing.assert_array_equal(beyond[name], values)
+
+
+@pytest.mark.parametrize(
+    ("as_assembled", "recalibrated", "looked"),
+    [(0.85, 0.9, 0.85), (0.7, 0.75, 0.75), (0.7, 0.65, 0.7)],
+    ids=["little was lost", "better", "worse"],
+)
+def test_a_look_measures_statistics_where_much_was_lost(job, tmp_path, monkeypatch, as_assembled, recalibrated, looked):
+    workshop = Workshop(job, Store.open(tmp_path / "s"))
+    monkeypatch.setattr(Trainer, "quality_of", lambda *_: as_assembled)
+    monkeypatch.setattr(Trainer, "look", lambda *_: Look(recalibrated))
+    assert workshop.look(Order(LookAt((0,)), configurations=((0.5,),), full_quality=0.9), (0.5,)) == Look(looked)
