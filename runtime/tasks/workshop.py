@@ -206,7 +206,7 @@ class Workshop:
         network, full = self.assembled(order, configuration), self.pruner(order.teacher).model
         as_assembled = self.trainer.quality_of(network, self.job.dataset.validation, full)
         sign = self.trainer.quality.metric.sign
-        if order.full_quality is not None and sign * (order.full_quality - as_assembled) < RECALIBRATED_FROM:
+        if order.of_full is not None and sign * (order.of_full - as_assembled) < RECALIBRATED_FROM:
             return Look(as_assembled)
         recalibrated = self.trainer.look(network, self._statistics_left(order.teacher, configuration), full)
         return Look(sign * max(sign * as_assembled, sign * recalibrated.quality))

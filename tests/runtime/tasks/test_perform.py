@@ -147,4 +147,4 @@ def test_a_look_measures_statistics_where_much_was_lost(job, tmp_path, monkeypat
     workshop = Workshop(job, Store.open(tmp_path / "s"))
     monkeypatch.setattr(Trainer, "quality_of", lambda *_: as_assembled)
     monkeypatch.setattr(Trainer, "look", lambda *_: Look(recalibrated))
-    assert workshop.look(Order(LookAt((0,)), configurations=((0.5,),), full_quality=0.9), (0.5,)) == Look(looked)
+    assert workshop.look(Order(LookAt((0,)), configurations=((0.5,),), of_full=0.9), (0.5,)) == Look(looked)
