@@ -334,11 +334,18 @@ class TrainingSession:
         ]
         self._current = 0
 
-    def step(self, data: np.ndarray, labels: np.ndarray | None, learning_rate: float) -> np.ndarray:
+    def step(
+        self, data: np.ndarray | Mapping[str, np.ndarray], labels: np.ndarray | None, learning_rate: float
+    ) -> np.ndarray:
         """One run on a batch: float32 data, and int64 labels or float32 targets, as the graph has them.
 
+        The data of a network with several inputs are given by their names, each of the input's type.
         Gives the losses before the step, one a loss output."""
-        self.put(self.interface.data, np.asarray(data, np.float32))
+        if isinstance(data, Mapping):
+            for name in (self.interface.data, *self.interface.more_data):
+                self.put(name, data[name])
+        else:
+            self.put(self.interface.data, np.asarray(data, np.float32))
         self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
         if self.interface.labels is not None:
             self.put(self.interface.labels, np.asarray(labels, self._label_type))

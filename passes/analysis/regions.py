@@ -15,7 +15,7 @@ import numpy as np
 from wootz.passes.analysis.channels import ChannelAnalysis, analyse_channels
 from wootz.passes.analysis.module_boundaries import module_of
 from wootz.passes.analysis.module_names import titles
-from wootz.passes.analysis.segments import READS_SHAPE, Segment, data_tensors, is_layer
+from wootz.passes.analysis.segments import LAYERS, READS_SHAPE, Segment, data_tensors, is_layer
 from wootz.passes.analysis.spans import POOLING, Span, chain_spans, closed_spans, groups_of_layers, through
 from wootz.passes.ir.model import (
     Graph,
@@ -273,12 +273,22 @@ class _Network:
     # What can be removed
 
     def removable(self, first: int, last: int) -> int:
-        """The number of channels that can be removed if the pieces `first` to `last` are a module."""
+        """The number of channels that can be removed if the pieces `first` to `last` are a module.
+
+        0 where there is a recurrent layer, or a body of nodes, among these: a block couldn't be trained.
+        """
+        if any(first <= place <= last for place in self._untrained):
+            return 0
         inside = (self._extents[0] >= first) & (self._extents[1] <= last)
         boundary = [self.analysis.channels_in(name) for name in self._ends_of(first, last)]
         if boundary:
             inside[np.concatenate(boundary)] = False
         return int(inside.sum())
+
+    @cached_property
+    def _untrained(self) -> tuple[int, ...]:
+        """The places of layers that have no gradient."""
+        return tuple(self._place_of[id(n)] for n in self.trunk if is_layer(n) and n.op not in LAYERS)
 
     @cached_property
     def _extents(self) -> tuple[np.ndarray, np.ndarray]:

@@ -74,6 +74,7 @@ class ApplyOptimizer(Pass):
     loss_scale_interval: int = option(2000, "steps with finite gradients after which the factor is doubled")
     own_rates: bool = option(False, "each loss has a learning rate of its own, which can be made to fade")
     losses: tuple[str, ...] = option((), "the losses; by default every scalar output")
+    data: tuple[str, ...] = option((), "names of the inputs with data, of a network that has several")
     labels: tuple[str, ...] = option(
         ("labels", TARGET), "names of the inputs with labels or targets, one a loss that has some"
     )
@@ -107,30 +108,30 @@ class ApplyOptimizer(Pass):
         erase_dead_nodes(graph)
         data, targets = self._data_and_targets(model)
         interface = TrainingInterface(
-            data=data,
+            data=data[0],
             labels=targets[0] if targets else None,
             learning_rate=LEARNING_RATE,
             losses=tuple(loss.name for loss in losses),
             slots=tuple(slots),
             targets=targets[1:],
+            more_data=data[1:],
         )
         metadata = {**model.metadata, TRAINING_KEY: interface.to_json()}
         return PassResult(replace(result, metadata=metadata), True, {"slots": len(slots)})
 
-    def _data_and_targets(self, model: Model) -> tuple[str, tuple[str, ...]]:
-        """The input for the data, and those for labels or targets, in the order of the option."""
+    def _data_and_targets(self, model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The inputs for the data, in the graph's order, and those for labels or targets, in that of the option."""
         names = [t.name for t in model.graph.inputs]
         targets = tuple(n for n in dict.fromkeys(self.labels) if n in names)
-        data = [n for n in names if n not in targets]
-        if len(data) != 1:
-            listed = ", ".join(data) or "none"
-            reason = f"a training graph has one input beside its labels and targets, this one has: {listed}"
+        data = tuple(n for n in names if n not in targets)
+        unnamed = [n for n in data if n not in self.data]
+        if not data or (unnamed and len(data) > 1):
             raise self.refuse(
-                f"{reason}; labels=NAME,NAME names all inputs with labels or targets. For a network of several inputs "
-                f"leave apply-optimizer out: build-gradients{{parameters-as-inputs=true}} gives the gradients to an "
-                f"optimizer of your own"
+                f"a training graph has one input beside its labels and targets, this one has: "
+                f"{', '.join(data) or 'none'}; labels=NAME,NAME names all inputs with labels or targets, and "
+                f"data=NAME,NAME those of a network of several inputs"
             )
-        return data[0], targets
+        return data, targets
 
 
 class _GraphStep:

@@ -58,6 +58,8 @@ class EmbedBatches(Pass):
             raise self.refuse("the graph makes its batches already")
         if TrainingInterface.of(model).targets:
             raise self.refuse("several losses have labels or targets of their own: a split has one label an image")
+        if TrainingInterface.of(model).more_data:
+            raise self.refuse("the network has several inputs: give the training graph its batches")
         self._check_labels(model)
         if self.batch_size < 1 or self.window < 1:
             raise self.refuse(f"batch-size and window are at least 1, not {self.batch_size} and {self.window}")

@@ -15,7 +15,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.memory import training_memory
 from wootz.passes.training.mixed_precision import Precision
-from wootz.passes.training.training_graph import training_settings, with_settings
+from wootz.passes.training.training_graph import data_inputs, training_settings, with_settings
 from wootz.passes.transforms.teacher_student import TEACHER, format_blocks, student_loss
 
 
@@ -48,7 +48,7 @@ def joint_training_pipeline(
 ) -> tuple[Pass, ...]:
     """The passes of the pipeline `block-training`, or with precision="float16" of `block-training-float16`."""
     losses = tuple(student_loss(i) for i in range(len(blocks)))
-    settings = training_settings(solver, losses, "labels", TEACHER, target)
+    settings = training_settings(solver, data_inputs(pruner.model), losses, "labels", TEACHER, target)
     settings["apply-optimizer"] = {**settings["apply-optimizer"], "own_rates": own_rates}
     criterion = pruner.planner.criterion
     settings["teacher-student"] = {"blocks": format_blocks(blocks, pruner), "criterion": criterion, "pruner": pruner}

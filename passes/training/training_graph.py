@@ -40,6 +40,7 @@ def build_training_graph(
     """
     passes = training_pipeline(
         solver,
+        data=data_inputs(model, labels),
         loss=loss,
         distill=distill,
         ignore_label=ignore_label,
@@ -52,9 +53,15 @@ def build_training_graph(
     return run_pipeline(model, passes, verify_each, observers).model
 
 
+def data_inputs(model: Model, labels: str = "labels") -> tuple[str, ...]:
+    """The inputs with data of a network, by name."""
+    return tuple(t.name for t in model.graph.inputs if t.name not in (labels, TARGET))
+
+
 def training_pipeline(
     solver: Solver,
     *,
+    data: tuple[str, ...] = (),
     loss: Loss | None = "softmax-cross-entropy",
     distill: Distill | None = None,
     ignore_label: int | None = None,
@@ -67,13 +74,14 @@ def training_pipeline(
     """The passes of the pipeline `training`, or with precision="float16" of `training-float16`, with these options.
 
     With loss=None `attach-loss` is left out: the model has its losses already, the scalar outputs `losses` (none named:
-    all scalar outputs). `labels` names the input with the labels (Caffe's networks for training call it `label`).
+    all scalar outputs). `data` names the inputs of a network that has several, `labels` the input with the labels
+    (Caffe's networks for training call it `label`).
     With `distill` these are the passes of `distillation` or `distillation-float16`, and the loss is mixed with that of
     the pass, or is its alone where the pass has all of it (loss=None).
     Parameters that `frozen` names (a name, or a prefix that ends in / or *) are not trained.
     """
     frozen = (frozen,) if isinstance(frozen, str) else frozen
-    settings = training_settings(solver, losses, labels, (*frozen, TEACHER) if distill else frozen, target)
+    settings = training_settings(solver, data, losses, labels, (*frozen, TEACHER) if distill else frozen, target)
     if distill is not None:
         settings["distill"] = vars(distill)
     if loss is not None:
@@ -84,16 +92,22 @@ def training_pipeline(
 
 
 def training_settings(
-    solver: Solver, losses: tuple[str, ...], labels: str, frozen: str | tuple[str, ...], target: Target
+    solver: Solver,
+    data: tuple[str, ...],
+    losses: tuple[str, ...],
+    labels: str,
+    frozen: str | tuple[str, ...],
+    target: Target,
 ) -> dict[str, Mapping[str, Any]]:
     """The options of the passes that every training graph goes through, by the names of the passes."""
     chosen = {"losses": losses, "frozen": (frozen,) if isinstance(frozen, str) else frozen}
+    interface = {"data": data if len(data) > 1 else (), "losses": losses, "labels": (labels, TARGET)}
     return {
         "trainable-part": {},
         "training-mode": {"seed": solver.random_seed},
         "mixed-precision": chosen,
         "build-gradients": chosen,
-        "apply-optimizer": {**ApplyOptimizer.settings(solver), "losses": losses, "labels": (labels, TARGET)},
+        "apply-optimizer": {**ApplyOptimizer.settings(solver), **interface},
         "legalize": {"target": target},
     }
 

@@ -480,9 +480,8 @@ def test_apply_optimizer_asks_for_labels_of_another_name(linear):
     gradients = BuildGradients().apply(AttachLoss(loss="mse", target="height").apply(linear).model).model
     with refusal(
         "apply-optimizer: a training graph has one input beside its labels and targets, this one has: x, height; "
-        "labels=NAME,NAME names all inputs with labels or targets. For a network of several inputs leave "
-        "apply-optimizer out: build-gradients{parameters-as-inputs=true} gives the gradients to an optimizer of your "
-        "own"
+        "labels=NAME,NAME names all inputs with labels or targets, and data=NAME,NAME those of a network of several "
+        "inputs"
     ):
         ApplyOptimizer().apply(gradients)
     named = ApplyOptimizer(labels=("height",)).apply(gradients).model
