@@ -170,6 +170,64 @@ class SSD(nn.Module):
         return torch.cat(predictions, 1)
 
 
+class RetinaNet(nn.Module):
+    """A ResNet-18 with a feature pyramid (Lin et al., 2017) and heads that its levels share."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        import torchvision
+
+        self.body = torchvision.models.resnet18(weights=None)
+        self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in (128, 256, 512))
+        self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
+        self.classes, self.boxes = (
+            nn.Sequential(
+                *itertools.chain(*((nn.Conv2d(width, width, 3, padding=1), nn.ReLU()) for _ in range(4))),
+                nn.Conv2d(width, outputs, 3, padding=1),
+            )
+            for outputs in (9 * CLASSES, 9 * 4)
+        )
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        body = self.body
+        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(x)))))
+        maps = []
+        for stage in (body.layer2, body.layer3, body.layer4):
+            x = stage(x)
+            maps.append(x)
+        merged = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        for level in (1, 0):
+            merged[level] = merged[level] + nn.functional.interpolate(merged[level + 1], scale_factor=2.0)
+        levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+        classes, boxes = (
+            torch.cat([head(x).permute(0, 2, 3, 1).flatten(1, 2) for x in levels], 1)
+            for head in (self.classes, self.boxes)
+        )
+        return classes.unflatten(2, (9, CLASSES)), boxes.unflatten(2, (9, 4))
+
+
+class EDSR(nn.Module):
+    """Super-resolution by residual blocks under one long skip (Lim et al., 2017), narrow."""
+
+    def __init__(self, width: int = 32, blocks: int = 8) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(blocks)
+        )
+        self.last = nn.Conv2d(width, width, 3, padding=1)
+        self.tail = nn.Sequential(
+            nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(width, 3, 3, padding=1)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = x = self.head(x)
+        for block in self.body:
+            x = x + block(x)
+        return self.tail(first + self.last(x))
+
+
 def _pair(inputs: int, outputs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in (inputs, outputs):
@@ -220,12 +278,14 @@ NETWORKS = (
     Network("ConvNeXt", "convnext_tiny", "timm", 18),
     Network("GhostNet", "ghostnet_100", "timm", 16),
     Network("HGNetV2", "hgnetv2_b0", "timm", 6),
-    Network("U-Net", "unet", "none", 1, build=UNet, note="and the convolutions behind the last skip"),
+    Network("U-Net", "unet", "none", 7, build=UNet),
+    Network("EDSR", "edsr", "none", 8, 16, build=EDSR, note="and its last convolutions"),
+    Network("RetinaNet", "retinanet", "torchvision", 11, 128, build=RetinaNet),
     Network("DeepLab", "deeplabv3_resnet50", "torchvision", 17, 96, note="and its head of two convolutions"),
     Network("FCN", "fcn_resnet50", "torchvision", 16, 96, note="and its head of two convolutions"),
-    Network("SSD", "ssd", "none", 14, build=SSD),
-    Network("YOLO", "yolov8n", "ultralytics", 3),
-    Network("YOLO", "yolov5n", "ultralytics", 3),
+    Network("SSD", "ssd", "torchvision", 18, build=SSD),
+    Network("YOLO", "yolov8n", "ultralytics", 15, note="and the first convolutions"),
+    Network("YOLO", "yolov5n", "ultralytics", 15, note="and the first convolutions"),
 )
 
 
