@@ -277,7 +277,7 @@ class _Network:
 
         0 where there is a recurrent layer, or a body of nodes, among these: a block couldn't be trained.
         """
-        if any(first <= place <= last for place in self._untrained):
+        if any(first <= place <= last for place in self.untrained):
             return 0
         inside = (self._extents[0] >= first) & (self._extents[1] <= last)
         boundary = [self.analysis.channels_in(name) for name in self._ends_of(first, last)]
@@ -286,7 +286,7 @@ class _Network:
         return int(inside.sum())
 
     @cached_property
-    def _untrained(self) -> tuple[int, ...]:
+    def untrained(self) -> tuple[int, ...]:
         """The places of layers that have no gradient."""
         return tuple(self._place_of[id(n)] for n in self.trunk if is_layer(n) and n.op not in LAYERS)
 
@@ -391,6 +391,7 @@ def _runs_of_rests(network: _Network, spans: Sequence[Span]) -> Iterator[list[ra
     bounds = [-1, *itertools.chain(*((span.first, span.last) for span in spans)), len(network.pieces)]
     for before, after in zip(bounds[::2], bounds[1::2], strict=True):
         starts = [*(stage.start for stage in network.stages), *network.shrinking]
+        starts += [place + side for place in network.untrained for side in (0, 1)]
         inner = sorted({place for place in starts if before + 1 < place < after})
         yield [range(a, b) for a, b in itertools.pairwise([before + 1, *inner, after])]
 
