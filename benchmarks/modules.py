@@ -177,7 +177,9 @@ class RetinaNet(nn.Module):
         super().__init__()
         import torchvision
 
-        self.body = torchvision.models.resnet18(weights=None)
+        body = torchvision.models.resnet18(weights=None)
+        self.stem = nn.Sequential(body.conv1, body.bn1, body.relu, body.maxpool)
+        self.stages = nn.ModuleList((body.layer1, body.layer2, body.layer3, body.layer4))
         self.lateral = nn.ModuleList(nn.Conv2d(inputs, width, 1) for inputs in (128, 256, 512))
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
         self.classes, self.boxes = (
@@ -189,13 +191,10 @@ class RetinaNet(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        body = self.body
-        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(x)))))
-        maps = []
-        for stage in (body.layer2, body.layer3, body.layer4):
-            x = stage(x)
-            maps.append(x)
-        merged = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        maps = [self.stem(x)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        merged = [lateral(x) for lateral, x in zip(self.lateral, maps[2:], strict=True)]
         for level in (1, 0):
             merged[level] = merged[level] + nn.functional.interpolate(merged[level + 1], scale_factor=2.0)
         levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]

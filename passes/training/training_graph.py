@@ -73,8 +73,8 @@ def training_pipeline(
 ) -> tuple[Pass, ...]:
     """The passes of the pipeline `training`, or with precision="float16" of `training-float16`, with these options.
 
-    With loss=None `attach-loss` is left out: the model has its losses already, the scalar outputs `losses` (none named:
-    all scalar outputs). `data` names the inputs of a network that has several, `labels` the input with the labels
+    With loss=None `attach-loss` is left out, and `trainable-part`: the model has its losses already, the scalar outputs
+    `losses` (none named: all scalar outputs). `data` names the inputs of a network that has several, `labels` the input with the labels
     (Caffe's networks for training call it `label`).
     With `distill` these are the passes of `distillation` or `distillation-float16`, and the loss is mixed with that of
     the pass, or is its alone where the pass has all of it (loss=None).
@@ -82,6 +82,8 @@ def training_pipeline(
     """
     frozen = (frozen,) if isinstance(frozen, str) else frozen
     settings = training_settings(solver, data, losses, labels, (*frozen, TEACHER) if distill else frozen, target)
+    if distill is None and loss is None:
+        settings.pop("trainable-part")
     if distill is not None:
         settings["distill"] = vars(distill)
     if loss is not None:

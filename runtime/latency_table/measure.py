@@ -28,6 +28,13 @@ FINEST_TICK = 1e-6
 """Seconds: a clock of processor time that ticks more rarely (on Windows) isn't used."""
 Clock = Callable[[], float]
 LIST = "networks.json"
+TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
 
 
 def clock_for(provider: str, threads: int) -> Clock:
@@ -147,7 +154,9 @@ def _opened(file: Path, shape: Any, asked: argparse.Namespace) -> Callable[[], o
         raise SystemExit(f"{file}: missing: export the folder again")
     try:
         session = runtime.InferenceSession(str(file), options, providers=[asked.provider])
-        run = partial(session.run, None, {session.get_inputs()[0].name: np.zeros(shape, np.float32)})
+        first, *others = session.get_inputs()
+        zeros = {t.name: np.zeros(t.shape, TYPES[t.type]) for t in others}
+        run = partial(session.run, None, {first.name: np.zeros(shape, np.float32), **zeros})
         run()
     except Exception as error:  # ONNX Runtime has no type for all of its errors
         raise SystemExit(f"{file}: damaged, or can't be run here ({_reason(error)})") from None

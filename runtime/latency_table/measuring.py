@@ -24,7 +24,7 @@ from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import SKIP
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.skipping import without_skipped
+from wootz.passes.pruning.skipping import Shapes, without_skipped
 from wootz.runtime.delivery.delivered import simplified
 from wootz.runtime.latency_table import measure as script
 from wootz.runtime.latency_table.table import (
@@ -115,7 +115,8 @@ def clock_of(device: Device) -> Callable[[], float]:
 
 def _run(model: Model, device: Device) -> Callable[[], object]:
     session = FileSession(model.to_proto().SerializeToString(), device)
-    return partial(session.run, np.zeros(_input_shape(model), np.float32))
+    zeros = {t.name: np.zeros(tuple(map(int, t.shape)), t.dtype or np.float32) for t in model.graph.inputs}
+    return partial(session.run_on, zeros)
 
 
 def _threads(device: Device) -> int:
@@ -244,11 +245,10 @@ def _pieces_to_measure(pruner: BlockPruner, table: LatencyTable) -> Iterator[Sub
         for number, piece in enumerate(module.pieces):
             if piece.rate != SKIP and piece.input_rates in measured:
                 symbol = table.space.piece(position, (piece.rate, *piece.input_rates))
-                entry = None if piece.input_rates else shapes[pruner.modules[position].entry]
                 rates = "-".join(f"{rate:g}" for rate in (piece.rate, *piece.input_rates))
                 yield Subject(
                     f"{position + 1}-{rates}.onnx",
-                    partial(_piece, pruner, symbol, (batch, *image_shape), entry),
+                    partial(_piece, pruner, symbol, (batch, *image_shape), None if piece.input_rates else shapes),
                     ("modules", position, "pieces", number),
                 )
 
@@ -270,15 +270,19 @@ def _networks_to_measure(pruner: BlockPruner, table: LatencyTable) -> Iterator[S
         yield Subject(f"network-{number}.onnx", model, ("networks", number))
 
 
-def _piece(pruner: BlockPruner, symbol: Symbol, image: tuple[int, ...], entry: tuple[int, ...] | None) -> Model:
-    """A piece as it is in a delivered network, with an input of the shape `entry`; by None it is inferred."""
+def _piece(pruner: BlockPruner, symbol: Symbol, image: tuple[int, ...], shapes: Shapes | None) -> Model:
+    """A piece as it is in a delivered network, with inputs of these `shapes`; by None they are inferred."""
     block = TuningBlock((symbol,))
-    if entry is None:
+    if shapes is None:
         before = _with_input(pruner.materialize(pruner.plan(pruner.rates_of(block))), image)
-        entry = static_shapes(before).shapes[pruner.modules[symbol.module].entry]
-    if entry is None:
-        raise WootzError(f"nothing is known of the shape of {pruner.modules[symbol.module].entry}, and so no latency")
-    return _with_input(simplified(pruner.student(block).model), entry)
+        shapes = static_shapes(before).shapes
+    piece = simplified(pruner.student(block).model).copy()
+    for tensor in piece.graph.inputs:
+        shape = shapes.get(tensor.name)
+        if shape is None:
+            raise WootzError(f"nothing is known of the shape of {tensor.name}, and so no latency")
+        tensor.shape = list(shape)
+    return piece
 
 
 def network_to_measure(pruner: BlockPruner, configuration: Rates, image: tuple[int, ...]) -> Model:
@@ -288,12 +292,15 @@ def network_to_measure(pruner: BlockPruner, configuration: Rates, image: tuple[i
 
 
 def _input_shape(model: Model) -> tuple[int, ...]:
-    """That of a model of `_with_input`."""
+    """That of the first input, where it is fixed."""
     return tuple(int(extent) for extent in tensor_shape(model.graph.inputs[0]) or ())
 
 
 def _with_input(model: Model, shape: Sequence[int]) -> Model:
-    """The same model with an input of that shape."""
+    """The same model with a first input of that shape, and the same batch in others."""
     result = model.copy()
-    result.graph.inputs[0].shape = list(shape)
+    first, *others = result.graph.inputs
+    first.shape = list(shape)
+    for other in others:
+        other.shape = [shape[0], *(other.shape or ())[1:]]
     return result

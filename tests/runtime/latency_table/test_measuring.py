@@ -16,7 +16,8 @@ from wootz.frontend.caffe.importer import import_caffe
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.blocks.costs import network_cost
 from wootz.passes.errors import InputError, WootzError
-from wootz.passes.ir.model import tensor_shape
+from wootz.passes.ir.model import Module, tensor_shape
+from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.blocks import Symbol
 from wootz.passes.plan.subspace import SKIP
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -47,6 +48,18 @@ layer { name: "conv3" type: "Convolution" bottom: "conv2" top: "conv3"
 layer { name: "ip" type: "InnerProduct" bottom: "conv3" top: "ip"
         inner_product_param { num_output: 3 weight_filler { type: "msra" } } }
 """
+U_NET = """<ir_version: 8, opset_import: ["" : 18]>
+unet (float[N, 1, 8, 8] x) => (float[N, 2, 8, 8] y) {
+  [down1] a = Conv <pads = [1, 1, 1, 1]> (x, w0)
+  [relu1] b = Relu (a)
+  [down2] c = Conv <pads = [1, 1, 1, 1]> (b, w1)
+  [pool] d = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)
+  [low] e = Conv <pads = [1, 1, 1, 1]> (d, w2)
+  [up] f = ConvTranspose <strides = [2, 2]> (e, w3)
+  [join] g = Concat <axis = 1> (c, f)
+  [last1] h = Conv <pads = [1, 1, 1, 1]> (g, w4)
+  [last2] y = Conv (h, w5)
+}"""
 WITHOUT_WOOTZ = """
 import runpy, sys
 sys.modules["wootz"] = None
@@ -64,6 +77,17 @@ def pruner_of(path):
 @pytest.fixture
 def residual():
     return pruner_of(RESIDUAL)
+
+
+@pytest.fixture
+def unet():
+    """Modules of several entries and exits."""
+    model = parse_text(U_NET)
+    random, tensors = np.random.default_rng(0), model.graph.tensors()
+    for i, shape in enumerate(((8, 1, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (8, 8, 2, 2), (8, 16, 3, 3), (2, 8, 1, 1))):
+        tensors[f"w{i}"].to_constant(random.normal(size=shape).astype(np.float32))
+    modules = (Module("down", "x", "d", (), ("c",)), Module("up", "d", "y", ("c",)))
+    return BlockPruner.of(replace(model, modules=modules))
 
 
 @pytest.fixture
@@ -101,6 +125,31 @@ def test_where_times_are_additive_the_table_predicts_every_network(name, request
     saved = (macs_of(pruner, [0.0] * len(options)) - macs_of(pruner, one_pruned)) / 1e6
     full, pruned = (table.space.spell(c) for c in ((0.0,) * len(options), one_pruned))
     assert sum(table.pieces[s] for s in full) - sum(table.pieces[s] for s in pruned) == pytest.approx(saved)
+
+
+def test_modules_of_several_entries_and_exits_are_measured(unet, tmp_path):
+    options = options_of(unet, RATES)
+    seen = []
+
+    def by_inputs(models, device, seconds):
+        seen.extend([tensor_shape(t) for t in model.graph.inputs] for model in map(evaluated, models))
+        return [[1.0] * 24 for _ in seen]
+
+    def evaluated(model):
+        given = {t.name: np.ones(t.shape, np.float32) for t in model.graph.inputs}
+        assert all(np.isfinite(values).all() for values in evaluate(model, given).values())
+        return model
+
+    measure_table(unet, options, (1, 8, 8), measure=by_inputs)
+    pieces = [shapes for shapes in seen if shapes != [(1, 1, 8, 8)]]
+    assert pieces == [[(1, 8, 4, 4), (1, 8, 8, 8)]] * len(options[1])
+    real = measure_table(unet, options, (1, 8, 8), Device(threads=1), seconds=0.01)
+    assert real.predict((0.0, 0.0)) > 0
+    export(tmp_path / "export", unet, options, (1, 8, 8))
+    command = [sys.executable, "-c", WITHOUT_WOOTZ, str(tmp_path / "export" / "measure.py"), "-o", "table.json"]
+    done = subprocess.run([*command, "--seconds", "0"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_table(tmp_path / "table.json").predict((0.0, 0.0)) > 0
 
 
 def test_more_pieces_than_the_bound_are_interpolated(chain, monkeypatch):
