@@ -74,8 +74,8 @@ def training_pipeline(
     """The passes of the pipeline `training`, or with precision="float16" of `training-float16`, with these options.
 
     With loss=None `attach-loss` is left out, and `trainable-part`: the model has its losses already, the scalar outputs
-    `losses` (none named: all scalar outputs). `data` names the inputs of a network that has several, `labels` the input with the labels
-    (Caffe's networks for training call it `label`).
+    `losses` (none named: all scalar outputs). `data` names the inputs of a network that has several, `labels` the input
+    with the labels (Caffe's networks for training call it `label`).
     With `distill` these are the passes of `distillation` or `distillation-float16`, and the loss is mixed with that of
     the pass, or is its alone where the pass has all of it (loss=None).
     Parameters that `frozen` names (a name, or a prefix that ends in / or *) are not trained.
