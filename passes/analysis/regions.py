@@ -6,7 +6,7 @@ U-Nets, the necks of detectors, networks with several inputs or outputs. docs/mo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from wootz.passes.analysis.module_boundaries import module_of
 from wootz.passes.analysis.module_names import titles
 from wootz.passes.analysis.segments import LAYERS, READS_SHAPE, Segment, data_tensors, is_layer
 from wootz.passes.analysis.spans import POOLING, Span, chain_spans, closed_spans, groups_of_layers, through
+from wootz.passes.analysis.static_shapes import static_shapes
 from wootz.passes.ir.model import (
     Graph,
     Model,
@@ -116,8 +117,12 @@ class _Network:
 
     def _is_map(self, name: str) -> bool:
         """Whether a tensor has more than one place, or may have."""
-        shape = self.analysis.shapes.get(name)
+        shape = self.shapes.get(name)
         return shape is None or bool(len(shape) > 2 and np.prod(shape[2:]) > 1)
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...] | None]:
+        return static_shapes(self.model).shapes
 
     @cached_property
     def analysis(self) -> ChannelAnalysis:

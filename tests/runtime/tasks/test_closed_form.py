@@ -72,6 +72,21 @@ net (float[N,3,6,6] data) => (float[N,3,6,6] out)
   c4 = Conv(q, w4, b4)
   out = Add(c4, data)
 }"""
+TAPS = """<ir_version: 8, opset_import: ["" : 18]>
+net (float[N,3,6,6] data) => (float[N,3,6,6] out)
+<float[4,3,3,3] w1, float[4] b1, float[3,4,3,3] w2, float[4,3,1,1] w3, float[4] b3, float[3,4,1,1] w4>
+{
+  c1 = Conv<pads=[1,1,1,1]>(data, w1, b1)
+  r1 = Relu(c1)
+  c2 = Conv<pads=[1,1,1,1]>(r1, w2)
+  p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c2)
+  c3 = Conv(c2, w3, b3)
+  r3 = Relu(c3)
+  c4 = Conv(r3, w4)
+  g = GlobalAveragePool(p)
+  s = Add(c4, g)
+  out = Add(s, data)
+}"""
 NETWORKS = Path(__file__).parents[2] / "passes" / "transforms" / "networks"
 COMPUTED_PADS = BASIC.replace(
     "  c2 = Conv<pads=[1,1,1,1]>(r1, w2)",
@@ -270,6 +285,22 @@ def test_errors_are_those_of_the_joint_graph_on_the_images_held_out(text, count)
     before, after = (errors(pruner, blocks, weights, seen) for weights in ([{}] * 3, new))
     assert [len(of_student) for of_student in found] == [2, 0, 2]
     np.testing.assert_allclose(found[0] + found[2], [before[0], after[0], before[2], after[2]], rtol=1e-5)
+
+
+def test_students_of_several_entries_and_exits_are_solved_for_and_judged_by_all_of_them():
+    model = replace(network(TAPS), modules=(Module("m", "data", "p", (), ("c2",)), Module("n", "p", "s", ("c2",))))
+    blocks, data = "m@0.5,n@0.5,m@0.5+n@0.5", images()
+    pruner, of_students = students(model, blocks)
+    assert [len(student.model.graph.inputs) for student in of_students] == [1, 2, 1]
+    assert [len(student.model.graph.outputs) for student in of_students] == [2, 1, 1]
+    solver = closed_form(model, data)
+    new = solver.weights(of_students, trained(of_students))
+    assert all(new)
+    found = solver.errors(of_students, [({}, weights) for weights in new])
+    for given, column in (([{}] * 3, 0), (new, 1)):
+        expected = errors(pruner, blocks, given, data[4::5])
+        np.testing.assert_allclose([of_student[column] for of_student in found], expected, rtol=1e-5)
+    assert all(after < before for before, after in found)
 
 
 @pytest.mark.filterwarnings("error")
