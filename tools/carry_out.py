@@ -50,7 +50,7 @@ from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
 from wootz.tools.budget import show_expected
 from wootz.tools.commands.blocks import show as show_survey
-from wootz.tools.job import make_job, run_name
+from wootz.tools.job import NOTHING_GIVEN, Given, make_job, run_name
 from wootz.tools.lasting_output import lasting_console
 from wootz.tools.request import Request, requested
 from wootz.tools.run_display import RunDisplay
@@ -77,32 +77,41 @@ def carry_out(
     executor: str | None,
     store_folder: Path | None,
     store_limit: int | None,
+    given: Given = NOTHING_GIVEN,
+    quiet: bool = False,
     **options: Any,
-) -> None:
-    """Does what a command was given, of which `options` say what is computed, or shows what that would be."""
+) -> tuple[Path, RunResult] | None:
+    """Does what a command was given, of which `options` say what is computed, and gives the run's folder and result; or
+    shows what that would be. `given` is what a program hands over; `quiet` prints nothing."""
     options = {**options, "command": command}
     context = click.get_current_context()
-    given = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    request = requested(command, model, options, given)
+    written = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    request = requested(command, model, options, written)
     folder = (Path(out) if out else request.repeats or Path("runs") / run_name(model)).absolute()
     check_name(str(folder))
     try:
         with gathered(workers, executor or "", options["threads"], gpu_count()) as team:
             if team is None:  # a process that mpiexec started, which has served the first one
-                return
+                return None
             open_store = partial(Store.open, store_folder, store_limit)
             if dry_run:
-                _show_plan(request, folder, fresh, team, partial(open_store, click.echo))
-            else:
-                _run(request, folder, fresh, team, open_store)
+                _show_plan(request, folder, fresh, team, partial(open_store, click.echo), given)
+                return None
+            console = Console(quiet=True) if quiet else lasting_console()
+            return folder, _run(request, folder, fresh, team, open_store, given, console)
     except KeyboardInterrupt as interrupt:
         raise click.Abort("interrupted: the same command goes on from here") from interrupt
 
 
 def _run(
-    request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[Callable[[str], None]], Store]
-) -> None:
-    console = lasting_console()
+    request: Request,
+    folder: Path,
+    fresh: bool,
+    team: Team,
+    open_store: Callable[[Callable[[str], None]], Store],
+    given: Given,
+    console: Console,
+) -> RunResult:
     further = _further(request)
     check_inputs(folder, request.inputs, further)
     with open_run_directory(folder, fresh, console.print) as directory, _writing_into(folder):
@@ -112,10 +121,9 @@ def _run(
                 highlight=False,
                 soft_wrap=True,
             )
-            _show(console, shown, folder)
-            return
+            return _shown(console, shown, folder)
         store = partial(open_store, console.print)
-        job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh))
+        job = make_job(request.model, folder, request.options, team, store, request.files_of(folder, fresh), given)
         check(job)
         before = None if fresh else finished_result(folder)
         if before is None or not is_finished_as(before, job.finish):
@@ -124,8 +132,7 @@ def _run(
         known = finished_result(folder)
         if known is not None and is_finished_as(known, job.finish):
             console.print(f"{folder}: this run is finished; --fresh replaces it", highlight=False, soft_wrap=True)
-            _show(console, known, folder)
-            return
+            return _shown(console, known, folder)
         written = click.get_current_context().meta[ARGUMENTS]
         job = replace(job, run=directory.id, command=shlex.join(("wootz", request.command.name, *written)))
         events = folder / EVENTS_FILE
@@ -153,7 +160,7 @@ def _run(
                 watch.end("nothing found", nothing_found(result))
             else:
                 watch.end("found")
-    _show(console, result, folder)
+    return _shown(console, result, folder)
 
 
 def _finished_without_inputs(request: Request, folder: Path) -> RunResult | None:
@@ -180,18 +187,21 @@ def _train(job: Job, team: Team, store: Store, watch: Watch) -> RunResult:
         return run_job(workshop, engine, team.description, watch)
 
 
-def _show(console: Console, result: RunResult, folder: Path) -> None:
+def _shown(console: Console, result: RunResult, folder: Path) -> RunResult:
     """Raises WootzError where a run found nothing."""
     print_summary(console, result, folder)
     if result.best is None:
         raise WootzError(nothing_found(result))
+    return result
 
 
-def _show_plan(request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[], Store]) -> None:
+def _show_plan(
+    request: Request, folder: Path, fresh: bool, team: Team, open_store: Callable[[], Store], given: Given
+) -> None:
     """What a run would do, after all has been tried that can be without training or writing anything."""
     check_inputs(folder, request.inputs, _further(request))
     check_folder(folder)
-    job = make_job(request.model, folder, request.options, team, open_store, request.files_of(folder, fresh))
+    job = make_job(request.model, folder, request.options, team, open_store, request.files_of(folder, fresh), given)
     check(job)
     check_finishing(job)
     if not fresh and (mark := read_run_mark(folder)) is not None:

@@ -20,9 +20,14 @@ Transforms = tuple[InputTransform, InputTransform]
 
 
 def open_data(
-    location: str, network: ImportedNetwork, transforms: Transforms, options: Mapping[str, Any]
+    location: str,
+    network: ImportedNetwork,
+    transforms: Transforms,
+    options: Mapping[str, Any],
+    given: Dataset | None = None,
 ) -> tuple[Dataset, Transforms]:
-    """The data set at `location` for a network, and its transforms with what is cropped and mirrored.
+    """The data set at `location`, or the one that is `given`, for a network, and its transforms with what is cropped
+    and mirrored.
 
     Training mirrors photographs that it crops at random, unless --no-mirror says otherwise.
     """
@@ -38,6 +43,7 @@ def open_data(
         cache=options["cache"],
         listener=DecodingBar(),
         resizes_all=options["resize"] is not None,
+        given=given,
     )
     if dataset.resizing is None:
         if options["resize"]:

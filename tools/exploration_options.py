@@ -53,7 +53,8 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     click.option(
         "--data",
         metavar="DIR|FILE",
-        help="Folder of class folders, .npy, IDX or LMDB; .npz, .csv, .jsonl, .parquet; 'digits'.",
+        help="Folder of class folders or images, .npy, IDX or LMDB; .npz, .csv, .jsonl, .parquet; 'digits'; "
+        "FILE.py:NAME, a function that gives arrays.",
     ),
     click.option(
         "--classes",
@@ -89,6 +90,11 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
         )
     ),
     click.option("--objective", metavar="TEXT|FILE", help="For example 'min ModelSize constraint Accuracy > 0.8'."),
+    click.option(
+        "--metric",
+        metavar="FILE.py:NAME",
+        help="Your own metric, a function (outputs, targets) -> number, which networks are judged by.",
+    ),
     click.option("--solver", metavar="FILE", help="Solver prototxt for training and fine-tuning."),
     click.option("--teacher-solver", metavar="FILE", help="Solver for training the full network (default: --solver)."),
     click.option("--pretrain-solver", metavar="FILE", help="Solver prototxt for the tuning blocks."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -40,6 +40,8 @@ from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.executors.team import Team
 from wootz.runtime.job import Job, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
+from wootz.runtime.quality.own import read_quality
+from wootz.runtime.quality.quality import Quality
 from wootz.runtime.quality.table import judged_by, lesson_for, metrics
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
@@ -64,6 +66,18 @@ from wootz.tools.models import open_trainable, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
 DEFAULT_EXAMPLE = "digits"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a program gives in place of the options --data and --metric."""
+
+    data: Dataset | None = None
+    data_title: str = ""
+    metric: Quality | None = None
+
+
+NOTHING_GIVEN = Given()
 NORMALIZATIONS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 
 
@@ -82,9 +96,10 @@ def make_job(
     team: Team,
     open_store: Callable[[], Store],
     run_files: RunFiles | None = None,
+    given: Given = NOTHING_GIVEN,
 ) -> Job:
     """The job of `wootz run MODEL` with its options, by name, for a `team`; `run_files` are those of a run that
-    is repeated or continued. Raises WootzError for any fault of them.
+    is repeated or continued, `given` what Python code has handed over. Raises WootzError for any fault of them.
 
     The store is opened where something has to be measured, and remembers it.
     """
@@ -94,12 +109,13 @@ def make_job(
     network_file = str(folder / "net.prototxt") if folder else str(model)
     weights = options["weights"] or weights_beside(network_file)
     network = open_trainable(network_file, weights, options["seed"], options["scores"], options["size"])
-    data = _data_location(model, solvers, options)
+    data = given.data_title or _data_location(model, solvers, options)
     device, device_notes = _device(solvers.fine_tuning, options)
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
-    dataset, transforms = open_data(data, network, transforms, options)
-    objective = read_given_objective(files, metrics())
-    quality = judged_by(objective, dataset, network.model)
+    dataset, transforms = open_data(data, network, transforms, options, given.data)
+    own = given.metric or (read_quality(options["metric"]) if options["metric"] else None)
+    objective = read_given_objective(files, metrics(own))
+    quality = judged_by(objective, dataset, network.model, own)
     lesson = lesson_of(options, lesson_for(quality, dataset, network.model))
     if lesson.reads_targets:
         check_scores(network.model)

@@ -13,6 +13,7 @@ import msgspec
 from wootz.passes.errors import WootzError
 from wootz.runtime.data.loading import DIGITS
 from wootz.runtime.run_directory import MARK_FILE, Command, CommandName, check_name, read_run_mark
+from wootz.runtime.user_code import file_of
 from wootz.tools.companions import RunFiles
 
 PATHS = (
@@ -25,8 +26,9 @@ PATHS = (
     "teacher_solver",
     "pretrain_solver",
     "latency_table",
+    "metric",
 )
-"""Options that name files or folders, if there are such ones."""
+"""Options that name files or folders, if there are such ones, or an object in a Python file."""
 NOT_RECORDED = ("cache", "threads", "data_on_device", "cuda_graphs", "print_ir_after", "verify_each")
 """Options that say how a run is carried out, and not what it computes."""
 FINISHING = ("finish",)
@@ -63,7 +65,7 @@ class Request:
     @property
     def missing(self) -> Path | None:
         """An input that was there when the run began that is repeated, and no longer is."""
-        return next((path for path in self.inputs if path.is_absolute() and not path.exists()), None)
+        return next((path for path in self.inputs if path.is_absolute() and not Path(file_of(path)).exists()), None)
 
     def files_of(self, folder: Path, fresh: bool) -> RunFiles | None:
         """The companions that a run in `folder` has chosen, if it is to be continued with the same command."""
@@ -131,4 +133,4 @@ def _as_option(value: Any) -> Any:
 
 
 def _absolute(path: str | None) -> str | None:
-    return str(Path(path).absolute()) if path is not None and os.path.exists(path) else path
+    return str(Path(path).absolute()) if path is not None and os.path.exists(file_of(path)) else path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def read_array(file: Path, seed: int) -> Dataset:
     return _from_arrays({"x_train": _read_npy(file)}, file, seed)
 
 
-def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, str], file: Path) -> Split:
+def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, str], file: str | Path) -> Split:
     """A split of arrays as they were read from `file`, with their names there. Raises InputError for what is none."""
     x, y = names
     if images.ndim not in (3, 4):
@@ -77,7 +77,7 @@ def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[st
     return Split(_checked_pixels(images, x, file), _checked_labels(labels.reshape(-1), y, file))
 
 
-def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
+def _checked_pixels(images: np.ndarray, name: str, file: str | Path) -> np.ndarray:
     """The images in uint8 or float32."""
     if images.dtype == np.uint8:
         return images
@@ -95,7 +95,7 @@ def _checked_pixels(images: np.ndarray, name: str, file: Path) -> np.ndarray:
     return kept
 
 
-def _checked_labels(labels: np.ndarray, name: str, file: Path) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, name: str, file: str | Path) -> np.ndarray:
     """The labels in int64."""
     if labels.dtype.kind not in "buif":
         raise InputError(
@@ -148,16 +148,22 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
             file,
         )
     classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train)
-    validation, test = split("val"), split("test")
+    return dataset_of(train, split("val"), split("test"), classes, file, seed)
+
+
+def dataset_of(
+    train: Split, validation: Split | None, test: Split | None, classes: Sequence[str], file: str | Path, seed: int
+) -> Dataset:
+    """The data set of splits of arrays, whose pixels are brought into the range 0 to 255."""
     numbers = _numbers({"train": train, "val": validation, "test": test}, file)
     if numbers == "fractions":
-        train, validation, test = (part and _in_255ths(part) for part in (train, validation, test))
-        assert train is not None
+        train = _in_255ths(train)
+        validation, test = (part and _in_255ths(part) for part in (validation, test))
     dataset = with_validation(classes, train, validation, test, seed, file)
     return replace(dataset, numbers=numbers, notes=NOTES[numbers])
 
 
-def _numbers(splits: Mapping[str, Split | None], file: Path) -> Numbers:
+def _numbers(splits: Mapping[str, Split | None], file: str | Path) -> Numbers:
     """What the images of all splits are. Raises InputError where some have pixels up to 1, others larger ones."""
     ranges = {name: _range(split.images) for name, split in splits.items() if split is not None}
     if any(least < 0 for least, _ in ranges.values()):

@@ -139,8 +139,6 @@ def with_validation(
     if validation is None:
         whole = train
         train, validation = divide(whole, VALIDATION_SHARE, seed)
-        if not len(train):
-            raise InputError("there is a single image, and validation takes it: give at least two", location)
         if whole.has_classes and (single := np.setdiff1d(whole.classes, train.classes)).size:
             name = classes[single[0]] if 0 <= single[0] < len(classes) else single[0]
             raise InputError(
@@ -148,4 +146,6 @@ def with_validation(
                 f"images a class",
                 location,
             )
+        if not len(train):
+            raise InputError("there is a single image, and validation takes it: give at least two", location)
     return Dataset(tuple(classes), train, validation, test, splits_training)

@@ -28,7 +28,9 @@ from wootz.runtime.data.listing import Listing
 from wootz.runtime.data.manifest import MANIFESTS, list_manifest
 from wootz.runtime.data.parquet import PARQUET, list_parquet, parquet_files
 from wootz.runtime.data.photographs import UNREAD
+from wootz.runtime.data.python_data import read_python
 from wootz.runtime.data.stored_images import StoredImages
+from wootz.runtime.user_code import UserCode
 
 DIGITS = "digits"
 
@@ -48,19 +50,28 @@ class DataSource:
     resizes_all: bool = False
 
     def open(self, listener: Listener | None = None) -> Dataset:
-        dataset = _with_channels_first(self._read(listener or Listener()), self.image_shape[0])
+        code = UserCode.of(self.location)
+        if code is not None:
+            return self.opened(read_python(code, self.seed))
+        return replace(self.opened(self._read(listener or Listener())), source=self)
+
+    def opened(self, dataset: Dataset) -> Dataset:
+        """What was read, in the form in which networks take it. Raises InputError where it isn't for this one."""
+        dataset = _with_channels_first(dataset, self.image_shape[0])
+        if dataset.resizing is None:
+            dataset = self._without_index(dataset)
         crop_size = self.image_shape[1] if dataset.resizing and dataset.resizing.shorter else self.crop_size
         _check(dataset, self.image_shape, crop_size, self.location)
-        return replace(dataset, source=self)
+        return dataset
 
     def _read(self, listener: Listener) -> Dataset:
         path = Path(self.location)
         if self.location == DIGITS:
-            return self._without_index(_digits(self.seed))
+            return _digits(self.seed)
         if path.suffix == ".npz" and path.is_file():
-            return self._without_index(read_archive(path, self.seed))
+            return read_archive(path, self.seed)
         if path.suffix == ".npy" and path.is_file():
-            return self._without_index(read_array(path, self.seed))
+            return read_array(path, self.seed)
         if path.suffix.lower() in MANIFESTS and path.is_file():
             return self._decoded(list_manifest(path, self._classes_file, self.outputs), listener)
         if path.suffix == PARQUET and path.is_file():
@@ -73,11 +84,11 @@ class DataSource:
         if is_divided(path):
             return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
         if (path / "x_train.npy").is_file():
-            return self._without_index(read_array_folder(path, self.seed))
+            return read_array_folder(path, self.seed)
         if any(path.glob("*-images?idx3-ubyte*")):
-            return self._without_index(read_idx_folder(path, self.seed))
+            return read_idx_folder(path, self.seed)
         if (path / "train_lmdb").is_dir():
-            return self._without_index(read_lmdb_folder(path, self.seed))
+            return read_lmdb_folder(path, self.seed)
         if has_split_folders(path):
             return self._decoded(list_unlabelled(path), listener)
         if has_class_folders(path):
@@ -116,15 +127,17 @@ def load_dataset(
     cache: str | Path | None = None,
     listener: Listener | None = None,
     resizes_all: bool = False,
+    given: Dataset | None = None,
 ) -> Dataset:
-    """Reads the data set at `location` for a network that takes images of `image_shape` (channels, height, width).
+    """Reads the data set at `location`, or takes the one that is `given` and called so, for a network that takes images
+    of `image_shape` (channels, height, width).
 
     `location` is a folder with `CLASS/*.jpg|png`, or with `train/CLASS/*` (and `val`, `test`), a folder with
     `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
     with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), a manifest (`.csv`, `.jsonl`), Parquet as the
     library `datasets` writes it (a file, or a folder of files), or the word `digits`. Images without labels are
     photographs in the folder itself, or in `train`, `val` and `test`, arrays without `y`, an `.npy`, and manifests and
-    Parquet without a column of labels.
+    Parquet without a column of labels. `FILE.py:NAME` is what Python code gives (`python_data`).
 
     Photographs are turned upright and brought to the network's size as `resize` says (`InputTransform`), unless all of
     those that are looked at have it already and it does not say `resizes_all`; grey ones of 16 bits are scaled to 8.
@@ -141,7 +154,7 @@ def load_dataset(
     named = None if classes is None else str(Path(classes).absolute())
     folder = str(Path(cache or default_cache_folder()).absolute())
     source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all)
-    return source.open(listener)
+    return source.open(listener) if given is None else source.opened(given)
 
 
 def _what_is_looked_for(folder: Path) -> str:

@@ -32,15 +32,22 @@ def qualities() -> Mapping[str, Quality]:
     return found
 
 
-def metrics() -> Mapping[str, Metric]:
-    """All metrics that an objective may name."""
-    return {**METRICS, **{name: quality.metric for name, quality in qualities().items()}}
+def metrics(own: Quality | None = None) -> Mapping[str, Metric]:
+    """All metrics that an objective may name, the user's own among them."""
+    known = (*qualities().values(), *filter(None, (own,)))
+    return {**METRICS, **{quality.metric.name: quality.metric for quality in known}}
 
 
-def judged_by(objective: Objective | None, dataset: Dataset, network: Model) -> Quality:
-    """What networks are judged by: as the objective says, else by what the data and the outputs allow."""
-    if objective is not None and objective.quality is not None:
-        return qualities()[objective.quality.name]
+def judged_by(objective: Objective | None, dataset: Dataset, network: Model, own: Quality | None = None) -> Quality:
+    """What networks are judged by: as the objective says, else the user's own metric, else by what the data and the
+    outputs allow. Raises WootzError for a metric of the user's that the objective has no use for."""
+    named = None if objective is None else objective.quality
+    if own is not None and named not in (None, own.metric):
+        raise WootzError(f"--metric {own.metric}: the objective is about {named}")
+    if own is not None:
+        return own
+    if named is not None:
+        return qualities()[named.name]
     if dataset.train.has_classes:
         return ACCURACY
     return AGREEMENT if is_classifier(network) else OUTPUT_ERROR
@@ -49,7 +56,7 @@ def judged_by(objective: Objective | None, dataset: Dataset, network: Model) -> 
 def lesson_for(quality: Quality, dataset: Dataset, network: Model) -> Lesson:
     """What networks learn from: the classes of the images, or what the full network does with them where there are
     none, or where its outputs are what counts."""
-    if dataset.train.has_classes and quality != OUTPUT_ERROR:
+    if dataset.train.has_classes and quality != OUTPUT_ERROR and (quality == ACCURACY or is_classifier(network)):
         return LABELLED
     return Lesson(loss=None, distill=1.0, scores=is_classifier(network) and quality != OUTPUT_ERROR)
 

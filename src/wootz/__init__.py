@@ -18,6 +18,7 @@ _EXPORTS = {
     "run_pipeline": "wootz.passes.pipeline",
     "PruneInfo": "wootz.passes.multiplex",
     "multiplex": "wootz.passes.multiplex",
+    "run": "wootz.tools.api",
     "WootzError": "wootz.passes.errors",
 }
 

@@ -53,7 +53,7 @@ def assert_refused(done, tmp_path, pattern):
             "--objective",
             None,
             "min ModelSize constraint Accuracy > 1.5",
-            r"an accuracy lies between 0 and 1, 1\.5 doesn't",
+            r"Accuracy lies between 0 and 1, 1\.5 doesn't",
         ),
         ("--objective", None, "min Size", r"--objective:1:5.*Size.*ModelSize"),
         ("--objective", None, "objectives/mine.txt", r"objectives/mine\.txt: no such file"),

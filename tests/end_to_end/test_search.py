@@ -136,8 +136,8 @@ def test_a_dry_run_says_what_would_be_trained(search, tmp_path):
 @pytest.mark.parametrize(
     ("options", "objective", "message"),
     [
-        ((), "max ModelSize", "a search is for the cheapest or the most accurate network"),
-        ((), "min FLOPs constraint Accuracy < 0.5", "a search can't keep accuracy low"),
+        ((), "max ModelSize", "a search is for the cheapest or the best network"),
+        ((), "min FLOPs constraint Accuracy < 0.5", "a search can't keep a network bad"),
         (("--latency-table", "nowhere.json"), OBJECTIVE, "nowhere.json"),
         (("--rates", "0.5,1"), OBJECTIVE, "rates are between 0 and 1"),
     ],

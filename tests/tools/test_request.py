@@ -6,7 +6,8 @@ import pytest
 
 from wootz.frontend.objective import parse_objective
 from wootz.passes.errors import WootzError
-from wootz.tools.companions import CompanionFiles, _objective
+from wootz.passes.plan.metrics import METRICS
+from wootz.tools.companions import CompanionFiles, read_given_objective
 from wootz.tools.job import _digits_notes, run_name
 from wootz.tools.request import requested
 
@@ -16,7 +17,7 @@ LONG_OBJECTIVE = "min ModelSize " + " ".join(f"constraint Accuracy >= 0.{digit}"
 def test_an_objective_may_be_longer_than_the_name_of_a_file():
     options = {"objective": LONG_OBJECTIVE}
     assert requested("run", "net.onnx", options, ["objective"]).command.options == options
-    assert _objective(CompanionFiles(options)) == parse_objective(LONG_OBJECTIVE, "here")
+    assert read_given_objective(CompanionFiles(options), METRICS) == parse_objective(LONG_OBJECTIVE, "here")
 
 
 def test_a_folder_that_is_called_as_the_digits_is_not_meant_and_a_note_says_so(tmp_path, monkeypatch):
@@ -59,3 +60,15 @@ def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
 )
 def test_a_run_is_called_after_its_network(model, name):
     assert run_name(model) == name
+
+
+def test_code_in_a_file_is_recorded_with_its_whole_path(tmp_path, monkeypatch):
+    (tmp_path / "task.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    options = {"data": "task.py:frames", "metric": "task.py:score", "weights": None}
+    request = requested("run", "net.onnx", options, ["data", "metric"])
+    assert request.command.options == {"data": f"{tmp_path}/task.py:frames", "metric": f"{tmp_path}/task.py:score"}
+    assert request.missing is None
+    (tmp_path / "task.py").unlink()
+    again = requested("run", "net.onnx", {**options, **request.command.options}, ["data", "metric"])
+    assert str(again.missing) == f"{tmp_path}/task.py:frames"

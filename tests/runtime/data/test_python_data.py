@@ -1,0 +1,95 @@
+"""Data sets that Python code gives: every form comes to the same arrays, read once."""
+
+import numpy as np
+import pytest
+
+from wootz.passes.errors import InputError
+from wootz.runtime.data.loading import load_dataset
+from wootz.runtime.data.python_data import from_python
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4), np.uint8)
+LABELS = np.arange(20) % 2
+MAPS = np.arange(20 * 16).reshape(20, 4, 4).astype(np.float32)
+
+FORMS = {
+    "an array": lambda: IMAGES,
+    "a generator of single images": lambda: iter(IMAGES),
+    "batches": lambda: [IMAGES[:7], IMAGES[7:]],
+    "by the name of the input": lambda: ({"image": batch} for batch in (IMAGES[:15], IMAGES[15:])),
+    "a dictionary": lambda: {"image": IMAGES},
+    "without channels": lambda: IMAGES[:, 0],
+}
+
+
+def all_images(data):
+    return np.concatenate([data.train.images, data.validation.images])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("is_function", [True, False])
+def test_forms_of_images(form, is_function):
+    data = from_python(FORMS[form] if is_function else FORMS[form](), "data", seed=0)
+    expected = from_python(IMAGES, "data", seed=0)
+    assert data.digest == expected.digest
+    assert data.train.labels is None
+
+
+@pytest.mark.parametrize("targets", [LABELS, MAPS])
+@pytest.mark.parametrize("form", ["whole", "single", "batches"])
+def test_forms_of_images_with_targets(targets, form):
+    pairs = {
+        "whole": (IMAGES, targets),
+        "single": zip(IMAGES, targets, strict=True),
+        "batches": [(IMAGES[:9], targets[:9]), (IMAGES[9:], targets[9:])],
+    }
+    data = from_python(pairs[form], "data", seed=0)
+    assert data.digest == from_python((IMAGES, targets), "data", seed=0).digest
+    assert data.train.has_classes == (targets is LABELS)
+    assert data.classes == (("0", "1") if targets is LABELS else ())
+    number = [int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in np.asarray(data.train.images)]
+    assert np.array_equal(data.train.labels, targets[number])
+
+
+def test_splits_by_their_names():
+    data = from_python({"train": IMAGES[:10], "val": iter(IMAGES[10:16]), "test": IMAGES[16:]}, "data", seed=0)
+    assert [len(split) for split in (data.train, data.validation, data.test)] == [10, 6, 4]
+    assert not data.splits_training
+
+
+def test_a_function_in_a_file_is_called_once(tmp_path):
+    (tmp_path / "task.py").write_text(
+        "import numpy\n\ndef frames():\n    with open(__file__ + '.calls', 'a') as calls:\n        calls.write('x')\n"
+        "    for n in range(12):\n        yield numpy.full((1, 4, 4), n, numpy.uint8)\n"
+    )
+    data = load_dataset(f"{tmp_path}/task.py:frames", (1, 4, 4))
+    assert sorted(all_images(data)[:, 0, 0, 0]) == list(range(12))
+    assert (tmp_path / "task.py.calls").read_text() == "x"
+    assert data.source is None, "other processes get the arrays"
+
+
+FAULTS = {
+    "raises": ("def f():\n    yield 1 / 0\n", r"task.py:2: ZeroDivisionError: division by zero"),
+    "nothing": ("def f():\n    return []\n", r"task.py:1: there are no images"),
+    "no data": ("def f():\n    return 3\n", r"task.py:1: the data are int: give arrays"),
+    "half": (
+        "import numpy as n\ndef f():\n    yield n.zeros((1, 4, 4), 'B'), 1\n    yield n.zeros((1, 4, 4), 'B')\n",
+        r"task.py:2: some images have targets, others have none",
+    ),
+    "two inputs": (
+        "def f():\n    return {'a': [1], 'b': [2]}\n",
+        r"task.py:1: there are arrays for a, b",
+    ),
+    "few targets": (
+        "import numpy as n\ndef f():\n    return n.zeros((9, 1, 4, 4), 'B'), n.zeros((8, 4, 4))\n",
+        r"task.py: 9 images but 8 targets in train",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_goes_wrong_is_told_with_the_file(tmp_path, fault):
+    source, reason = FAULTS[fault]
+    (tmp_path / "task.py").write_text(source)
+    with pytest.raises(InputError, match=reason) as told:
+        load_dataset(f"{tmp_path}/task.py:f", (1, 4, 4))
+    assert "\n" not in str(told.value)
