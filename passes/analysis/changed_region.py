@@ -47,7 +47,7 @@ class ChangedRegion:
 
 @dataclass(frozen=True, eq=False)
 class ComparedNetwork:
-    """A network that variants are compared with, and of which pieces are cut out. It counts up to its first output.
+    """A network that variants are compared with, and of which pieces are cut out. It counts up to its outputs.
 
     A variant has the network's names. Nodes are the same where operator, attributes, names of operands and results,
     values of constants, and shapes of operands are. All nodes go by their first result. What doesn't depend on the
@@ -62,12 +62,12 @@ class ComparedNetwork:
         return str(self.model.graph.inputs[0].name)
 
     @property
-    def output(self) -> str:
-        return str(self.model.graph.outputs[0].name)
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(str(t.name) for t in self.model.graph.outputs)
 
     @cached_property
     def nodes(self) -> Mapping[str, Node]:
-        """Those that the output depends on, in order."""
+        """Those that the outputs depend on, in order."""
         return {first_result(node): node for node in self.flow.nodes}
 
     @cached_property
@@ -98,9 +98,10 @@ class ComparedNetwork:
         return cut_out(self.model, inputs, {name: self._tensors[name] for name in outputs})
 
     def region_of(self, variant: Model) -> ChangedRegion:
-        """What `variant` changes. Raises WootzError where its output has another name or shape."""
-        if variant.graph.outputs[0].name != self.output:
-            raise WootzError(f"a variant computes {variant.graph.outputs[0].name!r}, the network {self.output!r}")
+        """What `variant` changes. Raises WootzError where its outputs have other names or shapes."""
+        computed = tuple(t.name for t in variant.graph.outputs)
+        if computed != self.outputs:
+            raise WootzError(f"a variant computes {_listed(computed)}, the network {_listed(self.outputs)}")
         unlike: frozenset[str] = frozenset()
         while True:
             parted = _PartedVariant(self, variant, unlike)
@@ -109,8 +110,8 @@ class ComparedNetwork:
             bound = cut_out(branch, {name: self._bound_input(name) for name in parted.entries}, exits)
             static = static_shapes(bound)
             others = {name for name in exits if not self._is_like(name, static)}
-            if self.output in others:
-                raise WootzError(f"a variant computes {self.output!r} in another shape than the network")
+            if unlike_outputs := [name for name in self.outputs if name in others]:
+                raise WootzError(f"a variant computes {unlike_outputs[0]!r} in another shape than the network")
             if not others:
                 macs = macs_of(bound.graph.nodes, static)
                 return ChangedRegion(branch, parted.entries, parted.exits, parted.suffix, macs)
@@ -152,12 +153,12 @@ class ComparedNetwork:
 
 
 class DataFlow:
-    """What the first output of a model depends on, in order: `nodes` that depend on the input, and `fixed_nodes` that
+    """What the outputs of a model depend on, in order: `nodes` that depend on the input, and `fixed_nodes` that
     don't. `by_result` has both by the first tensor that they compute.
     """
 
     def __init__(self, model: Model):
-        needed = subgraph_nodes(model.graph.outputs[:1])
+        needed = subgraph_nodes(model.graph.outputs)
         self.nodes: list[Node] = []
         self.fixed_nodes: list[Node] = []
         self._fixed: set[str] = set()
@@ -179,6 +180,10 @@ class DataFlow:
         nodes = list(nodes)
         made = {name for node in nodes for name in results(node)}
         return tuple(sorted({name for node in nodes for name in self.reads(node)} - made))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def operands(node: Node) -> set[str]:
@@ -207,7 +212,7 @@ class _PartedVariant:
         branch |= self._behind(branch, dependent)
         nodes = [node for node in dependent if id(node) in branch]
         suffix = [node for node in dependent if id(node) not in branch]
-        read_behind = {network.output}.union(*map(self._flow.reads, suffix))
+        read_behind = {*network.outputs}.union(*map(self._flow.reads, suffix))
         self.entries = self._flow.reads_of_others(nodes)
         self.exits = tuple(name for node in nodes for name in results(node) if name in read_behind)
         self.suffix = frozenset(map(first_result, suffix))
@@ -248,7 +253,7 @@ class _PartedVariant:
     def _behind(self, branch: Collection[int], dependent: Sequence[Node]) -> set[int]:
         """What the branch takes in."""
         suffix = [node for node in dependent if id(node) not in branch]
-        readers = Counter([self._network.output, *(name for node in suffix for name in self._flow.reads(node))])
+        readers = Counter([*self._network.outputs, *(name for node in suffix for name in self._flow.reads(node))])
         computed = {name for node in dependent for name in results(node)}
         made = {name for node in dependent if id(node) in branch for name in results(node)}
         found: set[int] = set()

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from wootz.passes.analysis.class_scores import ScoreKind, score_kind
-from wootz.passes.ir.model import Model
+from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.ir.shapes import infer_shapes
 
 
@@ -62,9 +62,12 @@ class RelativeSquaredError:
         return relative(self.difference, self.square)
 
 
-def divergence_for(model: Model) -> Callable[[], Divergence]:
-    """That of scores for classes, where the first output of `model` is that for each image; else of any numbers."""
-    output = infer_shapes(model).graph.outputs[0]
+def divergences_for(model: Model) -> dict[str, Callable[[], Divergence]]:
+    """For each output that of scores for classes, where it is that for each image; else of any numbers."""
+    return {output.name: _divergence_for(output) for output in infer_shapes(model).graph.outputs}
+
+
+def _divergence_for(output: Tensor) -> Callable[[], Divergence]:
     if output.shape is None or len(output.shape) < 2 or any(extent != 1 for extent in output.shape[2:]):
         return RelativeSquaredError
     return partial(KullbackLeibler, score_kind(output))

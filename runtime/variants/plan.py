@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Group(Generic[K]):
-    """Variants that differ from the full network between the same tensors, and what computes the output behind them.
+    """Variants that differ from the full network between the same tensors, and what computes the outputs behind them.
 
     `needs` are the tensors of the full network that their branches and the suffix read, and those that the exits of the
     branches are compared with.
@@ -63,7 +63,7 @@ class VariantPlan(Generic[K]):
 
     @staticmethod
     def of(full: Model, variants: Mapping[K, Model]) -> VariantPlan[K]:
-        """Raises WootzError for a variant whose output has another name or shape."""
+        """Raises WootzError for a variant whose outputs have other names or shapes."""
         network = ComparedNetwork(full)
         regions = {key: network.region_of(variant) for key, variant in variants.items()}
         groups = _groups(network, {key: region for key, region in regions.items() if region.exits})
@@ -120,7 +120,7 @@ def _stages(network: ComparedNetwork, groups: Sequence[Group[K]]) -> tuple[Stage
     parts: list[frozenset[str]] = []
     members: list[list[Group[K]]] = []
     wanted: list[frozenset[str]] = []
-    needs_and_groups = [*((group.needs, [group]) for group in groups), (frozenset((network.output,)), [])]
+    needs_and_groups = [*((group.needs, [group]) for group in groups), (frozenset(network.outputs), [])]
     for needs, together in needs_and_groups:
         nodes = _made_from(network, needs, set().union(*parts))
         if nodes:
@@ -156,7 +156,7 @@ def _suffix_parts(
         if sum(held[name] for part in programs for name in part) <= LARGEST_SUFFIXES:
             break
     return {frozenset(): ()} | {
-        suffix: in_order(network, parts, [*([()] * (len(parts) - 1)), (network.output,)])
+        suffix: in_order(network, parts, [*([()] * (len(parts) - 1)), network.outputs])
         for suffix, parts in chains.items()
         if suffix
     }

@@ -15,15 +15,13 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import Batch, ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH
-from wootz.runtime.quality.quality import ACCURACY, Quality, Tally
+from wootz.runtime.quality.quality import ACCURACY, Outputs, Quality, Tally
 from wootz.runtime.session import CPU, Device, TensorSession, on_device, on_host
-from wootz.runtime.variants.divergence import Divergence, divergence_for, relative
+from wootz.runtime.variants.divergence import Divergence, divergences_for, relative
 from wootz.runtime.variants.plan import Group, Part, VariantPlan
 
 K = TypeVar("K", bound=Hashable)
 
-OUTPUT = "output"
-"""What the one output of a variant is called where its quality is measured."""
 SUMS = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
     sums (float[] x) => (float[n] sum, float[n] square) <int64[1] axis = {1}> {
         image = Flatten <axis = 1> (x)
@@ -42,11 +40,11 @@ SQUARED_DIFFERENCE = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
 class Score:
     """What a variant is worth beside the full network.
 
-    `quality` is that of its outputs. `divergence` is that of the outputs: for
-    scores of classes KL(full || variant) in nats, averaged over images, else the squared error over the square of the
-    full network's output. `error` is how far the variant is off where the changed part ends: the mean squared
-    difference of a tensor there over its variance in the full network, over all elements and images; of several, the
-    mean. As bad as a constant is 1. What is not a number is infinitely far off.
+    `quality` is that of its outputs. `divergence` is that of the outputs: for scores of classes KL(full || variant) in
+    nats, averaged over images, else the squared error over the square of the full network's output; of several outputs
+    the mean. `error` is how far the variant is off where the changed part ends: the mean squared difference of a tensor
+    there over its variance in the full network, over all elements and images; of several, the mean. As bad as a
+    constant is 1. What is not a number is infinitely far off.
     """
 
     quality: float
@@ -65,7 +63,7 @@ def score_variants(
     """The score of each variant on all images of `split`, as if each was run whole.
 
     A variant is a network with the names of `full` that computes something else in between. Raises WootzError where its
-    output has another name or shape, and for what ONNX Runtime can't run.
+    outputs have other names or shapes, and for what ONNX Runtime can't run.
     """
     return score_by_plan(VariantPlan.of(full, variants), split, transform, device, quality)
 
@@ -98,18 +96,20 @@ class _Exit:
 class _Tally:
     """What is summed up of a variant; of its exits, the squared differences from the full network's."""
 
-    divergence: Divergence
+    divergences: Mapping[str, Divergence]
     quality: Tally
     differences: dict[str, float] = field(default_factory=dict)
 
-    def add(self, full: np.ndarray, outputs: np.ndarray, labels: np.ndarray | None) -> None:
-        self.divergence.add(full, outputs)
-        self.quality.add({OUTPUT: outputs}, {OUTPUT: full}, labels)
+    def add(self, full: Outputs, outputs: Outputs, labels: np.ndarray | None) -> None:
+        for name, divergence in self.divergences.items():
+            divergence.add(full[name], outputs[name])
+        self.quality.add(outputs, full, labels)
 
     def score(self, exits: Mapping[str, _Exit]) -> Score:
         errors = [relative(difference, exits[name].variation) for name, difference in self.differences.items()]
         error = float(np.mean(errors)) if errors else 0.0
-        return Score(self.quality.value, self.divergence.value, error if np.isfinite(error) else float("inf"))
+        divergence = float(np.mean([divergence.value for divergence in self.divergences.values()]))
+        return Score(self.quality.value, divergence, error if np.isfinite(error) else float("inf"))
 
 
 class Scoring(Generic[K]):
@@ -126,14 +126,17 @@ class Scoring(Generic[K]):
         regions = {key: region for group in plan.groups for key, region in group.regions.items()}
         self._branches = {key: TensorSession(region.branch, device) for key, region in regions.items()}
         self._sums, self._squared_difference = (TensorSession(model, device) for model in (SUMS, SQUARED_DIFFERENCE))
-        divergence = divergence_for(self._network.model)
-        self._tallies = {key: _Tally(divergence(), quality.begin()) for key in (*plan.same, *regions)}
+        divergences = divergences_for(self._network.model)
+        self._tallies = {
+            key: _Tally({name: begin() for name, begin in divergences.items()}, quality.begin())
+            for key in (*plan.same, *regions)
+        }
         self._exits = {name: _Exit() for group in plan.groups for name in group.exits if self._network.is_float(name)}
 
     def add(self, batch: Batch) -> None:
         """Measures the images of a batch."""
         tensors = {self._network.input: on_device(batch.data, self._device)}
-        outputs: dict[K, np.ndarray] = {}
+        outputs: dict[K, Outputs] = {}
         measured: set[str] = set()
         for stage in self._plan.stages:
             tensors |= self._run(stage.part, tensors)
@@ -141,12 +144,12 @@ class Scoring(Generic[K]):
                 self._measure_exits(set(group.exits) - measured, tensors)
                 measured.update(group.exits)
                 for key in group.regions:
-                    outputs[key] = on_host(self._output(group, key, tensors))
+                    outputs[key] = self._outputs(group, key, tensors)
             if stage is not self._plan.stages[-1]:
                 tensors = _those_of(tensors, stage.part.kept)
-        full = on_host(tensors[self._network.output])
+        full = {name: on_host(tensors[name]) for name in self._network.outputs}
         for key, tally in self._tallies.items():
-            tally.add(full, outputs.get(key, full), batch.labels)
+            tally.add(full, {**full, **outputs.get(key, {})}, batch.labels)
 
     def scores(self) -> dict[K, Score]:
         return {key: tally.score(self._exits) for key, tally in self._tallies.items()}
@@ -154,19 +157,25 @@ class Scoring(Generic[K]):
     def _run(self, part: Part, tensors: Mapping[str, Any]) -> dict[str, Any]:
         return self._programs[_program(part)].run(tensors)
 
-    def _output(self, group: Group[K], key: K, tensors: Mapping[str, Any]) -> Any:
-        """The output of a variant, whose exits are compared with the full network's on the way."""
+    def _outputs(self, group: Group[K], key: K, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The outputs that a variant changes; its exits are compared with the full network's on the way."""
         changed = self._branches[key].run(tensors)
         differences = self._tallies[key].differences
         for name in group.exits:
             if name in self._exits:
                 found = self._squared_difference.run({"x": tensors[name], "y": changed[name]})
                 differences[name] = differences.get(name, 0.0) + _sum(found["square"])
+        found_outputs = self._outputs_among(changed)
         tensors = {**tensors, **changed}
         del changed
         for part in group.suffix:
-            tensors = _those_of(tensors | self._run(part, tensors), {*part.kept, self._network.output})
-        return tensors[self._network.output]
+            made = self._run(part, tensors)
+            found_outputs |= self._outputs_among(made)
+            tensors = _those_of(tensors | made, part.kept)
+        return {name: on_host(tensor) for name, tensor in found_outputs.items()}
+
+    def _outputs_among(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return _those_of(tensors, self._network.outputs)
 
     def _measure_exits(self, names: Iterable[str], tensors: Mapping[str, Any]) -> None:
         for name in names:

@@ -115,7 +115,19 @@ def segmentation(net: Network) -> Model:
     return net.ending_in(net.conv("map", expanding(net), CHANNELS, 2))
 
 
-KINDS = {f.__name__: f for f in (chain, residual, inception, unet, segmentation)}
+def detector(net: Network) -> Model:
+    """Two outputs, of which the last modules change one alone."""
+    x = net.stem()
+    for name in ("m1", "m2"):
+        x = net.relu(net.module(name, x))
+    classes, boxes = (net.conv(head, net.relu(net.module(f"m{i}", x)), CHANNELS, 3) for i, head in ((3, "c"), (4, "b")))
+    model = net.ending_in(classes)
+    boxes.dtype = FLOAT
+    model.graph.outputs.append(boxes)
+    return model
+
+
+KINDS = {f.__name__: f for f in (chain, residual, inception, unet, segmentation, detector)}
 
 
 @dataclass(frozen=True)
