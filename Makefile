@@ -46,14 +46,14 @@ lint:
 	$(BIN)/ruff check .
 
 # An editable install maps folders where mypy can't follow: it gets the installed layout as links instead.
-types: build/types/wootz
+types: build/types/wootz/examples
 	MYPYPATH=build/types:typings $(BIN)/python -m mypy -p wootz
 	MYPYPATH=build/types:typings $(BIN)/python -m mypy benchmarks/*.py
 
-build/types/wootz:
-	mkdir -p $@
-	ln -s $(CURDIR)/src/wootz/__init__.py $(CURDIR)/src/wootz/py.typed $(CURDIR)/passes $(CURDIR)/frontend \
-	      $(CURDIR)/runtime $(CURDIR)/tools $@
+build/types/wootz/examples:
+	mkdir -p $(@D)
+	ln -sfn $(CURDIR)/src/wootz/__init__.py $(CURDIR)/src/wootz/py.typed $(CURDIR)/passes $(CURDIR)/frontend \
+	        $(CURDIR)/runtime $(CURDIR)/tools $(CURDIR)/examples $(@D)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

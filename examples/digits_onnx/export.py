@@ -100,6 +100,7 @@ def main(folder: Path, file: Path) -> None:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         optimize=False,
     )
+    assert program is not None, "the newer exporter gives a program"
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of source that it comes from
