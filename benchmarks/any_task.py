@@ -1,0 +1,343 @@
+"""What Wootz makes of networks that are no classifiers with labels: the four recipes of examples/tasks.
+
+    python benchmarks/any_task.py [--out FOLDER] [--only PART] [--json]
+
+    segmentation       a U-Net by the mean intersection over union, a metric of the user
+    detection          a detector with NonMaxSuppression by the mean average precision, a metric of the user, and once
+                       more by the error of its outputs
+    unlabelled         a classifier by its agreement with the full one, without labels, and once more with them
+    super-resolution   a residual network by the peak signal-to-noise ratio, a metric of the user
+
+The full networks are trained once, from scratch, and kept in --out. Then `wootz run --baseline` makes them smaller, on
+one thread. Each result is judged here without Wootz: plain ONNX Runtime runs best.onnx and teacher.onnx, fed as
+best.json says, on the validation and the test images. A task is ok where the validation quality that its runs promise
+is found again and meets the objective, and the networks are smaller.
+
+For the classifier all networks of one subspace are trained without labels and with them. The rank correlation
+(Spearman's) of their agreements with their accuracies says how far labels are needed to tell the better network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from scipy.stats import spearmanr
+
+EXAMPLES = Path(__file__).parents[1] / "examples" / "tasks"
+SEEN_AGAIN = 1e-3
+"""Difference to the promised quality, in its own size, that is none: best.onnx sums in another order."""
+
+Arrays = dict[str, np.ndarray]
+Judge = Callable[[Arrays, Arrays, Any], float]
+"""From the outputs of the network, those of the full one, and the targets, to the quality."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run: which of the recipe's data, which of its metrics (a known one has none), and the smallest network with
+    `bound`. `judge` measures what the bound is of, and `least` gives what it means from the full network's value."""
+
+    title: str
+    data: str
+    metric: str
+    bound: str
+    judge: Judge
+    least: Callable[[float], float]
+    is_error: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """`module` has the recipe. With `rates` a random subspace of these and `networks` configurations is tried."""
+
+    module: str
+    labels: str
+    parts: tuple[Part, ...]
+    rates: str = ""
+    networks: int = 8
+
+
+def only(outputs: Arrays) -> np.ndarray:
+    (found,) = outputs.values()
+    return found
+
+
+def own(task: str, metric: str) -> Judge:
+    """A metric of the recipe."""
+
+    def judge(outputs: Arrays, full: Arrays, targets: Any) -> float:
+        found = outputs if len(outputs) > 1 else only(outputs)
+        return float(getattr(recipe(task), metric)(found, targets))
+
+    return judge
+
+
+def agreement(outputs: Arrays, full: Arrays, targets: Any) -> float:
+    return float((only(outputs).argmax(1) == only(full).argmax(1)).mean())
+
+
+def accuracy(outputs: Arrays, full: Arrays, targets: Any) -> float:
+    return float((only(outputs).argmax(1) == targets).mean())
+
+
+def output_error(outputs: Arrays, full: Arrays, targets: Any) -> float:
+    pairs = [(outputs[name].astype(np.float64), full[name].astype(np.float64)) for name in full]
+    return float(np.mean([((found - wanted) ** 2).mean() / (wanted**2).mean() for found, wanted in pairs]))
+
+
+def part_by_metric(task: str, metric: str, loss: float) -> Part:
+    bound = f"{metric} >= full - {loss}"
+    return Part(f"{task}, {metric}", "data", metric, bound, own(task, metric), lambda full: full - loss)
+
+
+TASKS: Mapping[str, Task] = {
+    "segmentation": Task("segmentation", "data", (part_by_metric("segmentation", "mean_iou", 0.03),)),
+    "detection": Task(
+        "detection",
+        "data",
+        (
+            part_by_metric("detection", "mean_average_precision", 0.05),
+            Part(
+                "detection, OutputError",
+                "images",
+                "",
+                "OutputError <= 0.1",
+                output_error,
+                lambda full: 0.1,
+                is_error=True,
+            ),
+        ),
+    ),
+    "unlabelled": Task(
+        "unlabelled",
+        "labelled",
+        (
+            Part("unlabelled, Agreement", "images", "", "Agreement >= 0.97", agreement, lambda full: 0.97),
+            Part("the same with labels", "labelled", "", "Accuracy >= full - 0.01", accuracy, lambda full: full - 0.01),
+        ),
+        rates="0.3,0.5,0.7,0.8,0.9",
+        networks=12,
+    ),
+    "super-resolution": Task("super_resolution", "data", (part_by_metric("super_resolution", "psnr", 0.2),)),
+}
+
+
+def recipe(name: str) -> Any:
+    return importlib.import_module(f"wootz.examples.tasks.{name}")
+
+
+# Judging, with nothing of Wootz.
+
+
+def outputs_of(network: Path, fed: Mapping[str, Any], images: np.ndarray) -> Arrays:
+    """What a file gives for pixels [n, channels, height, width], fed as `input` of best.json says."""
+    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    mean, scale = (np.asarray(fed[name], np.float32).reshape(-1, 1, 1) for name in ("mean", "scale"))
+    data = (images.astype(np.float32) - mean) * scale
+    names = [output.name for output in session.get_outputs()]
+    batches = [session.run(names, {fed["name"]: data[i : i + 50]}) for i in range(0, len(data), 50)]
+    return {name: np.concatenate(parts) for name, parts in zip(names, zip(*batches, strict=True), strict=True)}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run found: `promised` on the validation images, `found` there and `full`, that of the full network, by
+    plain ONNX Runtime, and both again on the test images."""
+
+    title: str
+    seconds: float
+    smaller: float
+    promised: float
+    found: float
+    full: float
+    test: float
+    full_test: float
+    meets_bound: bool
+
+    @property
+    def is_ok(self) -> bool:
+        is_seen_again = abs(self.promised - self.found) <= SEEN_AGAIN * max(1.0, abs(self.promised))
+        return is_seen_again and self.meets_bound and self.smaller < 1
+
+
+def judged(part: Part, task: Task, run: Path, seconds: float) -> Verdict:
+    described = json.loads((run / "best.json").read_text())
+    splits = getattr(recipe(task.module), task.labels)()
+    best, full = {}, {}
+    for split in ("val", "test"):
+        images, targets = splits[split]
+        of_best, of_full = (
+            outputs_of(run / described[which]["file"], described["input"], images) for which in ("best", "full")
+        )
+        best[split], full[split] = part.judge(of_best, of_full, targets), part.judge(of_full, of_full, targets)
+    bound = part.least(full["val"])
+    return Verdict(
+        title=part.title,
+        seconds=round(seconds),
+        smaller=round(described["best"]["parameters"] / described["full"]["parameters"], 4),
+        promised=described["best"]["validation_quality"],
+        found=round(best["val"], 4),
+        full=round(full["val"], 4),
+        test=round(best["test"], 4),
+        full_test=round(full["test"], 4),
+        meets_bound=best["val"] <= bound if part.is_error else best["val"] >= bound,
+    )
+
+
+# Runs.
+
+
+@dataclass(frozen=True)
+class Bench:
+    folder: Path
+
+    def full_network(self, task: Task) -> Path:
+        """Trained where it isn't there yet."""
+        file = self.folder / f"{task.module}.onnx"
+        if not file.exists():
+            begin = time.monotonic()
+            self._call([sys.executable, EXAMPLES / f"{task.module}.py", file], file.with_suffix(".training.log"))
+            print(f"{file} trained in {time.monotonic() - begin:.0f} s", flush=True)
+        return file
+
+    def run(self, task: Task, part: Part, objective: str, out: Path) -> float:
+        """Gives the seconds it took. Raises SystemExit where it found nothing."""
+        name = f"{task.module}.py"
+        words = ["--data", f"{EXAMPLES / name}:{part.data}", "--objective", objective, "--effort", "quick"]
+        if part.metric:
+            words += ["--metric", f"{EXAMPLES / name}:{part.metric}"]
+        if task.rates:
+            words += ["--subspace", str(self._subspace(task))]
+        rest = ["--baseline", "--threads", 1, "--fresh", "--store", self.folder / "store", "--out", out]
+        begin = time.monotonic()
+        self._call([wootz(), "run", self.full_network(task), *words, *rest], out.with_suffix(".log"))
+        return time.monotonic() - begin
+
+    def _subspace(self, task: Task) -> Path:
+        file = self.folder / f"{task.module}.subspace.json"
+        if not file.exists():
+            random = ["--rates", task.rates, "--count", task.networks, "--seed", 1, "-o", file]
+            self._call([wootz(), "subspace", "sample", self.full_network(task), *random], file.with_suffix(".log"))
+        return file
+
+    def _call(self, command: Sequence[object], log: Path) -> None:
+        with log.open("w") as file:
+            environment = {**os.environ, "COLUMNS": "100"}
+            done = subprocess.run(list(map(str, command)), stdout=file, stderr=subprocess.STDOUT, env=environment)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(map(str, command))} failed: see {log}\n{log.read_text()[-500:]}")
+
+
+def wootz() -> Path:
+    return Path(sys.executable).parent / "wootz"
+
+
+def fidelity(bench: Bench, task: Task) -> tuple[float, int]:
+    """Spearman's rank correlation of agreements without labels and accuracies with them, over all networks of the
+    subspace, block-trained and default; and how many these are."""
+    qualities = []
+    for part, metric in zip(task.parts, ("Agreement", "Accuracy"), strict=True):
+        out = bench.folder / f"all_by_{metric.lower()}"
+        bench.run(task, part, f"max {metric} constraint ModelSize < full", out)
+        result = json.loads((out / "result.json").read_text())
+        qualities.append(
+            {
+                (start, json.dumps(network["configuration"])): network["quality"]
+                for start, networks in (("block", result["networks"]), ("default", result["baseline"]["networks"]))
+                for network in networks
+                if network["state"] == "trained"
+            }
+        )
+    agreements, accuracies = qualities
+    shared = sorted(agreements.keys() & accuracies.keys())
+    found = spearmanr([agreements[k] for k in shared], [accuracies[k] for k in shared])
+    return round(float(found.statistic), 3), len(shared)
+
+
+# What is printed.
+
+
+def rows_of(title: str, run: Path) -> Iterator[str]:
+    """A row for the block-trained networks of a run, and one for the default ones."""
+    result = json.loads((run / "result.json").read_text())
+    full = result["full"]["model_size"]
+    before = {"block-trained": result["seconds"]["pretraining"], "default": 0.0}
+    explorations = {
+        "block-trained": {**result, "seconds": result["seconds"]["exploration"]},
+        "default": result["baseline"],
+    }
+    curves = {
+        start: {json.dumps(n["configuration"]): n["curve"] for n in found["networks"] if n["state"] == "trained"}
+        for start, found in explorations.items()
+    }
+    shared = curves["block-trained"].keys() & curves["default"].keys()
+    for start, found in explorations.items():
+        first, last = (np.median([curves[start][k][place][1] for k in shared]) for place in (0, -1))
+        best = found["best"]
+        size = f"{100 * best['model_size'] / full:.0f} %" if best else "none"
+        quality = f"{best['quality']:.3f}" if best else ""
+        seconds = before[start] + found["seconds"]
+        yield (
+            f"| {title} | {start} | {found['networks_evaluated']} of {result['networks_total']} | {first:.3f} "
+            f"| {last:.3f} | {size} | {quality} | {seconds:.0f} s |"
+        )
+
+
+def machine() -> str:
+    cpus = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
+    name = models[0] if models else platform.processor()
+    today = datetime.date.today().isoformat()
+    return f"{os.cpu_count()} cores, {name}, load average {os.getloadavg()[0]:.1f}; {today}"
+
+
+def slug(title: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in title)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("build/any_task"))
+    parser.add_argument("--only", default="", help="part of the tasks' names")
+    parser.add_argument("--json", action="store_true", help="end with a line of JSON")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    print(machine())
+    bench, rows, ok, tried = Bench(options.out.absolute()), list[str](), 0, 0
+    correlation: float | None = None
+    for name, task in TASKS.items():
+        if options.only not in name:
+            continue
+        verdicts = []
+        for part in task.parts:
+            run = bench.folder / slug(part.title)
+            seconds = bench.run(task, part, f"min ModelSize constraint {part.bound}", run)
+            verdicts.append(judged(part, task, run, seconds))
+            print(f"{'ok' if verdicts[-1].is_ok else 'NOT OK'}: {verdicts[-1]}", flush=True)
+            rows.extend(rows_of(part.title, run))
+        tried, ok = tried + 1, ok + all(v.is_ok for v in verdicts)
+        if name == "unlabelled":
+            correlation, count = fidelity(bench, task)
+            print(f"rank correlation of agreement and accuracy over {count} networks: {correlation}", flush=True)
+    head = "| task | networks | tried | before fine-tuning | after it | best: of full | quality | time |"
+    print("\n".join(["", head, "|" + " --- |" * 8, *rows]))
+    if options.json:
+        print(json.dumps({"tasks": tried, "ok": ok, "fidelity_rank_correlation": correlation}))
+
+
+if __name__ == "__main__":
+    main()
