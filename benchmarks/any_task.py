@@ -47,17 +47,36 @@ Judge = Callable[[Arrays, Arrays, Any], float]
 
 
 @dataclass(frozen=True)
+class Bound:
+    """What the smallest network has to keep of a quality: at least `value`, or all but `loss` of the full network's; of
+    an error no more than `value`."""
+
+    quality: str
+    value: float = 0.0
+    loss: float | None = None
+    is_error: bool = False
+
+    def __str__(self) -> str:
+        if self.loss is not None:
+            return f"{self.quality} >= full - {self.loss}"
+        return f"{self.quality} {'<=' if self.is_error else '>='} {self.value}"
+
+    def is_met(self, found: float, full: float) -> bool:
+        if self.loss is not None:
+            return found >= full - self.loss
+        return found <= self.value if self.is_error else found >= self.value
+
+
+@dataclass(frozen=True)
 class Part:
-    """A run: which of the recipe's data, which of its metrics (a known one has none), and the smallest network with
-    `bound`. `judge` measures what the bound is of, and `least` gives what it means from the full network's value."""
+    """A run: which of the recipe's data, its bound, and how that quality is measured here. `is_own` says that it is a
+    metric of the recipe."""
 
     title: str
     data: str
-    metric: str
-    bound: str
+    bound: Bound
     judge: Judge
-    least: Callable[[float], float]
-    is_error: bool = False
+    is_own: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,40 +118,31 @@ def output_error(outputs: Arrays, full: Arrays, targets: Any) -> float:
     return float(np.mean([((found - wanted) ** 2).mean() / (wanted**2).mean() for found, wanted in pairs]))
 
 
-def part_by_metric(task: str, metric: str, loss: float) -> Part:
-    bound = f"{metric} >= full - {loss}"
-    return Part(f"{task}, {metric}", "data", metric, bound, own(task, metric), lambda full: full - loss)
+def by_own(task: str, metric: str, loss: float) -> Part:
+    return Part(f"{task}, {metric}", "data", Bound(metric, loss=loss), own(task, metric), is_own=True)
 
 
 TASKS: Mapping[str, Task] = {
-    "segmentation": Task("segmentation", "data", (part_by_metric("segmentation", "mean_iou", 0.03),)),
+    "segmentation": Task("segmentation", "data", (by_own("segmentation", "mean_iou", 0.03),)),
     "detection": Task(
         "detection",
         "data",
         (
-            part_by_metric("detection", "mean_average_precision", 0.05),
-            Part(
-                "detection, OutputError",
-                "images",
-                "",
-                "OutputError <= 0.1",
-                output_error,
-                lambda full: 0.1,
-                is_error=True,
-            ),
+            by_own("detection", "mean_average_precision", 0.05),
+            Part("detection, OutputError", "images", Bound("OutputError", 0.1, is_error=True), output_error),
         ),
     ),
     "unlabelled": Task(
         "unlabelled",
         "labelled",
         (
-            Part("unlabelled, Agreement", "images", "", "Agreement >= 0.97", agreement, lambda full: 0.97),
-            Part("the same with labels", "labelled", "", "Accuracy >= full - 0.01", accuracy, lambda full: full - 0.01),
+            Part("unlabelled, Agreement", "images", Bound("Agreement", 0.97), agreement),
+            Part("the same with labels", "labelled", Bound("Accuracy", loss=0.01), accuracy),
         ),
         rates="0.3,0.5,0.7,0.8,0.9",
         networks=12,
     ),
-    "super-resolution": Task("super_resolution", "data", (part_by_metric("super_resolution", "psnr", 0.2),)),
+    "super-resolution": Task("super_resolution", "data", (by_own("super_resolution", "psnr", 0.2),)),
 }
 
 
@@ -184,7 +194,6 @@ def judged(part: Part, task: Task, run: Path, seconds: float) -> Verdict:
             outputs_of(run / described[which]["file"], described["input"], images) for which in ("best", "full")
         )
         best[split], full[split] = part.judge(of_best, of_full, targets), part.judge(of_full, of_full, targets)
-    bound = part.least(full["val"])
     return Verdict(
         title=part.title,
         seconds=round(seconds),
@@ -194,7 +203,7 @@ def judged(part: Part, task: Task, run: Path, seconds: float) -> Verdict:
         full=round(full["val"], 4),
         test=round(best["test"], 4),
         full_test=round(full["test"], 4),
-        meets_bound=best["val"] <= bound if part.is_error else best["val"] >= bound,
+        meets_bound=part.bound.is_met(best["val"], full["val"]),
     )
 
 
@@ -218,8 +227,8 @@ class Bench:
         """Gives the seconds it took. Raises SystemExit where it found nothing."""
         name = f"{task.module}.py"
         words = ["--data", f"{EXAMPLES / name}:{part.data}", "--objective", objective, "--effort", "quick"]
-        if part.metric:
-            words += ["--metric", f"{EXAMPLES / name}:{part.metric}"]
+        if part.is_own:
+            words += ["--metric", f"{EXAMPLES / name}:{part.bound.quality}"]
         if task.rates:
             words += ["--subspace", str(self._subspace(task))]
         rest = ["--baseline", "--threads", 1, "--fresh", "--store", self.folder / "store", "--out", out]
@@ -250,8 +259,9 @@ def fidelity(bench: Bench, task: Task) -> tuple[float, int]:
     """Spearman's rank correlation of agreements without labels and accuracies with them, over all networks of the
     subspace, block-trained and default; and how many these are."""
     qualities = []
-    for part, metric in zip(task.parts, ("Agreement", "Accuracy"), strict=True):
-        out = bench.folder / f"all_by_{metric.lower()}"
+    for part in task.parts:
+        metric = part.bound.quality
+        out = bench.folder / f"all_by_{metric}"
         bench.run(task, part, f"max {metric} constraint ModelSize < full", out)
         result = json.loads((out / "result.json").read_text())
         qualities.append(

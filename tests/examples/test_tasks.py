@@ -88,7 +88,7 @@ def test_a_detector_that_says_what_it_is_taught_is_perfect() -> None:
 def test_training_goes_towards_all_targets() -> None:
     images, objects = detection.data(**FEW)["train"]
     network = detection.head_network(width=4)
-    solver = adam(40, batch_size=8)
+    solver = adam(120, batch_size=8)
 
     def errors(network: Model) -> list[float]:
         found, wanted = outputs(network, images), detection.targets(objects)
