@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--networks", type=int, default=6)
     parser.add_argument("--rates", default="0.3,0.5,0.7")
-    parser.add_argument("--shares", default="0.5,0.9,1.0")
+    parser.add_argument("--shares", default="0.5,0.9,1.0", help="beside labels alone; '' for these only")
     parser.add_argument("--temperatures", default="1,2,4")
     parser.add_argument("--features", type=float, default=0.0)
     parser.add_argument("--seeds", type=int, default=2)
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rates, shares, temperatures = (
-        [float(v) for v in text.split(",")] for text in (options.rates, options.shares, options.temperatures)
+        [float(v) for v in text.split(",") if v] for text in (options.rates, options.shares, options.temperatures)
     )
     setting = opened(options.network, options.data, options.out, options.images)
     modules = tuple(module.name for module in setting.pruner.modules)
