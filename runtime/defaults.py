@@ -59,6 +59,9 @@ TESTS = 6
 SHARE_OF_TESTS = 0.25
 """Time that tests may take, in that of the training: an image going forward counts as a third of one trained with."""
 LEAST_STEPS = 20
+SHARE_OF_A_GIVEN_NETWORK = 0.5
+"""Of the loss in fine-tuning, what is learned from a full network that comes with its weights: it may know more than
+these images show. One that is trained on them doesn't."""
 NOTHING_TO_PRUNE = "the network has no module in which filters can be removed: name some by hand (docs/modules.md)"
 FAST_MULTIPLE = 8
 """Convolutions of so many channels, or multiples, are fast on CPUs and GPUs (docs/benchmarks.md)."""

@@ -63,9 +63,10 @@ def trainings_of(job: Job) -> Trainings:
 
 
 def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> ExpectedTime:
-    """What a single worker needs for the networks of a survey."""
+    """What a single worker needs for the networks of a survey; the step that was measured is one of fine-tuning."""
     full_macs = max(1, survey.full.macs)
-    image = speed.step / speed.batch_size  # of the full network, going forward and back
+    beside = speed.image if trainings.learns_from_full else 0.0  # the full network, in each step
+    image = max(speed.step / speed.batch_size - beside, beside)  # of the full network, going forward and back
 
     def training(solver: Solver, macs: int) -> float:
         share = UNPRUNABLE_SHARE + (1 - UNPRUNABLE_SHARE) * macs / full_macs
@@ -76,7 +77,7 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
     def taught(macs: int) -> float:
         solver = trainings.solver
         images = solver.max_iter * solver.iter_size * solver.batch_size
-        return training(solver, macs) + (images * speed.image if trainings.learns_from_full else 0.0)
+        return training(solver, macs) + images * beside
 
     pretrain = trainings.pretrain_solver
     images = pretrain.max_iter * pretrain.iter_size * pretrain.batch_size

@@ -10,6 +10,7 @@ import click
 
 from wootz.passes.plan.lesson import TEMPERATURE
 from wootz.passes.plan.transform import Resize
+from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
 from wootz.runtime.run_directory import CommandName
 from wootz.tools.duration import Duration
 from wootz.tools.memory import Memory
@@ -137,10 +138,9 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     click.option(
         "--distill",
         type=click.FloatRange(0, 1),
-        default=0.0,
         metavar="SHARE",
         help="Share of the loss by which pruned networks learn from the full one's scores, beside labels; 1: these "
-        "alone (default: 0).",
+        f"alone (default: {SHARE_OF_A_GIVEN_NETWORK:g} where the full network has its weights, 0 where it is trained).",
     ),
     click.option(
         "--temperature",

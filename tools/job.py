@@ -116,10 +116,11 @@ def make_job(
     own = given.metric or (read_quality(options["metric"]) if options["metric"] else None)
     objective = read_given_objective(files, metrics(own))
     quality = judged_by(objective, dataset, network.model, own)
-    lesson = lesson_of(options, lesson_for(quality, dataset, network.model))
-    if lesson.reads_targets:
+    suggested = lesson_for(quality, dataset, network.model)
+    if suggested.reads_targets:
         check_scores(network.model)
         network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
+    lesson = lesson_of(options, suggested, is_given=not network.initialised)
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)

@@ -8,14 +8,20 @@ from typing import Any
 
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.lesson import TEMPERATURE, Lesson
+from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
 
 
-def lesson_of(options: Mapping[str, Any], suggested: Lesson) -> Lesson:
-    """That of `--distill`, `--temperature` and `--distill-features`, beside the targets that are `suggested`. Raises
-    WootzError for options that mean nothing there."""
-    share = options["distill"] if suggested.reads_targets else suggested.distill
-    if options["distill"] not in (0, share):
-        raise WootzError(f"--distill {options['distill']:g}: there are no labels that the rest could be learned from")
+def lesson_of(options: Mapping[str, Any], suggested: Lesson, is_given: bool) -> Lesson:
+    """That of `--distill`, `--temperature` and `--distill-features`, beside the targets that are `suggested`; where
+    nobody says it, that of a full network that `is_given` with its weights. Raises WootzError for options that mean
+    nothing there."""
+    share = options["distill"]
+    if not suggested.reads_targets:
+        if share not in (None, suggested.distill):
+            raise WootzError(f"--distill {share:g}: there are no labels that the rest could be learned from")
+        share = suggested.distill
+    elif share is None:
+        share = SHARE_OF_A_GIVEN_NETWORK if is_given else 0.0
     if options["temperature"] is not None and not share:
         raise WootzError("--temperature is that of the full network's scores: it goes with --distill SHARE")
     return replace(

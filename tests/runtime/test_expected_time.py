@@ -55,9 +55,11 @@ def test_pruned_networks_take_less_than_the_full_one_but_not_as_little_as_they_c
 
 def test_a_full_network_that_teaches_runs_beside_those_that_learn(pruner):
     teaching = replace(TRAININGS, tunes=True, learns_from_full=True)
-    alone, taught = expected(pruner, SHARED, replace(TRAININGS, tunes=True)), expected(pruner, SHARED, teaching)
+    alone = expected(pruner, SHARED, replace(TRAININGS, tunes=True))
+    taught = expected(pruner, SHARED, teaching, replace(SPEED, step=SPEED.step + 16 * 0.01))
     assert taught.networks == pytest.approx(alone.networks + 3 * 100 * 32 * 0.01)
     assert taught.teacher == pytest.approx(alone.teacher + 100 * 32 * 0.01)
+    assert taught.blocks == pytest.approx(alone.blocks)
 
 
 def test_twice_the_networks_and_a_baseline_take_twice_the_time(pruner):

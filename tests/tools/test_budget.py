@@ -7,6 +7,7 @@ import click
 import pytest
 
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Subspace
 from wootz.runtime.defaults import Circumstances
@@ -41,6 +42,7 @@ class Chosen:
     """What of a job and its companions a budget is about."""
 
     subspace: Subspace
+    lesson: Lesson = LABELLED
     solver: Solver = SOLVER
     teacher_solver: Solver = SOLVER
     pretrain_solver: Solver = SOLVER
