@@ -16,6 +16,7 @@ from wootz.passes.base import Pass
 from wootz.passes.errors import InputError, WootzError
 
 PASSES: dict[str, str] = {
+    "add-postprocessing": "wootz.passes.transforms.add_postprocessing:AddPostprocessing",
     "annotate-modules": "wootz.passes.transforms.annotate_modules:AnnotateModules",
     "apply-optimizer": "wootz.passes.training.apply_optimizer:ApplyOptimizer",
     "apply-plan": "wootz.passes.transforms.apply_plan:ApplyPlan",

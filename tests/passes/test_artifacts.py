@@ -44,6 +44,7 @@ network (float[N,3,6,6] x) => (float[N,2] y) {
 
 TRAINING = ("training-mode", "attach-loss", "build-gradients", "apply-optimizer{momentum=0.9}", "legalize")
 PIPELINES = {name: name for name in PASSES} | {
+    "add-postprocessing": "prune-blocks{rate=0.5},add-postprocessing{network=full.onnx}",
     "apply-optimizer": ",".join(TRAINING[:4]),
     "block-convolutions": ",".join([*TRAINING, f"block-convolutions{{channels={channel_block() or BLOCKS[0]}}}"]),
     "apply-plan": "apply-plan{plan=plan.json}",
@@ -93,7 +94,7 @@ def artifact(network: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             (plan,) = [step.result.plan for step in pruned.steps if step.result.plan is not None]
             Path("plan.json").write_text(plan.to_json())
             save(run_pipeline(pruned.model, parse_pipeline("extract-blocks{first=b}")).model, "block.onnx")
-        if name == "distill":
+        if name in ("add-postprocessing", "distill"):
             save(network, "full.onnx")
         if name == "fix-sizes":
             network.graph.inputs[0].shape = ["N", 3, "H", "W"]

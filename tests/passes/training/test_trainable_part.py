@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import PassError
+from wootz.passes.ir.files import save
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver, SolverType
@@ -17,6 +19,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.distill import Distill
 from wootz.passes.training.trainable_part import TrainablePart
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.add_postprocessing import AddPostprocessing
 from wootz.passes.transforms.teacher_student import TEACHER, TeacherStudent, parse_blocks, student_loss
 from wootz.runtime.session import Device, TrainingSession, evaluate
 
@@ -95,6 +98,28 @@ def test_a_pruned_detector_learns_from_the_full_one_and_is_handed_over_whole(
     given = evaluate(learnt, {"x": image})
     assert given["kept"].shape == (len(given["classes"]), 4)
     assert len(given["classes"])
+
+
+def test_a_part_that_was_pruned_gets_the_postprocessing_back(
+    detector: Model, image: np.ndarray, tmp_path: Path
+) -> None:
+    """And is the network that was pruned as a whole."""
+    pruner, of_part = BlockPruner.of(detector), BlockPruner.of(TrainablePart().apply(detector).model)
+    rates = {module.name: 0.5 for module in detector.modules}
+    wanted, part = (p.materialize(p.plan(rates)) for p in (pruner, of_part))
+    save(detector, tmp_path / "detector.onnx")
+    whole = AddPostprocessing(network=tmp_path / "detector.onnx").apply(part).model
+    verify(whole)
+    given = evaluate(whole, {"x": image})
+    for name, values in evaluate(wanted, {"x": image}).items():
+        np.testing.assert_array_equal(given[name], values)
+    assert not AddPostprocessing(whole=detector).apply(whole).modified
+
+
+def test_the_postprocessing_of_another_network_is_refused(detector: Model, make_model: Callable[..., Model]) -> None:
+    other = make_model("g (float[1] z) => (float[1] y) { [relu] y = Relu (z) }")
+    with pytest.raises(PassError, match="add-postprocessing: x: the network doesn't compute it"):
+        AddPostprocessing(whole=detector).apply(other)
 
 
 def test_blocks_of_a_detector_are_pre_trained(detector: Model, image: np.ndarray) -> None:
