@@ -71,7 +71,8 @@ class Job:
     run's folder. What is delivered has the `interface` and the `opset` of the network that was given; with
     `keeps_batchnorm` BatchNormalization stays in it. Each pipeline of `finish` makes a further file of the best
     network, and nothing else depends on it: they are none of `inputs_of`. With `search` networks are found and not
-    given: `subspace` then has those of which the pieces of the space are known.
+    given: `subspace` then has those of which the pieces of the space are known. `whole` is the network with its
+    postprocessing, where it has some: the best network is written with that, too.
     """
 
     title: str
@@ -124,6 +125,7 @@ class Job:
     keeps_batchnorm: bool = False
     finish: tuple[Pipeline, ...] = ()
     search: Searching | None = None
+    whole: Model | None = None
     lesson: Lesson = LABELLED
 
     @property

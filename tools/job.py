@@ -206,6 +206,7 @@ def make_job(
         verify_each=options["verify_each"],
         chosen={**companions.chosen, **pixels.chosen},
         interface=network.interface,
+        whole=network.whole,
         keeps_batchnorm=options["keep_batchnorm"],
         finish=read_pipelines(options["finish"]),
     )

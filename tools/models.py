@@ -9,13 +9,16 @@ from pathlib import Path
 import click
 
 from wootz.frontend.caffe.importer import ImportedNetwork, import_caffe
-from wootz.passes.errors import InputError, WootzError
+from wootz.passes.errors import InputError, PassError, WootzError
 from wootz.passes.ir.files import load
+from wootz.passes.ir.model import Model
 from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.trainable_part import TrainablePart, postprocessing
 from wootz.passes.transforms.image_classifier import as_image_network
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface, interface_of
+from wootz.runtime.delivery.delivered import WHOLE_FILE
 
 AS_EXPORTED = InputTransform(channel_order="RGB")
 """What an ONNX file is given that doesn't say how pixels become its input: Caffe's order is Caffe's alone."""
@@ -41,9 +44,13 @@ scores_option = click.option("--scores", metavar="NAME", help="The network's out
 
 @dataclass(frozen=True)
 class TrainableNetwork(ImportedNetwork):
-    """A network in the form in which it is trained, and the `interface` that it came with."""
+    """A network in the form in which it is trained, and the `interface` that it came with.
+
+    `whole` is it with its postprocessing, where it has some: what is trained ends before that.
+    """
 
     interface: SetInterface = UNCHANGED
+    whole: Model | None = None
 
 
 def open_trainable(
@@ -56,7 +63,11 @@ def open_trainable(
     """The network in the form in which it is trained, with a note on each change (see the pass image-classifier); of
     outputs of any kind, unless `scores` names one, all."""
     network = open_network(model, weights, seed)
-    trainable, changes = as_image_network(network.model, scores or "", size or ())
+    image_network, changes = as_image_network(network.model, scores or "", size or ())
+    trainable = _without_postprocessing(image_network)
+    has_postprocessing = trainable is not image_network
+    if has_postprocessing:
+        changes = (*changes, _left_out(image_network, trainable))
     return TrainableNetwork(
         model=trainable,
         train_transform=network.train_transform,
@@ -66,7 +77,22 @@ def open_trainable(
         blobs=network.blobs,
         says_pixels=network.says_pixels,
         interface=interface_of(network.model, trainable),
+        whole=image_network if has_postprocessing else None,
     )
+
+
+def _without_postprocessing(network: Model) -> Model:
+    """The part that learns; the network itself, where it is that, or nothing in it learns."""
+    try:
+        return TrainablePart().apply(network).model
+    except PassError:
+        return network
+
+
+def _left_out(whole: Model, part: Model) -> str:
+    operators = ", ".join(dict.fromkeys(node.op for node in postprocessing(whole.graph)))
+    outputs = ", ".join(tensor.name for tensor in part.graph.outputs)
+    return f"its postprocessing ({operators}) is left out, and its outputs are {outputs}; {WHOLE_FILE} has all of it"
 
 
 def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:

@@ -17,7 +17,13 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, with_interface, write_network
+from wootz.runtime.delivery.delivered import (
+    for_inference,
+    latencies_of_files,
+    with_interface,
+    write_network,
+    write_whole,
+)
 from wootz.runtime.delivery.description import Delivered, describe, image_input, write_description
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.front import write_front
@@ -96,6 +102,8 @@ def deliver(
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
             best_file = write_network(job, for_inference(job, model), BEST_FILE, best.quality, watch.note, reference)
+            if job.whole is not None:
+                write_whole(job, best_file, job.whole)
             best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
             speed = _speed(job)
             meets = not misses_of_best(objective, job.quality.metric, best, speed)

@@ -22,6 +22,7 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.skipping import without_skipped
+from wootz.passes.transforms.add_postprocessing import AddPostprocessing
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.image_classifier import is_classifier
 from wootz.passes.transforms.set_interface import SetInterface
@@ -40,6 +41,8 @@ SCORES_KEY = "wootz.scores"
 """Metadata: whether the output gives logits, probabilities or log-probabilities."""
 SIZE_KEY = "wootz.size"
 """Metadata: JSON, height and width of the images that the network was trained on."""
+WHOLE_FILE = "best-whole.onnx"
+"""The best network with the postprocessing of the given one."""
 FOR_INFERENCE = "eliminate-dead,fold-constants,{}eliminate-dead"
 LARGEST_LOSS = 0.01
 """What a file may lack of the network's quality, of shares absolutely: other types of numbers are rounded otherwise."""
@@ -203,6 +206,16 @@ def write_file(job: Job, model: Model, file: Path, reference: Reference | None =
     save(model, file, opset)
     quality = quality_of_file(job, file, opset, model.metadata, job.dataset.validation, reference)
     return Written(model, file, opset, reason, quality)
+
+
+def write_whole(job: Job, written: Written, whole: Model) -> None:
+    """Writes a delivered network with the postprocessing of `whole`, beside its own file. Raises WootzError where that
+    can't be run on an image."""
+    model = AddPostprocessing(whole=whole).apply(written.model).model
+    verify(model)
+    file = job.out / WHOLE_FILE
+    save(model, file, written.opset)
+    _open(file, written.opset, job.device).run(_image_of(job.interface, job.image_shape))
 
 
 def quality_of_file(

@@ -15,6 +15,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import Module, with_weights
+from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import SKIP, Subspace
@@ -27,11 +28,13 @@ from wootz.runtime.delivery import delivered as delivered_module
 from wootz.runtime.delivery.delivered import (
     SCORES_KEY,
     SIZE_KEY,
+    WHOLE_FILE,
     for_inference,
     rehearse_delivery,
     with_interface,
     with_opset,
     write_network,
+    write_whole,
 )
 from wootz.runtime.delivery.description import image_input
 from wootz.runtime.job import Job
@@ -316,3 +319,29 @@ def test_an_export_of_pytorch_comes_back_and_opencv_runs_it(version, is_open, tm
     blob = cv2.dnn.readNetFromONNX(str(written.file))
     blob.setInput(images[:1])
     np.testing.assert_allclose(blob.forward(), wanted[:1], rtol=1e-3)
+
+
+DECIDING = f"""{HEADER} g (uint8[N,6,6,3] pixels) => (int64[N] best, float[N,4] y)
+    <float[4,3,1,1] w, int64[1] one = {{-1}}>
+    {{ t = Transpose<perm = [0,3,1,2]>(pixels) f = Cast<to = 1>(t) h = Conv(f, w) p = GlobalAveragePool(h)
+       y = Flatten(p) a = ArgMax<axis = 1>(y) best = Reshape(a, one) }}"""
+
+
+def test_the_postprocessing_of_the_given_network_is_in_a_file_of_its_own(tmp_path):
+    model = parse_text(DECIDING)
+    random = np.random.default_rng(0)
+    model.graph.tensors()["w"].to_constant(random.standard_normal((4, 3, 1, 1)).astype(np.float32))
+    save(model, tmp_path / "given.onnx")
+    opened = open_trainable(str(tmp_path / "given.onnx"))
+    assert any("(ArgMax, Reshape) is left out, and its outputs are y" in note for note in opened.notes)
+    job = job_of(tmp_path / "given.onnx", RAW, tmp_path)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    assert [name for name, *_ in signature(written.file)] == ["pixels", "y"]
+    write_whole(job, written, opened.whole)
+    ends = [[(name, kind) for name, kind, _ in signature(tmp_path / file)] for file in ("given.onnx", WHOLE_FILE)]
+    assert ends[0] == ends[1]
+    pixels = random.integers(0, 256, (5, 6, 6, 3), np.uint8)
+    sessions = [onnxruntime.InferenceSession(str(tmp_path / name)) for name in ("given.onnx", WHOLE_FILE)]
+    given, whole = (session.run(None, {"pixels": pixels}) for session in sessions)
+    np.testing.assert_array_equal(whole[0], given[0])
+    np.testing.assert_allclose(whole[1], given[1], rtol=1e-5)
