@@ -37,12 +37,12 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
             half = Constant<value = float {{128.0}}>() image = Div(f, half) {MODULES}
             s = Constant<value = int64[2] {{1, 8}}>() v = Reshape(p, s) y = MatMul(v, fc)""",
     )
-    refused = run(wootz, job_files, tmp_path)
+    refused = run(wootz, job_files, tmp_path, "--size", "8x8")
     assert_refused_before_training(refused, tmp_path, "choose the one with the scores by --scores NAME")
     blocks = ("blocks", "net.onnx", "--subspace", "subspace.json")
     sample = ("subspace", "sample", "net.onnx", "--rates", "0.5,0.75", "--count", 3, "-o", "more.json")
     for command in (blocks, sample):
-        assert "--scores NAME" in wootz(*command, cwd=tmp_path).err
+        assert "give it by --size HEIGHTxWIDTH" in wootz(*command, cwd=tmp_path).err
         done = wootz(*command, "--scores", "y", "--size", "8x8", cwd=tmp_path)
         assert done.code == 0, done.err
     data = load_dataset("digits", (1, 8, 8))
@@ -73,10 +73,10 @@ def test_pixels_in_rows_a_batch_of_one_and_an_output_beside_the_scores(wootz, jo
 
 def test_what_cannot_be_trained_is_told_before_pre_training(wootz, job_files, tmp_path):
     """The last layers have no part in a block: their gradient is needed by the fine-tuning alone."""
-    body = f"{MODULES} v = Flatten(p) z = MatMul(v, fc) y = Sinh(z)"
+    body = f"{MODULES} v = Flatten(p) s = Sinh(v) y = MatMul(s, fc)"
     write_network(tmp_path, "(float[N,1,8,8] image) => (float[N,10] y)", body)
     assert_refused_before_training(
-        run(wootz, job_files, tmp_path), tmp_path, "build-gradients: y: there is no gradient rule for Sinh"
+        run(wootz, job_files, tmp_path), tmp_path, "build-gradients: s: there is no gradient rule for Sinh"
     )
 
 

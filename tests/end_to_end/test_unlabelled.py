@@ -55,11 +55,12 @@ def test_a_run_is_judged_by_what_the_full_network_does(wootz, folder, network, q
     else:
         expected = np.mean([np.sum((a - b) ** 2) / np.sum(a**2) for a, b in zip(full, best, strict=True)])
     assert found.best.quality == pytest.approx(expected, rel=1e-3)
-    curves = [network.curve for network in found.block_trained.trained]
-    sign = 1 if quality == "Agreement" else -1
-    assert found.best.quality == sign * max(sign * curve[-1][1] for curve in curves)
+    trained = found.block_trained.trained
+    best_of = max if quality == "Agreement" else min
+    assert found.best.quality == best_of(network.quality for network in trained)
+    assert all(network.quality == best_of(value for _, value in network.curve) for network in trained)
     if quality == "OutputError":
-        assert all(curve[-1][1] < curve[0][1] for curve in curves)
+        assert all(network.quality < network.initial_quality for network in trained)
     described = json.loads((folder / "out" / "best.json").read_text())
     gives = [output["gives"] for output in described["outputs"]]
     assert gives == (["logits"] if quality == "Agreement" else ["numbers", "numbers"])
@@ -77,3 +78,17 @@ def test_what_is_chosen_for_such_data_and_what_they_can_not_be_used_for(wootz, f
     assert "for 'min ModelSize constraint OutputError <= 0.02'" in planned.out
     refused = run(wootz, folder, "--objective", "max Agreement")
     assert "Agreement is of networks with one output [N, classes], and this one gives maps, y" in refused.err
+
+
+def test_a_search_goes_by_all_outputs(wootz, folder):
+    write_network(folder, *MAPS, WEIGHTS)
+    done = wootz(
+        "search", "net.onnx", "--data", "x.npy", "--rates", "0.5", "--networks", 2, "--looks", 4, "--normalize", "0..1",
+        "--solver", "solver.prototxt", "--pretrain-solver", "solver.prototxt", "--round-to", 1, "--threads", 1,
+        "--objective", "min OutputError constraint ModelSize < 0.9 * full", "--out", "out", cwd=folder,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = RunResult.load(folder / "out")
+    assert found.best.quality == min(network.quality for network in found.block_trained.trained)
+    assert all(0 <= network.looked < 1 for network in found.search.networks if network.looked is not None)
+    assert [point.quality for point in found.search.front] == sorted(point.quality for point in found.search.front)
