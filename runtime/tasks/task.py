@@ -13,7 +13,7 @@ from typing import Any, Literal
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration
-from wootz.runtime.outcome import Failed
+from wootz.runtime.outcome import Failed, Outcome
 
 Start = Literal["block-trained", "default"]
 """What a pruned network starts from: tuning blocks, or the teacher's remaining weights alone (the baseline)."""
@@ -121,6 +121,10 @@ class Finished:
     def seconds(self) -> float:
         """What the training took, whenever it was."""
         return 0.0 if isinstance(self.outcome, Failed) else float(self.outcome.get("seconds", 0.0))
+
+
+def finished_of(key: str, outcome: Outcome, reused: bool) -> Finished:
+    return Finished(key, outcome if isinstance(outcome, Failed) else outcome.record, reused)
 
 
 def steps_saved(solver: Solver, record: Mapping[str, Any]) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import platform
-import re
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property, partial
@@ -16,30 +13,27 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from wootz.passes.ir.files import write_atomically
-from wootz.passes.ir.model import Model, constants
+from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import Observers
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
-from wootz.passes.pruning.student import Student
-from wootz.passes.training.apply_optimizer import own_rate
 from wootz.passes.training.distill import Distill
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
-from wootz.passes.transforms.teacher_student import STUDENTS, student_loss, student_prefix
+from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.batches import training_batches
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, answers
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.guessing import above_guessing
 from wootz.runtime.latency import Latency, latencies
-from wootz.runtime.outcome import Failed, Outcome, Trained
+from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress
 from wootz.runtime.quality.measuring import Predict, Reference, measured
 from wootz.runtime.quality.quality import ACCURACY, Quality
@@ -54,15 +48,16 @@ from wootz.runtime.recalibration import (
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import (
-    DRAWS_RANDOM_NUMBERS,
     Device,
     InferenceSession,
     TrainingSession,
     WeightedSession,
 )
-from wootz.runtime.store import Checkpoint, Lease, Store
+from wootz.runtime.store import Lease, Store
+from wootz.runtime.tasks.block_training import GroupTraining
 from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import EarlyEnd
+from wootz.runtime.tasks.network_training import NetworkTraining, tested_images
 from wootz.runtime.tasks.plateau import PLATEAU, Plateau
 from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import (
@@ -74,15 +69,13 @@ from wootz.runtime.tasks.recipe import (
     rates_digest,
     schedule_text,
 )
-from wootz.runtime.tasks.task import Finished
-from wootz.runtime.training import Curve, History, HostSteps, Steps, train
+from wootz.runtime.tasks.task import Finished, finished_of
+from wootz.runtime.tasks.training_run import TrainingRun
+from wootz.runtime.training import HostSteps, Steps
 from wootz.runtime.variants.scoring import Score, score_variants
 
 K = TypeVar("K", bound=Hashable)
 
-SECONDS_BETWEEN_CHECKPOINTS = 60.0
-LEAST_SHARE_OF_TRAINING = 50
-"""The time between two checkpoints, in times that it takes to write one."""
 SECONDS_BETWEEN_LOOKS_AT_A_LEASE = 10.0
 
 BlockStart = Literal["closed-form", "remaining"]
@@ -159,11 +152,11 @@ class Trainer:
             if (found := self._known_network(recipe, solver, end)) is not None:  # another process was quicker
                 return found
             begin = time.perf_counter()
-            training = _TrainingRun(self, program.graph, solver, title, recipe.key, snapshots)
-            outcome = _NetworkTraining(training, model, full, end).outcome()
+            training = TrainingRun(self, program.graph, solver, title, recipe.key, snapshots)
+            outcome = NetworkTraining(training, model, partial(self._validated, full), self.device, end).outcome()
             self.store.put(recipe.key, outcome, what=title, seconds=time.perf_counter() - begin, by=self.run)
             self.store.drop_checkpoint(recipe.key)
-        return _finished(recipe.key, outcome, reused=False)
+        return finished_of(recipe.key, outcome, reused=False)
 
     def known_network(
         self,
@@ -204,7 +197,7 @@ class Trainer:
         images, labels = self.dataset.train.digests
         labels = labels if lesson.reads_targets else ""
         validation = self.dataset.validation.digests
-        images_tested = f"every {solver.test_interval}, {_tested_images(solver)} images"
+        images_tested = f"every {solver.test_interval}, {tested_images(solver)} images"
         tests = f"{self._judged_by(full)} {validation} {self.test_transform} {images_tested}, the best kept"
         return self._recipe(program, solver, images, labels, tests, "" if end is None else str(end))
 
@@ -307,7 +300,7 @@ class Trainer:
                 found |= known
                 own = [block for block in leased if block not in known]
                 if own:
-                    found |= _GroupTraining(self, pruner, keys, own, solver, title).finished()
+                    found |= GroupTraining(self, pruner, keys, own, solver, title).finished()
             elsewhere = [key for block, key in missing.items() if block not in leased]
             if elsewhere:
                 self._wait(elsewhere[0])
@@ -352,6 +345,9 @@ class Trainer:
     def measured(self, predict: Predict, split: Split, full: Model | None, limit: int = 0) -> float:
         """The quality of what `predict` does on `split`, or on its first `limit` examples."""
         return measured(self.quality, predict, split, self.test_transform, self.reference(full), limit)
+
+    def _validated(self, full: Model | None, predict: Predict, limit: int) -> float:
+        return self.measured(predict, self.dataset.validation, full, limit)
 
     def reference(self, full: Model | None) -> Reference | None:
         """What a quality that compares is measured by; None for others."""
@@ -495,7 +491,7 @@ class Trainer:
         outcome, entry = self.store.get(key), self.store.entry(key)
         if outcome is None or entry is None:
             return None
-        return replace(_finished(key, outcome, reused=entry.by != self.run), computed=False)
+        return replace(finished_of(key, outcome, reused=entry.by != self.run), computed=False)
 
     def _turn(self, key: str) -> Lease:
         """The lease of `key`, once its owner has given it back or has died."""
@@ -511,395 +507,3 @@ class Trainer:
     def _stop_if_asked(self) -> None:
         if self.should_stop():
             raise Stopped
-
-
-class _TrainingRun:
-    """A training under way, with its checkpoints under `key`: all of its state is in the slots and in the history."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        graph: Model,
-        solver: Solver,
-        title: str,
-        key: str,
-        snapshots: Path | None = None,
-        blocks: Sequence[str] = (),
-        start: Callable[[], Mapping[str, np.ndarray]] = dict,
-        state: Checkpoint | None = None,
-    ):
-        """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use. `start` gives
-        other first values of slots than those in the graph; `state` is what to go on from instead of a checkpoint."""
-        self.trainer, self.solver, self.title, self.key, self.snapshots = trainer, solver, title, key, snapshots
-        self._blocks = list(blocks)
-        self.can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
-        stored = state or (trainer.store.get_checkpoint(key) if self.can_continue else None)
-        if stored is not None and stored.record["blocks"] != self._blocks:
-            stored = None
-        self.begun = None if stored is None else _history(stored)
-        self.first = start() if stored is None else _first(stored)
-        self.kept = None if stored is None else _kept(stored)
-        values = self.first if stored is None else stored.arrays
-        self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
-        for slot in values.keys() & set(self._slots()):
-            self.session.write_slot(slot, values[slot])
-        self._last_checkpoint = time.monotonic()
-        self._pause = SECONDS_BETWEEN_CHECKPOINTS
-
-    def train(
-        self,
-        measure: Callable[[], float] | None = None,
-        ends: Callable[[Curve], str] | None = None,
-        begun: History | None = None,
-        on_look: Callable[[History], bool] = lambda _: False,
-        look_interval: int = 0,
-    ) -> History:
-        """Raises Stopped when it is to stop, after a checkpoint. The training is left where `on_look` says so."""
-        recent: deque[float] = deque(maxlen=max(1, self.solver.average_loss))
-        progress = self.trainer.progress
-
-        def on_step(done: int, losses: np.ndarray) -> None:
-            recent.append(float(np.nanmean(losses)))
-            progress.advance(done, float(np.mean(recent)))
-            if self.snapshots is not None and self.solver.snapshot and done % self.solver.snapshot == 0:
-                self._save_snapshot(self.snapshots, done)
-
-        progress.begin(self.title, self.solver.max_iter, self.solver.display)
-        return train(
-            self.steps,
-            self.solver,
-            on_step=on_step,
-            measure=measure,
-            ends=ends,
-            on_look=lambda history: self._look(history, on_look(history)),
-            look_interval=look_interval,
-            begun=begun or self.begun,
-        )
-
-    def keep_if_best(self, step: int, quality: float) -> None:
-        """Remembers the weights of now, which have that quality, unless those of an earlier step had a better one."""
-        sign = self.trainer.quality.metric.sign
-        if self.kept is None or sign * quality >= sign * self.kept.quality:
-            self.kept = _Kept(step, quality, self.session.weights())
-
-    def _look(self, history: History, is_left: bool) -> bool:
-        stop = self.trainer.should_stop()
-        now = time.monotonic()
-        if stop or now - self._last_checkpoint > self._pause:
-            self.checkpoint(history)
-            self._last_checkpoint = time.monotonic()
-            self._pause = max(SECONDS_BETWEEN_CHECKPOINTS, LEAST_SHARE_OF_TRAINING * (self._last_checkpoint - now))
-        if stop:
-            raise Stopped
-        return is_left
-
-    def checkpoint(self, history: History) -> None:
-        if self.can_continue:
-            state = self.state(history)
-            self.trainer.store.put_checkpoint(self.key, state.arrays, state.record)
-
-    def state(self, history: History) -> Checkpoint:
-        arrays = {slot: self.session.read_slot(slot) for slot in self._slots()}
-        first = {slot + _AT_FIRST: values for slot, values in self.first.items()}
-        record = {
-            "qualities": history.qualities,
-            "seconds": history.seconds,
-            "diverged": history.diverged,
-            "ended": history.ended,
-            "blocks": self._blocks,
-        }
-        kept: dict[str, np.ndarray] = {}
-        if self.kept is not None:
-            record["kept"] = (self.kept.step, self.kept.quality)
-            kept = {name + _AS_KEPT: values for name, values in self.kept.weights.items()}
-        return Checkpoint({**arrays, **first, **kept, _LOSSES: history.losses}, record)
-
-    def _slots(self) -> Iterator[str]:
-        """The slots that are state: those of the schedule are set anew before each window."""
-        return (slot.input for slot in self.session.interface.slots if slot.kind != "schedule")
-
-    def _save_snapshot(self, folder: Path, done: int) -> None:
-        """Weights and running statistics, by name, as `PREFIX_TITLE_iter_N.npz`."""
-        prefix = self.solver.snapshot_prefix or str(folder / "snapshot")
-        words = re.sub(r"[^A-Za-z0-9.]+", "-", self.title).strip("-")
-        content = io.BytesIO()
-        np.savez(content, allow_pickle=False, **self.session.weights())
-        write_atomically(Path(f"{prefix}_{words}_iter_{done}.npz"), content.getvalue())
-
-
-class _GroupTraining:
-    """The training of blocks in one graph, which those leave that are done: with half of them a new one is built."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        pruner: BlockPruner,
-        group: Mapping[TuningBlock, str],
-        missing: Collection[TuningBlock],
-        solver: Solver,
-        title: str,
-    ):
-        """`missing` are those of `group`, which has their keys, whose outcomes are wanted."""
-        self.trainer, self.pruner, self.group, self.solver, self.title = trainer, pruner, group, solver, title
-        self._key = combined(group.values())  # of checkpoints
-        self._left = list(missing)
-        self._finished: dict[TuningBlock, Finished] = {}
-        self._seconds = 0.0  # what a block has taken that is still trained
-        self._since = time.perf_counter()
-
-    def finished(self) -> dict[TuningBlock, Finished]:
-        """Trains the missing blocks, with all that their training began with if it was interrupted."""
-        blocks, state = self._begun_with(), None
-        while True:
-            run = self._run(blocks, state)
-            looks = 0 if self.trainer.plateau is None else self.trainer.plateau.window
-            history = run.train(on_look=partial(self._look, run, blocks), look_interval=looks)
-            if not self._left or not self._is_thinned(run, blocks, history):
-                break
-            left = [block for block in blocks if block in self._left]
-            state = self._state_of(left, blocks, run.state(history))
-            blocks = left
-            del run  # its memory is for the next one
-        run.checkpoint(history)  # the blocks are stored one by one: a kill in between loses nothing
-        self._finish(list(self._left), run, blocks, history)
-        return self._finished
-
-    def _begun_with(self) -> list[TuningBlock]:
-        """The blocks that an interrupted training goes on with, if it has all that are missing; else these."""
-        begun = self.trainer.store.get_checkpoint(self._key)
-        keys = [] if begun is None else begun.record["blocks"]
-        blocks = {key: block for block, key in self.group.items()}
-        found = [blocks[key] for key in keys if key in blocks]
-        if begun is not None and self._is_past(found, begun.arrays[_LOSSES]):
-            self.trainer.store.drop_checkpoint(self._key)
-            found = []
-        return found if set(found) >= set(self._left) else list(self._left)
-
-    def _is_past(self, blocks: Sequence[TuningBlock], losses: np.ndarray) -> bool:
-        """Whether a missing block was done before a checkpoint: its outcome was stored, and has gone since."""
-        plateau = self.trainer.plateau
-        ends = [] if plateau is None else [plateau.end(errors) for errors in losses.T]
-        done = [end is not None and end <= len(losses) for end in ends]
-        return any(is_done and block in self._left for is_done, block in zip(done, blocks, strict=False))
-
-    def _run(self, blocks: Sequence[TuningBlock], state: Checkpoint | None) -> _TrainingRun:
-        graph = self.trainer.joint_graph(self.pruner, blocks, self.solver)
-        start = partial(self.trainer.block_weights, self.pruner, blocks, TrainingInterface.of(graph))
-        keys = [self.group[block] for block in blocks]
-        return _TrainingRun(
-            self.trainer, graph, self.solver, self.title, self._key, blocks=keys, start=start, state=state
-        )
-
-    def _look(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
-        """Lets the learning rates of blocks fall, and stores those that are done. Whether the others are to get a graph
-        of their own."""
-        plateau = self.trainer.plateau
-        if plateau is None or history.steps % plateau.window:
-            return False
-        done = []
-        for block in self._left:
-            index = blocks.index(block)
-            errors = _errors(run, history, index)
-            end = plateau.end(errors)
-            if student_loss(index) in history.diverged or (end is not None and end <= history.steps):
-                done.append(block)
-            elif plateau.begins(errors) == history.steps:
-                _, fade = own_rate(student_loss(index))
-                run.session.write_slot(fade, np.array(1 / (plateau.fade * self.solver.iter_size), np.float32))
-        self._finish(done, run, blocks, history)
-        return not self._left or self._is_thinned(run, blocks, history)
-
-    def _is_thinned(self, run: _TrainingRun, blocks: Sequence[TuningBlock], history: History) -> bool:
-        """Whether so many blocks are done that a graph of the others pays: all graphs together take no longer to build
-        than twice the first one."""
-        is_over = history.steps == self.solver.max_iter
-        return run.can_continue and not is_over and 2 * len(self._left) <= len(blocks)
-
-    def _state_of(self, left: Sequence[TuningBlock], blocks: Sequence[TuningBlock], state: Checkpoint) -> Checkpoint:
-        """The state of some of `blocks`, by the names that they have in a graph of their own."""
-        places = [blocks.index(block) for block in left]
-        renamed = {student_prefix(place): student_prefix(i) for i, place in enumerate(places)}
-        shared = {name: values for name, values in state.arrays.items() if not name.startswith(STUDENTS)}
-        own = {
-            new + name.removeprefix(old): values
-            for name, values in state.arrays.items()
-            for old, new in renamed.items()
-            if name.startswith(old)
-        }
-        losses = state.arrays[_LOSSES][:, places]
-        record = {**state.record, "blocks": [self.group[block] for block in left], "diverged": {}}
-        return Checkpoint({**shared, **own, _LOSSES: losses}, record)
-
-    def _finish(
-        self, done: Sequence[TuningBlock], run: _TrainingRun, blocks: Sequence[TuningBlock], history: History
-    ) -> None:
-        """Stores the outcomes of the blocks `done` as they are now."""
-        ends = [_BlockEnd.of(self.pruner.student(b), run, blocks.index(b), history, self.solver) for b in done]
-        weights = [() if end.failure else (end.first, end.last) for end in ends]
-        errors = self.trainer.closed_form(self.pruner).errors([end.student for end in ends], weights)
-        now = time.perf_counter()
-        self._seconds += (now - self._since) / max(1, len(self._left))
-        self._since = now
-        for block, end, of_block in zip(done, ends, errors, strict=True):
-            key, outcome = self.group[block], end.failure or self._kept(end, *of_block)
-            self.trainer.store.put(key, outcome, what=f"block {block}", seconds=self._seconds, by=self.trainer.run)
-            self._finished[block] = _finished(key, outcome, reused=False)
-            self._left.remove(block)
-
-    def _kept(self, end: _BlockEnd, before: float, after: float) -> Outcome:
-        """The better of a block's first and last weights, which have these errors."""
-        if not np.isfinite(before):
-            return Failed("its error before the training is not finite: scale the images")
-        is_better = after <= before
-        record = {
-            "initial_error": before,
-            "final_error": after if is_better else before,
-            "kept": "last weights" if is_better else "first weights",
-            "steps": end.steps,
-            "seconds": self._seconds,
-            "ended": "all steps" if end.steps == self.solver.max_iter else "error no longer falls",
-        }
-        return Trained(end.last if is_better else end.first, record)
-
-
-@dataclass(frozen=True)
-class _BlockEnd:
-    """A block that is done after `steps`: the weights that it began with and those that it has, by name, and what makes
-    these useless."""
-
-    student: Student
-    first: Mapping[str, np.ndarray]
-    last: Mapping[str, np.ndarray]
-    steps: int
-    failure: Failed | None
-
-    @classmethod
-    def of(cls, student: Student, run: _TrainingRun, index: int, history: History, solver: Solver) -> _BlockEnd:
-        prefix, errors, in_graph = student_prefix(index), _errors(run, history, index), constants(student.model.graph)
-        slots = run.session.interface.slots
-        names = [s.input for s in slots if s.kind in ("parameter", "statistic") and s.input.startswith(prefix)]
-        last = {name.removeprefix(prefix): run.session.read_slot(name) for name in names}
-        first = {name: run.first.get(prefix + name, in_graph[name]) for name in last}
-        diverged = history.diverged.get(student_loss(index), 0)
-        if not diverged and not all(np.isfinite(w).all() for w in last.values()):
-            diverged = history.steps
-        failure = _divergence(errors, diverged, solver) if diverged else None
-        return cls(student, first, last, len(errors), failure)
-
-
-def _errors(run: _TrainingRun, history: History, index: int) -> np.ndarray:
-    """The losses [steps] of a student."""
-    return history.losses[:, run.session.interface.losses.index(student_loss(index))]
-
-
-class _NetworkTraining:
-    """The fine-tuning of one network, and the tests of its quality on the way."""
-
-    def __init__(self, run: _TrainingRun, model: Model, full: Model | None, end: EarlyEnd | None):
-        self.run, self.trainer, self.solver, self.end = run, run.trainer, run.solver, end
-        self._full = full
-        self._evaluator = WeightedSession(model, run.session.weights(), run.trainer.device)
-
-    def outcome(self) -> Outcome:
-        begun = self.run.begun
-        if begun is None:
-            first = self._validate()
-            self.run.keep_if_best(0, first)
-            ended = "bound met" if self.end is not None and self.end.met(first) else ""
-            begun = History(np.empty((0, 1), np.float32), ((0, first),), ended=ended)
-        history = self.run.train(lambda: self._validate(_tested_images(self.solver)), self._ends, begun)
-        (losses,) = history.losses.T
-        if history.diverged:
-            return _divergence(losses, history.steps, self.solver)
-        between = [(step, value) for step, value in history.qualities if step < history.steps]
-        last = history.qualities[-1]
-        is_whole = last[0] == history.steps and (not last[0] or not _tested_images(self.solver))
-        if not is_whole:
-            last = history.steps, self._validate()
-            self.run.keep_if_best(*last)
-        kept = self.run.kept
-        assert kept is not None
-        record = {
-            "curve": [[step, value] for step, value in (*between, last)],
-            "kept": kept.step,
-            "seconds": history.seconds,
-            "steps": history.steps,
-            "ended": history.ended or "all steps",
-        }
-        return Trained(kept.weights, record)
-
-    def _validate(self, limit: int = 0) -> float:
-        self._evaluator.set_weights(self.run.session.device_weights())
-        return self.trainer.measured(self._evaluator.outputs, self.trainer.dataset.validation, self._full, limit)
-
-    def _ends(self, curve: Curve) -> str:
-        """Why the training is over after a test: a bound that some of the images meet has to be met by all."""
-        self.trainer.progress.tested(*curve[-1])
-        if not _tested_images(self.solver):
-            self.run.keep_if_best(*curve[-1])
-        if self.end is None:
-            return ""
-        if self.end.met(curve[-1][1]) and (not _tested_images(self.solver) or self.end.met(self._validate())):
-            return "bound met"
-        return "given up" if self.end.hopeless(curve, self.solver.max_iter) else ""
-
-
-_LOSSES = "wootz.losses"
-_AT_FIRST = " at first"
-"""What the names of slots end with in a checkpoint that says what they began with."""
-_AS_KEPT = " as kept"
-"""What the names of weights end with in a checkpoint that has the best ones so far."""
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """The weights after so many steps, by name, which have that quality."""
-
-    step: int
-    quality: float
-    weights: Mapping[str, np.ndarray]
-
-
-def _history(checkpoint: Checkpoint) -> History:
-    record = checkpoint.record
-    return History(
-        losses=checkpoint.arrays[_LOSSES],
-        qualities=tuple((int(step), float(value)) for step, value in record["qualities"]),
-        seconds=record["seconds"],
-        diverged=record["diverged"],
-        ended=record["ended"],
-    )
-
-
-def _first(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
-    """The values that slots began with, where they were others than in the graph."""
-    return {
-        name.removesuffix(_AT_FIRST): values for name, values in checkpoint.arrays.items() if name.endswith(_AT_FIRST)
-    }
-
-
-def _kept(checkpoint: Checkpoint) -> _Kept | None:
-    if "kept" not in checkpoint.record:
-        return None
-    step, quality = checkpoint.record["kept"]
-    arrays = checkpoint.arrays.items()
-    weights = {name.removesuffix(_AS_KEPT): values for name, values in arrays if name.endswith(_AS_KEPT)}
-    return _Kept(int(step), float(quality), weights)
-
-
-def _tested_images(solver: Solver) -> int:
-    """How many images a test on the way looks at; 0: all."""
-    return solver.test_iter * solver.batch_size
-
-
-def _finished(key: str, outcome: Outcome, reused: bool) -> Finished:
-    return Finished(key, outcome if isinstance(outcome, Failed) else outcome.record, reused)
-
-
-def _divergence(losses: np.ndarray, step: int, solver: Solver) -> Failed:
-    """Why a training is of no use whose loss, one of `losses` a step, or whose weights were not finite at `step`."""
-    what = "the weights are not finite after" if np.isfinite(losses[step - 1]) else "the loss is not finite at"
-    return Failed(
-        f"the training diverged, {what} step {step} (learning rate {solver.learning_rate(step - 1):g}): lower base_lr, "
-        f"or set clip_gradients"
-    )

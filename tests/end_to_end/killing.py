@@ -88,10 +88,10 @@ class Killer:
 
     def watch_trainings(self) -> None:
         from wootz.runtime import training
-        from wootz.runtime.tasks import trainer
+        from wootz.runtime.tasks import trainer, training_run
 
         if self.moment.get("checkpoints") != "rare":
-            trainer.SECONDS_BETWEEN_CHECKPOINTS, trainer.LEAST_SHARE_OF_TRAINING = 0.0, 0
+            training_run.SECONDS_BETWEEN_CHECKPOINTS, training_run.LEAST_SHARE_OF_TRAINING = 0.0, 0
         rehearse, advance = trainer.Trainer.rehearse, training.HostSteps.advance
 
         def watched_rehearsal(own, *arguments):
