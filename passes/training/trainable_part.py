@@ -17,13 +17,23 @@ from wootz.passes.ir.rewrite import erase_dead_nodes, remaining_modules
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.gradient_rules import RULES, UNTRAINED_WEIGHTS
 
+RUNTIME_DOMAIN = "com.microsoft"
+DECISIONS = {
+    *("NonMaxSuppression", "TopK", "ArgMax", "ArgMin", "NonZero", "Unique", "Compress", "Hardmax", "OneHot"),
+    *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
+    *("Sign", "Round", "Floor", "Ceil", "Mod", "BitShift", "QuantizeLinear"),
+    *("If", "Loop", "Scan", "SequenceConstruct", "SequenceEmpty", "SplitToSequence", "Optional"),
+}
+
 
 @dataclass(frozen=True)
 class TrainablePart(Pass):
     """Leaves out the postprocessing: NonMaxSuppression, TopK, ArgMax, NonZero, Loop, and what is computed from these.
 
-    1. Postprocessing is what lies behind the last layers and has no gradient rule (`build-gradients`), and all that
-       reads what it gives. What lies before a layer stays, whatever it is.
+    1. Postprocessing is what lies behind the last layers and decides: comparisons, indices, selections, whole numbers,
+       loops and branches, operators of other domains than ONNX Runtime's; and all that reads what these give. What lies
+       before a layer stays, whatever it is, and so does a function of real numbers that `build-gradients` has no rule
+       for.
     2. What it reads of what layers have computed become outputs, in order of data flow, and so do the outputs of the
        network that are no postprocessing. Of tensors with the same numbers in other layouts one does. Names stay.
     3. A network without postprocessing stays as it is.
@@ -54,7 +64,7 @@ class TrainablePart(Pass):
 
 
 def postprocessing(graph: Graph) -> tuple[Node, ...]:
-    """The nodes behind the last layers that have no gradient, and those that read what these compute."""
+    """The nodes behind the last layers that decide, and those that read what these compute."""
     data = data_tensors(graph)
     before_layers = subgraph_nodes(t for node in graph.nodes if _is_layer(node) for t in node.inputs)
     decided: set[str] = set()
@@ -63,7 +73,7 @@ def postprocessing(graph: Graph) -> tuple[Node, ...]:
         operands = {t.name for t in (*node.inputs, *captured_tensors(node))}
         if operands.isdisjoint(data) or _is_layer(node) or id(node) in before_layers or node.op in READS_SHAPE:
             continue
-        if not operands.isdisjoint(decided) or _has_no_gradient(node):
+        if not operands.isdisjoint(decided) or _decides(node):
             decided.update(t.name for t in node.outputs if t.name)
             found.append(node)
     return tuple(found)
@@ -107,6 +117,10 @@ def _is_layer(node: Node) -> bool:
     return bool(node.domain) and any(is_constant(t) and t.values.ndim > 1 for t in node.inputs)
 
 
-def _has_no_gradient(node: Node) -> bool:
-    is_cast_to_integers = node.op == "Cast" and "float" not in np.dtype(tensor_dtype_to_np_dtype(node.attrs["to"])).name
-    return bool(node.domain) or node.op not in RULES or is_cast_to_integers
+def _decides(node: Node) -> bool:
+    """Whether small changes of what a node reads change nothing of what it gives, or in a way that can't be known."""
+    if node.domain:
+        return node.domain != RUNTIME_DOMAIN
+    if node.op == "Cast":
+        return "float" not in np.dtype(tensor_dtype_to_np_dtype(node.attrs["to"])).name
+    return node.op in DECISIONS and node.op not in RULES

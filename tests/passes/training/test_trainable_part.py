@@ -143,3 +143,11 @@ def test_a_network_that_only_decides_is_refused(make_model: Callable[..., Model]
     model = make_model("g (float[2, 3] x) => (int64[2] y) { [best] y = ArgMax <axis = 1, keepdims = 0> (x) }")
     with pytest.raises(PassError, match="there is nothing to train: no layer stands before the postprocessing"):
         TrainablePart().apply(model)
+
+
+@pytest.mark.parametrize("function", ["Sinh (c)", "com.microsoft.QuickGelu (c)"])
+def test_a_function_without_gradient_rule_is_no_postprocessing(make_model: Callable[..., Model], function: str) -> None:
+    """It would be left out in silence, with all that makes scores of maps."""
+    nodes = f"c = Conv (x, w) t = {function} p = GlobalAveragePool (t) y = Flatten (p)"
+    model = make_model(f"g (float[2, 3, 4, 4] x) => (float[2, 2] y) {{ {nodes} }}", w=(2, 3, 1, 1))
+    assert not TrainablePart().apply(model).modified
