@@ -183,7 +183,7 @@ def make_job(
         ends_early=options["early_end"],
         gives_up=options["give_up"],
         may_guess=options["allow_untrained"],
-        reference=options["reference"] if quality.metric.of_full is None else "given",
+        reference=options["reference"] if quality.metric.of_full is None and lesson.reads_targets else "given",
         static=options["static"],
         seed=options["seed"],
         pixels_source=pixels.source,

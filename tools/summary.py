@@ -63,7 +63,7 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
         for remark in remarks(result, result.finishing):
             _print(console, "note", remark)
     if result.best is not None and result.input is not None:
-        for line in python_lines(result.input, folder / BEST_FILE):
+        for line in python_lines(result.input, folder / BEST_FILE, result.quality):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -5,7 +5,7 @@
         --metric examples/tasks/detection.py:mean_average_precision \\
         --objective "min ModelSize constraint mean_average_precision >= full - 0.03"
 
-`--data examples/tasks/detection.py:images --objective "min ModelSize constraint OutputError <= 0.1"` needs no objects.
+`--data examples/tasks/detection.py:images --objective "min ModelSize constraint OutputError <= 0.05"` needs no objects.
 """
 
 from __future__ import annotations

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wootz.runtime.result import ImageInput
+from wootz.runtime.result import ImageInput, QualityResult
 
 
-def python_lines(image: ImageInput, file: Path) -> tuple[str, str, str]:
-    """Lines that run the network in `file` on an image of zeros, with ONNX Runtime and numpy alone."""
+def python_lines(image: ImageInput, file: Path, quality: QualityResult) -> tuple[str, str, str]:
+    """Lines that run the network in `file` on an image of zeros, with ONNX Runtime and numpy alone.
+
+    What counts shares of images, as `quality` may, is of a classifier, which has one output; others may have several.
+    """
+    result, which = ("scores", "[0]") if quality.format == "share" else ("outputs", "")
     return (
         f"import numpy, onnxruntime  # {_in_words(image)}",
         f"network = onnxruntime.InferenceSession({str(file)!r})",
-        f"scores = network.run(None, {{{image.name!r}: numpy.zeros({image.shape_of_one}, {image.type!r})}})[0]",
+        f"{result} = network.run(None, {{{image.name!r}: numpy.zeros({image.shape_of_one}, {image.type!r})}}){which}",
     )
 
 

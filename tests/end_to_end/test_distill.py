@@ -30,6 +30,7 @@ def test_networks_learn_from_the_full_one_beside_labels_or_without(run, tmp_path
     alone = run("--distill", 1.0, "--temperature", 4, out="alone")
     assert alone.code == 0, alone.err
     assert "known before" in alone.out, "the full network itself has learned the same"
+    assert RunResult.load(tmp_path / "alone").full.tuned is None, "it would have learned from itself"
     assert RunResult.load(tmp_path / "alone").best.quality > 0.5, "no label was seen, and a guess is worth 0.1"
 
 

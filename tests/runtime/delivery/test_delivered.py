@@ -17,6 +17,7 @@ from wootz.passes.ir.files import load, save
 from wootz.passes.ir.model import Module, with_weights
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
@@ -40,6 +41,7 @@ from wootz.runtime.delivery.description import image_input
 from wootz.runtime.job import Job
 from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.reporting.python_lines import python_lines
+from wootz.runtime.result import QualityResult
 from wootz.runtime.session import Device, InferenceSession
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.workshop import Workshop
@@ -204,9 +206,17 @@ def test_numbers_that_are_no_pixels_are_said(tmp_path):
     )
     image = image_input(job, said)
     assert image.units == "as given"
-    assert python_lines(image, Path("best.onnx"))[0].endswith(", numbers as the arrays have them")
+    quality = QualityResult.of(Metric.OUTPUT_ERROR)
+    first, _, last = python_lines(image, Path("best.onnx"), quality)
+    assert first.endswith(", numbers as the arrays have them")
+    assert last.startswith("outputs = network.run(None, ")
+    assert last.endswith(")})"), "all outputs, in a list"
     pixels = job_of(write_integers(tmp_path), RAW, tmp_path)
-    assert python_lines(image_input(pixels, for_inference(pixels, pixels.network)), Path("x"))[0].endswith("0 to 255")
+    image = image_input(pixels, for_inference(pixels, pixels.network))
+    first, _, last = python_lines(image, Path("x"), QualityResult.of(Metric.ACCURACY))
+    assert first.endswith("0 to 255")
+    assert last.startswith("scores = network.run(None, ")
+    assert last.endswith(")})[0]")
 
 
 def test_a_file_that_is_not_what_was_trained_is_refused_and_removed(tmp_path):
