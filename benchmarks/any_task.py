@@ -13,7 +13,7 @@ one thread. Each result is judged here without Wootz: plain ONNX Runtime runs be
 best.json says, on the validation and the test images. A task is ok where the validation quality that its runs promise
 is found again and meets the objective, and the networks are smaller.
 
-For the classifier all networks of one subspace are trained without labels, and once more with labels alone. The rank
+For the classifier all networks of one subspace are trained without labels, and once more with them. The rank
 correlation (Spearman's) of their agreements with their accuracies says how far labels are needed to tell the better
 network.
 """
@@ -275,7 +275,7 @@ class Fidelity:
 
     `rank_correlation` is Spearman's, of agreements without labels and accuracies with them over all `networks` of the
     subspace, block-trained and default. Of the network that was found without labels it has the accuracy, and that of
-    the same configuration trained with labels alone, by `of_same`, and of the best one of no more parameters.
+    the same configuration trained with labels, by `of_same`, and of the best one of no more parameters.
     """
 
     rank_correlation: float

@@ -6,6 +6,7 @@
         --objective "min ModelSize constraint mean_average_precision >= full - 0.05"
 
 `--data examples/tasks/detection.py:images --objective "min ModelSize constraint OutputError <= 0.05"` needs no objects.
+Networks are trained and judged in front of NonMaxSuppression; `best-whole.onnx` has all of it.
 """
 
 from __future__ import annotations
@@ -55,17 +56,34 @@ def mean_average_precision(outputs: Mapping[str, np.ndarray], targets: np.ndarra
     """The mean over the classes of the area below precision over recall (Everingham et al. 2010, from 2010 on).
 
     A detection is right if it overlaps by half (intersection over union) with an object of its class, the one with
-    which it overlaps most, that no surer detection has found. `outputs` are `boxes` [n, boxes, 4] and `scores`
-    [n, boxes, classes], 0 for what is no detection; `targets` are objects as `data` gives them. Classes without
-    objects count for nothing.
+    which it overlaps most, that no surer detection has found. `outputs` are `boxes` [n, boxes, 4] and, of the whole
+    network, `scores` [n, boxes, classes], 0 for what is no detection; or `probabilities` [n, classes, boxes], where
+    they come from in front of NonMaxSuppression, which then is done here. `targets` are objects as `data` gives them.
+    Classes without objects count for nothing.
     """
+    boxes = outputs["boxes"]
+    all_scores = outputs["scores"] if "scores" in outputs else suppressed(boxes, outputs["probabilities"])
     precisions = []
     for shape in range(len(SHAPES)):
         objects = [image[image[:, 0] == shape, 1:] for image in targets]
         if any(map(len, objects)):
-            scores = outputs["scores"][:, :, shape]
-            precisions.append(_average_precision(outputs["boxes"], scores, objects))
+            precisions.append(_average_precision(boxes, all_scores[:, :, shape], objects))
     return float(np.mean(precisions))
+
+
+def suppressed(boxes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What NonMaxSuppression leaves, [n, boxes, classes]: of each class the surest box, and in turn each next one that
+    doesn't overlap too much with those before; 0 for all others."""
+    kept = np.zeros((*boxes.shape[:2], probabilities.shape[1]), np.float32)
+    for image, shape in np.ndindex(probabilities.shape[:2]):
+        chances = probabilities[image, shape]
+        likely = np.flatnonzero(chances > LEAST_SCORE)
+        chosen: list[int] = []
+        for place in likely[np.argsort(-chances[likely], kind="stable")]:
+            if not (_overlaps(boxes[image, place], boxes[image, chosen]) > MOST_OVERLAP).any():
+                chosen.append(place)
+        kept[image, chosen, shape] = chances[chosen]
+    return kept
 
 
 def _average_precision(boxes: np.ndarray, scores: np.ndarray, objects: list[np.ndarray]) -> float:
@@ -87,7 +105,7 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     extents = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     shared = extents.clip(0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return shared / (areas - shared)
+    return np.asarray(shared / (areas - shared))
 
 
 def head_network(width: int = 16) -> Model:
@@ -113,7 +131,8 @@ def head_network(width: int = 16) -> Model:
 
 def with_detections(network: Model) -> Model:
     """The same with what its three outputs mean: `boxes` [N, 36, 4], left, top, right and bottom in pixels, and
-    `scores` [N, 36, 3], probabilities, of which NonMaxSuppression leaves those of detections."""
+    `scores` [N, 36, 3], of which NonMaxSuppression leaves those of detections. Both have a row for each cell, so that
+    they can be told by image in any batch."""
     result = network.copy()
     graph = result.graph
     layers = Builder(graph, prefix="detections/")
@@ -134,6 +153,7 @@ def with_detections(network: Model) -> Model:
     scores = layers.op("Mul", chances, layers.op("Softmax", in_a_row(shape, len(SHAPES)), axis=1))
     limits = layers.constant([CELLS**2]), layers.constant(MOST_OVERLAP), layers.constant(LEAST_SCORE)
     chosen = layers.op("NonMaxSuppression", boxes, scores, *limits)  # [detections, 3]: image, class, box
+    scores.name = "probabilities"
     nothing = layers.op("Mul", scores, layers.constant(0.0))
     kept = layers.op("ScatterND", nothing, chosen, layers.op("GatherND", scores, chosen))
     kept = layers.op("Transpose", kept, perm=[0, 2, 1])

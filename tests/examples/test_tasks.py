@@ -85,6 +85,21 @@ def test_a_detector_that_says_what_it_is_taught_is_perfect() -> None:
     np.testing.assert_array_equal((decoded["scores"] > 0.5).sum((1, 2)), (objects[:, :, 0] >= 0).sum(1))
 
 
+def test_the_metric_suppresses_what_the_network_does() -> None:
+    random = np.random.default_rng(0)
+    heads = {
+        "object_logit": random.normal(-1, 2, (40, 1, 6, 6)).astype(np.float32),
+        "move": random.normal(0.7, 0.5, (40, 4, 6, 6)).astype(np.float32),
+        "shape_logits": random.normal(0, 2, (40, 3, 6, 6)).astype(np.float32),
+    }
+    network = detection.with_detections(parse_text(HEADS))
+    network.graph.outputs.append(network.graph.tensors()["probabilities"])
+    found = evaluate(network, heads)
+    scores = detection.suppressed(found["boxes"], found["probabilities"])
+    assert 0 < (scores > 0).sum() < 0.95 * (found["probabilities"] > detection.LEAST_SCORE).sum()
+    np.testing.assert_array_equal(scores, found["scores"])
+
+
 def test_training_goes_towards_all_targets() -> None:
     images, objects = detection.data(**FEW)["train"]
     network = detection.head_network(width=4)
@@ -141,6 +156,9 @@ def test_a_short_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found.result.best is not None
     assert found.result.best.model_size < found.result.full.model_size
     data = arguments["data"]
+    if recipe is detection:
+        whole = plain_outputs(found.folder / "best-whole.onnx", detection.data(**FEW)["val"][0])
+        assert {name: values.shape for name, values in whole.items()} == {"boxes": (16, 36, 4), "scores": (16, 36, 3)}
     if isinstance(data, dict) and "metric" in arguments:
         images, targets = data["val"]
         seen = plain_outputs(found.best, images)
