@@ -154,7 +154,7 @@ def with_detections(network: Model) -> Model:
     limits = layers.constant([CELLS**2]), layers.constant(MOST_OVERLAP), layers.constant(LEAST_SCORE)
     chosen = layers.op("NonMaxSuppression", boxes, scores, *limits)  # [detections, 3]: image, class, box
     scores.name = "probabilities"
-    nothing = layers.op("Mul", scores, layers.constant(0.0))
+    nothing = layers.op("ConstantOfShape", layers.op("Shape", scores))
     kept = layers.op("ScatterND", nothing, chosen, layers.op("GatherND", scores, chosen))
     kept = layers.op("Transpose", kept, perm=[0, 2, 1])
 
