@@ -38,7 +38,7 @@ def test_a_trial_finds_it_once_for_a_run(wootz, job_files, exported):
     assert done.out.count("-1..1 is taken") == 1
     result = RunResult.load(exported / "out")
     assert any("-1..1 is taken" in note for note in result.notes)
-    assert result.full.accuracy > 0.8
+    assert result.full.quality > 0.8
     told = InputTransform.from_json(load(exported / "out" / "best.onnx").metadata[TRANSFORM_KEY])
     assert (told.mean, told.scale) == ((127.5,), (1 / 127.5,))
     kept = json.loads((exported / "out" / "pixels.json").read_text())
