@@ -100,18 +100,8 @@ class Benchmark:
         if "--store" not in arguments:
             shutil.rmtree(store, ignore_errors=True)
             arguments += ("--store", store)
-        given: list[object] = [
-            self.model,
-            "--data",
-            self.data,
-            "--objective",
-            objective,
-            "--seed",
-            seed,
-            "--threads",
-            self.threads,
-        ]
-        self.wootz(command, *given, "--out", folder, *arguments, *self.further)
+        given = ("--data", self.data, "--objective", objective, "--seed", seed, "--threads", self.threads)
+        self.wootz(command, self.model, *given, "--out", folder, *arguments, *self.further)
 
     def objective(self, drop: float) -> str:
         return f"min ModelSize constraint Accuracy >= full - {drop}"

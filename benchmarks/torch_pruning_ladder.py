@@ -4,7 +4,7 @@
 
 The job of a run of Wootz gives data, input transform, solver and seed, so that batches and learning rates are the same.
 The smallest network is first; the first one that has an accuracy of `--bound` ends it. Written is a list of
-{"seconds": since the beginning, "model_size", "flops", "accuracy", "test_accuracy", "ratio"}.
+{"seconds": since the beginning, "model_size", "flops", "accuracy", "ratio"}, with "test_accuracy" in the last.
 
 The network is interpreted node by node, with its layers as PyTorch modules. A shortcut that takes every second pixel
 and pads channels (option A of He et al. 2016), which Torch-Pruning 1.6.1 can't follow, becomes the 1×1 convolution that
