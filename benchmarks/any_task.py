@@ -21,11 +21,9 @@ network.
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -36,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from machine import machine
 from scipy.stats import spearmanr
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "tasks"
@@ -347,14 +346,6 @@ def rows_of(title: str, run: Path) -> Iterator[str]:
             f"| {title} | {start} | {len(networks)} of {result['networks_total']} | {before:.3f} | {after:.3f} "
             f"| {size} | {quality} | {steps:,}, {seconds:.0f} s |"
         )
-
-
-def machine() -> str:
-    cpus = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
-    name = models[0] if models else platform.processor()
-    today = datetime.date.today().isoformat()
-    return f"{os.cpu_count()} cores, {name}, load average {os.getloadavg()[0]:.1f}; {today}"
 
 
 def slug(title: str) -> str:

@@ -14,10 +14,8 @@ is a point at most (the objective's bound), give or take two standard errors.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tarfile
@@ -30,6 +28,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from machine import machine
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageOps
 
@@ -262,14 +261,6 @@ def run(name: str, pair: Pair, sources: Sources, effort: str) -> Verdict | str:
     if done.returncode:
         return f"failed after {seconds:.0f} s: {out.with_suffix('.log').read_text().strip().splitlines()[-1]}"
     return judged(name, pair, out, seconds)
-
-
-def machine() -> str:
-    cpus = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in cpus.read_text().splitlines() if line.startswith("model name")]
-    name = models[0] if models else platform.processor()
-    today = datetime.date.today().isoformat()
-    return f"{os.cpu_count()} cores, {name}, load average {os.getloadavg()[0]:.1f}; {today}"
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
