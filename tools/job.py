@@ -38,7 +38,7 @@ from wootz.runtime.defaults import (
 from wootz.runtime.delivery.delivered import with_opset
 from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.executors.team import Team
-from wootz.runtime.job import Job, check
+from wootz.runtime.job import Job, Reference, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.quality.own import read_quality
 from wootz.runtime.quality.quality import Quality
@@ -183,7 +183,7 @@ def make_job(
         ends_early=options["early_end"],
         gives_up=options["give_up"],
         may_guess=options["allow_untrained"],
-        reference=options["reference"] if quality.metric.of_full is None and lesson.reads_targets else "given",
+        reference=_reference(options["reference"], quality.metric, lesson),
         static=options["static"],
         seed=options["seed"],
         pixels_source=pixels.source,
@@ -296,6 +296,16 @@ def _normalization_notes(circumstances: Circumstances, companions: Companions) -
             "The network normalises no activations, so its learning rates are small: if an exporter has folded its "
             "BatchNormalization, a file that has it will do better (docs/recipes.md)."
         )
+
+
+def _reference(asked: Reference, quality: Metric, lesson: Lesson) -> Reference:
+    """Raises WootzError where the full network is what others learn from or are compared with, as it was given, and its
+    fine-tuning was asked for."""
+    if quality.of_full is None and lesson.reads_targets:
+        return asked
+    if asked == "tuned":
+        raise WootzError("--reference tuned: without labels, and for Agreement and OutputError, it is the one given")
+    return "given"
 
 
 def _lesson_notes(dataset: Dataset, quality: Metric) -> Iterator[str]:

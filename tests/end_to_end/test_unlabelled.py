@@ -92,3 +92,11 @@ def test_a_search_goes_by_all_outputs(wootz, folder):
     assert found.best.quality == min(network.quality for network in found.block_trained.trained)
     assert all(0 <= network.looked < 1 for network in found.search.networks if network.looked is not None)
     assert [point.quality for point in found.search.front] == sorted(point.quality for point in found.search.front)
+
+
+def test_a_reference_that_would_be_ignored_is_refused(wootz, folder):
+    write_network(folder, *SCORES, WEIGHTS)
+    done = run(wootz, folder, "--objective", "max Agreement", "--reference", "tuned")
+    assert done.code == 1
+    assert "--reference tuned: without labels" in done.err
+    assert not (folder / "out").exists()
