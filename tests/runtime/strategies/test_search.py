@@ -17,6 +17,7 @@ from wootz.passes.plan.objective import Constraint, Objective
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
+from wootz.runtime.strategies.predictor import Predictor
 from wootz.runtime.strategies.search import LEAST_GAIN, Search
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
 
@@ -205,6 +206,14 @@ def test_no_network_is_expected_to_be_more_accurate_than_the_full_one():
     search = WORLD.search()
     course = search.course(WORLD.carry_out(search))
     assert all(course.predicted(c) <= 0.9 for c in course.looked)
+
+
+def test_no_network_is_expected_to_be_less_accurate_than_without_training():
+    """The weights of the best test are kept, and the first one is before any step."""
+    search = WORLD.search()
+    course = search.course(WORLD.carry_out(search))
+    course.predictor = Predictor((0.0, 0.0, 0.0), 0.0, 0.01)
+    assert {c: course.predicted(c) for c in course.looked} == course.looked
 
 
 def test_networks_to_begin_with_lie_between_a_sure_one_and_the_expected_boundary():
