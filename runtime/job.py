@@ -228,6 +228,7 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--give-up": str(job.gives_up),
         "--reference": job.reference,
         "--seed": str(job.seed),
+        **({"--output-weights": repr(job.lesson.output_weights)} if job.lesson.output_weights else {}),
         **({} if job.lesson == LABELLED else {"--distill": repr(job.lesson)}),
         **({} if job.search is None else _inputs_of_search(job.search)),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def run(
     returns any of it. Without targets networks learn from the full one. `metric` is a function `(outputs, targets)` ->
     number, a class with `add` and `value`, or `FILE.py:NAME`; the `objective` may name it. `out` is the folder for the
     results. With `show` the progress is printed. Further `options` are those of the command, with underscores:
-    `effort="quick"`, `threads=1`, `early_end=False`.
+    `effort="quick"`, `threads=1`, `early_end=False`, `output_weights={"boxes": 2}`.
 
         found = wootz.run("net.onnx", data=images, objective="min ModelSize constraint Agreement >= 0.97")
         found.best, found.result.best.quality
@@ -88,6 +88,8 @@ def _arguments(options: dict[str, Any]) -> Iterator[str]:
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             yield f"--{flag}" if value else f"--no-{flag}"
+        elif isinstance(value, Mapping):
+            yield from (f"--{flag}", ",".join(f"{key}={one}" for key, one in value.items()))
         elif isinstance(value, list | tuple):
             for one in value:
                 yield from (f"--{flag}", str(one))

@@ -155,6 +155,12 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
         metavar="WEIGHT",
         help="Weight of a loss between the modules' outputs and those of the full network (default: 0).",
     ),
+    click.option(
+        "--output-weights",
+        metavar="NAME=W,…",
+        help="How much outputs count in what is learned from the full network, and in OutputError; 0 leaves one out "
+        "(default: 1 each).",
+    ),
     click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME)."),
     for_run(click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")),
     click.option("--fresh", is_flag=True, help="Replace a run in --out instead of continuing it."),

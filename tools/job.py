@@ -61,7 +61,7 @@ from wootz.tools.companions import (
 )
 from wootz.tools.data import image_shape, open_data
 from wootz.tools.head import fit_head
-from wootz.tools.lesson import lesson_notes, lesson_of
+from wootz.tools.lesson import lesson_notes, lesson_of, output_weights
 from wootz.tools.models import open_trainable, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
@@ -115,12 +115,13 @@ def make_job(
     dataset, transforms = open_data(data, network, transforms, options, given.data)
     own = given.metric or (read_quality(options["metric"]) if options["metric"] else None)
     objective = read_given_objective(files, metrics(own))
-    quality = judged_by(objective, dataset, network.model, own)
+    counting = output_weights(options["output_weights"], network.model)
+    quality = judged_by(objective, dataset, network.model, own, dict(counting))
     suggested = lesson_for(quality, dataset, network.model)
     if suggested.reads_targets:
         check_scores(network.model)
         network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
-    lesson = lesson_of(options, suggested, is_given=not network.initialised)
+    lesson = lesson_of(options, suggested, is_given=not network.initialised, output_weights=counting)
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
     check_modules(network.model, modules)

@@ -22,7 +22,8 @@ class Lesson:
     compares outputs with those of the full network, class scores at a `temperature`, and the feature loss compares
     what modules give. With `scores` all outputs are taken as class scores, whether they end in a Softmax or not; where
     `loss` is the cross-entropy they are. Nothing is learned from labels that are `ignore_label`. Raises WootzError for
-    settings that mean nothing.
+    settings that mean nothing. Of several outputs distillation is the mean, by `output_weights` (names and weights of
+    all) where there are any.
     """
 
     loss: LossKind | None = "softmax-cross-entropy"
@@ -31,6 +32,7 @@ class Lesson:
     features: float = 0.0
     scores: bool = False
     ignore_label: int | None = None
+    output_weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.distill <= 1:
@@ -41,6 +43,10 @@ class Lesson:
             raise WootzError(f"the temperature of distillation is more than 0, not {self.temperature:g}")
         if not 0 <= self.features < math.inf:
             raise WootzError(f"the weight of the feature loss is at least 0, not {self.features:g}")
+        if self.output_weights and not all(0 <= weight < math.inf for _, weight in self.output_weights):
+            raise WootzError("weights of outputs are at least 0, and finite")
+        if self.output_weights and not any(weight for _, weight in self.output_weights):
+            raise WootzError("all outputs have weight 0: one at least has to count")
         if self.ignore_label is not None and self.loss != "softmax-cross-entropy":
             raise WootzError(f"a label to be ignored is for the cross-entropy, not for {self.loss or 'no targets'}")
 

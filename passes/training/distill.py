@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -16,8 +16,16 @@ from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Graph, Model, Tensor, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes, redirect_readers
 from wootz.passes.plan.lesson import Lesson
+from wootz.passes.training.decoding import Decoding, Undecoded
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.losses import distillation, logits_of, normalized_squared_error, without_activation
+from wootz.passes.training.losses import (
+    bernoulli_distillation,
+    distillation,
+    logits_of,
+    normalized_squared_error,
+    scaled_squared_error,
+    without_activation,
+)
 from wootz.passes.training.state import NEW_SUFFIX
 from wootz.passes.training.trainable_part import TrainablePart
 from wootz.passes.transforms.teacher_student import TEACHER, add_prefix, in_inference_mode
@@ -39,13 +47,20 @@ class Distill(Pass):
        classes, of their logits (see `attach-loss`). With `scores` all outputs of several classes along axis 1 are
        class scores. That of other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size
        count alike.
-    3. With `features` above 0, features · the mean of such quotients over the exits of modules is added, those
+    3. Outputs that are decoded behind the last layers, as boxes and probabilities of detectors are (`decoding`), are
+       compared before that, where both networks have it in one shape: the loss of an output is the mean of those of
+       what it is decoded from. That is T² · KL where only a Softmax reads it, and element by element where only a
+       Sigmoid does, else mean((y - y')²) / √mean(y'²).
+    4. `outputs` are those that are compared, all where none is named, and the mean of their losses is weighted by
+       `weights`, one for each.
+    5. With `features` above 0, features · the mean of such quotients over the exits of modules is added, those
        that have the same shape in both networks. Modules are those of either model's table, which is gone afterwards.
-    4. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
+    6. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
        to follow.
 
     Refuses to have no teacher, one that has other inputs or no output in common, an output of another shape than the
-    teacher's, and features where no module's output has the teacher's shape.
+    teacher's, weights that are not one for each of the outputs, and features where no module's output has the
+    teacher's shape.
     """
 
     name: ClassVar[str] = "distill"
@@ -55,6 +70,8 @@ class Distill(Pass):
     temperature: float = option(1.0, "divides the logits of both networks")
     features: float = option(0.0, "factor of the loss of what modules give")
     scores: bool = option(False, "whether outputs are class scores that don't end in a Softmax")
+    outputs: tuple[str, ...] = option((), "the outputs that are compared; by default all")
+    weights: tuple[float, ...] = option((), "how much each of these outputs counts; by default alike")
     network: Model | None = None
     """The full network, where it is there already."""
 
@@ -66,6 +83,8 @@ class Distill(Pass):
             temperature=lesson.temperature,
             features=lesson.features,
             scores=lesson.has_scores,
+            outputs=tuple(name for name, weight in lesson.output_weights if weight),
+            weights=tuple(weight for _, weight in lesson.output_weights if weight),
             network=network,
         )
 
@@ -76,9 +95,8 @@ class Distill(Pass):
         pair = _Pair(student, self._teacher(), self)
         outputs = [*pair.output_losses()] if self.share else []
         features = [*pair.feature_losses()] if self.features else []
-        terms = [
-            _mean(losses) * factor for losses, factor in ((outputs, self.share), (features, self.features)) if losses
-        ]
+        terms = [_mean(outputs, self.weights) * self.share] if outputs else []
+        terms += [_mean(features) * self.features] if features else []
         total = _sum(terms)
         loss = total.op("Identity").tensor
         loss.name, loss.dtype, loss.shape = DISTILLATION, total.dtype, ()
@@ -95,6 +113,10 @@ class Distill(Pass):
             raise self.refuse(f"temperature has to be more than 0, not {self.temperature}")
         if not 0 <= self.features < math.inf:
             raise self.refuse(f"features has to be at least 0, not {self.features}")
+        if self.weights and (
+            len(self.weights) != len(self.outputs) or not 0 < min(self.weights) <= max(self.weights) < math.inf
+        ):
+            raise self.refuse("weights are one for each of the outputs, and more than 0")
         if not self.share and not self.features:
             raise self.refuse("share and features are 0: there is nothing to learn from the teacher")
 
@@ -120,20 +142,39 @@ class _Pair:
         self._before = student.graph.tensors()
         self._teacher = teacher.graph.tensors()
         self._outputs = [(t, self._teacher[t.name]) for t in self._compared(teacher.graph)]
+        decoding = Decoding(teacher.graph)
+        self._sources = {t.name: [*self._pairs(decoding.sources(target))] for t, target in self._outputs}
         self._put_beside(teacher.graph)
         self._builder = Builder(self._graph, f"{DISTILLATION}/")
 
     def output_losses(self) -> Iterator[Expression]:
         for output, target in self._outputs:
             axis = self._class_axis(target)
-            if axis is None:
+            if axis is not None:
+                yield self._divergence(self._logits(output), self._logits(target), axis)
+            elif sources := self._sources[output.name]:
+                yield _mean([self._loss_before_decoding(own, source) for own, source in sources])
+            else:
                 self._check_shapes(output, target)
                 yield normalized_squared_error(self._expression(output), self._expression(target))
-                continue
-            student, teacher = (self._logits(t) for t in (output, target))
-            self._check_shapes(student, teacher)
-            cooled = self._expression(student), self._expression(teacher)
-            yield distillation(*cooled, temperature=self._options.temperature, axis=axis)
+
+    def _divergence(self, student: Tensor, teacher: Tensor, axis: int) -> Expression:
+        self._check_shapes(student, teacher)
+        logits = self._expression(student), self._expression(teacher)
+        return distillation(*logits, temperature=self._options.temperature, axis=axis)
+
+    def _loss_before_decoding(self, own: Tensor, source: Undecoded) -> Expression:
+        if source.activation is None:
+            return scaled_squared_error(self._expression(own), self._expression(source.tensor))
+        if source.activation.op != "Sigmoid":
+            return self._divergence(own, source.tensor, softmax_axis(source.activation))
+        logits = self._expression(own), self._expression(source.tensor)
+        return bernoulli_distillation(*logits, temperature=self._options.temperature)
+
+    def _pairs(self, sources: tuple[Undecoded, ...]) -> Iterator[tuple[Tensor, Undecoded]]:
+        """What an output is decoded from, and the network's own beside it: all of it, or none where it lacks one."""
+        if all(self._is_whole(source.tensor.name) for source in sources):
+            yield from ((self._before[source.tensor.name], source) for source in sources)
 
     def feature_losses(self) -> Iterator[Expression]:
         exits = dict.fromkeys(name for module in self._modules for name in module.exits)
@@ -152,11 +193,13 @@ class _Pair:
         """The outputs of the network that the teacher has, too."""
         targets = {t.name for t in teacher.outputs}
         outputs = [t for t in self._graph.outputs if not t.name.endswith(NEW_SUFFIX)]
-        common = [t for t in outputs if t.name in targets]
+        common = {t.name: t for t in outputs if t.name in targets}
         if not common:
             have, want = (", ".join(names) or "none" for names in ([t.name for t in outputs], sorted(targets)))
             raise self._options.refuse(f"no output in common: the network has {have}, the full network {want}")
-        return common
+        if unknown := [name for name in self._options.outputs if name not in common]:
+            raise self._options.refuse(f"no output {unknown[0]} in both networks: there are {', '.join(common)}")
+        return [common[name] for name in self._options.outputs or common]
 
     def _put_beside(self, teacher: Graph) -> None:
         """The teacher's nodes stand before the network's, and read its inputs."""
@@ -207,9 +250,11 @@ def _are_alike(output: Tensor, target: Tensor) -> bool:
     return own == other
 
 
-def _mean(losses: list[Expression]) -> Expression:
-    return _sum(losses) * (1 / len(losses))
+def _mean(losses: Sequence[Expression], weights: Sequence[float] = ()) -> Expression:
+    if not weights:
+        return _sum(losses) * (1 / len(losses))
+    return _sum([loss * (weight / sum(weights)) for loss, weight in zip(losses, weights, strict=True)])
 
 
-def _sum(terms: list[Expression]) -> Expression:
+def _sum(terms: Sequence[Expression]) -> Expression:
     return sum(terms[1:], terms[0])

@@ -9,7 +9,7 @@ from wootz.passes.ir.model import Tensor
 from wootz.passes.training.expression import Expression
 
 SMALLEST_MEAN_SQUARE = 1e-12
-"""What `normalized_squared_error` divides by at least."""
+"""What is less is no size to divide by: the target is 0."""
 
 
 def squared_error(output: Expression, target: Expression) -> Expression:
@@ -63,8 +63,22 @@ def masked_cross_entropy(
 
 def normalized_squared_error(output: Expression, target: Expression) -> Expression:
     """The mean of (output - target)² over the mean of target²: 1 for an output of zeros, whatever the target's size."""
+    return squared_error(output, target) / _mean_square(target)
+
+
+def scaled_squared_error(output: Expression, target: Expression) -> Expression:
+    """The mean of (output - target)² over the root of the mean of target².
+
+    Its gradient is the difference in units of the target's size, as that of `distillation` is one of probabilities:
+    beside each other neither drowns the other. Over the mean of target² small targets would have huge gradients.
+    """
+    return squared_error(output, target) / _mean_square(target).op("Sqrt")
+
+
+def _mean_square(target: Expression) -> Expression:
+    """1 where the target is 0 all over."""
     size = (target * target).mean(keepdims=False)
-    return squared_error(output, target) / size.op("Max", SMALLEST_MEAN_SQUARE)
+    return size.where(size.greater(SMALLEST_MEAN_SQUARE), 1.0)
 
 
 def distillation(student: Expression, teacher: Expression, temperature: float, axis: int = 1) -> Expression:
@@ -75,6 +89,14 @@ def distillation(student: Expression, teacher: Expression, temperature: float, a
     log_teacher = cooled_teacher.op("LogSoftmax", axis=axis)
     divergence = (cooled_teacher.op("Softmax", axis=axis) * (log_teacher - log_student)).sum([axis], keepdims=False)
     return divergence.mean(keepdims=False) * temperature**2
+
+
+def bernoulli_distillation(student: Expression, teacher: Expression, temperature: float) -> Expression:
+    """T² · KL(σ(teacher / T) ‖ σ(student / T)) of the chances of yes and no, the mean over all elements."""
+    cooled_student, cooled_teacher = student / temperature, teacher / temperature
+    chance = cooled_teacher.op("Sigmoid")
+    surprise = binary_cross_entropy(cooled_student, chance) - binary_cross_entropy(cooled_teacher, chance)
+    return surprise * temperature**2
 
 
 def logits_of(output: Tensor, builder: Builder, asking: Pass) -> Tensor:

@@ -17,7 +17,7 @@ Outputs = Mapping[str, np.ndarray]
 """Of a network for a batch, by name and in the network's order; examples along the first axis of each."""
 
 WORST = 1e9
-"""The OutputError of outputs that are not numbers, or differ from what is all 0."""
+"""The OutputError of a network that gives no numbers, or something in an output where the full one always gives 0."""
 
 
 class Tally(Protocol):
@@ -77,7 +77,8 @@ class _Agreeing(_Right):
 @dataclass
 class _OutputError:
     """Of each output the squared difference over the square of the full network's, both summed over all elements; of
-    several outputs the mean, by `weights` where there are any."""
+    several outputs the mean, by `weights` where there are any. Outputs that are 0 all over in both networks don't
+    count."""
 
     weights: Mapping[str, float] = field(default_factory=dict)
     differences: dict[str, float] = field(default_factory=dict)
@@ -93,15 +94,20 @@ class _OutputError:
 
     @property
     def value(self) -> float:
-        errors = {name: _relative(difference, self.squares[name]) for name, difference in self.differences.items()}
-        weights = [self.weights.get(name, 0.0 if self.weights else 1.0) for name in errors]
-        return float(np.average(list(errors.values()), weights=weights))
+        errors = {name: self._error(name) for name in self.differences if self._weight(name)}
+        known = {name: error for name, error in errors.items() if error is not None}
+        if WORST in known.values():
+            return WORST
+        return float(np.average([*known.values()], weights=[*map(self._weight, known)])) if known else 0.0
 
+    def _weight(self, name: str) -> float:
+        return self.weights.get(name, 0.0) if self.weights else 1.0
 
-def _relative(difference: float, square: float) -> float:
-    if difference == 0:
-        return 0.0
-    return min(difference / square, WORST) if square and math.isfinite(difference) else WORST
+    def _error(self, name: str) -> float | None:
+        difference, square = self.differences[name], self.squares[name]
+        if square:
+            return min(difference / square, WORST) if math.isfinite(difference) else WORST
+        return WORST if difference else None
 
 
 def _only(outputs: Outputs) -> np.ndarray:

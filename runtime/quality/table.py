@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
@@ -13,7 +14,7 @@ from wootz.passes.plan.metrics import METRICS, Metric
 from wootz.passes.plan.objective import Objective
 from wootz.passes.transforms.image_classifier import is_classifier
 from wootz.runtime.data.dataset import Dataset
-from wootz.runtime.quality.quality import ACCURACY, AGREEMENT, OUTPUT_ERROR, Quality
+from wootz.runtime.quality.quality import ACCURACY, AGREEMENT, OUTPUT_ERROR, Quality, weighted_output_error
 
 GROUP = "wootz.metrics"
 """The entry points of packages that add qualities: each is a `Quality`."""
@@ -38,27 +39,40 @@ def metrics(own: Quality | None = None) -> Mapping[str, Metric]:
     return {**METRICS, **{quality.metric.name: quality.metric for quality in known}}
 
 
-def judged_by(objective: Objective | None, dataset: Dataset, network: Model, own: Quality | None = None) -> Quality:
+def judged_by(
+    objective: Objective | None,
+    dataset: Dataset,
+    network: Model,
+    own: Quality | None = None,
+    output_weights: Mapping[str, float] = MappingProxyType({}),
+) -> Quality:
     """What networks are judged by: as the objective says, else the user's own metric, else by what the data and the
-    outputs allow. Raises WootzError for a metric of the user's that the objective has no use for."""
+    outputs allow; OutputError by `output_weights`, where there are any. Raises WootzError for a metric of the user's
+    that the objective has no use for."""
     named = None if objective is None else objective.quality
     if own is not None and named not in (None, own.metric):
         raise WootzError(f"--metric {own.metric}: the objective is about {named}")
     if own is not None:
         return own
     if named is not None:
-        return qualities()[named.name]
-    if dataset.train.has_classes:
-        return ACCURACY
-    return AGREEMENT if is_classifier(network) else OUTPUT_ERROR
+        found = qualities()[named.name]
+    elif dataset.train.has_classes:
+        found = ACCURACY
+    else:
+        found = AGREEMENT if is_classifier(network) else OUTPUT_ERROR
+    return weighted_output_error(output_weights) if output_weights and found is OUTPUT_ERROR else found
 
 
 def lesson_for(quality: Quality, dataset: Dataset, network: Model) -> Lesson:
     """What networks learn from: the classes of the images, or what the full network does with them where there are
     none, or where its outputs are what counts."""
-    if dataset.train.has_classes and quality != OUTPUT_ERROR and (quality == ACCURACY or is_classifier(network)):
+    if (
+        dataset.train.has_classes
+        and quality.metric != Metric.OUTPUT_ERROR
+        and (quality == ACCURACY or is_classifier(network))
+    ):
         return LABELLED
-    return Lesson(loss=None, distill=1.0, scores=is_classifier(network) and quality != OUTPUT_ERROR)
+    return Lesson(loss=None, distill=1.0, scores=is_classifier(network) and quality.metric != Metric.OUTPUT_ERROR)
 
 
 def _loaded(point: EntryPoint) -> Quality:

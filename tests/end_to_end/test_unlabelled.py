@@ -100,3 +100,18 @@ def test_a_reference_that_would_be_ignored_is_refused(wootz, folder):
     assert done.code == 1
     assert "--reference tuned: without labels" in done.err
     assert not (folder / "out").exists()
+
+
+def test_outputs_count_by_their_weights(wootz, folder):
+    """Of two outputs only `maps` counts, in training and in what is found; another weight is another run."""
+    write_network(folder, *MAPS, WEIGHTS)
+    done = run(wootz, folder, "--objective", "min OutputError", "--output-weights", "y=0")
+    assert done.code == 0, done.err
+    found = RunResult.load(folder / "out")
+    validation = np.asarray(load_dataset(str(folder / "x.npy"), (1, 8, 8)).validation.images)
+    (full, _), (best, _) = (outputs(folder / "out" / name, validation) for name in ("teacher.onnx", "best.onnx"))
+    assert found.best.quality == pytest.approx(np.sum((best - full) ** 2) / np.sum(full**2), rel=1e-3)
+    assert any("maps 1, y 0" in note for note in found.notes)
+    others = run(wootz, folder, "--objective", "min OutputError", "--output-weights", "y=0.5")
+    assert others.code == 1
+    assert "--output-weights" in others.err

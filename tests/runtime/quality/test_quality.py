@@ -60,6 +60,20 @@ def test_an_error_that_is_no_number_is_the_worst(broken):
     assert value(OUTPUT_ERROR, {"y": one * np.float32(broken)}, {"y": one}) == WORST
     assert value(OUTPUT_ERROR, {"y": one}, {"y": 0 * one}) == WORST
     assert value(OUTPUT_ERROR, {"y": 0 * one}, {"y": 0 * one}) == 0
+    assert value(OUTPUT_ERROR, {"y": one * np.float32(broken), "z": one}, {"y": one, "z": one}) == WORST
+
+
+def test_an_output_that_is_0_in_both_networks_does_not_count():
+    one = np.ones((2, 3), np.float32)
+    found = value(OUTPUT_ERROR, {"y": one / 2, "silent": 0 * one}, {"y": one, "silent": 0 * one})
+    assert found == 0.25
+    assert value(OUTPUT_ERROR, {"y": one, "silent": one / 9}, {"y": one, "silent": 0 * one}) == WORST
+
+
+def test_an_output_of_weight_0_does_not_count_whatever_it_gives():
+    one = np.ones((2, 3), np.float32)
+    of_y = weighted_output_error({"y": 1.0, "silent": 0.0})
+    assert value(of_y, {"y": one / 2, "silent": one}, {"y": one, "silent": 0 * one}) == 0.25
 
 
 @pytest.mark.parametrize(
