@@ -70,6 +70,7 @@ class Distill(Pass):
     temperature: float = option(1.0, "divides the logits of both networks")
     features: float = option(0.0, "factor of the loss of what modules give")
     scores: bool = option(False, "whether outputs are class scores that don't end in a Softmax")
+    decoded: bool = option(False, "whether all outputs are compared as they are (without 3)")
     outputs: tuple[str, ...] = option((), "the outputs that are compared; by default all")
     weights: tuple[float, ...] = option((), "how much each of these outputs counts; by default alike")
     network: Model | None = None
@@ -142,8 +143,11 @@ class _Pair:
         self._before = student.graph.tensors()
         self._teacher = teacher.graph.tensors()
         self._outputs = [(t, self._teacher[t.name]) for t in self._compared(teacher.graph)]
-        decoding = Decoding(teacher.graph)
-        self._sources = {t.name: [*self._pairs(decoding.sources(target))] for t, target in self._outputs}
+        decoding = None if options.decoded else Decoding(teacher.graph)
+        self._sources = {
+            output.name: [*self._pairs(decoding.sources(target))] if decoding else []
+            for output, target in self._outputs
+        }
         self._put_beside(teacher.graph)
         self._builder = Builder(self._graph, f"{DISTILLATION}/")
 
