@@ -162,7 +162,7 @@ def sample_images(trainer: Trainer) -> np.ndarray:
     chosen = np.linspace(0, len(validation) - 1, count).astype(np.int64)
     sample = validation.part(chosen)
     (batch,) = ordered_batches(sample, trainer.test_transform, count)
-    return batch.data
+    return np.asarray(batch.data)
 
 
 def tapped_at_exits(pruner: BlockPruner) -> Model:

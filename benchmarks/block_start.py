@@ -35,6 +35,7 @@ from wootz.passes.transforms.teacher_student import TeacherStudent, student_loss
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.defaults import FINE_TUNING, PRE_TRAINING
+from wootz.runtime.inputs import feeds
 from wootz.runtime.outcome import Trained
 from wootz.runtime.session import Device, evaluate
 from wootz.runtime.store import Store
@@ -128,10 +129,10 @@ class Bench:
         named = {
             student_prefix(i) + name: w for i, block in enumerate(blocks) for name, w in weights.get(block, {}).items()
         }
-        feeds = {self.pruner.model.graph.inputs[0].name: batch.data}
-        losses = evaluate(with_weights(joint, named), feeds)
+        fed = feeds(batch.data, self.pruner.model.graph.inputs[0].name)
+        losses = evaluate(with_weights(joint, named), fed)
         exits = [self.pruner.modules[block.modules[-1]].exit for block in blocks]
-        variance = {name: float(values.var()) for name, values in evaluate(self.tapped(exits), feeds).items()}
+        variance = {name: float(values.var()) for name, values in evaluate(self.tapped(exits), fed).items()}
         return {b: float(losses[student_loss(i)]) / variance[exits[i]] for i, b in enumerate(blocks)}
 
     def tapped(self, outputs: Sequence[str]) -> Model:

@@ -75,7 +75,7 @@ def _fed(split: Split, transform: InputTransform, count: int) -> tuple[np.ndarra
     count = min(count, len(split))
     chosen = split.part(np.arange(count) * len(split) // count)
     (batch,) = ordered_batches(chosen, transform, count)
-    return batch.data, chosen.classes
+    return np.asarray(batch.data), chosen.classes
 
 
 def _scores(session: FileSession, images: np.ndarray) -> np.ndarray:

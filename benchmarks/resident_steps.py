@@ -34,6 +34,7 @@ from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.runtime.batches import extents
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.resident import ResidentSteps, with_batches
 from wootz.runtime.schedule import training_schedule
@@ -85,13 +86,13 @@ def systems(
 
 def our_steps(resnet: ResNet, rates: tuple[float, ...], setting: Setting) -> Step:
     """Fine-tuning, or with `rates` pre-training of all modules at these."""
-    model = Network(resnet, setting.split.images.shape[2]).model
+    height, _ = extents(setting.split)
+    model = Network(resnet, height).model
     solver = replace(SOLVER, batch_size=setting.batch_size)
     graph = _pretraining(model, rates, setting) if rates else _finetuning(model, setting)
     transform = InputTransform(mean=(MEAN,), scale=(SCALE,), mirror=True, channel_order="RGB")
     program = with_batches(graph, setting.split, transform, solver)
-    extents = setting.split.images.shape[2:]
-    schedule = training_schedule(IMAGES, extents, transform, solver.batch_size, ENDLESS, 0)
+    schedule = training_schedule(IMAGES, extents(setting.split), transform, solver.batch_size, ENDLESS, 0)
     steps = ResidentSteps(program, TrainingSession(program, setting.device), setting.split, schedule, solver)
 
     def run() -> None:

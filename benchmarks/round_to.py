@@ -17,6 +17,7 @@ from wootz.passes.blocks.costs import network_cost
 from wootz.passes.ir.model import Model
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
+from wootz.runtime.inputs import zeros
 from wootz.runtime.latency import latencies
 from wootz.runtime.session import Device
 from wootz.tools.models import open_trainable, prunable_network
@@ -53,8 +54,7 @@ def _speeds(
         for multiple in multiples:
             rounded = pruner.rounding_to(Rounding(multiple))
             versions[rate, multiple] = rounded.materialize(rounded.plan(of_modules))
-    _, *shape = full.graph.inputs[0].shape
-    of_full, *measured = latencies((full, *versions.values()), tuple(shape), Device(threads=threads))
+    of_full, *measured = latencies((full, *versions.values()), zeros(full), Device(threads=threads))
     parameters = network_cost(full).parameters
     found: dict[float, dict[int, dict[str, float]]] = {}
     for ((rate, multiple), model), latency in zip(versions.items(), measured, strict=True):

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.embed_batches import PARTS
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.inputs import Data, Inputs
 from wootz.runtime.schedule import Choice, training_schedule
 
 PREPARED_AHEAD = 4
@@ -20,10 +22,9 @@ PREPARED_AHEAD = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """`data` float32 [n, channels, height, width] as the network takes it, `labels` what the data say of them, if they
-    do."""
+    """`data` as the network takes them, `labels` what the data say of them, if they do."""
 
-    data: np.ndarray
+    data: Data
     labels: np.ndarray | None
 
 
@@ -31,16 +32,28 @@ def training_batches(
     split: Split, transform: InputTransform, size: int, count: int, seed: int, first: int = 0
 ) -> Iterator[Batch]:
     """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`; those from `first` on."""
-    schedule = training_schedule(len(split), split.images.shape[2:], transform, size, count, seed)
+    schedule = training_schedule(len(split), extents(split), transform, size, count, seed)
     return _ahead(training_batch(split, transform, choice) for choice in islice(schedule, first, None))
+
+
+def extents(split: Split) -> tuple[int, int]:
+    """Height and width of images, of which crops are taken; of other samples there are none, nor are they mirrored."""
+    if isinstance(split.images, Inputs):
+        return 0, 0
+    height, width = split.images.shape[2:]
+    return height, width
 
 
 def training_batch(split: Split, transform: InputTransform, choice: Choice) -> Batch:
     """The batch that `choice` describes."""
-    images = _crop(split.images[choice.images], transform.crop_size, choice)
+    labels = None if split.labels is None else split.labels[choice.images]
+    samples = split.images[choice.images]
+    if isinstance(samples, Inputs):
+        return Batch(_with_normalized_pixels(samples, transform), labels)
+    images = _crop(samples, transform.crop_size, choice)
     if choice.flips is not None:
         images[choice.flips] = images[choice.flips, ..., ::-1]
-    return Batch(normalize(images, transform), None if split.labels is None else split.labels[choice.images])
+    return Batch(normalize(images, transform), labels)
 
 
 def ordered_batches(split: Split, transform: InputTransform, size: int) -> Iterator[Batch]:
@@ -48,7 +61,14 @@ def ordered_batches(split: Split, transform: InputTransform, size: int) -> Itera
     for start in range(0, len(split), size):
         images = split.images[start : start + size]
         labels = None if split.labels is None else split.labels[start : start + size]
-        yield Batch(normalize(_centre_crop(images, transform.crop_size), transform), labels)
+        if isinstance(images, Inputs):
+            yield Batch(_with_normalized_pixels(images, transform), labels)
+        else:
+            yield Batch(normalize(_centre_crop(images, transform.crop_size), transform), labels)
+
+
+def _with_normalized_pixels(samples: Inputs, transform: InputTransform) -> Inputs:
+    return samples.mapped(partial(normalize, transform=transform), samples.pixels)
 
 
 def normalize(images: np.ndarray, transform: InputTransform) -> np.ndarray:

@@ -9,11 +9,12 @@ import numpy as np
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.inputs import Data
 
 EVALUATION_BATCH = 100
 
 
-def answers(predict: Callable[[np.ndarray], np.ndarray], split: Split, transform: InputTransform) -> np.ndarray:
+def answers(predict: Callable[[Data], np.ndarray], split: Split, transform: InputTransform) -> np.ndarray:
     """The class with the largest score for each image, int64 [n]; -1 where a score is NaN."""
     found = []
     for batch in ordered_batches(split, transform, EVALUATION_BATCH):

@@ -72,7 +72,8 @@ class Job:
     `keeps_batchnorm` BatchNormalization stays in it. Each pipeline of `finish` makes a further file of the best
     network, and nothing else depends on it: they are none of `inputs_of`. With `search` networks are found and not
     given: `subspace` then has those of which the pieces of the space are known. `whole` is the network with its
-    postprocessing, where it has some: the best network is written with that, too.
+    postprocessing, where it has some: the best network is written with that, too. `image_shape` is the shape of the
+    network's first input, the batch left out.
     """
 
     title: str
@@ -82,7 +83,7 @@ class Job:
     all_untrained: bool
     train_transform: InputTransform
     test_transform: InputTransform
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     data_title: str
     dataset: Dataset
     subspace: Subspace
@@ -145,7 +146,8 @@ def check(job: Job) -> None:
     _check_quality(job)
     if job.search is not None:
         check_searchable(job.objective)
-    check_channels(job.test_transform, job.dataset.train.images.shape[1])
+    if (pixels := job.dataset.train.pixels) is not None:
+        check_channels(job.test_transform, pixels.shape[1])
     for name in job.dataset.classes:
         check_name(name)
     classes = len(job.dataset.classes)

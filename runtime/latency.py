@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from wootz.passes.ir.model import Model
+from wootz.runtime.inputs import Data
 from wootz.runtime.session import CPU, Device, InferenceSession
 
 WARM_UP = 5
@@ -29,12 +30,11 @@ class Latency:
     high_ms: float
 
 
-def latencies(models: Sequence[Model], image_shape: tuple[int, int, int], device: Device = CPU) -> tuple[Latency, ...]:
-    """The latency of each network for one image [channels, height, width] at a time.
+def latencies(models: Sequence[Model], image: Data, device: Device = CPU) -> tuple[Latency, ...]:
+    """The latency of each network for one `image`, or other sample, at a time.
 
     They take turns, so that what slows the machine down for a while slows down all of them.
     """
-    image = np.zeros((1, *image_shape), np.float32)
     return side_by_side([partial(InferenceSession(model, device).run, image) for model in models])
 
 

@@ -19,6 +19,7 @@ from wootz.passes.plan.pixel_conventions import IMAGENET_MEAN, RGB_CHANNELS, con
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import normalize, ordered_batches
 from wootz.runtime.data.dataset import Numbers, Split
+from wootz.runtime.data.stored_images import Images
 from wootz.runtime.guessing import above_guessing
 from wootz.runtime.quality.showing import show
 from wootz.runtime.session import CPU, Device, InferenceSession
@@ -143,7 +144,7 @@ def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
     if question.numbers == "as given":
         order = question.channel_order or question.transform.channel_order
         return {AS_GIVEN: replace(question.transform, mean=(0.0,), scale=(1.0,), channel_order=order)}
-    channels = question.images.images.shape[1]
+    channels = _pixels(question.images).shape[1]
     known = conventions_for(channels)
     found = {name: c.applied(question.transform, question.channel_order) for name, c in known.items()}
     if "caffe" in known and question.transform.channel_order == "BGR" and not question.channel_order:
@@ -153,8 +154,9 @@ def _candidates(question: PixelQuestion) -> dict[str, InputTransform]:
 
 def _reversed_channels(question: PixelQuestion, transforms: Mapping[str, InputTransform]) -> dict[str, InputTransform]:
     """The transforms for the other order of channels, numbers with their colours, where nobody gave the order."""
-    channels = question.images.images.shape[1]
-    if question.channel_order or question.numbers == "as given" or channels != RGB_CHANNELS:
+    if question.channel_order or question.numbers == "as given":
+        return {}
+    if _pixels(question.images).shape[1] != RGB_CHANNELS:
         return {}
     found: dict[str, InputTransform] = {}
     for name, transform in transforms.items():
@@ -172,7 +174,7 @@ def _by_nodes(question: PixelQuestion, candidates: Mapping[str, InputTransform])
     found = input_normalization(question.model)
     if found is None:
         return None
-    images = np.asarray(_some(question.images, IMAGES_COMPARED).images)
+    images = np.asarray(_pixels(_some(question.images, IMAGES_COMPARED)))
     name = units_before(found, images, {name: candidates[name] for name in UNITS}, candidates)
     transform = candidates[name]
     if question.channel_order is None and _subtracts_mean_in_bgr(found, transform):
@@ -378,7 +380,7 @@ def _is_taken(name: str) -> str:
 
 def _likeliest(question: PixelQuestion) -> str:
     """What most networks want, where nothing tells; arrays of other numbers than uint8 are rather for the network."""
-    images = question.images.images
+    images = _pixels(question.images)
     if question.numbers == "fractions":
         return "0..1"
     if images.dtype != np.uint8:
@@ -473,6 +475,12 @@ def _moments_model(model: Model, layers: list[Node]) -> Model:
 
 def _distances(distances: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {distance:.3f}" for name, distance in distances.items())
+
+
+def _pixels(images: Split) -> Images:
+    """The pixels that the question is about; those of several inputs are all taken alike."""
+    assert images.pixels is not None, "numbers that are no pixels are as given"
+    return images.pixels
 
 
 def _some(images: Split, count: int) -> Split:

@@ -163,11 +163,11 @@ def _latencies(workshop: Workshop) -> list[float | None]:
     What slows the machine down for a while changes both, and not their ratio.
     """
     job, pruner = workshop.job, workshop.architecture
-    full, _ = workshop.trainer.latencies(pruner.model, pruner.model, job.image_shape)
+    full, _ = workshop.trainer.latencies(pruner.model, pruner.model)
     found: list[float | None] = [full.median_ms]
     for configuration in job.subspace.configurations:
         pruned = workshop.pruned(pruner, configuration)
-        beside, latency = workshop.trainer.latencies(pruner.model, pruned, job.image_shape)
+        beside, latency = workshop.trainer.latencies(pruner.model, pruned)
         found.append(full.median_ms * latency.median_ms / beside.median_ms)
     return found
 

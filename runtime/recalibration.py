@@ -25,6 +25,7 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.state import NEW_SUFFIX
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.inputs import Data
 from wootz.runtime.session import Device, InferenceSession
 
 CALIBRATION_IMAGES = 256
@@ -36,7 +37,7 @@ Statistics = Mapping[str, np.ndarray]
 """Means and variances of channels, float32, under the names of the running ones."""
 
 
-def calibration_batches(split: Split, transform: InputTransform) -> Iterator[np.ndarray]:
+def calibration_batches(split: Split, transform: InputTransform) -> Iterator[Data]:
     """`CALIBRATION_IMAGES` of `split`, or all, as the network takes them, cropped in the centre.
 
     They are spread evenly, and so is each batch: images that are sorted by class are mixed in it.

@@ -17,6 +17,7 @@ from wootz.passes.training.embed_batches import EmbedBatches
 from wootz.passes.training.interface import EmbeddedBatches
 from wootz.passes.transforms.fold_constants import FoldConstants
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.inputs import Inputs
 from wootz.runtime.machine import gpu_memory
 from wootz.runtime.schedule import Choice
 from wootz.runtime.session import Device, TrainingSession
@@ -37,6 +38,10 @@ def keeps_on_device(device: Device, split: Split, asked: bool | None = None) -> 
     On the CPU there is little to gain: batches are prepared beside the training. Raises WootzError where it was asked
     for and can't be.
     """
+    if isinstance(split.images, Inputs):
+        if asked:
+            raise WootzError("--data-on-device is for networks of images alone: leave it out")
+        return False
     too_many = device.kind == "cuda" and split.images.size >= LARGEST_SPLIT
     if asked is not None:
         if asked and too_many:
@@ -53,6 +58,7 @@ def keeps_on_device(device: Device, split: Split, asked: bool | None = None) -> 
 
 def with_batches(graph: Model, split: Split, transform: InputTransform, solver: Solver) -> Model:
     """The training graph that makes the solver's batches from `split` itself, all shapes being known."""
+    assert not isinstance(split.images, Inputs), "the host makes batches of several inputs"
     _, _, height, width = split.images.shape
     embedding = EmbedBatches(
         batch_size=solver.batch_size,

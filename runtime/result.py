@@ -319,6 +319,17 @@ class Value(Struct, frozen=True, kw_only=True):
     shape: tuple[int | str, ...]
 
 
+class GivenInput(Value, frozen=True, kw_only=True):
+    """An input, and whether it takes `pixels`, of which `ImageInput` says more, or `values` as the arrays have them."""
+
+    takes: Literal["pixels", "values"]
+
+    @property
+    def shape_of_one(self) -> tuple[int, ...]:
+        """The shape for one sample, or for as many as the network takes at once."""
+        return tuple(n if isinstance(n, int) else 1 for n in self.shape)
+
+
 class ImageInput(Value, frozen=True, kw_only=True):
     """The images: how large they were in training, and what of their pixels, 0 to 255, the network is fed; with other
     `units`, what of the numbers of the arrays that it was trained on.
@@ -500,6 +511,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     classes: tuple[str, ...]
     images: Images | None = None
     input: ImageInput | None = None
+    inputs: tuple[GivenInput, ...] = ()
     input_source: str = ""
     solvers: Solvers | None = None
     speed: Speed | None = None

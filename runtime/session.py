@@ -26,6 +26,7 @@ from wootz.passes.training.legalize import with_lowerings
 from wootz.passes.training.lowerings.sums import PRODUCTS
 from wootz.passes.training.symmetric_pads import SymmetricPads, pads_may_differ
 from wootz.passes.training.thread_dependence import nodes_depending_on_threads
+from wootz.runtime.inputs import Data, Inputs, feeds, twice
 from wootz.runtime.machine import gpu_memory
 
 
@@ -160,11 +161,13 @@ def runtime_version() -> str:
 class ExactSession:
     """Runs a model as it is written: optimisations that change results are off. All graph outputs are given, by name.
 
-    `opset` is that of the ONNX model that is run. Raises WootzError for a model that ONNX Runtime can't run.
+    `opset` is that of the ONNX model that is run, `inputs` name what it takes. Raises WootzError for a model that ONNX
+    Runtime can't run.
     """
 
     def __init__(self, model: Model, device: Device = CPU, opset: int = OPSET):
         self._session = _open(model, device, exact=True, opset=opset)
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
         self._names = [output.name for output in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> Arrays:
@@ -194,22 +197,23 @@ def check_loadable(model: Model) -> None:
 
 
 class InferenceSession:
-    """Runs one model on many batches. Its first graph input takes the data, its first output is given back."""
+    """Runs one model on many batches. Its first graph input takes images, its first output is given back."""
 
     def __init__(self, model: Model, device: Device = CPU):
         self._session = _open(model, device)
         self._input = self._session.get_inputs()[0].name
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, data: np.ndarray) -> np.ndarray:
+    def run(self, data: Data) -> np.ndarray:
         with _reported():
-            result: np.ndarray = self._session.run(self._outputs[:1], {self._input: data})[0]
+            result: np.ndarray = self._session.run(self._outputs[:1], dict(feeds(data, self._input)))[0]
         return result
 
-    def outputs(self, data: np.ndarray) -> Arrays:
+    def outputs(self, data: Data) -> Arrays:
         """All graph outputs, by name."""
         with _reported():
-            return dict(zip(self._outputs, self._session.run(self._outputs, {self._input: data}), strict=True))
+            found = self._session.run(self._outputs, dict(feeds(data, self._input)))
+        return dict(zip(self._outputs, found, strict=True))
 
 
 class TensorSession:
@@ -261,7 +265,7 @@ class FileInput:
 
 
 class FileSession:
-    """Runs a network in a file, or its content, as it is: its first input takes the data, whatever its type and layout,
+    """Runs a network in a file, or its content, as it is: its first input takes images, whatever its type and layout,
     and its first output is given back, or all of them.
 
     Raises WootzError for a network that ONNX Runtime can't run, and where `device` is CUDA and that can't be started.
@@ -276,13 +280,14 @@ class FileSession:
         self.inputs = tuple(FileInput(t.name, t.type, tuple(t.shape)) for t in self._session.get_inputs())
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def run(self, data: np.ndarray) -> np.ndarray:
-        return self.run_on({self.inputs[0].name: data})
+    def run(self, data: Data) -> np.ndarray:
+        return self.run_on(feeds(data, self.inputs[0].name))
 
-    def outputs(self, data: np.ndarray) -> Arrays:
+    def outputs(self, data: Data) -> Arrays:
         """All outputs, by name."""
         with _reported():
-            return dict(zip(self._outputs, self._session.run(self._outputs, {self.inputs[0].name: data}), strict=True))
+            found = self._session.run(self._outputs, dict(feeds(data, self.inputs[0].name)))
+        return dict(zip(self._outputs, found, strict=True))
 
     def run_on(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray:
         """The first output, where the network has several inputs."""
@@ -335,17 +340,18 @@ class TrainingSession:
         self._current = 0
 
     def step(
-        self, data: np.ndarray | Mapping[str, np.ndarray], labels: np.ndarray | None, learning_rate: float
+        self, data: Data | Mapping[str, np.ndarray], labels: np.ndarray | None, learning_rate: float
     ) -> np.ndarray:
         """One run on a batch: float32 data, and int64 labels or float32 targets, as the graph has them.
 
         The data of a network with several inputs are given by their names, each of the input's type.
         Gives the losses before the step, one a loss output."""
-        if isinstance(data, Mapping):
-            for name in (self.interface.data, *self.interface.more_data):
-                self.put(name, data[name])
-        else:
+        if isinstance(data, np.ndarray):
             self.put(self.interface.data, np.asarray(data, np.float32))
+        else:
+            arrays = data.arrays if isinstance(data, Inputs) else data
+            for name in (self.interface.data, *self.interface.more_data):
+                self.put(name, arrays[name])
         self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
         if self.interface.labels is not None:
             self.put(self.interface.labels, np.asarray(labels, self._label_type))
@@ -433,15 +439,17 @@ class WeightedSession:
         for name, value in self._bound.items():
             self._binding.bind_ortvalue_input(name, value)
 
-    def run(self, data: np.ndarray) -> np.ndarray:
+    def run(self, data: Data) -> np.ndarray:
         """The first output."""
         return self.outputs(data)[self._outputs[0]]
 
-    def outputs(self, data: np.ndarray) -> Arrays:
+    def outputs(self, data: Data) -> Arrays:
         """All outputs, by name."""
         if len(data) == 1 and self._device.kind == "cpu":  # the products of one image would be divided over the threads
-            return {name: values[:1] for name, values in self.outputs(np.repeat(data, 2, axis=0)).items()}
-        self._binding.bind_cpu_input(self._input, np.ascontiguousarray(data))
+            return {name: values[:1] for name, values in self.outputs(twice(data)).items()}
+        given = {name: np.ascontiguousarray(values) for name, values in feeds(data, self._input).items()}
+        for name, values in given.items():
+            self._binding.bind_cpu_input(name, values)
         for name in self._outputs:
             self._binding.bind_output(name)
         with _reported():

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.data.python_data import from_python
 from wootz.runtime.quality.own import own_quality
 from wootz.runtime.result import RunResult
 from wootz.tools.carry_out import carry_out
@@ -49,10 +48,11 @@ def run(
     `model` is a file that the command takes. `data` is where the images are, as for `--data`, or the images
     themselves: an array [n, channels, height, width] or [n, height, width, channels], a tuple `(images, targets)`, an
     iterable of arrays or of such tuples, a dictionary of these for `train`, `val` and `test`, or a function that
-    returns any of it. Without targets networks learn from the full one. `metric` is a function `(outputs, targets)` ->
-    number, a class with `add` and `value`, or `FILE.py:NAME`; the `objective` may name it. `out` is the folder for the
-    results. With `show` the progress is printed. Further `options` are those of the command, with underscores:
-    `effort="quick"`, `threads=1`, `early_end=False`, `output_weights={"boxes": 2}`.
+    returns any of it. For a network of other inputs dictionaries of arrays by their names stand for images, as in
+    `({"image": …, "mask": …}, targets)`. Without targets networks learn from the full one. `metric` is a function
+    `(outputs, targets)` -> number, a class with `add` and `value`, or `FILE.py:NAME`; the `objective` may name it.
+    `out` is the folder for the results. With `show` the progress is printed. Further `options` are those of the
+    command, with underscores: `effort="quick"`, `threads=1`, `early_end=False`, `output_weights={"boxes": 2}`.
 
         found = wootz.run("net.onnx", data=images, objective="min ModelSize constraint Agreement >= 0.97")
         found.best, found.result.best.quality
@@ -62,9 +62,8 @@ def run(
     """
     stated = {"data": data, "metric": metric, "objective": objective, "out": out, **options}
     texts = {name: value for name, value in stated.items() if isinstance(value, str | Path) or name in options}
-    seed = options.get("seed", 0)
     given = Given(
-        data=None if data is None or isinstance(data, str | Path) else from_python(data, "data", seed),
+        data=None if isinstance(data, str | Path) else data,
         data_title="" if data is None or isinstance(data, str | Path) else "arrays",
         metric=own_quality(metric) if callable(metric) else None,
     )

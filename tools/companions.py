@@ -143,7 +143,7 @@ def complete_companions(
     files: CompanionFiles,
     solvers: Solvers,
     pruner: BlockPruner,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     objective: Objective | None,
     quality: Metric,
     circumstances: Circumstances,
@@ -196,7 +196,7 @@ def complete_companions(
 def _searching(
     options: Mapping[str, Any],
     pruner: BlockPruner,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     circumstances: Circumstances,
     solver: Solver,
 ) -> Searching:

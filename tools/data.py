@@ -13,10 +13,13 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize, U
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.resizing import resized_transforms
+from wootz.runtime.inputs import Inputs, are_images, inputs_of_network
 from wootz.tools.decoding_bar import DecodingBar
 
 Transforms = tuple[InputTransform, InputTransform]
 """For training, and for testing."""
+POSITIONS = 2
+"""Axes of targets beyond which they have some for places in the image, or for boxes."""
 
 
 def open_data(
@@ -24,14 +27,16 @@ def open_data(
     network: ImportedNetwork,
     transforms: Transforms,
     options: Mapping[str, Any],
-    given: Dataset | None = None,
+    given: Any = None,
 ) -> tuple[Dataset, Transforms]:
-    """The data set at `location`, or the one that is `given`, for a network, and its transforms with what is cropped
-    and mirrored.
+    """The data set at `location`, or what Python code has `given`, for a network, and its transforms with what is
+    cropped and mirrored.
 
-    Training mirrors photographs that it crops at random, unless --no-mirror says otherwise.
+    Training mirrors photographs that it crops at random, unless --no-mirror says otherwise; never where other inputs,
+    or targets with positions, would no longer fit.
     """
-    shape = image_shape(network)
+    inputs = inputs_of_network(network.model)
+    shape = inputs[0].shape
     dataset = load_dataset(
         location,
         shape,
@@ -44,30 +49,40 @@ def open_data(
         listener=DecodingBar(),
         resizes_all=options["resize"] is not None,
         given=given,
+        inputs=inputs,
     )
+    if (dataset.train.labels is not None and dataset.train.labels.ndim > POSITIONS) or not are_images(inputs):
+        dataset, transforms = _as_they_are(dataset, transforms, location)
     if dataset.resizing is None:
         if options["resize"]:
             raise InputError("--resize is for photographs: arrays are taken as they are", location)
         units: Units = "as given" if dataset.numbers == "as given" else "0-255"
         train, test = (replace(transform, units=units) for transform in transforms)
         return dataset, (train, test)
-    train, test = resized_transforms(transforms, dataset.resizing, shape)
+    channels, height, width = shape
+    train, test = resized_transforms(transforms, dataset.resizing, (channels, height, width))
     if train.least_area < 1 and options["mirror"] is None:
         train = replace(train, mirror=True)
     return dataset, (train, test)
 
 
-def image_shape(network: ImportedNetwork) -> tuple[int, int, int]:
-    channels, height, width = (int(extent) for extent in (tensor_shape(network.model.graph.inputs[0]) or ())[1:])
-    return channels, height, width
+def _as_they_are(dataset: Dataset, transforms: Transforms, location: str) -> tuple[Dataset, Transforms]:
+    """The transforms without random changes, and a note in the data set where there would have been some."""
+    train, test = transforms
+    other = "other inputs" if isinstance(dataset.train.images, Inputs) else "targets with positions"
+    if train.crop_size:
+        raise InputError(f"images are cropped (crop_size), and {other} would no longer fit", location)
+    notes = (f"Images aren't mirrored: {other} would no longer fit.",) if train.mirror else ()
+    dataset = replace(dataset, notes=(*dataset.notes, *notes))
+    return dataset, (replace(train, mirror=False, crop_size=0), replace(test, mirror=False, crop_size=0))
 
 
-def _default_resize(network: ImportedNetwork, shape: tuple[int, int, int]) -> Resize:
+def _default_resize(network: ImportedNetwork, shape: tuple[int, ...]) -> Resize:
     """What the network's metadata say, which a prototxt has, too (Caffe squashes); else what networks for photographs
     are trained with. Grey images are rather drawings, or scans, whose margin and orientation matter."""
     if TRANSFORM_KEY in network.model.metadata:
         return network.test_transform.resize
-    return "crop" if shape[0] == 3 else "squash"
+    return "crop" if shape[:1] == (3,) else "squash"
 
 
 def _outputs(network: ImportedNetwork) -> int:

@@ -38,6 +38,7 @@ from wootz.runtime.defaults import (
 from wootz.runtime.delivery.delivered import with_opset
 from wootz.runtime.delivery.finish_pipelines import read_pipelines
 from wootz.runtime.executors.team import Team
+from wootz.runtime.inputs import inputs_of_network
 from wootz.runtime.job import Job, Reference, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.quality.own import read_quality
@@ -59,7 +60,7 @@ from wootz.tools.companions import (
     read_given_objective,
     read_solvers,
 )
-from wootz.tools.data import image_shape, open_data
+from wootz.tools.data import open_data
 from wootz.tools.head import fit_head
 from wootz.tools.lesson import lesson_notes, lesson_of, output_weights
 from wootz.tools.models import open_trainable, weights_beside
@@ -72,7 +73,7 @@ DEFAULT_EXAMPLE = "digits"
 class Given:
     """What a program gives in place of the options --data and --metric."""
 
-    data: Dataset | None = None
+    data: Any = None
     data_title: str = ""
     metric: Quality | None = None
 
@@ -145,7 +146,8 @@ def make_job(
         solver_mode="GPU" if device.kind == "cuda" else "CPU",
         seed=options["seed"],
     )
-    choose = partial(complete_companions, files, solvers, pruner, image_shape(network), objective, quality.metric)
+    image_shape = inputs_of_network(network.model)[0].shape
+    choose = partial(complete_companions, files, solvers, pruner, image_shape, objective, quality.metric)
     companions = choose(circumstances)
     job = Job(
         title=_title(model),
@@ -155,7 +157,7 @@ def make_job(
         all_untrained=all_untrained,
         train_transform=pixels.train_transform,
         test_transform=pixels.test_transform,
-        image_shape=image_shape(network),
+        image_shape=image_shape,
         data_title=data,
         dataset=dataset,
         subspace=companions.subspace,

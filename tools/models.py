@@ -16,7 +16,7 @@ from wootz.passes.plan.subspace import PrunableConvolution, PrunableNetwork
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.trainable_part import TrainablePart, postprocessing
-from wootz.passes.transforms.image_classifier import as_image_network
+from wootz.passes.transforms.image_classifier import as_trainable_network
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface, interface_of
 from wootz.runtime.delivery.delivered import WHOLE_FILE
 
@@ -63,11 +63,11 @@ def open_trainable(
     """The network in the form in which it is trained, with a note on each change (see the pass image-classifier); of
     outputs of any kind, unless `scores` names one, all."""
     network = open_network(model, weights, seed)
-    image_network, changes = as_image_network(network.model, scores or "", size or ())
-    trainable = _without_postprocessing(image_network)
-    has_postprocessing = trainable is not image_network
+    whole, changes = as_trainable_network(network.model, scores or "", size or ())
+    trainable = _without_postprocessing(whole)
+    has_postprocessing = trainable is not whole
     if has_postprocessing:
-        changes = (*changes, _left_out(image_network, trainable))
+        changes = (*changes, _left_out(whole, trainable))
     return TrainableNetwork(
         model=trainable,
         train_transform=network.train_transform,
@@ -77,7 +77,7 @@ def open_trainable(
         blobs=network.blobs,
         says_pixels=network.says_pixels,
         interface=interface_of(network.model, trainable),
-        whole=image_network if has_postprocessing else None,
+        whole=whole if has_postprocessing else None,
     )
 
 

@@ -111,7 +111,10 @@ def find_pixels(
     train, test = transforms
     by_option = next((f"--{name}" for name in OPTIONS if options[name] is not None), "")
     stated_by = by_option or ("the network's file" if network.says_pixels else "")
-    check_channels(test, dataset.train.images.shape[1])
+    if (pixels := dataset.train.pixels) is not None:
+        check_channels(test, pixels.shape[1])
+    else:
+        _check_nothing_said(options)
     file = run_files.folder / PIXELS_FILE if run_files is not None and not stated_by else None
     if file is not None and file.is_file():
         return _pixels(read_pixels(file), train, test)
@@ -142,6 +145,16 @@ def find_pixels(
     if stated_by:
         return Pixels(train, test, f"said by {stated_by}", tuple(filter(None, (choice.why,))))
     return _pixels(PixelsFile.of(choice), train, test)
+
+
+def _check_nothing_said(options: Mapping[str, Any]) -> None:
+    """Raises WootzError for options about pixels, where no input has any."""
+    for name in (*OPTIONS, "channel_order", "mirror"):
+        if options[name]:
+            raise WootzError(
+                f"--{name.replace('_', '-')} is about pixels, and no input is given any: pixels are uint8 "
+                f"[n, channels, height, width], all other arrays go to the network as they are"
+            )
 
 
 def _measured(

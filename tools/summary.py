@@ -62,8 +62,8 @@ def print_summary(console: Console, result: RunResult, folder: Path) -> None:
         console.print(_further_files(result, result.finishing))
         for remark in remarks(result, result.finishing):
             _print(console, "note", remark)
-    if result.best is not None and result.input is not None:
-        for line in python_lines(result.input, folder / BEST_FILE, result.quality):
+    if result.best is not None and (result.input is not None or result.inputs):
+        for line in python_lines(result.input, result.inputs, folder / BEST_FILE, result.quality):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -58,7 +58,7 @@ class ComparedNetwork:
 
     @property
     def input(self) -> str:
-        """What takes the images."""
+        """What takes the images, where the network has no other input."""
         return str(self.model.graph.inputs[0].name)
 
     @property

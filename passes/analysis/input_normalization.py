@@ -40,9 +40,9 @@ class InputNormalization:
 
 def input_normalization(model: Model) -> InputNormalization | None:
     """That of a network with images [N, channels, height, width] as its only input; None where there is none."""
-    (tensor,) = model.graph.inputs
+    tensor, *others = model.graph.inputs
     shape = tensor_shape(tensor)
-    if shape is None or len(shape) != 4 or not isinstance(shape[1], int):
+    if others or shape is None or len(shape) != 4 or not isinstance(shape[1], int):
         return None
     constants = ComputedConstants(model.graph)
     found = InputNormalization(np.ones(shape[1]), np.zeros(shape[1]))

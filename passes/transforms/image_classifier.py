@@ -64,25 +64,61 @@ def as_image_network(model: Model, output: str = "", size: tuple[int, ...] = ())
     is flattened as the pass does it. Raises PassError for its input as the pass does."""
     result = model.copy()
     graph, ends = result.graph, ModuleEnds(result)
-    changes = [
-        *keep_outputs(graph, output),
-        *_with_float32(graph),
-        *_with_float_input(graph),
-        *_with_open_batch(graph),
-        *_with_size(graph, size),
-    ]
+    changes = [*keep_outputs(graph, output)]
+    _check_one_input(graph)
+    changes += [*_with_float32(graph), *_with_float_input(graph), *_with_open_batch(graph), *_with_size(graph, size)]
     source = graph.inputs[0]
     if _without_transpose(graph, ends):
         changes.append(f"input {source.name}: [N, height, width, channels] is now [N, channels, height, width]")
     _check_image(source)
+    changes += _finished(graph)
+    return (replace(result, modules=ends.table(graph)), tuple(changes)) if changes else (model, ())
+
+
+def as_trainable_network(model: Model, output: str = "", size: tuple[int, ...] = ()) -> tuple[Model, tuple[str, ...]]:
+    """The same for a network of any inputs, each with the batch in front: `as_image_network`, where it is one.
+
+    Else 1, 2 and 7 of the pass; float16 and float64 become float32; inputs of integers and booleans stay. Raises
+    PassError for an input whose batch isn't in front, or that leaves another extent open.
+    """
+    result = model.copy()
+    graph, ends = result.graph, ModuleEnds(result)
+    changes = [*keep_outputs(graph, output)]
+    if _may_be_images(graph):
+        return as_image_network(model, output, size)
+    if size:
+        raise _refusal(f"a size is for networks of images alone: this one takes {_described(graph.inputs)}")
+    _check_float_types(graph)
+    changes += [*_with_float32(graph), *_with_common_batch(graph)]
+    changes += _finished(graph)
+    return (replace(result, modules=ends.table(graph)), tuple(changes)) if changes else (model, ())
+
+
+def takes_images(graph: Graph) -> bool:
+    """Whether a network in the form that is trained takes images alone, float32 [N, channels, height, width]."""
+    first, *others = graph.inputs
+    is_float = first.dtype is None or np.dtype(first.dtype) == np.float32
+    return not others and is_float and len(tensor_shape(first) or ()) == 4
+
+
+def _may_be_images(graph: Graph) -> bool:
+    """The same before it is in that form: images of integers are read by Casts alone."""
+    first, *others = graph.inputs
+    if others or len(tensor_shape(first) or ()) != 4:
+        return False
+    kind = "f" if first.dtype is None else np.dtype(first.dtype).kind
+    return kind == "f" or (kind in "iu" and _are_only_cast(first))
+
+
+def _finished(graph: Graph) -> Iterator[str]:
+    """Annotates shapes, and brings scores into their form; gives what has changed."""
     try:
         annotate_shapes(graph)
     except WootzError as error:
         raise _refusal(f"with a batch of any size the network is no longer valid ({error}): {EXPORT_AGAIN}") from error
-    changes += _with_flat_scores(graph)
+    yield from _with_flat_scores(graph)
     if fuse_softmax(graph):
-        changes.append("a softmax in Exp, ReduceSum and Div is now one operator")
-    return (replace(result, modules=ends.table(graph)), tuple(changes)) if changes else (model, ())
+        yield "a softmax in Exp, ReduceSum and Div is now one operator"
 
 
 EXPORT_AGAIN = (
@@ -143,15 +179,19 @@ def keep_outputs(graph: Graph, name: str) -> Iterator[str]:
     read = {t.name for n in graph.nodes for t in n.inputs}
     unread = [t.name for t in graph.inputs if t.name not in read and _is_unread(graph, t)]
     graph.inputs = [t for t in graph.inputs if t.name not in unread]
-    if len(graph.inputs) != 1:
-        have = f"reads {len(graph.inputs)} inputs, {_described(graph.inputs)}" if graph.inputs else "reads no input"
-        raise _refusal(
-            f"output {chosen[0].name} {have}: a network of images reads one; make the others constants in the export, "
-            f"or choose another output by --scores NAME"
-        )
+    if not graph.inputs:
+        raise _refusal(f"output {chosen[0].name} reads no input: choose another output by --scores NAME")
     for what, names in (("outputs", dropped), ("inputs", unread)):
         if names:
             yield f"{what} left out: {', '.join(names)}"
+
+
+def _check_one_input(graph: Graph) -> None:
+    if len(graph.inputs) != 1:
+        raise _refusal(
+            f"output {graph.outputs[0].name} reads {len(graph.inputs)} inputs, {_described(graph.inputs)}: a network "
+            f"of images reads one; make the others constants in the export, or choose another output by --scores NAME"
+        )
 
 
 def _is_unread(graph: Graph, tensor: Tensor) -> bool:
@@ -170,11 +210,9 @@ def _with_float_input(graph: Graph) -> Iterator[str]:
     if source.dtype is None or np.dtype(source.dtype) == np.float32:
         return
     dtype = np.dtype(source.dtype)
-    readers = {n.op for n in source.outputs}
-    behind = {n.op for reader in source.outputs if reader.op == "Transpose" for n in reader.outputs[0].outputs}
-    if dtype.kind not in "iu" or (readers | behind) - {"Cast", "Transpose"}:
+    if dtype.kind not in "iu" or not _are_only_cast(source):
         raise _refusal(
-            f"it holds {dtype}, read by {', '.join(sorted(readers | behind))}: wootz trains on float32; export the "
+            f"it holds {dtype}, read by {', '.join(sorted(_readers(source)))}: wootz trains on float32; export the "
             f"network before it was quantised, with a float32 input",
             f"input {source.name}",
         )
@@ -183,9 +221,52 @@ def _with_float_input(graph: Graph) -> Iterator[str]:
     yield f"input {source.name}: {dtype} is now float32, with the same values"
 
 
+def _readers(source: Tensor) -> set[str]:
+    """The operators that read an input, or that in another layout."""
+    behind = {n.op for reader in source.outputs if reader.op == "Transpose" for n in reader.outputs[0].outputs}
+    return {n.op for n in source.outputs} | behind
+
+
+def _are_only_cast(source: Tensor) -> bool:
+    return _readers(source) <= {"Cast", "Transpose"}
+
+
+def _check_float_types(graph: Graph) -> None:
+    """Raises PassError for inputs of several types of floats: what is delivered could not have them again."""
+    types = sorted({np.dtype(t.dtype).name for t in graph.inputs if t.dtype and np.dtype(t.dtype).kind == "f"})
+    if len(types) > 1:
+        raise _refusal(f"its inputs hold {' and '.join(types)}: export the network with one of these types")
+    for tensor in graph.inputs:
+        if tensor.dtype is None or np.dtype(tensor.dtype).kind not in "biuf":
+            raise _refusal("its inputs are numbers or booleans, of known types", f"input {tensor.name}")
+
+
+def _with_common_batch(graph: Graph) -> Iterator[str]:
+    """Checks that the batch is in front of all inputs, and all other extents are known; the batch becomes open, and has
+    one name."""
+    shapes = [tensor_shape(tensor) or () for tensor in graph.inputs]
+    batch, *_ = *shapes[0], None
+    for tensor, shape in zip(graph.inputs, shapes, strict=True):
+        if not shape or (shape[0] != batch if isinstance(batch, int) else not isinstance(shape[0], str)):
+            raise _refusal(
+                f"the batch has to come first in all inputs, {_described(graph.inputs)}: export it that way",
+                f"input {tensor.name}",
+            )
+        if not all(isinstance(extent, int) for extent in shape[1:]):
+            raise _refusal(
+                f"{_described([tensor])} leaves another extent than the batch open: export the network with it",
+                f"input {tensor.name}",
+            )
+    if isinstance(batch, int):
+        yield from _with_open_batch(graph)
+        return
+    for tensor in graph.inputs:
+        tensor.shape = [batch, *tensor.shape[1:]]
+    _forget_shapes(graph)
+
+
 def _with_open_batch(graph: Graph) -> Iterator[str]:
-    (source,) = graph.inputs
-    shape = tensor_shape(source)
+    shape = tensor_shape(graph.inputs[0])
     if not shape or not isinstance(shape[0], int):
         return
     fixed = shape[0]
@@ -195,11 +276,17 @@ def _with_open_batch(graph: Graph) -> Iterator[str]:
         if node.op == "Reshape" and (target := computed.constant(node.inputs[1])) is not None:
             _open_reshape(node, target.values, fixed)
     erase_dead_nodes(graph)
-    source.shape = [BATCH, *shape[1:]]
-    for tensor in graph.tensors().values():
-        if isinstance(tensor, Variable) and tensor is not source:
-            tensor.shape = None
+    for source in graph.inputs:
+        source.shape = [BATCH, *source.shape[1:]]
+    _forget_shapes(graph)
     yield f"the batch, fixed to {fixed} by the exporter, is now of any size"
+
+
+def _forget_shapes(graph: Graph) -> None:
+    """Of what is computed."""
+    for tensor in graph.tensors().values():
+        if isinstance(tensor, Variable) and all(tensor is not source for source in graph.inputs):
+            tensor.shape = None
 
 
 def _open_reshape(node: Node, target: np.ndarray, fixed: int) -> None:

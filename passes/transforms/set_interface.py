@@ -15,7 +15,15 @@ from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, producer
 from wootz.passes.ir.rewrite import ModuleEnds, erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.transform import Layout
-from wootz.passes.transforms.image_classifier import CHANNELS_FIRST, first_transpose, keep_outputs
+from wootz.passes.transforms.image_classifier import (
+    BATCH,
+    CHANNELS_FIRST,
+    first_transpose,
+    keep_outputs,
+    takes_images,
+)
+
+CHANNELS_LAST = [0, 2, 3, 1]
 
 ElementType = Literal[
     "float32", "float16", "float64", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"
@@ -34,8 +42,10 @@ class SetInterface(Pass):
        that changed nothing go.
     3. A `batch`, and a height and width `size`, become those of the input: numbers, or names of open extents.
     4. Scores of a higher rank get extents of 1 at the end.
+    5. Of a network with several inputs, or one that is no image, inputs of float32 may get another type, and all
+       another `batch`.
 
-    Refuses several inputs, and images of another form than that which it begins with.
+    Refuses a layout or size for other inputs than images, and images of another form than that which it begins with.
     """
 
     name = "set-interface"
@@ -53,11 +63,12 @@ class SetInterface(Pass):
         graph, ends = result.graph, ModuleEnds(result)
         annotate_shapes(graph)
         self._check(graph)
-        self._set_input(graph, ends)
+        for source in list(graph.inputs):
+            self._set_input(source, graph, ends)
         for output in list(graph.outputs):
             self._set_output(output, graph, ends)
         for tensor in graph.tensors().values():
-            if isinstance(tensor, Variable) and tensor is not graph.inputs[0]:
+            if isinstance(tensor, Variable) and all(tensor is not source for source in graph.inputs):
                 tensor.shape = None
         try:
             annotate_shapes(graph)
@@ -66,37 +77,38 @@ class SetInterface(Pass):
         return PassResult(replace(result, modules=ends.table(graph)), modified=True)
 
     def _check(self, graph: Graph) -> None:
-        if len(graph.inputs) != 1:
-            raise self.refuse(f"the network has {len(graph.inputs)} inputs, not 1")
-        (source,) = graph.inputs
-        if len(source.shape or ()) != 4 or np.dtype(source.dtype) != np.float32:
-            raise self.refuse("image-classifier brings the network into the form that this begins with", source.name)
+        if not takes_images(graph) and (self.size or self.layout != "NCHW"):
+            raise self.refuse(
+                "a layout and a size are for images alone, in the form that image-classifier brings them into",
+                graph.inputs[0].name,
+            )
+        if self.input_type != "float32" and all(np.dtype(t.dtype) != np.float32 for t in graph.inputs):
+            raise self.refuse("no input holds float32, which is what becomes another type", graph.inputs[0].name)
         if self.output_rank > 2 and [_rank(t) for t in graph.outputs] != [2]:
             raise self.refuse(f"a rank of {self.output_rank} is for scores [N, classes] alone")
         if self.size and len(self.size) != 2:
             raise self.refuse(f"a size is a height and a width, not {', '.join(self.size)}")
 
-    def _set_input(self, graph: Graph, ends: ModuleEnds) -> None:
-        (old,) = graph.inputs
-        batch, channels, *size = tensor_shape(old) or ()
-        batch = _extent(self.batch) if self.batch else batch
-        size = [_extent(extent) for extent in self.size] or size
-        if self.layout == "NCHW" and self.input_type == "float32":
-            old.shape = [batch, channels, *size]
+    def _set_input(self, old: Tensor, graph: Graph, ends: ModuleEnds) -> None:
+        batch, *extents = tensor_shape(old) or ()
+        shape = [_extent(self.batch) if self.batch else batch, *extents]
+        shape[2:] = [_extent(extent) for extent in self.size] or shape[2:]
+        if self.layout == "NCHW" and (self.input_type == "float32" or np.dtype(old.dtype) != np.float32):
+            old.shape = shape
             return
-        new = Variable(old.name, np.dtype(self.input_type), [batch, channels, *size])
+        new = Variable(old.name, np.dtype(self.input_type), shape)
         builder = Builder(graph)
         old.name = builder.fresh(f"{new.name}/image")
         body, graph.nodes = list(graph.nodes), []
         image: Tensor = new
         if self.layout == "NHWC":
-            new.shape = [batch, *size, channels]
+            new.shape = [shape[axis] for axis in CHANNELS_LAST]
             image = builder.op("Transpose", image, perm=CHANNELS_FIRST, hint=f"{new.name}/channels_first")
         if self.input_type != "float32":
             image = builder.op("Cast", image, to=int(onnx.TensorProto.FLOAT), hint=f"{new.name}/float")
         redirect_readers(old, image)
         ends.move(old, image)
-        graph.inputs = [new]
+        graph.inputs = [new if tensor is old else tensor for tensor in graph.inputs]
         graph.nodes = [*graph.nodes, *body]
         _drop_casts(graph, [n for n in image.outputs if _is_cast_to_float(n)], ends)
 
@@ -127,14 +139,25 @@ UNCHANGED = SetInterface()
 """The form that networks are trained in."""
 
 
-def interface_of(given: Model, classifier: Model) -> SetInterface:
-    """What `set-interface` has to do to what `image-classifier`, or `as_image_network`, made of a `given` model, for it
-    to be as it was."""
-    (image,), outputs = classifier.graph.inputs, classifier.graph.outputs
+def interface_of(given: Model, trained: Model) -> SetInterface:
+    """What `set-interface` has to do to what `image-classifier`, or `as_trainable_network`, made of a `given` model for
+    it to be as it was."""
+    outputs = trained.graph.outputs
     kept = given.copy().graph
     list(keep_outputs(kept, outputs[0].name if len(outputs) == 1 else ""))
-    (source,), (result, *others) = kept.inputs, kept.outputs
-    was_last = first_transpose(kept) is not None and first_transpose(classifier.graph) is None
+    result, *others = kept.outputs
+    return replace(
+        _interface_of_images(kept, trained.graph) if takes_images(trained.graph) else _interface_of_inputs(kept),
+        output_rank=_rank(result) or 2 if not others and _rank(outputs[0]) == 2 else 2,
+        output_type=next(
+            (_type_name(t) for t in kept.outputs if np.dtype(t.dtype or np.float32).kind == "f"), "float32"
+        ),
+    )
+
+
+def _interface_of_images(given: Graph, trained: Graph) -> SetInterface:
+    (image,), (source,) = trained.inputs, given.inputs
+    was_last = first_transpose(given) is not None and first_transpose(trained) is None
     before = tensor_shape(source) or ()
     batch, *size = [before[axis] for axis in ((0, 1, 2) if was_last else (0, 2, 3))]
     after = tensor_shape(image) or ()
@@ -143,10 +166,14 @@ def interface_of(given: Model, classifier: Model) -> SetInterface:
         input_type=_type_name(source),
         batch=str(batch) if batch != after[0] else "",
         size=tuple(map(str, size)) if tuple(size) != after[2:] else (),
-        output_rank=_rank(result) or 2 if not others and _rank(outputs[0]) == 2 else 2,
-        output_type=next(
-            (_type_name(t) for t in kept.outputs if np.dtype(t.dtype or np.float32).kind == "f"), "float32"
-        ),
+    )
+
+
+def _interface_of_inputs(given: Graph) -> SetInterface:
+    floats = (t for t in given.inputs if np.dtype(t.dtype).kind == "f")
+    batch, *_ = tensor_shape(given.inputs[0]) or (BATCH,)
+    return SetInterface(
+        input_type=next(map(_type_name, floats), "float32"), batch=str(batch) if isinstance(batch, int) else ""
     )
 
 

@@ -47,12 +47,12 @@ def read_array_folder(folder: Path, seed: int) -> Dataset:
     """The data set in a folder with `x_train.npy`, `y_train.npy`, …"""
     _check_names((file.stem for file in folder.glob("*.npy")), folder)
     files = {name: folder / f"{name}.npy" for name in ARRAYS}
-    return _from_arrays({name: _read_npy(f) for name, f in files.items() if f.is_file()}, folder, seed)
+    return _from_arrays({name: read_npy_file(f) for name, f in files.items() if f.is_file()}, folder, seed)
 
 
 def read_array(file: Path, seed: int) -> Dataset:
     """The images in an `.npy` file, which has no labels."""
-    return _from_arrays({"x_train": _read_npy(file)}, file, seed)
+    return _from_arrays({"x_train": read_npy_file(file)}, file, seed)
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, str], file: str | Path) -> Split:
@@ -95,6 +95,26 @@ def _checked_pixels(images: np.ndarray, name: str, file: str | Path) -> np.ndarr
     return kept
 
 
+def targets_of(targets: np.ndarray | None, samples: int, name: str, file: str | Path) -> np.ndarray | None:
+    """The targets of a split of so many samples: classes, int64 [n], where they are whole numbers, one a sample, else
+    int64 or float32 [n, …]. Raises InputError for others."""
+    if targets is None:
+        return None
+    title = f"the targets of {name}"
+    if targets.dtype.kind not in "buif":
+        raise InputError(f"{title} hold {targets.dtype}, which are no numbers", file)
+    if targets.ndim == 0 or len(targets) != samples:
+        raise InputError(f"{samples} images but {len(targets) if targets.ndim else 'no'} targets in {name}", file)
+    if targets.ndim == 1 and targets.dtype.kind in "bui":
+        return _checked_labels(targets, title, file)
+    return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
+
+
+def class_names(arrays: Mapping[str, np.ndarray]) -> list[str] | None:
+    """What the classes are called; None where the arrays don't say it."""
+    return [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else None
+
+
 def _checked_labels(labels: np.ndarray, name: str, file: str | Path) -> np.ndarray:
     """The labels in int64."""
     if labels.dtype.kind not in "buif":
@@ -112,7 +132,7 @@ def numbered(train: Split) -> list[str]:
     return [str(c) for c in range(int(train.classes.max()) + 1)] if train.has_classes else []
 
 
-def _read_npy(file: Path) -> np.ndarray:
+def read_npy_file(file: Path) -> np.ndarray:
     with reading(file, "an array of numbers that numpy.save wrote (text and Python objects are none)"):
         return read_npy(file)
 
@@ -147,7 +167,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
             "x_train is missing (keys: x_train, y_train, x_val, y_val, x_test, y_test; y only where there are labels)",
             file,
         )
-    classes = [_class_name(c) for c in arrays["classes"].reshape(-1)] if "classes" in arrays else numbered(train)
+    classes = class_names(arrays) or numbered(train)
     return dataset_of(train, split("val"), split("test"), classes, file, seed)
 
 
@@ -165,7 +185,7 @@ def dataset_of(
 
 def _numbers(splits: Mapping[str, Split | None], file: str | Path) -> Numbers:
     """What the images of all splits are. Raises InputError where some have pixels up to 1, others larger ones."""
-    ranges = {name: _range(split.images) for name, split in splits.items() if split is not None}
+    ranges = {name: _range(_images_of(split)) for name, split in splits.items() if split is not None}
     if any(least < 0 for least, _ in ranges.values()):
         return "as given"
     train_is_fraction = ranges["train"][1] <= 1
@@ -173,6 +193,11 @@ def _numbers(splits: Mapping[str, Split | None], file: str | Path) -> Numbers:
         if (most <= 1) != train_is_fraction:
             raise InputError(f"of x_train and x_{name} one has pixels up to 1, the other larger ones", file)
     return "fractions" if train_is_fraction else "pixels"
+
+
+def _images_of(split: Split) -> Images:
+    assert split.pixels is not None, "arrays of other inputs are taken as they are"
+    return split.pixels
 
 
 def _range(images: Images) -> tuple[float, float]:
@@ -184,11 +209,12 @@ def _range(images: Images) -> tuple[float, float]:
 
 def _in_255ths(split: Split) -> Split:
     """Pixels from 0 to 1 as pixels from 0 to 255; as uint8 where they were whole numbers before they were divided."""
-    pixels = np.empty(split.images.shape, np.uint8)
+    images = _images_of(split)
+    pixels = np.empty(images.shape, np.uint8)
     for start in range(0, len(split), CHUNK):
-        scaled = np.asarray(split.images[start : start + CHUNK]) * np.float32(255)
+        scaled = np.asarray(images[start : start + CHUNK]) * np.float32(255)
         rounded = np.rint(scaled)
         if np.abs(scaled - rounded).max() > ROUNDED:
-            return Split(np.asarray(split.images) * np.float32(255), split.labels)
+            return Split(np.asarray(images) * np.float32(255), split.labels)
         pixels[start : start + CHUNK] = rounded
     return Split(pixels, split.labels)

@@ -1,4 +1,4 @@
-"""Images in three splits, labelled or not."""
+"""Images, or other samples, in three splits, labelled or not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from wootz.passes.errors import InputError
 from wootz.runtime.data.resizing import Resizing
-from wootz.runtime.data.stored_images import Images, StoredImages, part_of
+from wootz.runtime.data.stored_images import Images, part_of
 from wootz.runtime.digest import array_digest, digest
+from wootz.runtime.inputs import Inputs
 
 VALIDATION_SHARE = 0.2
 SPLITS = ("train", "val", "test")
@@ -28,18 +29,27 @@ class Split:
     """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n], the classes, or
     whatever else they are labelled with [n, …], None where they aren't.
 
-    Images that don't fit into memory stay in a file: an index reads those that it names (`StoredImages`).
+    Images that don't fit into memory stay in a file: an index reads those that it names (`StoredImages`). For a network
+    that takes anything but images there are `Inputs` instead.
     """
 
-    images: Images
+    images: Images | Inputs
     labels: np.ndarray | None = None
 
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Of the images, and of the labels. They are never written to: both are read once."""
         images = self.images
-        of_images = images.digest if isinstance(images, StoredImages) else array_digest(images)
+        of_images = array_digest(images) if isinstance(images, np.ndarray) else images.digest
         return of_images, "" if self.labels is None else array_digest(self.labels)
+
+    @property
+    def pixels(self) -> Images | None:
+        """The images; of other inputs the first one of pixels, if there is one."""
+        images = self.images
+        if not isinstance(images, Inputs):
+            return images
+        return images.arrays[images.pixels[0]] if images.pixels else None
 
     @property
     def has_classes(self) -> bool:
@@ -55,7 +65,8 @@ class Split:
 
     def part(self, index: slice | np.ndarray) -> Split:
         """The images that `index` names; those that are in a file stay there."""
-        return Split(part_of(self.images, index), None if self.labels is None else self.labels[index])
+        images = self.images[index] if isinstance(self.images, Inputs) else part_of(self.images, index)
+        return Split(images, None if self.labels is None else self.labels[index])
 
     def spread(self, count: int) -> np.ndarray:
         """The numbers of `count` images, or all, evenly spread: of all classes where images are sorted by class."""

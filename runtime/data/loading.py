@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +25,14 @@ from wootz.runtime.data.class_index import by_number
 from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
 from wootz.runtime.data.decoding import Listener, decode_listing
 from wootz.runtime.data.idx import read_idx_folder
+from wootz.runtime.data.input_arrays import read_input_archive, read_input_folder
 from wootz.runtime.data.listing import Listing
 from wootz.runtime.data.manifest import MANIFESTS, list_manifest
 from wootz.runtime.data.parquet import PARQUET, list_parquet, parquet_files
 from wootz.runtime.data.photographs import UNREAD
-from wootz.runtime.data.python_data import read_python
+from wootz.runtime.data.python_data import from_python, read_python
 from wootz.runtime.data.stored_images import StoredImages
+from wootz.runtime.inputs import Inputs, NetworkInput, are_images
 from wootz.runtime.user_code import UserCode
 
 DIGITS = "digits"
@@ -40,7 +43,7 @@ class DataSource:
     """What `load_dataset` is asked for; all paths are absolute, but for the word `digits`."""
 
     location: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     crop_size: int = 0
     seed: int = 0
     classes: str | None = None
@@ -48,23 +51,45 @@ class DataSource:
     resize: Resize = "squash"
     cache: str = ""
     resizes_all: bool = False
+    inputs: tuple[NetworkInput, ...] = ()
 
     def open(self, listener: Listener | None = None) -> Dataset:
         code = UserCode.of(self.location)
         if code is not None:
-            return self.opened(read_python(code, self.seed))
+            return self.opened(read_python(code, self.seed, self.inputs))
         return replace(self.opened(self._read(listener or Listener())), source=self)
 
     def opened(self, dataset: Dataset) -> Dataset:
         """What was read, in the form in which networks take it. Raises InputError where it isn't for this one."""
-        dataset = _with_channels_first(dataset, self.image_shape[0])
+        if self._takes_images:
+            dataset = _with_channels_first(dataset, self.image_shape[0])
         if dataset.resizing is None:
             dataset = self._without_index(dataset)
         crop_size = self.image_shape[1] if dataset.resizing and dataset.resizing.shorter else self.crop_size
         _check(dataset, self.image_shape, crop_size, self.location)
         return dataset
 
+    @property
+    def _takes_images(self) -> bool:
+        return not self.inputs or are_images(self.inputs)
+
+    def _read_inputs(self) -> Dataset:
+        """Raises InputError for data that are no arrays by the inputs' names."""
+        path = Path(self.location)
+        if path.suffix == ".npz" and path.is_file():
+            return read_input_archive(path, self.inputs, self.seed)
+        if path.is_dir() and any(path.glob("*.npy")):
+            return read_input_folder(path, self.inputs, self.seed)
+        wanted = ", ".join(f"{each.name}_train" for each in self.inputs)
+        takes = ", ".join(map(str, self.inputs))
+        raise InputError(
+            f"the network takes {takes}: give an .npz file, or a folder of .npy files, with the arrays {wanted}, …",
+            self.location,
+        )
+
     def _read(self, listener: Listener) -> Dataset:
+        if not self._takes_images:
+            return self._read_inputs()
         path = Path(self.location)
         if self.location == DIGITS:
             return _digits(self.seed)
@@ -106,7 +131,9 @@ class DataSource:
     def _decoded(self, listing: Listing, listener: Listener) -> Dataset:
         cache = Cache(Path(self.cache) if self.cache else default_cache_folder())
         resize = self.resize, self.resizes_all
-        return decode_listing(listing, self.image_shape, self.crop_size, *resize, self.seed, cache, listener)
+        channels, height, width = self.image_shape
+        shape = channels, height, width
+        return decode_listing(listing, shape, self.crop_size, *resize, self.seed, cache, listener)
 
     def _without_index(self, dataset: Dataset) -> Dataset:
         if self.classes is not None:
@@ -118,7 +145,7 @@ class DataSource:
 
 def load_dataset(
     location: str,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     crop_size: int = 0,
     seed: int = 0,
     classes: str | Path | None = None,
@@ -127,10 +154,11 @@ def load_dataset(
     cache: str | Path | None = None,
     listener: Listener | None = None,
     resizes_all: bool = False,
-    given: Dataset | None = None,
+    given: Any = None,
+    inputs: tuple[NetworkInput, ...] = (),
 ) -> Dataset:
-    """Reads the data set at `location`, or takes the one that is `given` and called so, for a network that takes images
-    of `image_shape` (channels, height, width).
+    """Reads the data set at `location`, or takes the one that is `given` by Python code and called so, for a network
+    that takes images of `image_shape` (channels, height, width), or other `inputs`.
 
     `location` is a folder with `CLASS/*.jpg|png`, or with `train/CLASS/*` (and `val`, `test`), a folder with
     `x_train.npy`, `y_train.npy`, …, an `.npz` with the same keys, a folder of IDX files as MNIST has them, a folder
@@ -153,8 +181,8 @@ def load_dataset(
     where = location if location == DIGITS else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
     folder = str(Path(cache or default_cache_folder()).absolute())
-    source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all)
-    return source.open(listener) if given is None else source.opened(given)
+    source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all, inputs)
+    return source.open(listener) if given is None else source.opened(from_python(given, "data", seed, inputs))
 
 
 def _what_is_looked_for(folder: Path) -> str:
@@ -173,6 +201,7 @@ def _with_channels_first(dataset: Dataset, channels: int) -> Dataset:
     """Brings images [n, height, width, channels] into the order [n, channels, height, width]."""
 
     def turned(split: Split) -> Split:
+        assert not isinstance(split.images, Inputs)
         _, first, *_, last = split.images.shape
         if first == channels or last != channels or isinstance(split.images, StoredImages):
             return split
@@ -204,17 +233,15 @@ def _counted_from_0(dataset: Dataset, outputs: int) -> Dataset:
     )
 
 
-def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, location: str) -> None:
+def _check(dataset: Dataset, image_shape: tuple[int, ...], crop_size: int, location: str) -> None:
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     for name, split in splits.items():
         if split is None:
             continue
         if not len(split):
             raise InputError(f"the {name} split has no images", location)
-        shape = split.images.shape[1:]
-        if shape != image_shape and not (crop_size and shape[0] == image_shape[0] and min(shape[1:]) >= crop_size):
-            have, want = ("x".join(map(str, s)) for s in (shape, image_shape))
-            raise InputError(f"the {name} images are {have}, the network takes {want}", location)
+        if not isinstance(split.images, Inputs):
+            _check_shape(split.images.shape[1:], image_shape, crop_size, name, location)
         if split.has_classes and (split.classes.min() < 0 or split.classes.max() >= len(dataset.classes)):
             raise InputError(f"a {name} label lies outside 0..{len(dataset.classes) - 1}", location)
     if not dataset.train.has_classes:
@@ -225,6 +252,14 @@ def _check(dataset: Dataset, image_shape: tuple[int, int, int], crop_size: int, 
             f"all training images are of one class, {dataset.classes[present[0]]!r}: there is nothing to tell apart",
             location,
         )
+
+
+def _check_shape(
+    shape: tuple[int, ...], image_shape: tuple[int, ...], crop_size: int, name: str, location: str
+) -> None:
+    if shape != image_shape and not (crop_size and shape[0] == image_shape[0] and min(shape[1:]) >= crop_size):
+        have, want = ("x".join(map(str, s)) for s in (shape, image_shape))
+        raise InputError(f"the {name} images are {have}, the network takes {want}", location)
 
 
 def _digits(seed: int) -> Dataset:

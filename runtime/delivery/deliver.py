@@ -24,7 +24,7 @@ from wootz.runtime.delivery.delivered import (
     write_network,
     write_whole,
 )
-from wootz.runtime.delivery.description import Delivered, describe, image_input, write_description
+from wootz.runtime.delivery.description import Delivered, describe, given_inputs, image_input, write_description
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.front import write_front
 from wootz.runtime.delivery.misses import misses_of_best
@@ -132,6 +132,7 @@ def deliver(
             train=len(data.train), validation=len(data.validation), test=len(data.test) if data.test else None
         ),
         input=image_input(job, full_form),
+        inputs=given_inputs(job, full_form),
         input_source=job.pixels_source,
         solvers=Solvers(
             teacher=_solver_fields(job.teacher_solver) if job.untrained else None,

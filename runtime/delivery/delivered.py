@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -24,11 +24,12 @@ from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransfo
 from wootz.passes.pruning.skipping import without_skipped
 from wootz.passes.transforms.add_postprocessing import AddPostprocessing
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
-from wootz.passes.transforms.image_classifier import is_classifier
+from wootz.passes.transforms.image_classifier import is_classifier, takes_images
 from wootz.passes.transforms.set_interface import SetInterface
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH
+from wootz.runtime.inputs import Data, Inputs, filled_up, zeros
 from wootz.runtime.job import Job
 from wootz.runtime.latency import side_by_side
 from wootz.runtime.quality.measuring import Predict, Reference, measured
@@ -80,11 +81,8 @@ def with_interface(job: Job, model: Model) -> Model:
     Where that took integers, a normalisation of pixels has to be a part of the network, and becomes one.
     """
     transform = job.test_transform
-    described = {
-        TRANSFORM_KEY: transform.to_json(),
-        SIZE_KEY: json.dumps(job.image_shape[1:]),
-        **_described_scores(job, model),
-    }
+    size = {SIZE_KEY: json.dumps(job.image_shape[1:])} if takes_images(model.graph) else {}
+    described = {TRANSFORM_KEY: transform.to_json(), **size, **_described_scores(job, model)}
     model = replace(model, metadata={**model.metadata, **described})
     if job.embed_normalization or (_takes_integers(job.interface) and not transform.is_identity):
         model = EmbedNormalization().apply(model).model
@@ -102,30 +100,43 @@ def _described_scores(job: Job, model: Model) -> dict[str, str]:
 def in_given_form(job: Job, model: Model) -> Model:
     """A described network with the interface of the given one."""
     model = job.interface.apply(model).model
-    return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=_in_words(model)))
+    words = _in_words(model, pixels_of(job))
+    return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=words))
+
+
+def pixels_of(job: Job) -> tuple[str, ...]:
+    """The names of the inputs that take pixels, or of several inputs those that the data have pixels for."""
+    images = job.dataset.train.images
+    return images.pixels if isinstance(images, Inputs) else (job.network.graph.inputs[0].name,)
 
 
 def _takes_integers(interface: SetInterface) -> bool:
     return np.dtype(interface.input_type).kind in "iu"
 
 
-def _in_words(model: Model) -> str:
+def _in_words(model: Model, pixels: Collection[str]) -> str:
     """What the network takes and gives, for whoever looks into the file."""
-    (image,) = model.graph.inputs
     transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
+    inputs = [_input_in_words(model, source, transform, source.name in pixels) for source in model.graph.inputs]
+    return " ".join([*inputs, *(_output_in_words(model, output) for output in model.graph.outputs)])
+
+
+def _input_in_words(model: Model, source: Tensor, transform: InputTransform, is_pixels: bool) -> str:
+    shape = ", ".join(map(str, source.shape))
+    if not is_pixels:
+        return f"Input {source.name} [{shape}]: {np.dtype(source.dtype).name}, as the arrays of the training have it."
     numbers = "pixels from 0 to 255"
     if transform.units != "0-255":
         numbers = "numbers as the arrays of the training have them, which are no pixels from 0 to 255"
     if not transform.is_identity:
         mean, scale = _listed(transform.mean), _listed(transform.scale)
         numbers = f"(pixel - mean) * scale with mean {mean} and scale {scale}, {numbers}"
-    height, width = json.loads(model.metadata[SIZE_KEY])
-    colours = "grey" if 1 in image.shape[1:] else transform.channel_order
-    shape = ", ".join(map(str, image.shape))
-    return (
-        f"Input {image.name} [{shape}]: images of {height}x{width} ({transform.resize}) in {colours}, {numbers}. "
-        f"{' '.join(_output_in_words(model, output) for output in model.graph.outputs)}"
-    )
+    size = ""
+    if SIZE_KEY in model.metadata:
+        height, width = json.loads(model.metadata[SIZE_KEY])
+        size = f" of {height}x{width} ({transform.resize})"
+    colours = "grey" if 1 in source.shape[1:] else transform.channel_order
+    return f"Input {source.name} [{shape}]: images{size} in {colours}, {numbers}."
 
 
 def _output_in_words(model: Model, output: Tensor) -> str:
@@ -215,7 +226,7 @@ def write_whole(job: Job, written: Written, whole: Model) -> None:
     verify(model)
     file = job.out / WHOLE_FILE
     save(model, file, written.opset)
-    _open(file, written.opset, job.device).run(_image_of(job.interface, job.image_shape))
+    _open(file, written.opset, job.device).run(_zeros(job))
 
 
 def quality_of_file(
@@ -229,16 +240,23 @@ def quality_of_file(
 
 def latencies_of_files(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
     """Of the networks in files for one image, side by side."""
-    image = _image_of(job.interface, job.image_shape)
+    image = _zeros(job)
     runs = [partial(_open(file, job.opset, job.device).run, image) for file in files]
     return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
 
 
-def _image_of(interface: SetInterface, shape: tuple[int, int, int]) -> np.ndarray:
-    """The smallest input, of zeros, of a network with that interface for images of `shape`."""
-    channels, height, width = shape
-    extents = (height, width, channels) if interface.layout == "NHWC" else shape
-    return np.zeros((_batch(interface) or 1, *extents), np.dtype(interface.input_type))
+def _zeros(job: Job) -> Data:
+    """The smallest input, of zeros, of a network in its delivered form."""
+    return in_given_types(zeros(job.network, _batch(job.interface) or 1), job.interface)
+
+
+def in_given_types(data: Data, interface: SetInterface) -> Data:
+    """Samples as the network takes them in training, as a network with that interface takes them."""
+    dtype = np.dtype(interface.input_type)
+    if isinstance(data, Inputs):
+        return data.mapped(lambda values: values.astype(dtype) if values.dtype == np.float32 else values)
+    turned = data.transpose(0, 2, 3, 1) if interface.layout == "NHWC" else data
+    return np.ascontiguousarray(turned, dtype)
 
 
 def _batch(interface: SetInterface) -> int:
@@ -252,20 +270,18 @@ def _open(file: Path, opset: int, device: Device) -> FileSession | InferenceSess
 
 
 def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Predict:
-    """The outputs for images float32 [n, channels, height, width], scores as [n, classes], of a network with that
+    """The outputs for samples as the network takes them in training, scores as [n, classes], of a network with that
     interface."""
     batch = _batch(interface)
 
-    def pieces(images: np.ndarray) -> Iterator[np.ndarray]:
-        for first in range(0, len(images), batch or len(images)):
-            piece = images[first : first + (batch or len(images))]
-            yield np.resize(piece, (batch, *piece.shape[1:])) if batch else piece
+    def pieces(data: Data) -> Iterator[Data]:
+        for first in range(0, len(data), batch or len(data)):
+            piece = data[first : first + (batch or len(data))]
+            yield piece if not batch else filled_up(piece, batch)
 
-    def predict(images: np.ndarray) -> Outputs:
-        turned = images.transpose(0, 2, 3, 1) if interface.layout == "NHWC" else images
-        given = np.ascontiguousarray(turned, np.dtype(interface.input_type))
-        found = [session.outputs(piece) for piece in pieces(given)]
-        whole = {name: np.concatenate([outputs[name] for outputs in found])[: len(images)] for name in found[0]}
+    def predict(data: Data) -> Outputs:
+        found = [session.outputs(piece) for piece in pieces(in_given_types(data, interface))]
+        whole = {name: np.concatenate([outputs[name] for outputs in found])[: len(data)] for name in found[0]}
         return {name: in_trained_form(values) for name, values in whole.items()}
 
     def in_trained_form(values: np.ndarray) -> np.ndarray:
@@ -339,14 +355,15 @@ def _compare(job: Job, network: Model, delivered: Model, session: FileSession) -
     (own,) = ordered_batches(few, job.test_transform, EVALUATION_BATCH)
     (given,) = ordered_batches(few, transform, EVALUATION_BATCH)
     trained = InferenceSession(network, job.device)
-    alone = [trained.outputs(image[None]) for image in own.data]
+    alone = [trained.outputs(own.data[i : i + 1]) for i in range(len(own.data))]
     halves = "float16" in (job.interface.input_type, job.interface.output_type)
     share = DIFFERENCE_IN_HALF if halves else DIFFERENCE
     for name, after in zip(alone[0], _predictor(job.interface, session)(given.data).values(), strict=True):
         before = np.concatenate([outputs[name].reshape(1, -1) for outputs in alone]).astype(np.float64)
         difference = float(np.abs(after.reshape(before.shape) - before).max(initial=0))
         if np.isfinite(before).all() and not difference <= share * float(np.abs(before).max(initial=0)):
+            words = _in_words(delivered, pixels_of(job))
             raise WootzError(
-                f"the network gives other outputs with the input that it came with ({_in_words(delivered)}): {name} "
+                f"the network gives other outputs with the input that it came with ({words}): {name} "
                 f"differs by {difference:.3g}; --opset {OPSET} --keep-batchnorm changes less"
             )

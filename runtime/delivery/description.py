@@ -5,7 +5,6 @@ The types are the file, as those of `runtime.result` are; docs/result.md says wh
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -22,12 +21,14 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model, Tensor
 from wootz.passes.plan.subspace import Rate
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-from wootz.runtime.delivery.delivered import SCORES_KEY, SIZE_KEY, Written, classes_of
+from wootz.runtime.delivery.delivered import SCORES_KEY, Written, classes_of, pixels_of
+from wootz.runtime.inputs import inputs_of_network
 from wootz.runtime.job import Job
 from wootz.runtime.result import (
     BestNetwork,
     FinishedNetwork,
     FullNetworkResult,
+    GivenInput,
     ImageInput,
     LatencyResult,
     Speed,
@@ -82,7 +83,8 @@ class FinishedFacts(Struct, frozen=True, kw_only=True):
     pipeline: str
     bytes: int
     opset: int
-    input: ImageInput
+    input: ImageInput | None
+    inputs: tuple[GivenInput, ...] = ()
     validation_quality: float
     test_quality: float | None
     latency_ms: float
@@ -90,13 +92,16 @@ class FinishedFacts(Struct, frozen=True, kw_only=True):
 
 
 class Description(Struct, frozen=True, kw_only=True):
-    """The file. `full` is the network before it was pruned, as `teacher.onnx` has it; all that is called quality is of
-    the metric `quality`."""
+    """The file. `input` is that of images or, of several inputs, the first that takes pixels; `inputs` are all.
+
+    `full` is the network before it was pruned, as `teacher.onnx` has it; all that is called quality is of the metric
+    `quality`."""
 
     schema: int
     quality: str
     classes: tuple[str, ...]
-    input: ImageInput
+    input: ImageInput | None
+    inputs: tuple[GivenInput, ...] = ()
     outputs: tuple[Output, ...]
     best: BestFacts
     full: NetworkFacts
@@ -124,6 +129,7 @@ def describe(job: Job, delivered: Delivered) -> Description:
         quality=job.quality.metric.name,
         classes=classes_of(described),
         input=image_input(job, model),
+        inputs=given_inputs(job, model),
         outputs=tuple(Output(**_value(output), gives=_gives(described)) for output in model.graph.outputs),
         best=BestFacts(
             **_facts(delivered.best, delivered.best_file, delivered.speed.best), meets_objective=delivered.meets
@@ -146,16 +152,20 @@ def _gives(described: Mapping[str, str]) -> ScoreKind | Literal["numbers"]:
     return cast(ScoreKind, described[SCORES_KEY]) if SCORES_KEY in described else "numbers"
 
 
-def image_input(job: Job, model: Model) -> ImageInput:
-    """What a network in its delivered form takes."""
+def image_input(job: Job, model: Model) -> ImageInput | None:
+    """The images that a network in its delivered form takes; None where no input is given pixels."""
+    pixels = pixels_of(job)
+    if not pixels:
+        return None
+    source = next(t for t in model.graph.inputs if t.name == pixels[0])
     transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
-    height, width = json.loads(model.metadata[SIZE_KEY])
+    channels, height, width = next(each.shape for each in inputs_of_network(job.network) if each.name == pixels[0])
     return ImageInput(
-        **_value(model.graph.inputs[0]),
+        **_value(source),
         layout=job.interface.layout,
         height=height,
         width=width,
-        channel_order="grey" if job.image_shape[0] == 1 else transform.channel_order,
+        channel_order="grey" if channels == 1 else transform.channel_order,
         mean=transform.mean,
         scale=transform.scale,
         resize=transform.resize,
@@ -165,6 +175,12 @@ def image_input(job: Job, model: Model) -> ImageInput:
     )
 
 
+def given_inputs(job: Job, model: Model) -> tuple[GivenInput, ...]:
+    """All that a network in its delivered form takes."""
+    pixels = pixels_of(job)
+    return tuple(GivenInput(**_value(t), takes="pixels" if t.name in pixels else "values") for t in model.graph.inputs)
+
+
 def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> FinishedFacts:
     return FinishedFacts(
         file=network.model,
@@ -172,6 +188,7 @@ def finished_facts(job: Job, network: FinishedNetwork, model: Model) -> Finished
         bytes=network.bytes,
         opset=network.opset,
         input=image_input(job, model),
+        inputs=given_inputs(job, model),
         validation_quality=network.quality,
         test_quality=network.test_quality,
         latency_ms=network.latency.median_ms,

@@ -22,7 +22,7 @@ from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.casts import cancel_casts, drop_idle_casts
 from wootz.passes.transforms.eliminate_dead import EliminateDead
-from wootz.passes.transforms.image_classifier import as_image_network
+from wootz.passes.transforms.image_classifier import as_trainable_network, takes_images
 from wootz.passes.transforms.int8 import Int8, with_node_names
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.delivery.delivered import (
@@ -43,6 +43,7 @@ from wootz.runtime.delivery.description import (
 from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.delivery.misses import constraints_of, misses, misses_of_best
 from wootz.runtime.delivery.quantization import quantize, signal_to_noise
+from wootz.runtime.inputs import feeds
 from wootz.runtime.job import Job
 from wootz.runtime.quality.measuring import Reference
 from wootz.runtime.quality.showing import show
@@ -108,8 +109,9 @@ def check_finishing(job: Job) -> None:
 
 
 def trainable_form(job: Job, delivered: Model) -> Model:
-    """What is delivered, as it was trained: of float32 [N, channels, height, width]."""
-    network = infer_shapes(as_image_network(delivered.copy(), size=job.image_shape[1:])[0])
+    """What is delivered, as it was trained: images are float32 [N, channels, height, width]."""
+    size = job.image_shape[1:] if takes_images(job.network.graph) else ()
+    network = infer_shapes(as_trainable_network(delivered.copy(), size=size)[0])
     drop_idle_casts(network.graph)
     return network
 
@@ -275,7 +277,7 @@ class Finisher:
         chosen = train.part(np.arange(images) * len(train) // images)
         transform = InputTransform.from_json(self.model.metadata[TRANSFORM_KEY])
         (batch,) = ordered_batches(chosen, transform, images)
-        return {self.model.graph.inputs[0].name: batch.data}
+        return dict(feeds(batch.data, self.model.graph.inputs[0].name))
 
     def _quality(self, model: Model) -> float:
         return write_file(self._job, self.delivered(model), self._folder / "tried.onnx", self._reference).quality

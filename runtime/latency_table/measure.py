@@ -31,9 +31,9 @@ LIST = "networks.json"
 TYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
+    "tensor(double)": np.float64,
     "tensor(bool)": np.bool_,
+    **{f"tensor({kind}{bits})": np.dtype(f"{kind}{bits}").type for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
 }
 
 
@@ -156,7 +156,7 @@ def _opened(file: Path, shape: Any, asked: argparse.Namespace) -> Callable[[], o
         session = runtime.InferenceSession(str(file), options, providers=[asked.provider])
         first, *others = session.get_inputs()
         zeros = {t.name: np.zeros(t.shape, TYPES[t.type]) for t in others}
-        run = partial(session.run, None, {first.name: np.zeros(shape, np.float32), **zeros})
+        run = partial(session.run, None, {first.name: np.zeros(shape, TYPES[first.type]), **zeros})
         run()
     except Exception as error:  # ONNX Runtime has no type for all of its errors
         raise SystemExit(f"{file}: damaged, or can't be run here ({_reason(error)})") from None

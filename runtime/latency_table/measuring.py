@@ -77,7 +77,7 @@ def options_of(pruner: BlockPruner, rates: Sequence[float], skip: bool = False) 
 def measure_table(
     pruner: BlockPruner,
     options: Options,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     device: Device = CPU,
     batch: int = 1,
     seconds: float = SECONDS,
@@ -132,7 +132,7 @@ def export(
     folder: Path,
     pruner: BlockPruner,
     options: Options,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     batch: int = 1,
     seed: int = 0,
 ) -> int:
@@ -155,9 +155,7 @@ def export(
     return len(subjects)
 
 
-def read_fitting_table(
-    file: Path, pruner: BlockPruner, options: Options, image_shape: tuple[int, int, int]
-) -> LatencyTable:
+def read_fitting_table(file: Path, pruner: BlockPruner, options: Options, image_shape: tuple[int, ...]) -> LatencyTable:
     """The table in a file. Raises InputError for one of another network, or that lacks pieces which `options` allow."""
     table = read_table(file)
     wanted, _ = table_to_measure(pruner, options, image_shape)
@@ -169,7 +167,7 @@ def read_fitting_table(
 
 
 def table_to_measure(
-    pruner: BlockPruner, options: Options, image_shape: tuple[int, int, int], batch: int = 1, seed: int = 0
+    pruner: BlockPruner, options: Options, image_shape: tuple[int, ...], batch: int = 1, seed: int = 0
 ) -> tuple[LatencyTable, tuple[Subject, ...]]:
     """A table without any times, and what is to be measured for it."""
     space = space_of(pruner, options)

@@ -54,13 +54,14 @@ Use = Literal["outside", "fit", "check"]
 
 
 class MeasuredOn(Struct, frozen=True, kw_only=True):
-    """Where and how: `image_shape` is channels, height and width; `batch` images ran at once."""
+    """Where and how: `image_shape` is channels, height and width, of a network of other inputs the shape of the first;
+    `batch` images ran at once."""
 
     runtime: str = ""
     provider: str = ""
     threads: Count = 0
     batch: Positive = 1
-    image_shape: tuple[Positive, Positive, Positive]
+    image_shape: tuple[Positive, ...]
     machine: str = ""
     date: str = ""
 

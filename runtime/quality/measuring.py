@@ -6,21 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH
+from wootz.runtime.inputs import Data
 from wootz.runtime.quality.quality import Outputs, Quality
 from wootz.runtime.session import Device, InferenceSession
 
 MOST_KEPT = 256 * 2**20
 """Bytes of outputs that a reference keeps."""
 
-Predict = Callable[[np.ndarray], Outputs]
-"""From float32 [n, …], as the network takes it, to its outputs."""
+Predict = Callable[[Data], Outputs]
+"""From samples, as the network takes them, to its outputs."""
 
 
 @dataclass

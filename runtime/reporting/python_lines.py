@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from wootz.runtime.result import ImageInput, QualityResult
+from wootz.runtime.result import GivenInput, ImageInput, QualityResult
 
 
-def python_lines(image: ImageInput, file: Path, quality: QualityResult) -> tuple[str, str, str]:
-    """Lines that run the network in `file` on an image of zeros, with ONNX Runtime and numpy alone.
+def python_lines(
+    image: ImageInput | None, inputs: Sequence[GivenInput], file: Path, quality: QualityResult
+) -> tuple[str, str, str]:
+    """Lines that run the network in `file` on an image of zeros, or zeros for all inputs, with ONNX Runtime and numpy
+    alone.
 
     What counts shares of images, as `quality` may, is of a classifier, which has one output; others may have several.
     """
     result, which = ("scores", "[0]") if quality.format == "share" else ("outputs", "")
+    comment = "" if image is None else f"  # {_in_words(image)}"
+    fed: Sequence[ImageInput | GivenInput] = inputs if image is None or len(inputs) > 1 else (image,)
+    zeros = ", ".join(f"{each.name!r}: numpy.zeros({each.shape_of_one}, {each.type!r})" for each in fed)
     return (
-        f"import numpy, onnxruntime  # {_in_words(image)}",
+        f"import numpy, onnxruntime{comment}",
         f"network = onnxruntime.InferenceSession({str(file)!r})",
-        f"{result} = network.run(None, {{{image.name!r}: numpy.zeros({image.shape_of_one}, {image.type!r})}}){which}",
+        f"{result} = network.run(None, {{{zeros}}}){which}",
     )
 
 

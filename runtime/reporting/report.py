@@ -114,7 +114,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         result=result, quality=name, further_files=further, remarks=said, images=images, explorations=explorations,
         times=times, latency=measured,
         comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
-        lines=python_lines(result.input, Path(BEST_FILE), result.quality) if result.best and result.input else (),
+        lines=_lines(result),
         setup=tuple(_setup(result)), solvers=solvers, solver_fields=tuple(dict.fromkeys(chain(*solvers.values()))),
         scores=_scores(result), score_rates=sorted({s.rate for s in result.search.scores} if result.search else ()),
         shown_rows=SHOWN_ROWS, shown_notes=SHOWN_NOTES, light=plots.LIGHT, dark=plots.DARK,
@@ -130,11 +130,19 @@ def _setup(result: RunResult) -> Iterator[tuple[str, str]]:
         yield "images", f"{images.train:,} for training, {images.validation:,} for validation{test}"
     if result.input is not None:
         yield from _preprocessing(result.input)
+    for given in result.inputs if result.input is None or len(result.inputs) > 1 else ():
+        yield f"input {given.name}", f"{given.type} [{', '.join(map(str, given.shape))}], {given.takes}"
     if result.input_source:
         yield "where that is from", result.input_source
     yield f"modules ({result.modules_source})", ", ".join(result.modules)
     yield "seed", str(result.seed)
     yield "precision", f"{result.environment.precision}, {result.environment.target}"
+
+
+def _lines(result: RunResult) -> tuple[str, ...]:
+    if result.best is None or (result.input is None and not result.inputs):
+        return ()
+    return python_lines(result.input, result.inputs, Path(BEST_FILE), result.quality)
 
 
 def _preprocessing(image: ImageInput) -> Iterator[tuple[str, str]]:

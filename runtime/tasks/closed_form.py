@@ -24,6 +24,7 @@ from wootz.passes.training.solvable_layers import SolvableLayer, solvable_layers
 from wootz.passes.transforms.teacher_student import SMALLEST_SIZE
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.inputs import Data, feeds
 from wootz.runtime.ridge import Fit, Moments, fit, patches, places, targets
 from wootz.runtime.session import Arrays, Device, ExactSession
 
@@ -153,15 +154,16 @@ class ClosedForm:
         """What `work` makes of each batch, in their order: it gets its number and the teacher's tensors `outputs` and
         those that `pieces` read. Batches are computed side by side on one thread each: how many doesn't change a sum.
         """
-        source = self.teacher.graph.inputs[0].name
+        image = self.teacher.graph.inputs[0].name
         session = _tapped(
             self.teacher, {source for piece in pieces for source in piece.sources} | set(outputs), self._one_thread
         )
 
-        def worked(numbered: tuple[int, np.ndarray]) -> T:
+        def worked(numbered: tuple[int, Data]) -> T:
             number, data = numbered
+            given = dict(feeds(data, image))
             with np.errstate(over="ignore", invalid="ignore"):
-                return work(number, session.run({source: data}) | {source: data})
+                return work(number, session.run({name: given[name] for name in session.inputs}) | given)
 
         batches = enumerate(batch.data for batch in ordered_batches(images, self.transform, BATCH))
         at_once = min(MOST_AT_ONCE, self.device.numerics_threads)

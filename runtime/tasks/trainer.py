@@ -27,11 +27,12 @@ from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import student_prefix
-from wootz.runtime.batches import training_batches
+from wootz.runtime.batches import extents, training_batches
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.evaluation import EVALUATION_BATCH, answers
 from wootz.runtime.executors.control import Stopped
 from wootz.runtime.guessing import above_guessing
+from wootz.runtime.inputs import inputs_of_network, zeros
 from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress
@@ -434,14 +435,15 @@ class Trainer:
 
         return float(recipe.measured(self.store, measure)["value"])
 
-    def latencies(self, full: Model, pruned: Model, image_shape: tuple[int, int, int]) -> tuple[Latency, Latency]:
+    def latencies(self, full: Model, pruned: Model) -> tuple[Latency, Latency]:
         """Of the full network and a pruned one, side by side; once a machine: a second time would give others."""
-        measure = f"latency of {image_shape} on {self.device.numerics_threads} threads of {platform.node()}"
+        sizes = ", ".join(str(each.shape) for each in inputs_of_network(full))
+        measure = f"latency of {sizes} on {self.device.numerics_threads} threads of {platform.node()}"
         programs = f"{self.digests.program(full)} {self.digests.program(pruned)}"
         recipe = EvaluationRecipe(programs, measure, "", self.machine)
         record = recipe.measured(
             self.store,
-            lambda: {"latencies": [astuple(found) for found in latencies((full, pruned), image_shape, self.device)]},
+            lambda: {"latencies": [astuple(found) for found in latencies((full, pruned), zeros(full), self.device)]},
         )
         of_full, of_pruned = (Latency(*map(float, quartiles)) for quartiles in record["latencies"])
         return of_full, of_pruned
@@ -458,8 +460,9 @@ class Trainer:
         if self.data_on_device:
             graph = with_batches(graph, split, transform, solver)
             session = TrainingSession(graph, self.device)
-            extents = split.images.shape[2:]
-            schedule = training_schedule(len(split), extents, transform, solver.batch_size, count, solver.random_seed)
+            schedule = training_schedule(
+                len(split), extents(split), transform, solver.batch_size, count, solver.random_seed
+            )
             for _ in range(first):
                 next(schedule)
             return session, ResidentSteps(graph, session, split, schedule, solver)

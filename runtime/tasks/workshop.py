@@ -23,6 +23,7 @@ from wootz.passes.pruning.check import check_pruned
 from wootz.passes.training.merged_parameters import separate_merged_parameters
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.executors.control import Control
+from wootz.runtime.inputs import feeds
 from wootz.runtime.job import Job
 from wootz.runtime.recalibration import Statistics
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
@@ -266,8 +267,8 @@ class Workshop:
         images = split.part(chosen)
         (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
         labels = {} if batch.labels is None else {LABELS: batch.labels}
-        feeds = {model.graph.inputs[0].name: batch.data, **labels}
-        return Sample(feeds, partial(evaluate, device=self.job.device))
+        given = {**feeds(batch.data, model.graph.inputs[0].name), **labels}
+        return Sample(given, partial(evaluate, device=self.job.device))
 
     @property
     def _snapshots(self) -> Path:

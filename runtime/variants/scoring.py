@@ -15,6 +15,7 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import Batch, ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.evaluation import EVALUATION_BATCH
+from wootz.runtime.inputs import feeds
 from wootz.runtime.quality.quality import ACCURACY, Outputs, Quality, Tally
 from wootz.runtime.session import CPU, Device, TensorSession, on_device, on_host
 from wootz.runtime.variants.divergence import Divergence, divergences_for, relative
@@ -135,7 +136,8 @@ class Scoring(Generic[K]):
 
     def add(self, batch: Batch) -> None:
         """Measures the images of a batch."""
-        tensors = {self._network.input: on_device(batch.data, self._device)}
+        given = feeds(batch.data, self._network.input)
+        tensors = {name: on_device(values, self._device) for name, values in given.items()}
         outputs: dict[K, Outputs] = {}
         measured: set[str] = set()
         for stage in self._plan.stages:

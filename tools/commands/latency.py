@@ -16,11 +16,11 @@ from rich.table import Table
 from wootz.passes.analysis.module_boundaries import check_modules
 from wootz.passes.analysis.modules import find_modules
 from wootz.passes.errors import InputError, WootzError
-from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.subspace import SKIP, format_rate
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import FAST_MULTIPLE, RATES
+from wootz.runtime.inputs import inputs_of_network
 from wootz.runtime.latency_table.measure import CPU
 from wootz.runtime.latency_table.measuring import (
     SECONDS,
@@ -156,17 +156,14 @@ def _check_rates(file: Path, table: LatencyTable, options: Options) -> None:
 
 def _opened(
     model: str, scores: str | None, size: tuple[int, int] | None, rates: Sequence[float], round_to: int | None
-) -> tuple[BlockPruner, tuple[int, int, int]]:
+) -> tuple[BlockPruner, tuple[int, ...]]:
     """The network's pruner, and the shape of an image."""
     network = open_trainable(model, scores=scores, size=size).model
     modules, _ = find_modules(network)
     check_modules(network, modules)
-    shape = tensor_shape(network.graph.inputs[0]) or ()
-    if len(shape) != 4 or not all(isinstance(extent, int) for extent in shape[1:]):
-        raise WootzError(f"{model} leaves the size of images open: give --size")
+    image_shape = inputs_of_network(network)[0].shape
     rounding = Rounding(FAST_MULTIPLE, tuple(rates)) if round_to is None else Rounding(round_to)
-    channels, height, width = (int(extent) for extent in shape[1:])
-    return BlockPruner.of(replace(network, modules=modules), rounding=rounding), (channels, height, width)
+    return BlockPruner.of(replace(network, modules=modules), rounding=rounding), image_shape
 
 
 def show(console: Console, table: LatencyTable, title: str) -> None:

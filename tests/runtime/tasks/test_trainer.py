@@ -842,11 +842,11 @@ def test_the_memory_of_a_group_is_that_of_its_graph_which_is_built_once(split, p
 
 def test_measurements_are_made_once(split, network, store, monkeypatch):
     trainer = a_trainer(split, store)
-    accuracy, measured = trainer.quality_of(network, split), trainer.latencies(network, network, (2, 4, 4))
+    accuracy, measured = trainer.quality_of(network, split), trainer.latencies(network, network)
     monkeypatch.setattr(trainer_module, "InferenceSession", lambda *_: pytest.fail("it is run again"))
     monkeypatch.setattr(trainer_module, "latencies", lambda *_: pytest.fail("it is measured again"))
     assert trainer.quality_of(network, split) == accuracy
-    assert trainer.latencies(network, network, (2, 4, 4)) == measured
+    assert trainer.latencies(network, network) == measured
 
 
 def test_another_number_of_threads_and_another_machine_have_latencies_of_their_own(split, network, store, monkeypatch):
@@ -856,10 +856,10 @@ def test_another_number_of_threads_and_another_machine_have_latencies_of_their_o
         trainer_module, "latencies", lambda models, shape, device: measured.append(device.threads) or (one, one)
     )
     for threads in (1, 2, 2):
-        a_trainer(split, store, device=Device(threads=threads)).latencies(network, network, (2, 4, 4))
+        a_trainer(split, store, device=Device(threads=threads)).latencies(network, network)
     assert measured == [1, 2]
     monkeypatch.setattr(trainer_module.platform, "node", lambda: "another machine")
-    a_trainer(split, store).latencies(network, network, (2, 4, 4))
+    a_trainer(split, store).latencies(network, network)
     assert measured == [1, 2, 1]
 
 
