@@ -77,7 +77,7 @@ FAULTS = {
     ),
     "two inputs": (
         "def f():\n    return {'a': [1], 'b': [2]}\n",
-        r"task.py:1: there are arrays for a, b",
+        r"task.py:1: there is an array a, and the network takes image",
     ),
     "few targets": (
         "import numpy as n\ndef f():\n    return n.zeros((9, 1, 4, 4), 'B'), n.zeros((8, 4, 4))\n",

@@ -207,13 +207,13 @@ def test_numbers_that_are_no_pixels_are_said(tmp_path):
     image = image_input(job, said)
     assert image.units == "as given"
     quality = QualityResult.of(Metric.OUTPUT_ERROR)
-    first, _, last = python_lines(image, Path("best.onnx"), quality)
+    first, _, last = python_lines(image, (), Path("best.onnx"), quality)
     assert first.endswith(", numbers as the arrays have them")
     assert last.startswith("outputs = network.run(None, ")
     assert last.endswith(")})"), "all outputs, in a list"
     pixels = job_of(write_integers(tmp_path), RAW, tmp_path)
     image = image_input(pixels, for_inference(pixels, pixels.network))
-    first, _, last = python_lines(image, Path("x"), QualityResult.of(Metric.ACCURACY))
+    first, _, last = python_lines(image, (), Path("x"), QualityResult.of(Metric.ACCURACY))
     assert first.endswith("0 to 255")
     assert last.startswith("scores = network.run(None, ")
     assert last.endswith(")})[0]")
