@@ -123,8 +123,8 @@ def lessons_of(shares: Sequence[float], temperatures: Sequence[float], features:
     found = [LABELLED]
     for share in shares:
         for temperature in temperatures:
-            loss = None if share == 1 else LABELLED.loss
-            lesson = Lesson(loss, share, temperature, scores=True)
+            losses = () if share == 1 else LABELLED.losses
+            lesson = Lesson(losses, share, temperature, scores=True)
             found += [lesson, replace(lesson, features=features)] if features else [lesson]
     return found
 

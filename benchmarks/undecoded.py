@@ -130,7 +130,7 @@ class Judge:
 
 def tuned(setting: Setting, out: Path, seeds: int, steps: int, temperature: float) -> Iterator[Tuned]:
     blocks = pretrained(setting, CONFIGURATIONS, 300)
-    lesson, judge = Lesson(None, distill=1.0, temperature=temperature), Judge(setting)
+    lesson, judge = Lesson((), distill=1.0, temperature=temperature), Judge(setting)
     fields = {**vars(setting.trainer), "store": Store.open(out / "store-outputs"), "digests": Digests()}
     trainers = {OUTPUTS: FromOutputs(**fields), UNDECODED: setting.trainer}
     for seed in range(seeds):

@@ -13,7 +13,7 @@ import numpy as np
 
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.embed_batches import PARTS
-from wootz.runtime.data.dataset import Split
+from wootz.runtime.data.dataset import Split, Targets, part_of_targets
 from wootz.runtime.inputs import Data, Inputs
 from wootz.runtime.schedule import Choice, training_schedule
 
@@ -25,7 +25,7 @@ class Batch:
     """`data` as the network takes them, `labels` what the data say of them, if they do."""
 
     data: Data
-    labels: np.ndarray | None
+    labels: Targets | None
 
 
 def training_batches(
@@ -46,7 +46,7 @@ def extents(split: Split) -> tuple[int, int]:
 
 def training_batch(split: Split, transform: InputTransform, choice: Choice) -> Batch:
     """The batch that `choice` describes."""
-    labels = None if split.labels is None else split.labels[choice.images]
+    labels = part_of_targets(split.labels, choice.images)
     samples = split.images[choice.images]
     if isinstance(samples, Inputs):
         return Batch(_with_normalized_pixels(samples, transform), labels)
@@ -60,7 +60,7 @@ def ordered_batches(split: Split, transform: InputTransform, size: int) -> Itera
     """All images once, in order, cropped in the centre; the last batch has what is left."""
     for start in range(0, len(split), size):
         images = split.images[start : start + size]
-        labels = None if split.labels is None else split.labels[start : start + size]
+        labels = part_of_targets(split.labels, slice(start, start + size))
         if isinstance(images, Inputs):
             yield Batch(_with_normalized_pixels(images, transform), labels)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -153,7 +153,8 @@ def check(job: Job) -> None:
     classes = len(job.dataset.classes)
     output = job.network.graph.outputs[0]
     shape = tensor_shape(output)
-    if job.dataset.train.has_classes and shape is not None and shape[1] != classes:
+    are_classes = all(loss.kind == "softmax-cross-entropy" and not loss.output for loss in job.lesson.losses)
+    if job.dataset.train.has_classes and are_classes and shape is not None and shape[1] != classes:
         raise WootzError(
             f"the network tells {shape[1]} classes apart ({output.name}), the data set has {classes}: without "
             f"--keep-head it gets a new last layer for them, and is fine-tuned first"
@@ -185,8 +186,9 @@ def _check_quality(job: Job) -> None:
         raise WootzError(
             f"{named} needs labels, and the data have none: Agreement and OutputError compare with the full network"
         )
-    if job.untrained and (quality.compares or not is_labelled):
-        why = f"{named} compares with it" if quality.compares else "the data have no labels to train them by"
+    if job.untrained and (quality.compares or not job.lesson.losses):
+        targets = "no loss of their targets is known" if is_labelled else "the data have no labels"
+        why = f"{named} compares with it" if quality.compares else f"{targets} to train them by"
         raise WootzError(f"the full network has layers without weights ({', '.join(job.untrained)}), and {why}")
 
 
@@ -231,9 +233,16 @@ def inputs_of(job: Job, digests: Digests) -> dict[str, str]:
         "--reference": job.reference,
         "--seed": str(job.seed),
         **({"--output-weights": repr(job.lesson.output_weights)} if job.lesson.output_weights else {}),
-        **({} if job.lesson == LABELLED else {"--distill": repr(job.lesson)}),
+        **_inputs_of_lesson(job.lesson),
         **({} if job.search is None else _inputs_of_search(job.search)),
     }
+
+
+def _inputs_of_lesson(lesson: Lesson) -> dict[str, str]:
+    """What is learned beside labels, or otherwise."""
+    found = {"--loss": repr(lesson.losses)} if lesson.losses != LABELLED.losses else {}
+    taught = replace(lesson, losses=LABELLED.losses, output_weights=())
+    return found if taught == LABELLED else {**found, "--distill": repr(taught)}
 
 
 def _inputs_of_search(search: Searching) -> dict[str, str]:

@@ -86,8 +86,8 @@ class ResidentSteps:
         self._session, self._schedule, self._solver = session, schedule, solver
         self._steps_a_look = 1
         session.put_whole(session.interface.data, np.asarray(split.images))
-        if session.interface.labels is not None and split.labels is not None:
-            session.put_whole(session.interface.labels, split.labels)
+        for name, targets in session.interface.targets_by_input(split.labels):
+            session.put_whole(name, session.in_form(name, targets))
 
     def advance(self, first: int, stop: int) -> np.ndarray:
         begin = time.perf_counter()

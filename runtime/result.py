@@ -491,7 +491,8 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 class RunResult(Struct, frozen=True, kw_only=True):
     """Everything that the report shows; the fields up to `networks` are those of the block-trained exploration.
 
-    `input_source` says who said how pixels become the `input`, or how it was found out.
+    `input_source` says who said how pixels become the `input`, or how it was found out, and `learned_from` what pruned
+    networks have learned from.
     """
 
     schema: int = SCHEMA
@@ -513,6 +514,7 @@ class RunResult(Struct, frozen=True, kw_only=True):
     input: ImageInput | None = None
     inputs: tuple[GivenInput, ...] = ()
     input_source: str = ""
+    learned_from: str = ""
     solvers: Solvers | None = None
     speed: Speed | None = None
     finishing: Finishing | None = None

@@ -18,7 +18,7 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.initial_values import without_initial_values
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, tensor_shape
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
 from wootz.passes.training.interface import TrainingInterface
@@ -26,6 +26,7 @@ from wootz.passes.training.legalize import with_lowerings
 from wootz.passes.training.lowerings.sums import PRODUCTS
 from wootz.passes.training.symmetric_pads import SymmetricPads, pads_may_differ
 from wootz.passes.training.thread_dependence import nodes_depending_on_threads
+from wootz.runtime.data.dataset import Targets, differ_by_ones
 from wootz.runtime.inputs import Data, Inputs, feeds, twice
 from wootz.runtime.machine import gpu_memory
 
@@ -319,7 +320,7 @@ class TrainingSession:
         """With `batch_size` all batches have this size, and shapes are static: CUDA graphs need that. A graph that
         makes its batches itself has its own size."""
         self.interface = TrainingInterface.of(graph)
-        self._label_type = next((t.dtype for t in graph.graph.inputs if t.name == self.interface.labels), None)
+        self._given = {t.name: t for t in graph.graph.inputs}
         self._device = device
         self._captures = captures = device.kind == "cuda" and device.cuda_graphs
         if captures:
@@ -339,12 +340,11 @@ class TrainingSession:
         ]
         self._current = 0
 
-    def step(
-        self, data: Data | Mapping[str, np.ndarray], labels: np.ndarray | None, learning_rate: float
-    ) -> np.ndarray:
+    def step(self, data: Data | Mapping[str, np.ndarray], labels: Targets | None, learning_rate: float) -> np.ndarray:
         """One run on a batch: float32 data, and int64 labels or float32 targets, as the graph has them.
 
-        The data of a network with several inputs are given by their names, each of the input's type.
+        The data of a network with several inputs are given by their names, each of the input's type, and the targets of
+        several outputs by the names of these.
         Gives the losses before the step, one a loss output."""
         if isinstance(data, np.ndarray):
             self.put(self.interface.data, np.asarray(data, np.float32))
@@ -353,10 +353,16 @@ class TrainingSession:
             for name in (self.interface.data, *self.interface.more_data):
                 self.put(name, arrays[name])
         self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
-        if self.interface.labels is not None:
-            self.put(self.interface.labels, np.asarray(labels, self._label_type))
+        for name, values in self.interface.targets_by_input(labels):
+            self.put(name, self.in_form(name, values))
         self.run()
         return np.array([value.numpy() for value in self._losses])
+
+    def in_form(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Values [n, …] in the type of a graph input, and with its axes of extent 1."""
+        given = self._given[name]
+        wanted, found = tensor_shape(given), np.asarray(values, given.dtype)
+        return found.reshape(len(found), *wanted[1:]) if wanted and differ_by_ones(found.shape, wanted) else found
 
     def put(self, name: str, values: np.ndarray) -> None:
         """Sets a graph input that is no slot, for this run and those to come."""

@@ -10,7 +10,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import InputError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize, Units
-from wootz.runtime.data.dataset import Dataset
+from wootz.runtime.data.dataset import Dataset, Targets
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.resizing import resized_transforms
 from wootz.runtime.inputs import Inputs, are_images, inputs_of_network
@@ -51,7 +51,7 @@ def open_data(
         given=given,
         inputs=inputs,
     )
-    if (dataset.train.labels is not None and dataset.train.labels.ndim > POSITIONS) or not are_images(inputs):
+    if _have_positions(dataset.train.labels) or not are_images(inputs):
         dataset, transforms = _as_they_are(dataset, transforms, location)
     if dataset.resizing is None:
         if options["resize"]:
@@ -64,6 +64,11 @@ def open_data(
     if train.least_area < 1 and options["mirror"] is None:
         train = replace(train, mirror=True)
     return dataset, (train, test)
+
+
+def _have_positions(targets: Targets | None) -> bool:
+    arrays = targets.values() if isinstance(targets, Mapping) else (targets,)
+    return any(array is not None and array.ndim > POSITIONS for array in arrays)
 
 
 def _as_they_are(dataset: Dataset, transforms: Transforms, location: str) -> tuple[Dataset, Transforms]:

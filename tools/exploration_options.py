@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from wootz.passes.plan.lesson import TEMPERATURE
+from wootz.passes.plan.lesson import NO_LOSS, TEMPERATURE, LossKind
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
 from wootz.runtime.run_directory import CommandName
@@ -134,6 +134,18 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
             metavar="FILE",
             help="Milliseconds of the modules on another machine, as wootz latency writes them.",
         )
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice([*get_args(LossKind), NO_LOSS]),
+        help="Between outputs and the targets of the data (default: what both allow); none: networks learn from the "
+        "full one alone.",
+    ),
+    click.option(
+        "--ignore-label",
+        type=int,
+        metavar="N",
+        help="Nothing is learned from positions with this label (default: 255 or -1, where it is no class).",
     ),
     click.option(
         "--distill",

@@ -43,7 +43,7 @@ from wootz.runtime.job import Job, Reference, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
 from wootz.runtime.quality.own import read_quality
 from wootz.runtime.quality.quality import Quality
-from wootz.runtime.quality.table import judged_by, lesson_for, metrics
+from wootz.runtime.quality.table import judged_by, metrics
 from wootz.runtime.resident import keeps_on_device
 from wootz.runtime.session import Device, cuda_obstacle
 from wootz.runtime.store import Store
@@ -62,7 +62,14 @@ from wootz.tools.companions import (
 )
 from wootz.tools.data import open_data
 from wootz.tools.head import fit_head
-from wootz.tools.lesson import lesson_notes, lesson_of, output_weights
+from wootz.tools.lesson import (
+    are_of_classes,
+    found_losses,
+    lesson_notes,
+    lesson_of,
+    output_weights,
+    suggested_lesson,
+)
 from wootz.tools.models import open_trainable, weights_beside
 from wootz.tools.pixels import as_stated, find_pixels
 
@@ -118,10 +125,11 @@ def make_job(
     objective = read_given_objective(files, metrics(own))
     counting = output_weights(options["output_weights"], network.model)
     quality = judged_by(objective, dataset, network.model, own, dict(counting))
-    suggested = lesson_for(quality, dataset, network.model)
-    if suggested.reads_targets:
+    losses = found_losses(options, quality, dataset, network.model)
+    if are_of_classes(losses.losses, dataset.train):
         check_scores(network.model)
         network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
+    suggested = suggested_lesson(losses.losses, quality, network.model)
     lesson = lesson_of(options, suggested, is_given=not network.initialised, output_weights=counting)
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
@@ -198,6 +206,7 @@ def make_job(
             *_digits_notes(data),
             *dataset.notes,
             *_lesson_notes(dataset, quality.metric),
+            *losses.notes,
             *gap_notes(network.model, modules),
             *companions.notes,
             *_normalization_notes(circumstances, companions),
@@ -257,7 +266,7 @@ def _batch_size(
         budget = int(SHARE_FOR_TRAINING * (gpu_memory() or 0)) or None
     digests, solver = Digests(), Solver(momentum=0.9)
     distill = Distill.of(lesson, network) if lesson.needs_teacher else None
-    loss = lesson.loss if lesson.reads_targets else None
+    loss = lesson.losses if lesson.reads_targets else None
     build = partial(build_training_graph, network, solver, loss=loss, distill=distill, precision=precision)
     sources = ("network", digests.program(network), repr(solver), precision, repr(lesson))
     program = Program(build, sources, "the full network", open_store(), digests)

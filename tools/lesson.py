@@ -1,4 +1,4 @@
-"""What the options of a command say of how pruned networks learn from the full one."""
+"""What networks learn from: targets of the data, the full network, or both, as options and data say."""
 
 from __future__ import annotations
 
@@ -10,8 +10,50 @@ from typing import Any
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.lesson import TEMPERATURE, Lesson
+from wootz.passes.plan.lesson import LABELLED, NO_LOSS, TEMPERATURE, Lesson, TargetLoss
+from wootz.passes.plan.metrics import Metric
+from wootz.passes.transforms.image_classifier import is_classifier
+from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
+from wootz.runtime.quality.quality import ACCURACY, Quality
+from wootz.runtime.targets import Found, losses_for, losses_named
+
+
+def found_losses(options: Mapping[str, Any], quality: Quality, dataset: Dataset, network: Model) -> Found:
+    """The losses of `--loss` and `--ignore-label`; where nobody says it, those that follow from the data, unless the
+    full network's outputs are what counts. Raises WootzError for a loss that the targets don't fit."""
+    targets, asked, ignored = dataset.train.labels, options["loss"], options["ignore_label"]
+    if asked is None and ignored is not None:
+        asked = "softmax-cross-entropy"
+    if asked == NO_LOSS and ignored is not None:
+        raise WootzError(f"--ignore-label {ignored}: with --loss none nothing is learned from labels")
+    if asked not in (None, NO_LOSS) and targets is None:
+        raise WootzError(f"--loss {asked}: the data have no labels, and no targets")
+    if asked == NO_LOSS or targets is None:
+        return Found()
+    has_class = dataset.train.has_classes and is_classifier(network)
+    if asked == "softmax-cross-entropy" and has_class:
+        return Found((TargetLoss(ignore_label=ignored),))
+    if asked is not None:
+        return losses_named(asked, ignored, network, targets)
+    if quality.metric == Metric.OUTPUT_ERROR:
+        return Found()
+    if has_class or quality == ACCURACY:
+        return Found(LABELLED.losses)
+    return losses_for(network, targets)
+
+
+def are_of_classes(losses: tuple[TargetLoss, ...], split: Split) -> bool:
+    """Whether networks are trained as classifiers: by the class that each image has."""
+    return split.has_classes and any(loss.kind == "softmax-cross-entropy" and not loss.output for loss in losses)
+
+
+def suggested_lesson(losses: tuple[TargetLoss, ...], quality: Quality, network: Model) -> Lesson:
+    """From these losses, or from the full network alone."""
+    if losses:
+        return Lesson(losses)
+    return Lesson((), distill=1.0, scores=is_classifier(network) and quality.metric != Metric.OUTPUT_ERROR)
+
 
 OutputWeights = tuple[tuple[str, float], ...]
 """Of all outputs of a network, by name; empty where they count alike."""
@@ -67,11 +109,17 @@ def lesson_of(
 
 
 def lesson_notes(lesson: Lesson) -> Iterator[str]:
-    if lesson.distill and lesson.loss is not None:
-        labels = "and nothing from labels" if lesson.distill == 1 else "the rest from labels"
+    are_labels = lesson.losses == LABELLED.losses
+    if lesson.reads_targets and not are_labels:
+        yield f"Networks learn from the targets: {' and '.join(map(str, lesson.losses))} (--loss)."
+    if lesson.distill and lesson.losses:
+        has_scores = lesson.has_scores or lesson.outputs_of_scores
+        what = f"scores at temperature {lesson.temperature:g}" if has_scores else "outputs"
+        targets = "labels" if are_labels else "targets"
+        rest = f"and nothing from {targets}" if lesson.distill == 1 else f"the rest from {targets}"
         yield (
-            f"Pruned networks learn {100 * lesson.distill:g} % of their loss from the full network's scores at "
-            f"temperature {lesson.temperature:g}, {labels} (--distill)."
+            f"Pruned networks learn {100 * lesson.distill:g} % of their loss from the full network's {what}, {rest} "
+            f"(--distill)."
         )
     if lesson.output_weights:
         weights = ", ".join(f"{name} {weight:g}" for name, weight in lesson.output_weights)

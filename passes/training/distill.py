@@ -45,8 +45,8 @@ class Distill(Pass):
     2. The output `distillation` is share · the mean of the losses of all outputs that both networks have. That of
        class scores, which come from a Softmax or LogSoftmax, is T² · KL(teacher ‖ network) at temperature T along the
        classes, of their logits (see `attach-loss`). With `scores` all outputs of several classes along axis 1 are
-       class scores. That of other outputs is mean((y - y')²) / mean(y'²) over the batch: outputs of different size
-       count alike.
+       class scores, with `scores-of` those of these names. That of other outputs is mean((y - y')²) / mean(y'²) over
+       the batch: outputs of different size count alike.
     3. Outputs that are decoded behind the last layers, as boxes and probabilities of detectors are (`decoding`), are
        compared before that, where both networks have it in one shape: the loss of an output is the mean of those of
        what it is decoded from. That is T² · KL where only a Softmax reads it, and element by element where only a
@@ -70,6 +70,7 @@ class Distill(Pass):
     temperature: float = option(1.0, "divides the logits of both networks")
     features: float = option(0.0, "factor of the loss of what modules give")
     scores: bool = option(False, "whether outputs are class scores that don't end in a Softmax")
+    scores_of: tuple[str, ...] = option((), "the names of outputs that are such class scores")
     decoded: bool = option(False, "whether all outputs are compared as they are (without 3)")
     outputs: tuple[str, ...] = option((), "the outputs that are compared; by default all")
     weights: tuple[float, ...] = option((), "how much each of these outputs counts; by default alike")
@@ -84,6 +85,7 @@ class Distill(Pass):
             temperature=lesson.temperature,
             features=lesson.features,
             scores=lesson.has_scores,
+            scores_of=lesson.outputs_of_scores,
             outputs=tuple(name for name, weight in lesson.output_weights if weight),
             weights=tuple(weight for _, weight in lesson.output_weights if weight),
             network=network,
@@ -153,7 +155,7 @@ class _Pair:
 
     def output_losses(self) -> Iterator[Expression]:
         for output, target in self._outputs:
-            axis = self._class_axis(target)
+            axis = self._class_axis(output.name, target)
             if axis is not None:
                 yield self._divergence(self._logits(output), self._logits(target), axis)
             elif sources := self._sources[output.name]:
@@ -221,13 +223,14 @@ class _Pair:
         add_prefix(teacher, TEACHER, keep=set(given))
         self._graph.nodes = [*teacher.nodes, *self._graph.nodes]
 
-    def _class_axis(self, target: Tensor) -> int | None:
+    def _class_axis(self, name: str, target: Tensor) -> int | None:
         """The axis of the classes of a teacher's output; None where it doesn't give class scores."""
         last = last_activation(target)
         if last is not None and last.node.op != "Sigmoid":
             return axis_behind(softmax_axis(last.node), last.behind)
         shape = tensor_shape(target)
-        return 1 if self._options.scores and shape is not None and len(shape) > 1 and shape[1] != 1 else None
+        are_scores = self._options.scores or name in self._options.scores_of
+        return 1 if are_scores and shape is not None and len(shape) > 1 and shape[1] != 1 else None
 
     def _logits(self, output: Tensor) -> Tensor:
         last = last_activation(output)

@@ -13,7 +13,7 @@ from wootz.passes.ir.model import TRAINING_KEY, Constant, Graph, Model, Node, Te
 from wootz.passes.ir.rewrite import compute_as
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.training.expression import Expression, np_to_onnx_type
-from wootz.passes.training.interface import BATCHES_KEY, EmbeddedBatches, Slot, TrainingInterface
+from wootz.passes.training.interface import BATCHES_KEY, TARGET_OF, EmbeddedBatches, Slot, TrainingInterface
 from wootz.passes.training.state import NEW_SUFFIX
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")
@@ -27,10 +27,11 @@ class EmbedBatches(Pass):
     """Moves choosing, cropping, mirroring and normalising a batch into the graph, and looking up the learning rate.
 
     1. The inputs for data, labels and learning rate become tensors that the graph computes. It has in their place
-       `images` [images, channels, height, width] and `image_labels` int64 [images], all of a split, and a schedule for
-       `window` runs: `order` int64 [window, batch], which images make a batch; where images are cropped `tops` and
-       `lefts`, where crops are resized `heights` and `widths` of them, and where images are mirrored `flips` (1: from
-       left to right), int64 [window, batch]; `learning_rates` float32 [window].
+       `images` [images, channels, height, width] and `image_labels` [images, …] (of several outputs
+       `image_target/OUTPUT`), all of a split, and a schedule for `window` runs: `order` int64 [window, batch], which
+       images make a batch; where images are cropped `tops` and `lefts`, where crops are resized `heights` and `widths`
+       of them, and where images are mirrored `flips` (1: from left to right), int64 [window, batch]; `learning_rates`
+       float32 [window].
     2. A new slot, `position`, is the number of the run in the window, from 0.
     3. The losses of the runs in the window are slots too, `<loss>.recorded` float32 [window]: a program that reads
        them, gives the next part of the schedule and sets `position` to 0 copies nothing in the runs between.
@@ -39,8 +40,9 @@ class EmbedBatches(Pass):
     5. A batch has `batch-size` images: all shapes are static, as CUDA graphs need them.
 
     The batches are those of the runtime, bit for bit. Which tensor is what is stored in the metadata (`wootz.batches`,
-    and `wootz.training` with the new names). Refuses a model that is no training graph, a loss that compares with
-    something else than one class an image, and data that are not [batch, channels, height, width] with known extents.
+    and `wootz.training` with the new names). Refuses a model that is no training graph, data that are not [batch,
+    channels, height, width] and targets that are not [batch, …] with known extents, and targets that are more than
+    [batch] or [batch, numbers] where images are cropped or mirrored: these have their positions.
     """
 
     name: ClassVar[str] = "embed-batches"
@@ -56,15 +58,13 @@ class EmbedBatches(Pass):
             raise self.refuse("this is no training graph: run apply-optimizer first")
         if BATCHES_KEY in model.metadata:
             raise self.refuse("the graph makes its batches already")
-        if TrainingInterface.of(model).targets:
-            raise self.refuse("several losses have labels or targets of their own: a split has one label an image")
         if TrainingInterface.of(model).more_data:
             raise self.refuse("the network has several inputs: give the training graph its batches")
-        self._check_labels(model)
         if self.batch_size < 1 or self.window < 1:
             raise self.refuse(f"batch-size and window are at least 1, not {self.batch_size} and {self.window}")
         given = model.metadata.get(TRANSFORM_KEY)
         transform = AS_THEY_ARE if given is None else InputTransform.from_json(given)
+        self._check_targets(model, transform)
         result = model.copy()
         interface, batches = _Embedding(result.graph, TrainingInterface.of(model), transform, self).embed()
         metadata = {
@@ -76,17 +76,16 @@ class EmbedBatches(Pass):
         nodes = len(result.graph.nodes) - len(model.graph.nodes)
         return PassResult(replace(result, metadata=metadata), True, {"nodes": nodes})
 
-    def _check_labels(self, model: Model) -> None:
-        name = TrainingInterface.of(model).labels
-        labels = next((t for t in model.graph.inputs if t.name == name), None)
-        if labels is None or (labels.dtype == np.int64 and labels.shape is not None and len(labels.shape) == 1):
-            return
-        shape = "of unknown shape" if labels.shape is None else f"[{', '.join(map(str, labels.shape))}]"
-        raise self.refuse(
-            f"the loss compares with numbers, {np.dtype(labels.dtype)} {shape}, and a split has one class an image, "
-            f"int64: leave embed-batches out, and give the training graph its batches",
-            labels.name,
-        )
+    def _check_targets(self, model: Model, transform: InputTransform) -> None:
+        crop, stored = transform.crop_size, (self.height, self.width)
+        moves = transform.mirror or transform.least_area < 1 or (crop > 0 and stored not in ((0, 0), (crop, crop)))
+        inputs = {t.name: t for t in model.graph.inputs}
+        for name in TrainingInterface.of(model).target_inputs:
+            shape = inputs[name].shape
+            if shape is None or not all(isinstance(extent, int) for extent in shape[1:]):
+                raise self.refuse(f"targets have known extents but for the batch, not {shape}", name)
+            if moves and len(shape) > 2:
+                raise self.refuse("targets with positions don't fit images that are cropped or mirrored", name)
 
 
 class _Embedding:
@@ -109,22 +108,24 @@ class _Embedding:
         images = self._input(
             "images", self.options.pixels, "images", self.channels, self.stored_height, self.stored_width
         )
-        labels = None if self.interface.labels is None else self._input("image_labels", np.int64, "images")
+        targets = {name: self._whole_targets(name) for name in self.interface.target_inputs}
         rates = self._input("learning_rates", np.float32, self.options.window)
         position = self._slot("position", np.zeros((), np.int64))
         order = self._of_this_run("order", position)
         chosen = images.op("Gather", order, axis=0)
         self._replace_input(self.interface.data, self._normalized(self._arranged(chosen, position)))
-        if self.interface.labels is not None and labels is not None:
-            self._replace_input(self.interface.labels, labels.op("Gather", order, axis=0))
+        for name, whole in targets.items():
+            self._replace_input(name, whole.op("Gather", order, axis=0))
         self._replace_input(self.interface.learning_rate, rates.op("Gather", position, axis=0))
         recorded = self._record_losses(body, position)
         self._set_slot("position", position + 1)
         self.graph.inputs = [*self.inputs, *self.graph.inputs]
+        names = tuple(whole.tensor.name for whole in targets.values())
         interface = replace(
             self.interface,
             data="images",
-            labels=None if labels is None else "image_labels",
+            labels=names[0] if names else None,
+            targets=names[1:],
             learning_rate="learning_rates",
             slots=(*self.interface.slots, *self.slots),
         )
@@ -133,6 +134,12 @@ class _Embedding:
         return interface, EmbeddedBatches(
             order="order", position="position", recorded=recorded, window=self.options.window, **optional
         )
+
+    def _whole_targets(self, name: str) -> Expression:
+        """The input for what a batch has as `name`, of all images."""
+        given, is_of_output = self.given[name], name.startswith(TARGET_OF)
+        whole = f"image_{name}" if is_of_output else "image_labels"
+        return self._input(whole, given.dtype, "images", *given.shape[1:])
 
     def _network_shape(self) -> tuple[int, int, int]:
         shape = self.given[self.interface.data].shape

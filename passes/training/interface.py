@@ -8,8 +8,11 @@ file beside it). The table travels in the model's metadata under `wootz.training
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import TRAINING_KEY, Model
@@ -17,6 +20,14 @@ from wootz.passes.metadata import read_metadata
 
 BATCHES_KEY = "wootz.batches"
 """Metadata: EmbeddedBatches as JSON, in a training graph that makes its batches itself."""
+
+TARGET_OF = "target/"
+"""The inputs for targets of several outputs begin with it, and end with the output's name."""
+
+
+def target_input(output: str) -> str:
+    """What the input is called that has the targets of an output."""
+    return TARGET_OF + output
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,18 @@ class TrainingInterface:
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
+
+    @property
+    def target_inputs(self) -> tuple[str, ...]:
+        return () if self.labels is None else (self.labels, *self.targets)
+
+    def targets_by_input(
+        self, targets: np.ndarray | Mapping[str, np.ndarray] | None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """What each input for labels or targets gets of an array, or of arrays by the names of outputs."""
+        for name in self.target_inputs:
+            output = name.partition(TARGET_OF)[2]
+            yield name, np.asarray(targets[output] if isinstance(targets, Mapping) else targets)
 
     @staticmethod
     def of(model: Model) -> TrainingInterface:

@@ -48,7 +48,7 @@ def joint_training_pipeline(
 ) -> tuple[Pass, ...]:
     """The passes of the pipeline `block-training`, or with precision="float16" of `block-training-float16`."""
     losses = tuple(student_loss(i) for i in range(len(blocks)))
-    settings = training_settings(solver, data_inputs(pruner.model), losses, "labels", TEACHER, target)
+    settings = training_settings(solver, data_inputs(pruner.model), losses, (), TEACHER, target)
     settings["apply-optimizer"] = {**settings["apply-optimizer"], "own_rates": own_rates}
     criterion = pruner.planner.criterion
     settings["teacher-student"] = {"blocks": format_blocks(blocks, pruner), "criterion": criterion, "pruner": pruner}

@@ -11,7 +11,7 @@ import numpy as np
 
 from wootz.passes.arrays import read_npy, read_npz
 from wootz.passes.errors import InputError, reading
-from wootz.runtime.data.dataset import SPLITS, Dataset, Numbers, Split, with_validation
+from wootz.runtime.data.dataset import SPLITS, Dataset, Numbers, Split, Targets, with_validation
 from wootz.runtime.data.stored_images import Images
 
 ARRAYS = (*(f"{kind}_{split}" for split in SPLITS for kind in "xy"), "classes")
@@ -95,18 +95,25 @@ def _checked_pixels(images: np.ndarray, name: str, file: str | Path) -> np.ndarr
     return kept
 
 
-def targets_of(targets: np.ndarray | None, samples: int, name: str, file: str | Path) -> np.ndarray | None:
+def targets_of(targets: Targets | None, samples: int, name: str, file: str | Path) -> Targets | None:
     """The targets of a split of so many samples: classes, int64 [n], where they are whole numbers, one a sample, else
-    int64 or float32 [n, …]. Raises InputError for others."""
+    int64 or float32 [n, …], or several of these by name. Raises InputError for others."""
     if targets is None:
         return None
+    if isinstance(targets, Mapping):
+        return {key: _checked_targets(values, samples, f"{name}, {key},", file) for key, values in targets.items()}
+    checked = _checked_targets(targets, samples, name, file)
+    if targets.ndim == 1 and targets.dtype.kind in "bui":
+        return _checked_labels(targets, f"the targets of {name}", file)
+    return checked
+
+
+def _checked_targets(targets: np.ndarray, samples: int, name: str, file: str | Path) -> np.ndarray:
     title = f"the targets of {name}"
     if targets.dtype.kind not in "buif":
         raise InputError(f"{title} hold {targets.dtype}, which are no numbers", file)
     if targets.ndim == 0 or len(targets) != samples:
         raise InputError(f"{samples} images but {len(targets) if targets.ndim else 'no'} targets in {name}", file)
-    if targets.ndim == 1 and targets.dtype.kind in "bui":
-        return _checked_labels(targets, title, file)
     return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -23,25 +23,28 @@ Numbers = Literal["pixels", "fractions", "as given"]
 """What images were given as: pixels from 0 to 255; pixels from 0 to 1, which are multiplied by 255; or numbers of which
 some are negative, so that they are no pixels: they are as they were given."""
 
+Targets = np.ndarray | Mapping[str, np.ndarray]
+"""What images are labelled with, [n, …]; or several such arrays, by name."""
+
 
 @dataclass(frozen=True)
 class Split:
     """`images` [n, channels, height, width] in RGB (or grey), uint8 or float32; `labels` int64 [n], the classes, or
-    whatever else they are labelled with [n, …], None where they aren't.
+    whatever else they are labelled with, None where they aren't.
 
     Images that don't fit into memory stay in a file: an index reads those that it names (`StoredImages`). For a network
     that takes anything but images there are `Inputs` instead.
     """
 
     images: Images | Inputs
-    labels: np.ndarray | None = None
+    labels: Targets | None = None
 
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Of the images, and of the labels. They are never written to: both are read once."""
         images = self.images
         of_images = array_digest(images) if isinstance(images, np.ndarray) else images.digest
-        return of_images, "" if self.labels is None else array_digest(self.labels)
+        return of_images, "" if self.labels is None else _digest(self.labels)
 
     @property
     def pixels(self) -> Images | None:
@@ -54,19 +57,19 @@ class Split:
     @property
     def has_classes(self) -> bool:
         """Whether each image has a class."""
-        return self.labels is not None and self.labels.ndim == 1 and self.labels.dtype.kind in "iu"
+        return isinstance(self.labels, np.ndarray) and self.labels.ndim == 1 and self.labels.dtype.kind in "iu"
 
     @property
     def classes(self) -> np.ndarray:
         """The class of each image, int64 [n]."""
+        assert isinstance(self.labels, np.ndarray), "these images have no classes"
         assert self.has_classes, "these images have no classes"
-        assert self.labels is not None
         return self.labels
 
     def part(self, index: slice | np.ndarray) -> Split:
         """The images that `index` names; those that are in a file stay there."""
         images = self.images[index] if isinstance(self.images, Inputs) else part_of(self.images, index)
-        return Split(images, None if self.labels is None else self.labels[index])
+        return Split(images, part_of_targets(self.labels, index))
 
     def spread(self, count: int) -> np.ndarray:
         """The numbers of `count` images, or all, evenly spread: of all classes where images are sorted by class."""
@@ -74,6 +77,25 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def part_of_targets(targets: Targets | None, index: slice | np.ndarray) -> Targets | None:
+    """Those of the images that `index` names."""
+    if isinstance(targets, Mapping):
+        return {name: values[index] for name, values in targets.items()}
+    return None if targets is None else targets[index]
+
+
+def differ_by_ones(shape: Sequence[int | str], other: Sequence[int | str]) -> bool:
+    """Whether two shapes of batches are the same but for axes of extent 1, whatever their first extents are."""
+    extents, others = ([extent for extent in extents[1:] if extent != 1] for extents in (shape, other))
+    return extents == others
+
+
+def _digest(targets: Targets) -> str:
+    if isinstance(targets, np.ndarray):
+        return array_digest(targets)
+    return digest(repr([(name, array_digest(values)) for name, values in targets.items()]).encode())
 
 
 class Source(Protocol):

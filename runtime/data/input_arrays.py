@@ -12,7 +12,7 @@ import numpy as np
 from wootz.passes.arrays import read_npz
 from wootz.passes.errors import InputError, reading
 from wootz.runtime.data.arrays import class_names, numbered, read_npy_file, targets_of
-from wootz.runtime.data.dataset import SPLITS, Dataset, Split, with_validation
+from wootz.runtime.data.dataset import SPLITS, Dataset, Split, Targets, with_validation
 from wootz.runtime.inputs import Inputs, NetworkInput
 
 LARGEST_MASK = 1
@@ -24,7 +24,7 @@ class GivenSplit:
     """The arrays of a split as they were given, by the names of inputs, and its targets, if it has some."""
 
     arrays: Mapping[str, np.ndarray]
-    targets: np.ndarray | None = None
+    targets: Targets | None = None
 
 
 def dataset_of_inputs(

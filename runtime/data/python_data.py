@@ -9,7 +9,7 @@ import numpy as np
 
 from wootz.passes.errors import InputError
 from wootz.runtime.data.arrays import checked_split, dataset_of, numbered, targets_of
-from wootz.runtime.data.dataset import SPLITS, Dataset, Split
+from wootz.runtime.data.dataset import SPLITS, Dataset, Split, Targets
 from wootz.runtime.data.input_arrays import GivenSplit, check_targets, dataset_of_inputs, named_arrays
 from wootz.runtime.inputs import NetworkInput, are_images
 from wootz.runtime.user_code import UserCode, place_of, told_in_a_line
@@ -29,8 +29,8 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
     Images are an array, or an iterable of arrays, of which those with four axes are batches; `(images, targets)` are a
     tuple of both, or the items of an iterable. A dictionary with the keys `train`, and perhaps `val` and `test`, has
     the splits; another one has the arrays of a network's `inputs` (none: of images) by their names, and stands wherever
-    images do. Targets are classes where they are whole numbers, one an image; else whatever a metric wants. `name`
-    stands for the data in errors. Raises InputError for anything else.
+    images do. Targets are classes where they are whole numbers, one an image; else whatever a loss or a metric wants,
+    an array or a dictionary of arrays. `name` stands for the data in errors. Raises InputError for anything else.
     """
     file, line = place_of(data) if callable(data) else (name, None)
     with told_in_a_line(file, line or 1):
@@ -51,13 +51,13 @@ def _has_splits(value: Any) -> bool:
 def _given(part: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> GivenSplit:
     """The arrays and targets of a split."""
     if isinstance(part, tuple) and len(part) == 2:
-        return GivenSplit(_arrays(part[0], inputs, file, line), np.asarray(part[1]))
+        return GivenSplit(_arrays(part[0], inputs, file, line), _targets(part[1]))
     if isinstance(part, Mapping) or hasattr(part, "__array__"):
         return GivenSplit(_arrays(part, inputs, file, line))
     if not isinstance(part, Iterable):
         raise InputError(f"the data are {type(part).__name__}: give arrays, or an iterable of them", file, line)
     samples: list[dict[str, np.ndarray]] = []
-    targets: list[np.ndarray] = []
+    targets: list[Targets] = []
     rank = 1 + len((inputs[0] if inputs else IMAGE).shape)
     for item in part:
         is_pair = isinstance(item, tuple) and len(item) == 2
@@ -65,13 +65,36 @@ def _given(part: Any, inputs: Sequence[NetworkInput], file: str, line: int | Non
         is_batch = next(iter(arrays.values())).ndim >= rank
         samples.append(arrays if is_batch else {name: array[None] for name, array in arrays.items()})
         if is_pair:
-            targets.append(np.asarray(item[1]) if is_batch else np.asarray(item[1])[None])
+            targets.append(_targets(item[1]) if is_batch else _as_batch(_targets(item[1])))
     if not samples:
         raise InputError("there are no images", file, line)
     if targets and len(targets) != len(samples):
         raise InputError("some images have targets, others have none", file, line)
     whole = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
-    return GivenSplit(whole, np.concatenate(targets) if targets else None)
+    return GivenSplit(whole, _concatenated(targets, file, line) if targets else None)
+
+
+def _targets(value: Any) -> Targets:
+    if isinstance(value, Mapping):
+        return {str(name): np.asarray(values) for name, values in value.items()}
+    return np.asarray(value)
+
+
+def _as_batch(targets: Targets) -> Targets:
+    """Those of a batch of the one image."""
+    if isinstance(targets, Mapping):
+        return {name: values[None] for name, values in targets.items()}
+    return targets[None]
+
+
+def _concatenated(parts: list[Targets], file: str, line: int | None) -> Targets:
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    if len(arrays) == len(parts):
+        return np.concatenate(arrays)
+    named = [part for part in parts if isinstance(part, Mapping)]
+    if arrays or any(part.keys() != named[0].keys() for part in named):
+        raise InputError("the targets of some images have other names than those of others", file, line)
+    return {name: np.concatenate([part[name] for part in named]) for name in named[0]}
 
 
 def _arrays(value: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> dict[str, np.ndarray]:
@@ -84,7 +107,7 @@ def _split(given: GivenSplit, name: str, file: str) -> Split:
     (images,) = given.arrays.values()
     names = (f"the images of {name}", f"the targets of {name}")
     targets = given.targets
-    if targets is None or (targets.ndim == 1 and targets.dtype.kind in "bui"):
+    if targets is None or (isinstance(targets, np.ndarray) and targets.ndim == 1 and targets.dtype.kind in "bui"):
         return checked_split(images, targets, names, file)
     kept = targets_of(targets, len(images), name, file)
     return Split(checked_split(images, None, names, file).images, kept)

@@ -134,6 +134,7 @@ def deliver(
         input=image_input(job, full_form),
         inputs=given_inputs(job, full_form),
         input_source=job.pixels_source,
+        learned_from=job.lesson.text,
         solvers=Solvers(
             teacher=_solver_fields(job.teacher_solver) if job.untrained else None,
             fine_tuning=_solver_fields(job.solver),

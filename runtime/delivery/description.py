@@ -64,7 +64,8 @@ class BestFacts(NetworkFacts, frozen=True, kw_only=True):
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """How the network came about. `rates` are the shares of filters removed, by module; 1: left out."""
+    """How the network came about. `rates` are the shares of filters removed, by module; 1: left out. `learned_from`
+    says what it has learned from beside its tuning blocks."""
 
     wootz: str
     network: str
@@ -74,6 +75,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     rates: Mapping[str, Rate]
     new_layers: tuple[str, ...]
     keeps_batchnorm: bool
+    learned_from: str = ""
 
 
 class FinishedFacts(Struct, frozen=True, kw_only=True):
@@ -144,6 +146,7 @@ def describe(job: Job, delivered: Delivered) -> Description:
             rates=dict(zip(job.subspace.modules, delivered.best.configuration, strict=True)),
             new_layers=delivered.full.new_layers,
             keeps_batchnorm=job.keeps_batchnorm,
+            learned_from=job.lesson.text,
         ),
     )
 

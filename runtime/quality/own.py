@@ -13,6 +13,7 @@ import numpy as np
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.metrics import METRICS, Metric
+from wootz.runtime.data.dataset import Targets
 from wootz.runtime.digest import digest
 from wootz.runtime.quality.quality import Outputs, Quality, Tally
 from wootz.runtime.user_code import UserCode, place_of, told_in_a_line
@@ -25,7 +26,8 @@ GIVEN = ("outputs", "targets", "full")
 class OwnMetric:
     """A function `(outputs, targets)` -> number, or a class with `add(outputs, targets)` and `value()`.
 
-    It gets arrays, examples along the first axis: of a network with several outputs a dictionary of these, by name. A
+    It gets arrays, examples along the first axis: of a network with several outputs a dictionary of these, by name, and
+    of targets that are one. A
     parameter `full` gets those of the full network. The attribute `higher_is_better`, True where there is none, says in
     which direction it is better.
     """
@@ -134,7 +136,7 @@ class _Checked:
     own: OwnMetric
     tallies: tuple[Tally, ...]
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         for tally in self.tallies:
             tally.add(outputs, full, targets)
 
@@ -154,7 +156,7 @@ class _Function:
     own: OwnMetric
     kept: dict[str, list[Any]] = field(default_factory=dict)
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         given = {"outputs": outputs, "full": full, "targets": targets}
         for name in self.own.asks_for:
             self.kept.setdefault(name, []).append(given[name])
@@ -163,15 +165,16 @@ class _Function:
     def value(self) -> float:
         own = self.own
         with told_in_a_line(*own.place):
-            found = own.function(*(_whole(self.kept[name]) for name in own.asks_for))
+            found = own.function(*(_given(name, self.kept[name]) for name in own.asks_for))
         return own.number(found)
 
 
-def _whole(parts: list[Any]) -> Any:
-    """Batches put together, in new arrays: what a function does to them is nobody else's concern."""
+def _given(name: str, parts: list[Any]) -> Any:
+    """Batches put together, in new arrays: what a function does to them is nobody else's concern. A single output comes
+    as an array."""
     if isinstance(parts[0], Mapping):
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return next(iter(whole.values())) if len(whole) == 1 else whole
+        whole = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        return next(iter(whole.values())) if len(whole) == 1 and name != "targets" else whole
     return np.concatenate(parts)
 
 
@@ -185,10 +188,10 @@ class _Class:
         with told_in_a_line(*self.own.place):
             self._instance = self.own.function()
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         given: dict[str, list[Any]] = {"outputs": [outputs], "full": [full], "targets": [targets]}
         with told_in_a_line(*self.own.place):
-            self._instance.add(*(_whole(given[name]) for name in self.own.asks_for))
+            self._instance.add(*(_given(name, given[name]) for name in self.own.asks_for))
 
     @property
     def value(self) -> float:

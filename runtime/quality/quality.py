@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from wootz.passes.plan.metrics import Metric
+from wootz.runtime.data.dataset import Targets
 from wootz.runtime.evaluation import chosen_classes
 
 Outputs = Mapping[str, np.ndarray]
@@ -23,7 +24,7 @@ WORST = 1e9
 class Tally(Protocol):
     """Sums up a quality over the batches of a split."""
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         """Adds a batch: the network's outputs, those of the full network (empty where they play no part), and what the
         data say."""
 
@@ -54,8 +55,8 @@ class _Right:
     right: int = 0
     images: int = 0
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
-        assert targets is not None, "accuracy is of labelled images"
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
+        assert isinstance(targets, np.ndarray), "accuracy is of labelled images"
         self._count(chosen_classes(_only(outputs)), targets)
 
     def _count(self, answers: np.ndarray, wanted: np.ndarray) -> None:
@@ -70,7 +71,7 @@ class _Right:
 class _Agreeing(_Right):
     """The same for the class that the full network chooses."""
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         self._count(chosen_classes(_only(outputs)), chosen_classes(_only(full)))
 
 
@@ -84,7 +85,7 @@ class _OutputError:
     differences: dict[str, float] = field(default_factory=dict)
     squares: dict[str, float] = field(default_factory=dict)
 
-    def add(self, outputs: Outputs, full: Outputs, targets: np.ndarray | None) -> None:
+    def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         for name, own in full.items():
             wanted = own.astype(np.float64)
             with np.errstate(invalid="ignore", over="ignore"):

@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.lesson import LABELLED, Lesson
 from wootz.passes.plan.metrics import METRICS, Metric
 from wootz.passes.plan.objective import Objective
 from wootz.passes.transforms.image_classifier import is_classifier
@@ -61,18 +60,6 @@ def judged_by(
     else:
         found = AGREEMENT if is_classifier(network) else OUTPUT_ERROR
     return weighted_output_error(output_weights) if output_weights and found is OUTPUT_ERROR else found
-
-
-def lesson_for(quality: Quality, dataset: Dataset, network: Model) -> Lesson:
-    """What networks learn from: the classes of the images, or what the full network does with them where there are
-    none, or where its outputs are what counts."""
-    if (
-        dataset.train.has_classes
-        and quality.metric != Metric.OUTPUT_ERROR
-        and (quality == ACCURACY or is_classifier(network))
-    ):
-        return LABELLED
-    return Lesson(loss=None, distill=1.0, scores=is_classifier(network) and quality.metric != Metric.OUTPUT_ERROR)
 
 
 def _loaded(point: EntryPoint) -> Quality:

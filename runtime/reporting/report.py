@@ -134,6 +134,8 @@ def _setup(result: RunResult) -> Iterator[tuple[str, str]]:
         yield f"input {given.name}", f"{given.type} [{', '.join(map(str, given.shape))}], {given.takes}"
     if result.input_source:
         yield "where that is from", result.input_source
+    if result.learned_from:
+        yield "networks learn from", result.learned_from
     yield f"modules ({result.modules_source})", ", ".join(result.modules)
     yield "seed", str(result.seed)
     yield "precision", f"{result.environment.precision}, {result.environment.target}"

@@ -244,9 +244,8 @@ class Trainer:
         return build_training_graph(
             model,
             solver,
-            loss=lesson.loss if lesson.reads_targets else None,
+            loss=lesson.losses if lesson.reads_targets else None,
             distill=None if teacher is None else Distill.of(lesson, teacher),
-            ignore_label=lesson.ignore_label,
             target=self.target,
             precision=self.precision,
             verify_each=self.verify_each,

@@ -266,7 +266,7 @@ class Workshop:
         chosen = split.spread(CRITERION_IMAGES)
         images = split.part(chosen)
         (batch,) = ordered_batches(images, self.job.test_transform, len(chosen))
-        labels = {} if batch.labels is None else {LABELS: batch.labels}
+        labels = {LABELS: images.classes} if images.has_classes else {}
         given = {**feeds(batch.data, model.graph.inputs[0].name), **labels}
         return Sample(given, partial(evaluate, device=self.job.device))
 

@@ -13,7 +13,7 @@ from wootz.passes.ir.model import Model
 from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import Batch, ordered_batches
-from wootz.runtime.data.dataset import Split
+from wootz.runtime.data.dataset import Split, Targets
 from wootz.runtime.evaluation import EVALUATION_BATCH
 from wootz.runtime.inputs import feeds
 from wootz.runtime.quality.quality import ACCURACY, Outputs, Quality, Tally
@@ -101,7 +101,7 @@ class _Tally:
     quality: Tally
     differences: dict[str, float] = field(default_factory=dict)
 
-    def add(self, full: Outputs, outputs: Outputs, labels: np.ndarray | None) -> None:
+    def add(self, full: Outputs, outputs: Outputs, labels: Targets | None) -> None:
         for name, divergence in self.divergences.items():
             divergence.add(full[name], outputs[name])
         self.quality.add(outputs, full, labels)

@@ -181,6 +181,7 @@ def make_result(count: int = 5, modules: int = 2, **changes: Any) -> RunResult:
             mean=(128.0,), scale=(0.0078125,), resize="squash", resize_to=0, crop_size=0,
         ),
         "input_source": "said by <the network's file>",
+        "learned_from": "mse of <maps>",
         "solvers": Solvers(
             teacher={"type": "SGD", "base_lr": 0.05, "lr_policy": "fixed", "max_iter": 100, "batch_size": 32},
             fine_tuning={"type": "SGD", "base_lr": 0.01, "lr_policy": "multistep", "max_iter": 100, "batch_size": 32,

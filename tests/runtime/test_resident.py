@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from wootz.frontend.caffe.importer import import_caffe
-from wootz.passes.errors import WootzError
+from wootz.passes.errors import PassError, WootzError
+from wootz.passes.ir.text import parse_text
 from wootz.passes.plan.blocks import Symbol, TuningBlock
+from wootz.passes.plan.lesson import TargetLoss
 from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -219,3 +221,53 @@ def test_what_keeps_on_device_a_gpu(split, monkeypatch):
         keeps_on_device(Device("cuda"), many, asked=True)
     assert keeps_on_device(Device("cpu"), many, asked=True)
     assert not keeps_on_device(Device("cuda"), split, asked=False)
+
+
+HEADS = """
+g (float[N,3,6,6] x) => (maps, heights) <float[4,3,1,1] w, float[4,1] v> {
+  maps = Conv(x, w)
+  p = GlobalAveragePool(maps)
+  f = Flatten(p)
+  heights = MatMul(f, v)
+}"""
+MAPS = np.arange(40 * 36).reshape(40, 6, 6) % 4
+HEIGHTS = np.linspace(-1, 1, 40, dtype=np.float32)
+WHOLE = InputTransform(scale=(1 / 64,), crop_size=6)
+
+
+@pytest.fixture
+def heads():
+    model = parse_text(f'<ir_version: 8, opset_import: ["" : 18]> {HEADS}')
+    tensors, generator = model.graph.tensors(), np.random.default_rng(0)
+    for name, shape in {"w": (4, 3, 1, 1), "v": (4, 1)}.items():
+        tensors[name].to_constant(generator.normal(size=shape).astype(np.float32))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("losses", "labels"),
+    [
+        ((TargetLoss(output="maps"),), MAPS),
+        ((TargetLoss(output="maps"), TargetLoss("mse", "heights")), {"maps": MAPS, "heights": HEIGHTS, "more": MAPS}),
+    ],
+)
+def test_targets_of_any_shape_stay_on_the_device(heads, losses, labels):
+    """Those of several outputs by name; heights are one number an image, and the output is [N, 1]."""
+    images = np.random.default_rng(0).integers(0, 255, (40, 3, 6, 6), np.uint8)
+    split, solver = Split(images, labels), Solver(base_lr=0.01, max_iter=12, batch_size=8)
+    graph = build_training_graph(heads, solver, loss=losses)
+    (first, steps), (second, resident_steps) = (make(graph, split, solver, WHOLE) for make in (host, on_device))
+    expected, found = train(steps, solver), train(resident_steps, solver)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-5)
+    assert found.losses[-1] != found.losses[0]
+    for name, values in first.weights().items():
+        np.testing.assert_allclose(second.weights()[name], values, rtol=1e-4, atol=1e-6)
+
+
+def test_targets_with_positions_want_images_that_stay_where_they_are(heads):
+    split, solver = Split(np.zeros((40, 3, 6, 6), np.uint8), MAPS), Solver(max_iter=1, batch_size=8)
+    graph = build_training_graph(heads, solver, loss=(TargetLoss(output="maps"),))
+    with pytest.raises(
+        PassError, match=r"target/maps: targets with positions don't fit images that are cropped or mir"
+    ):
+        with_batches(graph, split, replace(WHOLE, mirror=True), solver)

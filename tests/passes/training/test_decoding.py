@@ -114,7 +114,7 @@ def expected_losses(student, teacher, temperature):
 @pytest.mark.parametrize("weights", [(), (("boxes", 3.0), ("chances", 1.0)), (("boxes", 0.0), ("chances", 2.0))])
 def test_the_loss_is_that_of_what_is_decoded(pair, run, temperature, weights):
     student, teacher = pair
-    lesson = Lesson(None, distill=1.0, temperature=temperature, output_weights=weights)
+    lesson = Lesson((), distill=1.0, temperature=temperature, output_weights=weights)
     found = run(Distill.of(lesson, teacher).apply(student).model, {"x": X})[DISTILLATION]
     losses = expected_losses(heads(student, run), heads(teacher, run), temperature)
     expected = np.average(losses, weights=[weight for _, weight in weights] or None)

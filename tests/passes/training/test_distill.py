@@ -13,7 +13,7 @@ from wootz.passes.ir.files import save
 from wootz.passes.ir.model import Constant, Model, Module, constants
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
-from wootz.passes.plan.lesson import Lesson
+from wootz.passes.plan.lesson import Lesson, TargetLoss
 from wootz.passes.plan.solver import Solver
 from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
@@ -224,9 +224,9 @@ def test_pipelines_make_what_the_function_makes(student, teacher, tmp_path, run)
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("target", ["onnx", "onnx-cuda"])
-@pytest.mark.parametrize("lesson", [Lesson(distill=0.5, features=0.1), Lesson(None, distill=1.0)], ids=str)
+@pytest.mark.parametrize("lesson", [Lesson(distill=0.5, features=0.1), Lesson((), distill=1.0)], ids=["mixed", "alone"])
 def test_a_step_in_either_precision(lesson, target, precision, student, teacher, run):
-    loss = lesson.loss if lesson.reads_targets else None
+    loss = lesson.losses if lesson.reads_targets else None
     distill = Distill.of(lesson, teacher)
     graph = build_training_graph(
         student, Solver(), loss=loss, distill=distill, target=target, precision=precision, verify_each=True
@@ -278,7 +278,7 @@ def test_what_it_refuses(student, teacher, make_model):
     ("settings", "reason"),
     [
         ({"distill": 1.5}, "the share of distillation is at least 0 and at most 1, not 1.5"),
-        ({"loss": None}, "without targets all of the loss is distillation, its share is 1, not 0"),
+        ({"losses": ()}, "without targets all of the loss is distillation, its share is 1, not 0"),
         ({"temperature": 0.0}, "the temperature of distillation is more than 0, not 0"),
         ({"features": float("inf")}, "the weight of the feature loss is at least 0, not inf"),
     ],
@@ -289,6 +289,7 @@ def test_lessons_that_mean_nothing(settings, reason):
 
 
 def test_the_full_network_learns_from_targets_alone():
-    assert Lesson("mse", distill=0.5, features=1.0).without_teacher() == Lesson("mse")
+    losses = (TargetLoss("mse"),)
+    assert Lesson(losses, distill=0.5, features=1.0).without_teacher() == Lesson(losses)
     with pytest.raises(WootzError, match="the full network can't be trained without targets"):
-        Lesson(None, distill=1.0).without_teacher()
+        Lesson((), distill=1.0).without_teacher()

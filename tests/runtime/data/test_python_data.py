@@ -93,3 +93,35 @@ def test_what_goes_wrong_is_told_with_the_file(tmp_path, fault):
     with pytest.raises(InputError, match=reason) as told:
         load_dataset(f"{tmp_path}/task.py:f", (1, 4, 4))
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("form", ["whole", "single", "batches"])
+def test_targets_by_name(form):
+    named = {"map": MAPS, "class": LABELS}
+    pairs = {
+        "whole": (IMAGES, named),
+        "single": [(image, {"map": a, "class": b}) for image, a, b in zip(IMAGES, MAPS, LABELS, strict=True)],
+        "batches": [(IMAGES[part], {name: a[part] for name, a in named.items()}) for part in (slice(9), slice(9, 20))],
+    }
+    data = from_python(pairs[form], "data", seed=0)
+    number = [int(np.flatnonzero((image == IMAGES).all(axis=(1, 2, 3)))[0]) for image in np.asarray(data.train.images)]
+    assert not data.train.has_classes
+    assert data.train.labels.keys() == named.keys()
+    for name, values in named.items():
+        np.testing.assert_array_equal(data.train.labels[name], values[number])
+    assert data.digest == from_python((IMAGES, named), "data", seed=0).digest
+    assert data.digest != from_python((IMAGES, {**named, "class": 1 - LABELS}), "data", seed=0).digest
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([(IMAGES[0], {"a": 1}), (IMAGES[1], {"b": 1})], "the targets of some images have other names"),
+        ([(IMAGES[0], {"a": 1}), (IMAGES[1], 1)], "the targets of some images have other names"),
+        ((IMAGES, {"a": LABELS[:3]}), "20 images but 3 targets in train, a"),
+        ((IMAGES, {"a": np.array(["x"] * 20)}), "the targets of train, a, hold <U1, which are no numbers"),
+    ],
+)
+def test_targets_by_name_that_do_not_fit(data, reason):
+    with pytest.raises(InputError, match=reason):
+        from_python(data, "data", seed=0)

@@ -158,3 +158,14 @@ def test_a_function_of_a_program_is_a_metric_of_that_process():
     assert measured(quality) == OUTPUTS.sum()
     with pytest.raises(WootzError, match="the metric own is a function of another process"):
         pickle.loads(pickle.dumps(quality))
+
+
+def test_targets_that_have_names_come_as_they_were_given():
+    def score(outputs, targets):
+        assert set(targets) == {"a"}, "a dictionary, though there is a single array"
+        return float(np.mean(outputs[:, 0] * targets["a"]))
+
+    tally = own_quality(score).begin()
+    for part in (slice(4), slice(4, 10)):
+        tally.add({"y": OUTPUTS[part]}, {}, {"a": TARGETS[part]})
+    assert tally.value == np.mean(OUTPUTS[:, 0] * TARGETS)

@@ -171,7 +171,8 @@ def test_nothing_is_taken_for_html(tmp_path, run_result):
     """Whatever names, notes and commands have in them."""
     evil = "<script>alert(1)</script>&amp;"
     result = run_result(
-        network=evil, data=evil, input_source=evil, notes=(evil,), modules_source=evil, classes=(evil,),
+        network=evil, data=evil, input_source=evil, learned_from=evil, notes=(evil,), modules_source=evil,
+        classes=(evil,),
         input=replace(run_result().input, name=evil),
         environment=replace(run_result().environment, command=evil, executor=evil),
         solvers=replace(run_result().solvers, teacher={"type": evil, evil: evil}),

@@ -914,7 +914,7 @@ def test_a_network_learns_from_the_full_one_without_labels(split, trainer, netwo
     trainer = replace(trainer, dataset=Dataset(CLASSES, unlabelled, unlabelled, None))
     other = with_weights(network, {n: w[::-1].copy() for n, w in constants(network.graph).items() if n == "fc.weight"})
     solver = Solver(base_lr=0.05, momentum=0.9, max_iter=60, batch_size=16)
-    found = trainer.fine_tune(other, solver, "net", lesson=Lesson(None, distill=1.0, scores=True), teacher=network)
+    found = trainer.fine_tune(other, solver, "net", lesson=Lesson((), distill=1.0, scores=True), teacher=network)
     trained = with_weights(other, trainer.stored_weights(found.key))
     wanted, before, after = (outputs(m, split.images).argmax(1) for m in (network, other, trained))
     assert np.mean(after == wanted) > max(0.9, np.mean(before == wanted))
@@ -929,7 +929,7 @@ def test_keys_of_distilled_networks_follow_their_teacher_and_lesson(split, train
         program = trainer.network_program(network, solver, "net", lesson, teacher)
         return trainer._network_recipe(program, solver, None, lesson).key
 
-    alone, mixed = Lesson(None, distill=1.0, scores=True), Lesson(distill=0.5)
+    alone, mixed = Lesson((), distill=1.0, scores=True), Lesson(distill=0.5)
     lessons = alone, replace(alone, temperature=9.0), mixed
     taught = itertools.product((trainer, relabelled), lessons, (network, softer))
     keys = [key(trainer, Lesson(), None), *itertools.starmap(key, taught)]
