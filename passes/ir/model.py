@@ -308,13 +308,19 @@ def _copy_flat(graph: Graph) -> Graph:
 
 
 class _Inputs(SynchronizedList):
-    """The inputs of a node or tensor. Graphsurgeon's own lists have a dictionary each, which takes time to make."""
+    """The inputs of a node or tensor. Graphsurgeon's own lists have a dictionary each, which takes time to make, and
+    take out the first node that is written like the one to be taken out, for which they compare all that nodes have."""
 
     __slots__ = ("parent_obj",)
     field_name = "outputs"
 
     def __init__(self, owner: Node | Tensor):
         self.parent_obj = owner
+
+    def _remove_from_elem(self, elem: Node | Tensor) -> None:
+        others = getattr(elem, self.field_name)
+        place = next(i for i, other in enumerate(others) if other is self.parent_obj)
+        list.__delitem__(others, place)
 
 
 class _Outputs(_Inputs):

@@ -42,7 +42,9 @@ def share_equal_computations(graph: Graph) -> int:
     known: dict[Hashable, Node] = {}
     equal: list[Node] = []
     for node in graph.nodes:
-        node.inputs = [_shared_constant(t, constants) if id(t) not in changing else t for t in node.inputs]
+        operands = [_shared_constant(t, constants) if id(t) not in changing else t for t in node.inputs]
+        if any(new is not old for new, old in zip(operands, node.inputs, strict=True)):
+            node.inputs = operands
         key = _computation(node)
         first = known.setdefault(key, node) if key is not None else node
         if first is not node and not any(id(t) in outputs for t in node.outputs):
