@@ -52,7 +52,7 @@ def open_data(
         inputs=inputs,
     )
     if _have_positions(dataset.train.labels) or not are_images(inputs):
-        dataset, transforms = _as_they_are(dataset, transforms, location)
+        dataset, transforms = _as_they_are(dataset, transforms, shape, location)
     if dataset.resizing is None:
         if options["resize"]:
             raise InputError("--resize is for photographs: arrays are taken as they are", location)
@@ -71,11 +71,15 @@ def _have_positions(targets: Targets | None) -> bool:
     return any(array is not None and array.ndim > POSITIONS for array in arrays)
 
 
-def _as_they_are(dataset: Dataset, transforms: Transforms, location: str) -> tuple[Dataset, Transforms]:
-    """The transforms without random changes, and a note in the data set where there would have been some."""
+def _as_they_are(
+    dataset: Dataset, transforms: Transforms, shape: tuple[int, ...], location: str
+) -> tuple[Dataset, Transforms]:
+    """The transforms without random changes, and a note in the data set where there would have been some. Raises
+    InputError for images that have to be cropped to the `shape` that the network takes."""
     train, test = transforms
-    other = "other inputs" if isinstance(dataset.train.images, Inputs) else "targets with positions"
-    if train.crop_size:
+    images = dataset.train.images
+    other = "other inputs" if isinstance(images, Inputs) else "targets with positions"
+    if not isinstance(images, Inputs) and images.shape[1:] != shape:
         raise InputError(f"images are cropped (crop_size), and {other} would no longer fit", location)
     notes = (f"Images aren't mirrored: {other} would no longer fit.",) if train.mirror else ()
     dataset = replace(dataset, notes=(*dataset.notes, *notes))

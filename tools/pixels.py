@@ -149,7 +149,7 @@ def find_pixels(
 
 def _check_nothing_said(options: Mapping[str, Any]) -> None:
     """Raises WootzError for options about pixels, where no input has any."""
-    for name in (*OPTIONS, "channel_order", "mirror"):
+    for name in (*OPTIONS, "channel_order", "mirror", "embed_normalization"):
         if options[name]:
             raise WootzError(
                 f"--{name.replace('_', '-')} is about pixels, and no input is given any: pixels are uint8 "

@@ -260,9 +260,11 @@ def _with_common_batch(graph: Graph) -> Iterator[str]:
     if isinstance(batch, int):
         yield from _with_open_batch(graph)
         return
-    for tensor in graph.inputs:
-        tensor.shape = [batch, *tensor.shape[1:]]
-    _forget_shapes(graph)
+    if len({shape[0] for shape in shapes}) > 1:
+        for tensor in graph.inputs:
+            tensor.shape = [batch, *tensor.shape[1:]]
+        _forget_shapes(graph)
+        yield f"the batch is called {batch} in all inputs"
 
 
 def _with_open_batch(graph: Graph) -> Iterator[str]:

@@ -101,7 +101,7 @@ class Int8(Pass):
         for source in model.graph.inputs:
             if source.name not in sample:
                 raise self.refuse(f"the data has no array {source.name!r} (it has {', '.join(sample)})")
-            if np.dtype(source.dtype) != np.float32:
+            if np.dtype(source.dtype).kind == "f" and np.dtype(source.dtype) != np.float32:
                 raise self.refuse(
                     f"it takes float32, and this is {np.dtype(source.dtype)}: to-float32 first", source.name
                 )

@@ -113,7 +113,7 @@ def _checked_targets(targets: np.ndarray, samples: int, name: str, file: str | P
     if targets.dtype.kind not in "buif":
         raise InputError(f"{title} hold {targets.dtype}, which are no numbers", file)
     if targets.ndim == 0 or len(targets) != samples:
-        raise InputError(f"{samples} images but {len(targets) if targets.ndim else 'no'} targets in {name}", file)
+        raise InputError(f"{samples} samples but {len(targets) if targets.ndim else 'no'} targets in {name}", file)
     return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int64)
 
 

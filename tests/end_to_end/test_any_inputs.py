@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 import wootz as library
+from wootz.runtime.result import RunResult
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>'
 CLASSES = 3
@@ -142,3 +143,75 @@ def test_it_is_pruned_and_delivered_as_it_was_given(case):
     assert described["input"] is None
     original = onnx.load("net.onnx").graph.input
     assert [each["name"] for each in described["inputs"]] == [value.name for value in original]
+
+
+@pytest.mark.parametrize("case", ["category"], indirect=True)
+def test_the_command_reads_an_archive_searches_and_goes_on(case, wootz, tmp_path):
+    arrays = case.arrays()
+    (scores,) = run_file("net.onnx", arrays)
+    targets = {"y": (scores - scores.mean(axis=0)).argmax(axis=1)}
+    splits = {"train": slice(TRAINING), "val": slice(TRAINING, None)}
+    named = {f"{name}_{split}": v[rows] for name, v in {**arrays, **targets}.items() for split, rows in splits.items()}
+    np.savez("data.npz", **named)
+    options = ("--data", "data.npz", "--solver", "solver.prototxt", "--pretrain-solver", "solver.prototxt",
+               "--allow-untrained", "--threads", 1, "--workers", 2, "--objective", "max Accuracy")  # fmt: skip
+    run = ("run", "net.onnx", *options, "--subspace", "subspace.json", "--finish", "int8", "--out", "run")
+    done = wootz(*run, cwd=tmp_path)
+    assert done.code == 0, done.err
+    result = RunResult.load(tmp_path / "run")
+    rest = part(arrays, splits["val"])
+    for network in (result.best, *result.finishing.networks):
+        (given,) = run_file(f"run/{network.model}", rest)
+        assert network.quality == np.mean(given.argmax(axis=1) == named["y_val"])
+    assert "this run is finished" in wootz(*run, cwd=tmp_path).out
+    assert "'kind': numpy.zeros((1,), 'int64'), 'image': numpy.zeros((1, 1, 8, 8), 'float32')" in done.out
+    searched = wootz("search", "net.onnx", *options, "--rates", "0.5", "--networks", 2, "--out", "found", cwd=tmp_path)
+    assert searched.code == 0, searched.err
+    found = RunResult.load(tmp_path / "found")
+    for point in found.search.front:
+        (given,) = run_file(f"found/{point.model}", rest)
+        assert point.quality == np.mean(given.argmax(axis=1) == named["y_val"])
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "input kind" in report
+    named["kind_val"] = named["kind_val"] + 0.5
+    np.savez("data.npz", **named)
+    refused = wootz(*run, "--fresh", cwd=tmp_path)
+    assert refused.code != 0
+    assert "kind of val has numbers that are no int64" in refused.err
+
+
+@pytest.mark.parametrize("case", ["two images"], indirect=True)
+def test_pixels_of_two_images_are_normalised_alike_and_described(case):
+    generator = np.random.default_rng(2)
+    arrays = {name: generator.integers(0, 256, (SAMPLES, *shape), np.uint8) for name, shape in case.extents.items()}
+    fed = {name: (values.astype(np.float32) - np.float32(128)) * np.float32(0.02) for name, values in arrays.items()}
+    (scores,) = run_file("net.onnx", fed)
+    labels = (scores - scores.mean(axis=0)).argmax(axis=1)
+    data = {"train": (part(arrays, slice(TRAINING)), labels[:TRAINING])}
+    data["val"] = part(arrays, slice(TRAINING, None)), labels[TRAINING:]
+    found = library.run("net.onnx", data=data, objective="max Accuracy", mean="128", scale="0.02", **OPTIONS)
+    described = json.loads((found.folder / "best.json").read_text())
+    assert (described["input"]["name"], described["input"]["mean"], described["input"]["scale"]) == (
+        "left",
+        [128],
+        [0.02],
+    )
+    assert [each["takes"] for each in described["inputs"]] == ["pixels", "pixels"]
+    (given,) = run_file(str(found.best), part(fed, slice(TRAINING, None)))
+    assert found.result.best.quality == np.mean(given.argmax(axis=1) == labels[TRAINING:])
+
+
+@pytest.mark.parametrize("case", ["mask"], indirect=True)
+def test_options_that_would_mean_nothing_are_refused(case):
+    data, others = case.arrays(), {**OPTIONS, "objective": "min OutputError"}
+    refused = {
+        "embed_normalization": (True, "--embed-normalization is about pixels, and no input is given any"),
+        "normalize": ("imagenet", "--normalize is about pixels"),
+        "data_on_device": (True, "--data-on-device is for networks of images alone"),
+        "resize": ("crop", "--resize is for photographs"),
+        "size": ("8x8", "a size is for networks of images alone"),
+    }
+    for name, (value, reason) in refused.items():
+        with pytest.raises(library.WootzError, match=reason) as told:
+            library.run("net.onnx", data=data, **{**others, name: value})
+        assert "\n" not in str(told.value)

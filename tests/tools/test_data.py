@@ -39,9 +39,9 @@ def photographs(tmp_path):
     return str(tmp_path)
 
 
-def opened(location, imported, **options):
+def opened(location, imported, given=None, **options):
     transforms = imported.train_transform, imported.test_transform
-    return open_data(location, imported, transforms, OPTIONS | options)
+    return open_data(location, imported, transforms, OPTIONS | options, given)
 
 
 def test_photographs_are_cropped_and_mirrored_for_an_onnx_network(photographs):
@@ -103,3 +103,31 @@ def test_only_an_option_resizes_photographs_of_the_networks_size(tmp_path):
             Image.new("RGB", (28, 28), (i, 0, 0)).save(tmp_path / name / f"{i}.png")
     assert opened(str(tmp_path), network())[1] == (RGB, RGB)
     assert opened(str(tmp_path), network(), resize="pad")[1] == (replace(RGB, resize="pad"),) * 2
+
+
+def test_images_are_not_mirrored_where_targets_have_positions():
+    images = np.zeros((10, 3, 28, 28), np.uint8)
+    mirrored = network(said=replace(RGB, mirror=True))
+    maps = np.zeros((10, 28, 28), np.float32)
+    dataset, (train, _) = opened("arrays", mirrored, given=(images, maps))
+    assert not train.mirror
+    assert dataset.notes == ("Images aren't mirrored: targets with positions would no longer fit.",)
+    dataset, (train, _) = opened("arrays", mirrored, given=(images, np.zeros((10, 4), np.float32)))
+    assert train.mirror
+    assert dataset.notes == ()
+    larger = np.zeros((10, 3, 32, 32), np.uint8)
+    with pytest.raises(InputError, match=r"images are cropped \(crop_size\), and targets with positions"):
+        opened("arrays", network(said=replace(RGB, crop_size=28)), given=(larger, maps))
+
+
+def test_images_are_not_mirrored_beside_other_inputs():
+    model = parse_text("""<ir_version: 8, opset_import: ["" : 18]>
+        g (float[N,3,8,8] x, float[N,3,8,8] z) => (float[N,3,8,8] y) { y = Add(x, z) }""")
+    both = ImportedNetwork(model, train_transform=replace(RGB, mirror=True), test_transform=RGB)
+    pixels = np.full((10, 3, 8, 8), 255, np.uint8)
+    dataset, (train, test) = opened("arrays", both, given={"x": pixels, "z": pixels.astype(np.float32)})
+    assert (train.mirror, train.units, test.units) == (False, "0-255", "0-255")
+    assert dataset.train.images.pixels == ("x",)
+    assert dataset.notes == ("Images aren't mirrored: other inputs would no longer fit.",)
+    dataset, (train, _) = opened("arrays", both, given={"x": np.zeros((10, 3, 8, 8)), "z": np.zeros((10, 3, 8, 8))})
+    assert train.units == "as given"

@@ -81,7 +81,7 @@ FAULTS = {
     ),
     "few targets": (
         "import numpy as n\ndef f():\n    return n.zeros((9, 1, 4, 4), 'B'), n.zeros((8, 4, 4))\n",
-        r"task.py: 9 images but 8 targets in train",
+        r"task.py: 9 samples but 8 targets in train",
     ),
 }
 
