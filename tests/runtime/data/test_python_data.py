@@ -118,7 +118,7 @@ def test_targets_by_name(form):
     [
         ([(IMAGES[0], {"a": 1}), (IMAGES[1], {"b": 1})], "the targets of some images have other names"),
         ([(IMAGES[0], {"a": 1}), (IMAGES[1], 1)], "the targets of some images have other names"),
-        ((IMAGES, {"a": LABELS[:3]}), "20 images but 3 targets in train, a"),
+        ((IMAGES, {"a": LABELS[:3]}), "20 samples but 3 targets in train, a"),
         ((IMAGES, {"a": np.array(["x"] * 20)}), "the targets of train, a, hold <U1, which are no numbers"),
     ],
 )
