@@ -10,7 +10,6 @@ import numpy as np
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.ir.model import Model, tensor_shape
-from wootz.passes.transforms.image_classifier import takes_images
 from wootz.runtime.digest import array_digest, digest
 
 PIXEL_CHANNELS = (1, 3, 4)
@@ -107,7 +106,7 @@ def zeros(model: Model, batch: int = 1) -> Data:
     """Samples of zeros for a network in the form that is trained."""
     inputs = inputs_of_network(model)
     arrays = {i.name: np.zeros((batch, *i.shape), i.type) for i in inputs}
-    return arrays[inputs[0].name] if takes_images(model.graph) else Inputs(arrays)
+    return arrays[inputs[0].name] if are_images(inputs) else Inputs(arrays)
 
 
 def twice(sample: Data) -> Data:

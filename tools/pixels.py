@@ -120,8 +120,8 @@ def find_pixels(
         return _pixels(read_pixels(file), train, test)
     if dataset.numbers == "as given" and options["normalize"] not in (None, "raw"):
         raise WootzError(
-            f"--normalize {options['normalize']} is for pixels, and the arrays have negative numbers: they were "
-            f"normalised before, and are taken as they are; --mean and --scale say what else they need"
+            f"--normalize {options['normalize']} is for pixels, and the arrays have negative numbers, or other "
+            f"channels than images: they are taken as they are; --mean and --scale say what else they need"
         )
     if dataset.numbers == "fractions" and not by_option and stated_by and network.initialised and test.is_identity:
         train, test = (replace(transform, scale=(1 / 255,)) for transform in (train, test))

@@ -13,6 +13,7 @@ from wootz.passes.arrays import read_npy, read_npz
 from wootz.passes.errors import InputError, reading
 from wootz.runtime.data.dataset import SPLITS, Dataset, Numbers, Split, Targets, with_validation
 from wootz.runtime.data.stored_images import Images
+from wootz.runtime.inputs import PIXEL_CHANNELS
 
 ARRAYS = (*(f"{kind}_{split}" for split in SPLITS for kind in "xy"), "classes")
 """What an `.npz` file, or a folder of `.npy` files, may hold."""
@@ -26,6 +27,7 @@ NOTES: Mapping[Numbers, tuple[str, ...]] = {
         "wants such numbers.",
     ),
 }
+NO_PIXELS = "Maps of {} channels are no pixels: the arrays are taken as they are."
 CHUNK = 256
 """Images that are multiplied at a time."""
 ROUNDED = 0.1
@@ -34,25 +36,25 @@ LABEL_BOUND = 1_000_000
 """Larger labels are no numbers of classes, but identifiers or damage."""
 
 
-def read_archive(file: Path, seed: int) -> Dataset:
-    """The data set in an `.npz` file."""
+def read_archive(file: Path, seed: int, channels: int = 0) -> Dataset:
+    """The data set in an `.npz` file, for a network of images of so many channels (0: unknown)."""
     with reading(file, "an archive that numpy.savez wrote of arrays of numbers (text and Python objects are none)"):
         with zipfile.ZipFile(file) as archive:
             _check_names((name.removesuffix(".npy") for name in archive.namelist()), file)
         arrays = read_npz(file, ARRAYS)
-    return _from_arrays(arrays, file, seed)
+    return _from_arrays(arrays, file, seed, channels)
 
 
-def read_array_folder(folder: Path, seed: int) -> Dataset:
+def read_array_folder(folder: Path, seed: int, channels: int = 0) -> Dataset:
     """The data set in a folder with `x_train.npy`, `y_train.npy`, …"""
     _check_names((file.stem for file in folder.glob("*.npy")), folder)
     files = {name: folder / f"{name}.npy" for name in ARRAYS}
-    return _from_arrays({name: read_npy_file(f) for name, f in files.items() if f.is_file()}, folder, seed)
+    return _from_arrays({name: read_npy_file(f) for name, f in files.items() if f.is_file()}, folder, seed, channels)
 
 
-def read_array(file: Path, seed: int) -> Dataset:
+def read_array(file: Path, seed: int, channels: int = 0) -> Dataset:
     """The images in an `.npy` file, which has no labels."""
-    return _from_arrays({"x_train": read_npy_file(file)}, file, seed)
+    return _from_arrays({"x_train": read_npy_file(file)}, file, seed, channels)
 
 
 def checked_split(images: np.ndarray, labels: np.ndarray | None, names: tuple[str, str], file: str | Path) -> Split:
@@ -156,7 +158,7 @@ def _class_name(name: object) -> str:
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Dataset:
+def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int, channels: int) -> Dataset:
     are_labelled = any(name.startswith("y_") for name in arrays)
 
     def split(name: str) -> Split | None:
@@ -175,13 +177,23 @@ def _from_arrays(arrays: dict[str, np.ndarray], file: Path, seed: int) -> Datase
             file,
         )
     classes = class_names(arrays) or numbered(train)
-    return dataset_of(train, split("val"), split("test"), classes, file, seed)
+    return dataset_of(train, split("val"), split("test"), classes, file, seed, channels)
 
 
 def dataset_of(
-    train: Split, validation: Split | None, test: Split | None, classes: Sequence[str], file: str | Path, seed: int
+    train: Split,
+    validation: Split | None,
+    test: Split | None,
+    classes: Sequence[str],
+    file: str | Path,
+    seed: int,
+    channels: int = 0,
 ) -> Dataset:
-    """The data set of splits of arrays, whose pixels are brought into the range 0 to 255."""
+    """The data set of splits of arrays, whose pixels are brought into the range 0 to 255; of so many `channels`, where
+    the network takes another number than images have, they are none."""
+    if channels and channels not in PIXEL_CHANNELS:
+        dataset = with_validation(classes, train, validation, test, seed, file)
+        return replace(dataset, numbers="as given", notes=(NO_PIXELS.format(channels),))
     numbers = _numbers({"train": train, "val": validation, "test": test}, file)
     if numbers == "fractions":
         train = _in_255ths(train)

@@ -73,6 +73,12 @@ def read_input_folder(folder: Path, inputs: Sequence[NetworkInput], seed: int) -
     return _from_arrays({name: read_npy_file(folder / f"{name}.npy") for name in names}, inputs, folder, seed)
 
 
+def read_input(file: Path, inputs: Sequence[NetworkInput], seed: int) -> Dataset:
+    """The samples in an `.npy` file, for a network of a single input. Raises InputError for another one."""
+    given = GivenSplit(named_arrays(read_npy_file(file), inputs, str(file), None))
+    return dataset_of_inputs({"train": given}, inputs, str(file), seed)
+
+
 def _keys(inputs: Sequence[NetworkInput], split: str) -> dict[str, list[str]]:
     """What the arrays of a split may be called, by their inputs: that of a single input is also called `x`. Arrays that
     are no split's are the training's."""

@@ -25,7 +25,7 @@ from wootz.runtime.data.class_index import by_number
 from wootz.runtime.data.dataset import Dataset, Split, divide, with_validation
 from wootz.runtime.data.decoding import Listener, decode_listing
 from wootz.runtime.data.idx import read_idx_folder
-from wootz.runtime.data.input_arrays import read_input_archive, read_input_folder
+from wootz.runtime.data.input_arrays import read_input, read_input_archive, read_input_folder
 from wootz.runtime.data.listing import Listing
 from wootz.runtime.data.manifest import MANIFESTS, list_manifest
 from wootz.runtime.data.parquet import PARQUET, list_parquet, parquet_files
@@ -78,6 +78,8 @@ class DataSource:
         path = Path(self.location)
         if path.suffix == ".npz" and path.is_file():
             return read_input_archive(path, self.inputs, self.seed)
+        if path.suffix == ".npy" and path.is_file():
+            return read_input(path, self.inputs, self.seed)
         if path.is_dir() and any(path.glob("*.npy")):
             return read_input_folder(path, self.inputs, self.seed)
         wanted = ", ".join(f"{each.name}_train" for each in self.inputs)
@@ -94,9 +96,9 @@ class DataSource:
         if self.location == DIGITS:
             return _digits(self.seed)
         if path.suffix == ".npz" and path.is_file():
-            return read_archive(path, self.seed)
+            return read_archive(path, self.seed, self.image_shape[0])
         if path.suffix == ".npy" and path.is_file():
-            return read_array(path, self.seed)
+            return read_array(path, self.seed, self.image_shape[0])
         if path.suffix.lower() in MANIFESTS and path.is_file():
             return self._decoded(list_manifest(path, self._classes_file, self.outputs), listener)
         if path.suffix == PARQUET and path.is_file():
@@ -109,7 +111,7 @@ class DataSource:
         if is_divided(path):
             return self._decoded(list_class_folders(path, self._classes_file, self.outputs), listener)
         if (path / "x_train.npy").is_file():
-            return read_array_folder(path, self.seed)
+            return read_array_folder(path, self.seed, self.image_shape[0])
         if any(path.glob("*-images?idx3-ubyte*")):
             return read_idx_folder(path, self.seed)
         if (path / "train_lmdb").is_dir():

@@ -41,7 +41,9 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
     if inputs and not are_images(inputs):
         return dataset_of_inputs(given, inputs, file, seed)
     splits = {split: _split(part, split, file) for split, part in given.items()}
-    return dataset_of(splits["train"], splits.get("val"), splits.get("test"), numbered(splits["train"]), file, seed)
+    channels = inputs[0].shape[0] if inputs else 0
+    names = numbered(splits["train"])
+    return dataset_of(splits["train"], splits.get("val"), splits.get("test"), names, file, seed, channels)
 
 
 def _has_splits(value: Any) -> bool:

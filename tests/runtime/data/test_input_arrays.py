@@ -135,3 +135,23 @@ def test_files_that_do_not_fit_are_refused(tmp_path):
     for name, reason in wrong.items():
         with pytest.raises(InputError, match=reason):
             load_dataset(str(tmp_path / name), IMAGE.shape, inputs=INPUTS)
+
+
+def test_a_file_of_one_array_is_for_a_single_input(tmp_path):
+    signal = np.random.default_rng(0).normal(size=(20, 2, 8))
+    np.save(tmp_path / "signals.npy", signal)
+    found = load_dataset(str(tmp_path / "signals.npy"), SIGNAL.shape, inputs=(SIGNAL,))
+    assert found.digest == read(signal, (SIGNAL,)).digest
+    with pytest.raises(InputError, match="the network takes image, mask, kind: give a dictionary"):
+        load_dataset(str(tmp_path / "signals.npy"), IMAGE.shape, inputs=INPUTS)
+
+
+def test_maps_of_other_channels_than_images_are_taken_as_they_are(tmp_path):
+    maps = np.random.default_rng(0).random((20, 16, 4, 4)).astype(np.float32)
+    np.savez(tmp_path / "maps.npz", x_train=maps[:16], x_val=maps[16:])
+    takes = NetworkInput("maps", "float32", (16, 4, 4))
+    from_file = load_dataset(str(tmp_path / "maps.npz"), (16, 4, 4), inputs=(takes,))
+    for found in (from_file, read({"train": maps[:16], "val": maps[16:]}, (takes,))):
+        np.testing.assert_array_equal(found.train.images, maps[:16])
+        assert found.numbers == "as given"
+        assert found.notes == ("Maps of 16 channels are no pixels: the arrays are taken as they are.",)
