@@ -88,23 +88,30 @@ def solver_of(setting: Setting, effort: Any) -> Solver:
     return fine_tuning_solver(Circumstances(*sizes, normalizes=normalizes, effort=effort))
 
 
-def lessons_of(setting: Setting) -> list[Lesson]:
+def lessons_of(setting: Setting, shares: Sequence[float]) -> list[Lesson]:
     """From the full network alone first."""
     targets = setting.trainer.dataset.train.labels
     assert targets is not None
     losses = losses_for(setting.pruner.model, targets).losses
-    return [ALONE, *(Lesson(losses, share) for share in (0.9, 0.5, 0.0))]
+    return [ALONE, *(Lesson(losses, share) for share in shares)]
 
 
-def tuned(setting: Setting, configurations: Sequence[Configuration], seeds: int, solver: Solver) -> Iterator[Outcome]:
+def tuned(
+    setting: Setting,
+    configurations: Sequence[Configuration],
+    lessons: Sequence[Lesson],
+    starts: Sequence[str],
+    seeds: int,
+    solver: Solver,
+) -> Iterator[Outcome]:
     """Seed by seed, so that what is there after a while has something of everything."""
     trainer, test = setting.trainer, setting.trainer.dataset.test
     assert test is not None
     blocks = pretrained(setting, configurations, solver.max_iter)
     for seed in range(seeds):
         for configuration in configurations:
-            for lesson in lessons_of(setting):
-                for start in STARTS:
+            for lesson in lessons:
+                for start in starts:
                     network = setting.network(configuration, blocks if start == "block-trained" else {})
                     teacher = setting.teacher if lesson.needs_teacher else None
                     steps = replace(solver, random_seed=seed)
@@ -126,10 +133,10 @@ def gains(outcomes: Sequence[Outcome], start: str, lesson: Lesson) -> np.ndarray
     return np.array([taught[key] - alone[key] for key in taught.keys() & alone.keys()])
 
 
-def rows(outcomes: Sequence[Outcome], lessons: Sequence[Lesson]) -> Iterator[str]:
+def rows(outcomes: Sequence[Outcome], lessons: Sequence[Lesson], starts: Sequence[str]) -> Iterator[str]:
     yield "| start | learned from | trainings | quality | gain | better |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for start in STARTS:
+    for start in starts:
         for lesson in lessons:
             found = gains(outcomes, start, lesson)
             quality = np.mean([o.quality for o in outcomes if o.start == start and o.lesson == lesson])
@@ -145,6 +152,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the recipes' names")
     parser.add_argument("--networks", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--shares", default="0.9,0.5,0", help="of the full network, beside that network alone")
+    parser.add_argument("--starts", default=",".join(STARTS))
     parser.add_argument("--effort", choices=["quick", "normal", "thorough"], default="normal")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -159,14 +168,16 @@ def main() -> None:
         configurations = list(dict.fromkeys([*uniform, *random]))[: options.networks]
         solver = solver_of(setting, options.effort)
         outcomes = []
-        for outcome in tuned(setting, configurations, options.seeds, solver):
+        lessons = lessons_of(setting, [float(share) for share in options.shares.split(",")])
+        starts = options.starts.split(",")
+        for outcome in tuned(setting, configurations, lessons, starts, options.seeds, solver):
             outcomes.append(outcome)
             print(f"{outcome.start}, {outcome.lesson.text}, seed {outcome.seed}: {outcome.quality:.4f}", flush=True)
         test = setting.trainer.dataset.test
         assert test is not None
         full = setting.trainer.quality_of(setting.teacher, test)
         print(f"\n{name}, {metric}, {solver.max_iter} steps; the full network: {full:.4f}\n")
-        print("\n".join(rows(outcomes, lessons_of(setting))), flush=True)
+        print("\n".join(rows(outcomes, lessons, starts)), flush=True)
 
 
 if __name__ == "__main__":

@@ -170,8 +170,7 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     click.option(
         "--output-weights",
         metavar="NAME=W,…",
-        help="How much outputs count in what is learned from the full network, and in OutputError; 0 leaves one out "
-        "(default: 1 each).",
+        help="How much outputs count in what is learned, and in OutputError; 0 leaves one out (default: 1 each).",
     ),
     click.option("--out", metavar="RUN", help="Folder for the results (default: runs/NAME)."),
     for_run(click.option("--baseline", is_flag=True, help="Explore the default networks too, and compare.")),

@@ -129,7 +129,7 @@ def make_job(
     if are_of_classes(losses.losses, dataset.train):
         check_scores(network.model)
         network = fit_head(network, len(dataset.classes), options["new_head"], options["seed"])
-    suggested = suggested_lesson(losses.losses, quality, network.model)
+    suggested = suggested_lesson(losses.losses, quality, network.model, counting)
     lesson = lesson_of(options, suggested, is_given=not network.initialised, output_weights=counting)
     network = replace(network, model=with_frozen(network.model, options["freeze"]))
     modules, source = find_modules(network.model)
@@ -213,7 +213,7 @@ def make_job(
             *_machine_notes(companions.solver, team.workers),
             *_notes_for_cpu(device, options),
         ),
-        result_notes=(*pixels.notes, *lesson_notes(lesson)),
+        result_notes=(*pixels.notes, *lesson_notes(lesson, dataset.train.has_classes)),
         print_ir_after=_passes_of_training(options["print_ir_after"]),
         verify_each=options["verify_each"],
         chosen={**companions.chosen, **pixels.chosen},

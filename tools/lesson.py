@@ -18,6 +18,9 @@ from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
 from wootz.runtime.quality.quality import ACCURACY, Quality
 from wootz.runtime.targets import Found, losses_for, losses_named
 
+OutputWeights = tuple[tuple[str, float], ...]
+"""Of all outputs of a network, by name; empty where they count alike."""
+
 
 def found_losses(options: Mapping[str, Any], quality: Quality, dataset: Dataset, network: Model) -> Found:
     """The losses of `--loss` and `--ignore-label`; where nobody says it, those that follow from the data, unless the
@@ -37,7 +40,8 @@ def found_losses(options: Mapping[str, Any], quality: Quality, dataset: Dataset,
     if asked is not None:
         return losses_named(asked, ignored, network, targets)
     if quality.metric == Metric.OUTPUT_ERROR:
-        return Found()
+        note = "Networks are judged by the full one's outputs, and learn from these alone, not from targets (--loss)."
+        return Found(notes=(note,))
     if has_class or quality == ACCURACY:
         return Found(LABELLED.losses)
     return losses_for(network, targets)
@@ -48,15 +52,21 @@ def are_of_classes(losses: tuple[TargetLoss, ...], split: Split) -> bool:
     return split.has_classes and any(loss.kind == "softmax-cross-entropy" and not loss.output for loss in losses)
 
 
-def suggested_lesson(losses: tuple[TargetLoss, ...], quality: Quality, network: Model) -> Lesson:
-    """From these losses, or from the full network alone."""
-    if losses:
-        return Lesson(losses)
+def suggested_lesson(
+    losses: tuple[TargetLoss, ...], quality: Quality, network: Model, output_weights: OutputWeights = ()
+) -> Lesson:
+    """From these losses, as far as their outputs count, or from the full network alone."""
+    if counting := _weighted(losses, dict(output_weights)):
+        return Lesson(counting)
     return Lesson((), distill=1.0, scores=is_classifier(network) and quality.metric != Metric.OUTPUT_ERROR)
 
 
-OutputWeights = tuple[tuple[str, float], ...]
-"""Of all outputs of a network, by name; empty where they count alike."""
+def _weighted(losses: tuple[TargetLoss, ...], weights: Mapping[str, float]) -> tuple[TargetLoss, ...]:
+    """The mean of losses by the weights of their outputs, where there are any; nothing is left of an output that
+    doesn't count."""
+    total = sum(weights.get(loss.output, 1.0) for loss in losses)
+    shares = ((loss, len(losses) * weights.get(loss.output, 1.0) / total) for loss in losses) if total else ()
+    return tuple(replace(loss, weight=loss.weight * share) for loss, share in shares if share)
 
 
 def output_weights(text: str | None, network: Model) -> OutputWeights:
@@ -108,8 +118,9 @@ def lesson_of(
     )
 
 
-def lesson_notes(lesson: Lesson) -> Iterator[str]:
-    are_labels = lesson.losses == LABELLED.losses
+def lesson_notes(lesson: Lesson, has_classes: bool) -> Iterator[str]:
+    """What is learned, but for what goes without saying: labels, where each image `has_classes`."""
+    are_labels = has_classes and lesson.losses == LABELLED.losses
     if lesson.reads_targets and not are_labels:
         yield f"Networks learn from the targets: {' and '.join(map(str, lesson.losses))} (--loss)."
     if lesson.distill and lesson.losses:
@@ -123,6 +134,6 @@ def lesson_notes(lesson: Lesson) -> Iterator[str]:
         )
     if lesson.output_weights:
         weights = ", ".join(f"{name} {weight:g}" for name, weight in lesson.output_weights)
-        yield f"Outputs count by weights, in what networks learn from the full one and in OutputError: {weights}."
+        yield f"Outputs count by weights, in what networks learn and in OutputError: {weights}."
     if lesson.features:
         yield f"Their modules learn from the full network's, with weight {lesson.features:g} (--distill-features)."

@@ -134,6 +134,18 @@ def test_several_outputs_with_targets_by_name(folder):
     assert np.mean(ran.best["kind"].argmax(1) == 1) > 0.95
 
 
+def test_targets_of_one_of_several_outputs(folder):
+    """What the other one gives is learned from the full network."""
+    write_network(folder, *TWO)
+
+    def closeness_of_y(outputs, targets):
+        return closeness(outputs["y"], targets)
+
+    ran = found(folder, outputs(folder / "net.onnx")["y"] + 3, closeness_of_y, distill=0.3, data_on_device=True)
+    assert ran.result.learned_from == "mse of y and the full network, with share 0.3"
+    assert 1 < np.mean(ran.best["y"] - ran.full["y"]) < 3
+
+
 def test_another_loss_is_another_run(folder):
     write_network(folder, *NUMBERS)
     targets = outputs(folder / "net.onnx")["y"] + 3

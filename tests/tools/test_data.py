@@ -115,6 +115,8 @@ def test_images_are_not_mirrored_where_targets_have_positions():
     dataset, (train, _) = opened("arrays", mirrored, given=(images, np.zeros((10, 4), np.float32)))
     assert train.mirror
     assert dataset.notes == ()
+    named = {"map": maps, "class": np.zeros(10)}
+    assert not opened("arrays", mirrored, given=(images, named))[1][0].mirror
     larger = np.zeros((10, 3, 32, 32), np.uint8)
     with pytest.raises(InputError, match=r"images are cropped \(crop_size\), and targets with positions"):
         opened("arrays", network(said=replace(RGB, crop_size=28)), given=(larger, maps))

@@ -72,7 +72,18 @@ def test_outputs_have_weights():
     assert found == (("boxes", 0.5), ("chances", 2.5))
     lesson = lesson_of(options(), UNLABELLED, is_given=True, output_weights=found)
     assert lesson.output_weights == found
-    assert "boxes 0.5, chances 2.5" in " ".join(lesson_notes(lesson))
+    assert "boxes 0.5, chances 2.5" in " ".join(lesson_notes(lesson, has_classes=False))
+
+
+def test_losses_of_targets_count_as_their_outputs_do():
+    """The mean by weights; of halves as they were found."""
+    losses = TargetLoss("l1", "boxes", 0.5), TargetLoss("bce-with-logits", "chances", 0.5)
+    weighted = suggested_lesson(losses, OWN, DETECTOR, (("boxes", 3.0), ("chances", 1.0)))
+    assert weighted.losses == (TargetLoss("l1", "boxes", 0.75), TargetLoss("bce-with-logits", "chances", 0.25))
+    one = suggested_lesson(losses, OWN, DETECTOR, (("boxes", 0.0), ("chances", 1.0)))
+    assert one.losses == (TargetLoss("bce-with-logits", "chances", 1.0),)
+    none = suggested_lesson(losses[:1], OWN, DETECTOR, (("boxes", 0.0), ("chances", 1.0)))
+    assert none == Lesson((), distill=1.0)
 
 
 def test_equal_weights_are_none():
@@ -123,6 +134,13 @@ def test_data_outputs_and_what_counts_say_what_is_learned(network, labels, quali
     assert are_of_classes(found, Split(IMAGES, labels)) == (bool(losses) and labels is CLASSES)
 
 
+def test_a_note_says_why_targets_are_not_learned():
+    (note,) = found_losses(options(), OUTPUT_ERROR, data(CLASS_MAPS), MAPS).notes
+    assert "learn from these alone, not from targets (--loss)" in note
+    (note,) = found_losses(options(), OWN, data(CLASSES), MAPS).notes
+    assert "whole numbers [n] beside y [n, 2, 4, 4]" in note
+
+
 def test_a_loss_that_is_asked_for():
     assert found_losses(options(loss="none"), ACCURACY, data(CLASSES), CLASSIFIER) == Found()
     asked = options(loss="softmax-cross-entropy")
@@ -138,16 +156,18 @@ def test_a_loss_that_is_asked_for():
 
 
 def test_what_is_learned_from_is_told():
-    (mixed,) = lesson_notes(Lesson(distill=0.5))
+    (mixed,) = lesson_notes(Lesson(distill=0.5), has_classes=True)
     assert mixed == (
         "Pruned networks learn 50 % of their loss from the full network's scores at temperature 2, the rest from "
         "labels (--distill)."
     )
     ignoring = (TargetLoss(ignore_label=255),)
-    assert [*lesson_notes(Lesson(ignoring))] == [
+    assert [*lesson_notes(Lesson(ignoring), has_classes=True)] == [
         "Networks learn from the targets: softmax-cross-entropy, without label 255 (--loss)."
     ]
-    of_images, shared = lesson_notes(Lesson((TargetLoss("mse", "y", 2.0),), distill=0.25))
+    of_images, shared = lesson_notes(Lesson((TargetLoss("mse", "y", 2.0),), distill=0.25), has_classes=False)
     assert of_images == "Networks learn from the targets: mse of y (--loss)."
     assert "25 % of their loss from the full network's outputs, the rest from targets" in shared
-    assert not [*lesson_notes(UNLABELLED)]
+    of_maps, _ = lesson_notes(Lesson(distill=0.5), has_classes=False)
+    assert of_maps == "Networks learn from the targets: softmax-cross-entropy (--loss)."
+    assert not [*lesson_notes(UNLABELLED, has_classes=False)]
