@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -131,8 +131,9 @@ class Judge:
 def tuned(setting: Setting, out: Path, seeds: int, steps: int, temperature: float) -> Iterator[Tuned]:
     blocks = pretrained(setting, CONFIGURATIONS, 300)
     lesson, judge = Lesson((), distill=1.0, temperature=temperature), Judge(setting)
-    fields = {**vars(setting.trainer), "store": Store.open(out / "store-outputs"), "digests": Digests()}
-    trainers = {OUTPUTS: FromOutputs(**fields), UNDECODED: setting.trainer}
+    own = {field.name: getattr(setting.trainer, field.name) for field in fields(Trainer)}
+    elsewhere = {"store": Store.open(out / "store-outputs"), "digests": Digests()}
+    trainers = {OUTPUTS: FromOutputs(**{**own, **elsewhere}), UNDECODED: setting.trainer}
     for seed in range(seeds):
         solver = replace(FINE_TUNING, max_iter=steps, random_seed=seed)
         for configuration in CONFIGURATIONS:

@@ -127,13 +127,15 @@ NetworkResult = EvaluatedNetworkResult | UntriedNetworkResult | InfeasibleNetwor
 
 
 class BestNetwork(Network, frozen=True, kw_only=True):
-    """The network chosen, `index` in the subspace; `model` is its file in the run directory, None for the baseline's.
+    """The network chosen, `index` in the subspace; `model` is its file in the run directory, None for the baseline's,
+    and `whole` the one with the given network's postprocessing, where that has some.
 
     The file has `file_bytes`. `test_quality` is None without a test split.
     """
 
     index: Count
     model: str | None
+    whole: str | None = None
     file_bytes: Count | None = None
     quality: float
     test_quality: float | None

@@ -34,11 +34,17 @@ DAMAGED_EVENTS_FILE = "events.damaged.jsonl"
 MARK_FILE = "run.json"
 JOB_FILE = "job.pickle"
 LOCK_FILE = ".lock"
-NETWORK_FILES = (BEST_FILE, TEACHER_FILE)
+
+
+def whole_file(name: str) -> str:
+    """The file that has a delivered network with the postprocessing of the given one."""
+    return f"{name.removesuffix('.onnx')}-whole.onnx"
+
+
+NETWORK_FILES = (BEST_FILE, whole_file(BEST_FILE), TEACHER_FILE)
 FILES = (
-    BEST_FILE,
+    *NETWORK_FILES,
     DESCRIPTION_FILE,
-    TEACHER_FILE,
     RESULT_FILE,
     REPORT_FILE,
     FRONT_FILE,
@@ -61,7 +67,7 @@ PlotName = Literal["front", "sizes", "curves", "blocks", "tasks"]
 IN_FOLDERS = {
     SNAPSHOT_FOLDER: re.compile(r"\.?snapshot_.+_iter_\d+\.npz(\.\d+)?"),
     LOG_FOLDER: re.compile(r"worker-\d+\.log|control-.+"),
-    FRONT_FOLDER: re.compile(r"\.?\d+\.onnx(\.\d+)?"),
+    FRONT_FOLDER: re.compile(r"\.?\d+(-whole)?\.onnx(\.\d+)?"),
 }
 """What runs write there: anything else was put there by someone, who may want it back."""
 FURTHER = re.compile(r"best\..+\.onnx")

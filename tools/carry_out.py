@@ -39,6 +39,7 @@ from wootz.runtime.run_directory import (
     check_name,
     open_run_directory,
     read_run_mark,
+    whole_file,
 )
 from wootz.runtime.speed import speed
 from wootz.runtime.status import time_spent
@@ -174,7 +175,8 @@ def _finished_without_inputs(request: Request, folder: Path) -> RunResult | None
 
 def _further(request: Request) -> list[str]:
     """The files of networks that the run writes beside the usual ones."""
-    return [pipeline.file for pipeline in read_pipelines(request.options["finish"])]
+    files = (pipeline.file for pipeline in read_pipelines(request.options["finish"]))
+    return [name for file in files for name in (file, whole_file(file))]
 
 
 def _train(job: Job, team: Team, store: Store, watch: Watch) -> RunResult:

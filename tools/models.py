@@ -18,7 +18,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.trainable_part import TrainablePart, postprocessing
 from wootz.passes.transforms.image_classifier import as_trainable_network
 from wootz.passes.transforms.set_interface import UNCHANGED, SetInterface, interface_of
-from wootz.runtime.delivery.delivered import WHOLE_FILE
+from wootz.runtime.run_directory import BEST_FILE, whole_file
 
 AS_EXPORTED = InputTransform(channel_order="RGB")
 """What an ONNX file is given that doesn't say how pixels become its input: Caffe's order is Caffe's alone."""
@@ -92,7 +92,8 @@ def _without_postprocessing(network: Model) -> Model:
 def _left_out(whole: Model, part: Model) -> str:
     operators = ", ".join(dict.fromkeys(node.op for node in postprocessing(whole.graph)))
     outputs = ", ".join(tensor.name for tensor in part.graph.outputs)
-    return f"its postprocessing ({operators}) is left out, and its outputs are {outputs}; {WHOLE_FILE} has all of it"
+    has_all = whole_file(BEST_FILE)
+    return f"its postprocessing ({operators}) is left out, and its outputs are {outputs}; {has_all} has all of it"
 
 
 def open_network(model: str, weights: str | None = None, seed: int = 0) -> ImportedNetwork:

@@ -22,12 +22,12 @@ from wootz.runtime.delivery.delivered import (
     latencies_of_files,
     with_interface,
     write_network,
-    write_whole,
 )
 from wootz.runtime.delivery.description import Delivered, describe, given_inputs, image_input, write_description
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.front import write_front
 from wootz.runtime.delivery.misses import misses_of_best
+from wootz.runtime.delivery.postprocessing import write_whole
 from wootz.runtime.job import Job
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
@@ -55,7 +55,7 @@ from wootz.runtime.result import (
     block_symbols,
     objective_result,
 )
-from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, DESCRIPTION_FILE, TEACHER_FILE
+from wootz.runtime.run_directory import ASSIGNMENT_FILE, BEST_FILE, DESCRIPTION_FILE, TEACHER_FILE, whole_file
 from wootz.runtime.session import runtime_version
 from wootz.runtime.strategies.enumeration import assignment
 from wootz.runtime.strategies.selection import Candidate, violated
@@ -102,9 +102,11 @@ def deliver(
             for text in _narrow_margins(job, teacher, best):
                 watch.note(text)
             best_file = write_network(job, for_inference(job, model), BEST_FILE, best.quality, watch.note, reference)
-            if job.whole is not None:
-                write_whole(job, best_file, job.whole)
-            best = msgspec.structs.replace(best, file_bytes=best_file.bytes)
+            for text in write_whole(job, best_file):
+                watch.note(text)
+            has_whole = (job.out / whole_file(BEST_FILE)).is_file()
+            whole = whole_file(BEST_FILE) if has_whole else None
+            best = msgspec.structs.replace(best, file_bytes=best_file.bytes, whole=whole)
             speed = _speed(job)
             meets = not misses_of_best(objective, job.quality.metric, best, speed)
             delivered = Delivered(best, best_file, full, full_file, speed, meets)

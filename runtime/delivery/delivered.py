@@ -22,7 +22,6 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.plan.transform import CLASSES_KEY, TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.skipping import without_skipped
-from wootz.passes.transforms.add_postprocessing import AddPostprocessing
 from wootz.passes.transforms.embed_normalization import EmbedNormalization
 from wootz.passes.transforms.image_classifier import is_classifier, takes_images
 from wootz.passes.transforms.set_interface import SetInterface
@@ -42,11 +41,11 @@ SCORES_KEY = "wootz.scores"
 """Metadata: whether the output gives logits, probabilities or log-probabilities."""
 SIZE_KEY = "wootz.size"
 """Metadata: JSON, height and width of the images that the network was trained on."""
-WHOLE_FILE = "best-whole.onnx"
-"""The best network with the postprocessing of the given one."""
 FOR_INFERENCE = "eliminate-dead,fold-constants,{}eliminate-dead"
 LARGEST_LOSS = 0.01
 """What a file may lack of the network's quality, of shares absolutely: other types of numbers are rounded otherwise."""
+UNNAMED = "unk__"
+"""What ONNX calls extents that it has no name for begins so."""
 LEAST_SCALE = 0.1
 """Of qualities that are numbers: what is less counts as so much."""
 TRIED_IMAGES = 8
@@ -100,7 +99,12 @@ def _described_scores(job: Job, model: Model) -> dict[str, str]:
 def in_given_form(job: Job, model: Model) -> Model:
     """A described network with the interface of the given one."""
     model = job.interface.apply(model).model
-    words = _in_words(model, pixels_of(job))
+    return described(job, model, [output.name for output in model.graph.outputs])
+
+
+def described(job: Job, model: Model, scores: Collection[str]) -> Model:
+    """A network that says in words what it takes and gives; those outputs of a classifier are `scores` of classes."""
+    words = _in_words(model, pixels_of(job), scores)
     return replace(model, header=Header(producer_version=metadata.version("wootz"), doc_string=words))
 
 
@@ -114,11 +118,13 @@ def _takes_integers(interface: SetInterface) -> bool:
     return np.dtype(interface.input_type).kind in "iu"
 
 
-def _in_words(model: Model, pixels: Collection[str]) -> str:
+def _in_words(model: Model, pixels: Collection[str], scores: Collection[str] = ()) -> str:
     """What the network takes and gives, for whoever looks into the file."""
     transform = InputTransform.from_json(model.metadata[TRANSFORM_KEY])
     inputs = [_input_in_words(model, source, transform, source.name in pixels) for source in model.graph.inputs]
-    return " ".join([*inputs, *(_output_in_words(model, output) for output in model.graph.outputs)])
+    return " ".join(
+        [*inputs, *(_output_in_words(model, output, output.name in scores) for output in model.graph.outputs)]
+    )
 
 
 def _input_in_words(model: Model, source: Tensor, transform: InputTransform, is_pixels: bool) -> str:
@@ -139,9 +145,11 @@ def _input_in_words(model: Model, source: Tensor, transform: InputTransform, is_
     return f"Input {source.name} [{shape}]: images{size} in {colours}, {numbers}."
 
 
-def _output_in_words(model: Model, output: Tensor) -> str:
-    shape = f"[{', '.join(map(str, output.shape))}]" if output.shape is not None else "of any shape"
-    if SCORES_KEY not in model.metadata:
+def _output_in_words(model: Model, output: Tensor, has_scores: bool) -> str:
+    shape = "of any shape"
+    if output.shape is not None:
+        shape = f"[{', '.join('?' if str(n).startswith(UNNAMED) else str(n) for n in output.shape)}]"
+    if SCORES_KEY not in model.metadata or not has_scores:
         return f"Output {output.name} {shape}."
     classes = classes_of(model.metadata)
     of_classes = f" of {len(classes)} classes" if classes else f" {shape}"
@@ -219,21 +227,11 @@ def write_file(job: Job, model: Model, file: Path, reference: Reference | None =
     return Written(model, file, opset, reason, quality)
 
 
-def write_whole(job: Job, written: Written, whole: Model) -> None:
-    """Writes a delivered network with the postprocessing of `whole`, beside its own file. Raises WootzError where that
-    can't be run on an image."""
-    model = AddPostprocessing(whole=whole).apply(written.model).model
-    verify(model)
-    file = job.out / WHOLE_FILE
-    save(model, file, written.opset)
-    _open(file, written.opset, job.device).run(_zeros(job))
-
-
 def quality_of_file(
     job: Job, file: Path, opset: int, described: Mapping[str, str], split: Split, reference: Reference | None
 ) -> float:
     """That of a network in a file, fed as its metadata say, beside the full one."""
-    predict = _predictor(job.interface, _open(file, opset, job.device))
+    predict = predictor(job.interface, open_file(file, opset, job.device))
     transform = InputTransform.from_json(described[TRANSFORM_KEY])
     return measured(job.quality, predict, split, transform, reference)
 
@@ -241,13 +239,13 @@ def quality_of_file(
 def latencies_of_files(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
     """Of the networks in files for one image, side by side."""
     image = _zeros(job)
-    runs = [partial(_open(file, job.opset, job.device).run, image) for file in files]
+    runs = [partial(open_file(file, job.opset, job.device).run, image) for file in files]
     return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
 
 
 def _zeros(job: Job) -> Data:
     """The smallest input, of zeros, of a network in its delivered form."""
-    return in_given_types(zeros(job.network, _batch(job.interface) or 1), job.interface)
+    return in_given_types(zeros(job.network, batch_of(job.interface) or 1), job.interface)
 
 
 def in_given_types(data: Data, interface: SetInterface) -> Data:
@@ -259,20 +257,20 @@ def in_given_types(data: Data, interface: SetInterface) -> Data:
     return np.ascontiguousarray(turned, dtype)
 
 
-def _batch(interface: SetInterface) -> int:
+def batch_of(interface: SetInterface) -> int:
     """The number of images that it takes; 0 for any."""
     return int(interface.batch) if interface.batch.isdigit() else 0
 
 
-def _open(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
+def open_file(file: Path, opset: int, device: Device) -> FileSession | InferenceSession:
     """The file itself, or what this ONNX Runtime can run of an opset that is newer than it."""
     return FileSession(str(file), device) if runs_opset(opset) else InferenceSession(load(file), device)
 
 
-def _predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Predict:
+def predictor(interface: SetInterface, session: FileSession | InferenceSession) -> Predict:
     """The outputs for samples as the network takes them in training, scores as [n, classes], of a network with that
     interface."""
-    batch = _batch(interface)
+    batch = batch_of(interface)
 
     def pieces(data: Data) -> Iterator[Data]:
         for first in range(0, len(data), batch or len(data)):
@@ -358,7 +356,7 @@ def _compare(job: Job, network: Model, delivered: Model, session: FileSession) -
     alone = [trained.outputs(own.data[i : i + 1]) for i in range(len(own.data))]
     halves = "float16" in (job.interface.input_type, job.interface.output_type)
     share = DIFFERENCE_IN_HALF if halves else DIFFERENCE
-    for name, after in zip(alone[0], _predictor(job.interface, session)(given.data).values(), strict=True):
+    for name, after in zip(alone[0], predictor(job.interface, session)(given.data).values(), strict=True):
         before = np.concatenate([outputs[name].reshape(1, -1) for outputs in alone]).astype(np.float64)
         difference = float(np.abs(after.reshape(before.shape) - before).max(initial=0))
         if np.isfinite(before).all() and not difference <= share * float(np.abs(before).max(initial=0)):

@@ -58,9 +58,10 @@ class NetworkFacts(Struct, frozen=True, kw_only=True):
 
 
 class BestFacts(NetworkFacts, frozen=True, kw_only=True):
-    """`meets_objective`, with the latency of the file."""
+    """`meets_objective`, with the latency of the file; `whole` is the file with postprocessing, if there is one."""
 
     meets_objective: bool
+    whole: str | None = None
 
 
 class Origin(Struct, frozen=True, kw_only=True):
@@ -134,7 +135,9 @@ def describe(job: Job, delivered: Delivered) -> Description:
         inputs=given_inputs(job, model),
         outputs=tuple(Output(**_value(output), gives=_gives(described)) for output in model.graph.outputs),
         best=BestFacts(
-            **_facts(delivered.best, delivered.best_file, delivered.speed.best), meets_objective=delivered.meets
+            **_facts(delivered.best, delivered.best_file, delivered.speed.best),
+            meets_objective=delivered.meets,
+            whole=delivered.best.whole,
         ),
         full=NetworkFacts(**_facts(delivered.full, delivered.full_file, delivered.speed.full)),
         origin=Origin(

@@ -42,6 +42,7 @@ from wootz.runtime.delivery.description import (
 )
 from wootz.runtime.delivery.finish_pipelines import Pipeline
 from wootz.runtime.delivery.misses import constraints_of, misses, misses_of_best
+from wootz.runtime.delivery.postprocessing import write_whole
 from wootz.runtime.delivery.quantization import quantize, signal_to_noise
 from wootz.runtime.inputs import feeds
 from wootz.runtime.job import Job
@@ -177,7 +178,7 @@ def _made(
         is_last = position == len(pipeline.passes)
         file = job.out / pipeline.file if is_last else folder / f"{position}.{pipeline.file}"
         written.append(write_file(job, finisher.delivered(), file, reference))
-    notes += opset_note(job, written[-1], pipeline.passes[-1])
+    notes += [*opset_note(job, written[-1], pipeline.passes[-1]), *write_whole(job, written[-1])]
     seconds = time.perf_counter() - begin
     return _Made(pipeline, tuple(written), finisher.float_nodes, tuple(notes), seconds)
 

@@ -19,6 +19,7 @@ from wootz.runtime.run_directory import (
     REPORT_FILE,
     digests_of_files,
     read_run_mark,
+    whole_file,
 )
 from wootz.runtime.session import runtime_version
 
@@ -40,7 +41,8 @@ def finished_result(folder: Path) -> RunResult | None:
     has_ended = isinstance(last, RunEnded) and last.outcome in ("found", "nothing found")
     if mark is None:
         return None
-    of_front = [] if result.search is None else [point.model for point in result.search.front]
+    points = [] if result.search is None else [point.model for point in result.search.front]
+    of_front = [name for point in points for name in (point, whole_file(point))]
     asked = {*NETWORK_FILES, *of_front, *mark.further}
     delivered = {name: known for name, known in mark.delivered.items() if name in asked}
     further = [name for name in mark.further if name in delivered]

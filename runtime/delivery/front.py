@@ -14,6 +14,7 @@ from wootz.passes.plan.metrics import METRICS, Metric
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, write_network
 from wootz.runtime.delivery.explored import Explored
+from wootz.runtime.delivery.postprocessing import write_whole
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import FrontPoint, FullNetworkResult, Network, SearchResult
@@ -54,6 +55,8 @@ def write_front(
         file = write_network(
             job, for_inference(job, model), name, qualities[index], watch.note, workshop.trainer.reference(teacher)
         )
+        for text in write_whole(job, file):
+            watch.note(text)
         test = job.dataset.test
         points.append(
             FrontPoint(

@@ -102,6 +102,36 @@ def test_a_reference_that_would_be_ignored_is_refused(wootz, folder):
     assert not (folder / "out").exists()
 
 
+DECIDES = (
+    "(float[N,1,8,8] image) => (int64[N] chosen, float[N,8,8,8] maps)",
+    MODULES + "maps = Relu(m2) f = Flatten(p) y = MatMul(f, fc) chosen = ArgMax<axis=1, keepdims=0>(y)",
+)
+
+
+def test_all_networks_of_a_front_have_their_postprocessing(wootz, folder):
+    write_network(folder, *DECIDES, WEIGHTS)
+    command = (
+        "search", "net.onnx", "--data", "x.npy", "--rates", "0.5", "--networks", 2, "--looks", 4, "--normalize", "0..1",
+        "--solver", "solver.prototxt", "--pretrain-solver", "solver.prototxt", "--round-to", 1, "--threads", 1,
+        "--objective", "min OutputError constraint ModelSize < 0.9 * full", "--out", "out",
+    )  # fmt: skip
+    done = wootz(*command, cwd=folder)
+    assert done.code == 0, done.err
+    images = np.load(folder / "x.npy")[:20]
+    points = [point.model for point in RunResult.load(folder / "out").search.front]
+    for name in ("best.onnx", *points):
+        file = folder / "out" / name
+        chosen, *maps = outputs(file.with_stem(f"{file.stem}-whole"), images)
+        y, own = sorted(outputs(file, images), key=np.ndim)
+        np.testing.assert_array_equal(chosen, y.argmax(1))
+        np.testing.assert_array_equal(maps, [own])
+    (folder / "out" / "front" / "01-whole.onnx").unlink()
+    again = wootz(*command, cwd=folder)
+    assert "this run is finished" not in again.out
+    assert (folder / "out" / "front" / "01-whole.onnx").is_file()
+    assert "this run is finished" in wootz(*command, cwd=folder).out
+
+
 def test_outputs_count_by_their_weights(wootz, folder):
     """Of two outputs only `maps` counts, in training and in what is found; another weight is another run."""
     write_network(folder, *MAPS, WEIGHTS)

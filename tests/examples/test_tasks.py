@@ -152,13 +152,18 @@ def test_a_short_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     modules = len(BlockPruner.of(replace(_tiny(recipe), modules=find_modules(_tiny(recipe))[0])).modules)
     Path("subspace.json").write_text(json.dumps([[0.5] * modules, [0.7] * modules]))
     files = {"subspace": "subspace.json", "solver": "solver.prototxt", "pretrain_solver": "pretrain.prototxt"}
-    found = library.run("net.onnx", **arguments, **files, threads=1, out="out", show=False)
+    more = {"finish": ["int8", "float16"]} if recipe is detection else {}
+    found = library.run("net.onnx", **arguments, **files, threads=1, out="out", show=False, **more)
     assert found.result.best is not None
     assert found.result.best.model_size < found.result.full.model_size
     data = arguments["data"]
     if recipe is detection:
-        whole = plain_outputs(found.folder / "best-whole.onnx", detection.data(**FEW)["val"][0])
-        assert {name: values.shape for name, values in whole.items()} == {"boxes": (16, 36, 4), "scores": (16, 36, 3)}
+        for file in ("best", "best.int8", "best.float16"):
+            images = detection.data(**FEW)["val"][0]
+            whole, part = (plain_outputs(found.folder / f"{file}{end}.onnx", images) for end in ("-whole", ""))
+            np.testing.assert_array_equal(whole["boxes"], part["boxes"])
+            expected = detection.suppressed(part["boxes"], part["probabilities"])
+            np.testing.assert_allclose(whole["scores"], expected, atol=1e-6, err_msg=file)
     if isinstance(data, dict) and "metric" in arguments:
         images, targets = data["val"]
         seen = plain_outputs(found.best, images)

@@ -22,6 +22,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import SKIP, Subspace
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.transforms.add_postprocessing import AddPostprocessing
 from wootz.runtime import plan as plan_module
 from wootz.runtime.batches import normalize
 from wootz.runtime.data.dataset import Dataset, Split
@@ -29,15 +30,14 @@ from wootz.runtime.delivery import delivered as delivered_module
 from wootz.runtime.delivery.delivered import (
     SCORES_KEY,
     SIZE_KEY,
-    WHOLE_FILE,
     for_inference,
     rehearse_delivery,
     with_interface,
     with_opset,
     write_network,
-    write_whole,
 )
 from wootz.runtime.delivery.description import image_input
+from wootz.runtime.delivery.postprocessing import write_whole
 from wootz.runtime.job import Job
 from wootz.runtime.plan import plan_run, rehearse
 from wootz.runtime.reporting.python_lines import python_lines
@@ -347,11 +347,37 @@ def test_the_postprocessing_of_the_given_network_is_in_a_file_of_its_own(tmp_pat
     job = job_of(tmp_path / "given.onnx", RAW, tmp_path)
     written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
     assert [name for name, *_ in signature(written.file)] == ["pixels", "y"]
-    write_whole(job, written, opened.whole)
-    ends = [[(name, kind) for name, kind, _ in signature(tmp_path / file)] for file in ("given.onnx", WHOLE_FILE)]
+    assert write_whole(replace(job, whole=opened.whole), written) == ()
+    files = ("given.onnx", "best-whole.onnx")
+    ends = [[(name, kind) for name, kind, _ in signature(tmp_path / file)] for file in files]
     assert ends[0] == ends[1]
     pixels = random.integers(0, 256, (5, 6, 6, 3), np.uint8)
-    sessions = [onnxruntime.InferenceSession(str(tmp_path / name)) for name in ("given.onnx", WHOLE_FILE)]
+    sessions = [onnxruntime.InferenceSession(str(tmp_path / name)) for name in files]
     given, whole = (session.run(None, {"pixels": pixels}) for session in sessions)
     np.testing.assert_array_equal(whole[0], given[0])
     np.testing.assert_allclose(whole[1], given[1], rtol=1e-5)
+    said = onnx.load(tmp_path / "best-whole.onnx").doc_string
+    assert said.endswith("Output best [?]. Output y: logits of 4 classes.")
+
+
+def test_a_file_with_another_postprocessing_is_not_left_behind(tmp_path, monkeypatch):
+    """Planted: what is put behind the network is not what the given one has there."""
+    model = parse_text(DECIDING)
+    model.graph.tensors()["w"].to_constant(np.random.default_rng(0).standard_normal((4, 3, 1, 1)).astype(np.float32))
+    save(model, tmp_path / "given.onnx")
+    opened = open_trainable(str(tmp_path / "given.onnx"))
+    job = replace(job_of(tmp_path / "given.onnx", RAW, tmp_path), whole=opened.whole)
+    written = write_network(job, for_inference(job, job.network), "best.onnx", 1.0, pytest.fail)
+    apply = AddPostprocessing.apply
+
+    def damaged(self, network):
+        result = apply(self, network)
+        for node in result.model.graph.nodes:
+            if node.op == "ArgMax" and network is written.model:
+                node.op = "ArgMin"
+        return result
+
+    monkeypatch.setattr(AddPostprocessing, "apply", damaged)
+    (note,) = write_whole(job, written)
+    assert note.startswith("best-whole.onnx is not written, best.onnx has no postprocessing: best differs by ")
+    assert not (tmp_path / "best-whole.onnx").exists()
