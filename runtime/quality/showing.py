@@ -21,6 +21,11 @@ def show(metric: Metric, value: float | None, images: int | None = None) -> str:
     return f"{100 * value:.{digits}f} ± {error:.{digits}f} %"
 
 
+def show_of_full(metric: Metric, value: float | None, images: int | None = None) -> str:
+    """The same of the full network. What it has by definition, such as its agreement with itself, has no error."""
+    return show(metric, value, images) if value is None or metric.of_full is None else show_shortly(metric, value)
+
+
 def show_shortly(metric: Metric, value: float, more_digits: int = 0) -> str:
     """`98.4 %`, or a number."""
     return f"{100 * value:.{1 + more_digits}f} %" if metric.is_share else f"{value:.{3 + more_digits}g}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from wootz.passes.plan.metrics import Metric
-from wootz.runtime.quality.showing import show, show_difference
+from wootz.runtime.quality.showing import show, show_difference, show_of_full
 from wootz.runtime.result import BestNetwork, FullNetworkResult, RunResult, Speed
 from wootz.runtime.store.amounts import show_bytes, show_milliseconds
 
@@ -80,7 +80,9 @@ def _latencies(speed: Speed) -> Iterator[Row]:
 def _qualities(metric: Metric, split: str, full: float | None, best: float | None, images: int | None) -> Row:
     """With their standard errors, and the difference."""
     name = f"{split} {metric.name.lower() if metric.is_share else metric.name}"
-    return Row(name, show(metric, full, images), show(metric, best, images), show_difference(metric, best, full))
+    return Row(
+        name, show_of_full(metric, full, images), show(metric, best, images), show_difference(metric, best, full)
+    )
 
 
 def _tuned(metric: Metric, full: float | None, best: float | None, images: int | None) -> Row:

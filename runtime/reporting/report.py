@@ -15,7 +15,7 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import read_events
-from wootz.runtime.quality.showing import show, show_amount
+from wootz.runtime.quality.showing import show, show_amount, show_of_full
 from wootz.runtime.reporting import plots
 from wootz.runtime.reporting.comparison import before_and_after
 from wootz.runtime.reporting.further_files import remarks, rows
@@ -89,6 +89,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     full, metric = result.full, result.quality.metric
     environment.filters |= {
         "quality": partial(show, metric),
+        "quality_of_full": partial(show_of_full, metric),
         "amount": partial(show_amount, metric),
         "count": lambda value: f"{value:,}",
         "millions": lambda value: f"{value / 1e6:,.2f}",

@@ -15,7 +15,7 @@ from wootz.runtime.quality.quality import (
     Quality,
     weighted_output_error,
 )
-from wootz.runtime.quality.showing import show, show_amount, show_difference, show_reached
+from wootz.runtime.quality.showing import show, show_amount, show_difference, show_of_full, show_reached
 
 scores = arrays.arrays(np.float32, (12, 4), elements=st.floats(-9, 9, width=32))
 
@@ -88,6 +88,13 @@ def test_an_output_of_weight_0_does_not_count_whatever_it_gives():
 )
 def test_a_quality_is_shown_as_what_it_is(metric, number, images, text):
     assert show(metric, number, images) == text
+
+
+def test_what_the_full_network_has_by_definition_is_exact():
+    assert show_of_full(Metric.AGREEMENT, 1.0, 240) == "100.0 %"
+    assert show_of_full(Metric.OUTPUT_ERROR, 0.0, 240) == "0"
+    assert show_of_full(Metric.ACCURACY, 0.984, 250) == "98.4 ± 1.0 %"
+    assert show(Metric.AGREEMENT, 1.0, 240) == "100.0 ± 0.6 %", "of another network it is what these images say"
 
 
 def test_differences_and_what_a_network_came_to():
