@@ -158,6 +158,8 @@ def test_a_short_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found.result.best.model_size < found.result.full.model_size
     data = arguments["data"]
     if recipe is detection:
+        assert found.result.best.whole == "best-whole.onnx"
+        assert "best-whole.onnx" in (found.folder / "report.html").read_text()
         for file in ("best", "best.int8", "best.float16"):
             images = detection.data(**FEW)["val"][0]
             whole, part = (plain_outputs(found.folder / f"{file}{end}.onnx", images) for end in ("-whole", ""))
