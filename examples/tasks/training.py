@@ -15,6 +15,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.training.apply_optimizer import ApplyOptimizer
 from wootz.passes.training.attach_loss import AttachLoss
 from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.interface import target_input
 from wootz.passes.training.legalize import Legalize
 from wootz.passes.training.training_mode import TrainingMode
 from wootz.runtime.batches import normalize
@@ -51,12 +52,10 @@ def trained(network: Model, images: np.ndarray, targets: Mapping[str, Target], s
     """The network after training on pixels [n, channels, height, width] towards a target for each of its outputs."""
     session = TrainingSession(_training_graph(network, targets, solver), Device(threads=1))
     arrays = {name: target.array for name, target in targets.items()}
-    first = next(iter(arrays))
     for step, chosen in enumerate(_batches(len(images), solver)):
-        for name in arrays.keys() - {first}:
-            session.put(_input(name), arrays[name][chosen])
         batch = normalize(images[chosen], PIXELS)
-        (loss,) = session.step(batch, arrays[first][chosen], solver.learning_rate(step))
+        wanted = {name: values[chosen] for name, values in arrays.items()}
+        (loss,) = session.step(batch, wanted, solver.learning_rate(step))
         if step % 100 == 0:
             print(f"step {step} of {solver.max_iter}: loss {loss:.4f}", flush=True)
     return with_weights(network, session.weights())
@@ -71,23 +70,18 @@ def _training_graph(network: Model, targets: Mapping[str, Target], solver: Solve
             loss=target.loss,
             output=name,
             loss_name=names[name],
-            labels=_input(name),
-            target=_input(name),
+            labels=target_input(name),
+            target=target_input(name),
             ignore_label=target.ignore,
             scale=target.weight,
             plus=names[before] if before else "",
         )
         for (name, target), before in zip(targets.items(), ["", *others], strict=True)
     ]
-    labels = tuple(map(_input, targets))
+    labels = tuple(map(target_input, targets))
     optimizer = ApplyOptimizer(**ApplyOptimizer.settings(solver), losses=(LOSS,), labels=labels)
     passes = [TrainingMode(), *losses, BuildGradients(losses=(LOSS,)), optimizer, Legalize()]
     return run_pipeline(network, passes).model
-
-
-def _input(output: str) -> str:
-    """What the input with the targets of an output is called."""
-    return f"{output}_target"
 
 
 def _batches(count: int, solver: Solver) -> Iterator[np.ndarray]:

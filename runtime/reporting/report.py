@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from wootz.passes.ir.files import write_atomically
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.subspace import format_configuration, format_rate
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.events import read_events
@@ -81,6 +82,13 @@ def _data(image: bytes) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}"
 
 
+MEANS = {
+    Metric.AGREEMENT.name: "how often they choose the class that the full network chooses",
+    Metric.OUTPUT_ERROR.name: "the mean squared difference from the full network's outputs over these' mean square",
+}
+"""What is not said by the name of a quality."""
+
+
 def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, str]]) -> str:
     template = resources.files("wootz.runtime.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
@@ -112,7 +120,8 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
     said = [] if result.finishing is None else [*remarks(result, result.finishing)]
     name = metric.name.lower() if metric.is_share else metric.name
     page = environment.from_string(template).render(
-        result=result, quality=name, further_files=further, remarks=said, images=images, explorations=explorations,
+        result=result, quality=name, means=MEANS, further_files=further, remarks=said, images=images,
+        explorations=explorations,
         times=times, latency=measured,
         comparison=tuple(before_and_after(result, full)) if isinstance(full, FullNetworkResult) else (),
         lines=_lines(result),

@@ -152,12 +152,13 @@ def test_a_short_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     modules = len(BlockPruner.of(replace(_tiny(recipe), modules=find_modules(_tiny(recipe))[0])).modules)
     Path("subspace.json").write_text(json.dumps([[0.5] * modules, [0.7] * modules]))
     files = {"subspace": "subspace.json", "solver": "solver.prototxt", "pretrain_solver": "pretrain.prototxt"}
-    more = {"finish": ["int8", "float16"]} if recipe is detection else {}
+    more = {"finish": ["int8", "float16"], "output_weights": {"boxes": 2}} if recipe is detection else {}
     found = library.run("net.onnx", **arguments, **files, threads=1, out="out", show=False, **more)
     assert found.result.best is not None
     assert found.result.best.model_size < found.result.full.model_size
     data = arguments["data"]
     if recipe is detection:
+        assert any("boxes 2, probabilities 1" in note for note in found.result.notes)
         assert found.result.best.whole == "best-whole.onnx"
         assert "best-whole.onnx" in (found.folder / "report.html").read_text()
         for file in ("best", "best.int8", "best.float16"):
