@@ -8,10 +8,10 @@
 The full networks are trained once, from scratch, and kept in --out; they come with their weights, as those of a run do.
 Networks, one of each rate in all modules and further random ones, begin with the full network's remaining weights
 (default) and with blocks that are pre-trained once, and are fine-tuned by the recipe of `wootz run`: from the full
-network alone, from it and the targets in halves, and from the targets alone. All of one network and seed see the same
-batches; qualities are of the test images, by the weights that were best on the validation images. Printed are the mean
-differences to the full network alone, with the standard error over networks and seeds. Everything trained is in the
-store of --out: the same command goes on where it was interrupted.
+network alone, and from it with each of --shares and the targets, share 0 being these alone. All of one network and seed
+see the same batches; qualities are of the test images, by the weights that were best on the validation images. Printed
+are the mean differences to the full network alone, with the standard error over networks and seeds. Everything trained
+is in the store of --out: the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
