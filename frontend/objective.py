@@ -3,7 +3,7 @@
     objective  = ("min" | "max") metric constraint*
     constraint = "constraint" metric ("<" | "<=" | ">" | ">=") bound
     metric     = "ModelSize" | "FLOPs" | "Latency" | "Accuracy" | "Agreement" | "OutputError", or one that is added
-    bound      = number | relative [("+" | "-") number]
+    bound      = ["-"] number | relative [("+" | "-") number]
     relative   = "full" | number "*" "full" | "full" "*" number
     number     = digits, as in 0.8, 1e6 or 80%
 
@@ -104,6 +104,12 @@ class _Parser:
 
     def _bound(self, metric: Metric) -> tuple[float, float]:
         """Scale and offset of `scale * full + offset`."""
+        if self.token.text == "-" and metric.least < 0:
+            self._take()
+            start = self.token
+            number = self._number()
+            self._check_offset(start, metric)
+            return 0.0, -number
         if self.token.kind == "number":
             start = self.token
             number = self._number()

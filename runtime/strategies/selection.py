@@ -67,6 +67,17 @@ def check_quality_bounds(objective: Objective, full: Measurements | None = None)
         if not any(constraint.holds({metric: value}, full or {}) for value in (metric.least, metric.most)):
             ends = f"lies between {metric.least:g} and {metric.most:g}"
             raise WootzError(f"no network can meet '{constraint}': {metric} {ends}")
+        if (
+            full is not None
+            and constraint.scale not in (0, 1)
+            and full[metric] < 0
+            and not constraint.holds(full, full)
+        ):
+            raise WootzError(
+                f"'{constraint}' asks for more than the full network has, {full[metric]:.4g}: a share of a negative "
+                f"number means the opposite; say by how much less is enough, as in '{metric} {constraint.comparison} "
+                f"full {'-' if metric.higher_is_better else '+'} {abs(full[metric]) / 50:.2g}' (--objective)"
+            )
 
 
 def check_searchable(objective: Objective) -> None:

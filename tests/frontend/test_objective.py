@@ -170,3 +170,11 @@ def test_bounds_are_relative_to_the_unpruned_network():
     (constraint,) = parse_objective("min ModelSize constraint Accuracy >= full - 0.01").constraints
     assert constraint.holds({ACCURACY: 0.92}, full={ACCURACY: 0.925})
     assert not constraint.holds({ACCURACY: 0.91}, full={ACCURACY: 0.925})
+
+
+def test_a_metric_that_may_be_negative_has_negative_bounds():
+    closeness = Metric("closeness", higher_is_better=True, needs_training=True)
+    metrics = {**METRICS, "closeness": closeness}
+    objective = parse_objective("min ModelSize constraint closeness >= -0.5", metrics=metrics)
+    assert objective.constraints == (Constraint(closeness, ">=", -0.5),)
+    assert parse_objective(str(objective), metrics=metrics) == objective

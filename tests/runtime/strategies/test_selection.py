@@ -5,6 +5,7 @@ import pytest
 from wootz.passes.errors import WootzError
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Constraint, Objective
+from wootz.runtime.defaults import default_objective
 from wootz.runtime.strategies.selection import (
     Candidate,
     best_of,
@@ -55,6 +56,16 @@ def test_a_relative_bound_is_checked_when_the_full_accuracy_is_known():
     check_quality_bounds(objective)
     with pytest.raises(WootzError, match=r"Accuracy > full \+ 0.2"):
         check_quality_bounds(objective, FULL)
+
+
+@pytest.mark.parametrize("is_higher_better", [True, False])
+def test_a_share_of_a_negative_quality_is_no_bound(is_higher_better):
+    metric = Metric("likelihood", is_higher_better, needs_training=True)
+    objective = default_objective(metric)
+    check_quality_bounds(objective, {metric: 10.0})
+    example = "full - 0.2" if is_higher_better else r"full \+ 0.2"
+    with pytest.raises(WootzError, match=f"asks for more than the full network has, -10: .* {example}'"):
+        check_quality_bounds(objective, {metric: -10.0})
 
 
 def best(objective, accuracies):
