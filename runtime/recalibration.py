@@ -8,7 +8,8 @@ full network, whose own statistics are known:
     mean      =  measured mean + (full network's mean - full network's measured mean)
     variance  =  measured variance · (full network's variance / full network's measured variance)
 
-Where pruning changed nothing, nothing changes.
+Where pruning changed nothing, nothing changes. Of layers that share their statistics (a module that is called several
+times), what is measured is the mean of what each of them measures, which is what their running statistics come to.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from wootz.passes.ir.model import Model, Node, constants, with_weights
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.training.batch_statistics import batch_statistics
 from wootz.passes.training.legalize import Target
-from wootz.passes.training.state import NEW_SUFFIX
+from wootz.passes.training.training_mode import BATCH_MEAN, BATCH_VARIANCE
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.inputs import Data
@@ -61,16 +62,16 @@ def measured_statistics(
     if not layers:
         return {}
     session = InferenceSession(batch_statistics(model, target), device)
-    moments = {_statistics(layer): _Moments() for layer in layers}
+    moments = {layer.outputs[0].name: _Moments() for layer in layers}
     for data in calibration_batches(split, transform):
         measured = session.outputs(data)
-        for (mean, variance), found in moments.items():
-            found.add(measured[mean + NEW_SUFFIX], measured[variance + NEW_SUFFIX], len(data))
-    return {
-        name: values.astype(np.float32)
-        for names, found in moments.items()
-        for name, values in zip(names, found.statistics(), strict=True)
-    }
+        for output, found in moments.items():
+            found.add(measured[output + BATCH_MEAN], measured[output + BATCH_VARIANCE], len(data))
+    seen: dict[str, list[np.ndarray]] = {}
+    for layer in layers:
+        for name, values in zip(_statistics(layer), moments[layer.outputs[0].name].statistics(), strict=True):
+            seen.setdefault(name, []).append(values)
+    return {name: np.mean(of_layers, axis=0).astype(np.float32) for name, of_layers in seen.items()}
 
 
 def offsets(model: Model, measured: Statistics) -> Statistics:

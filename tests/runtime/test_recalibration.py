@@ -124,3 +124,15 @@ def test_a_network_without_these_layers_has_no_statistics():
         g (float[N,1,4,4] x) => (float[N,16] y) { y = Flatten(x) }""")
     assert measured(plain, images(10)) == {}
     assert constants(recalibrated(plain, {}, {}).graph).keys() == constants(plain.graph).keys()
+
+
+def test_of_layers_that_share_statistics_what_each_sees_is_averaged():
+    shared = LAYERS.replace("c2, s2, b2, m2, v2", "c2, s1, b1, m1, v1")
+    network, split = parse_text(shared), images(130)
+    apart = measured(parse_text(LAYERS), split)
+    found = measured(network, split)
+    assert found.keys() == {"m1", "v1"}
+    for kind in "mv":
+        np.testing.assert_allclose(found[f"{kind}1"], (apart[f"{kind}1"] + apart[f"{kind}2"]) / 2, rtol=1e-5)
+    again = constants(recalibrated(network, found, offsets(network, found)).graph)
+    np.testing.assert_allclose(again["v1"], [1, 1], rtol=1e-4)

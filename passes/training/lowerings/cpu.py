@@ -37,8 +37,16 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
     if not node.attrs.get("training_mode", 0):
         return None
     x, scale, bias, mean, variance = node.inputs
-    scratch = [builder.op("Neg", statistic) for statistic in (mean, variance)]
+    scratch = [_tensor_of_its_own(statistic, builder) for statistic in (mean, variance)]
     return list(builder.ops("BatchNormalization", x, scale, bias, *scratch, count=3, **node.attrs))
+
+
+def _tensor_of_its_own(statistic: Tensor, builder: Builder) -> Tensor:
+    """As large as `statistic`. Nodes that share it get different multiples: equal ones would be merged."""
+    left = sum(reader.op == "BatchNormalization" for reader in statistic.outputs)
+    if left == 1:
+        return builder.op("Neg", statistic)
+    return builder.op("Mul", statistic, builder.constant(left, dtype=np.dtype(statistic.dtype)))
 
 
 def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:

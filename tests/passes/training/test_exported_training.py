@@ -50,6 +50,7 @@ def export(network, exporter, batch):
                 return torch.onnx.export(network, (images,), dynamo=True, **dynamic).model_proto
             buffer = io.BytesIO()
             dynamic = {"input_names": ["x"], "dynamic_axes": {"x": {0: "N"}}} if batch == "symbolic" else {}
+            dynamic |= {"training": torch.onnx.TrainingMode.PRESERVE}  # nothing is folded into convolutions
             with pytest.warns():  # that it is the older one
                 torch.onnx.export(network, images, buffer, dynamo=False, opset_version=17, **dynamic)
             return onnx.load_from_string(buffer.getvalue())
@@ -253,6 +254,46 @@ def test_shapes_that_are_computed_from_a_symbolic_batch(kind, exporter, run_step
     torch.manual_seed(0)
     module, channels = SHAPED[kind]
     network = classifier(nn.Conv2d(3, 4, 3), nn.ReLU(), module(), channels=channels)
+    assert_same_training(network, exporter, "symbolic", run_steps)
+
+
+def both_halves(x, trunk):
+    """Siamese: one trunk for the left half and for the right one."""
+    left, right = x.chunk(2, 3)
+    return torch.cat([trunk(left), trunk(right)], 1)
+
+
+def twice_in_a_row(x, trunk):
+    return trunk(trunk(x))
+
+
+def two_scales(x, conv, first, second):
+    """RetinaNet's heads: a convolution for all levels, and a normalisation for each."""
+    return first(conv(x)) + second(f.interpolate(conv(f.avg_pool2d(x, 2)), size=x.shape[-2:], mode="nearest"))
+
+
+def trunk():
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1))
+
+
+SHARED = {
+    "both-halves": (lambda: Module(both_halves, trunk()), 8),
+    "twice": (lambda: Module(twice_in_a_row, trunk()), 4),
+    "two-scales": (
+        lambda: Module(two_scales, nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)), 4
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("exporter", ["older", "newer"])
+@pytest.mark.parametrize("kind", SHARED)
+def test_layers_that_are_called_several_times(kind, exporter, run_steps):
+    torch.manual_seed(0)
+    module, channels = SHARED[kind]
+    network = classifier(nn.Conv2d(3, 4, 3), nn.ReLU(), module(), channels=channels)
+    for name, values in network.state_dict().items():
+        if "running" in name:  # of a network that has been trained: no two are equal by accident
+            values.copy_(torch.rand_like(values) + 0.5)
     assert_same_training(network, exporter, "symbolic", run_steps)
 
 

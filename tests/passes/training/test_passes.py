@@ -540,13 +540,21 @@ def test_legalize_keeps_equal_parameters_apart(scale, make_model, run):
         np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7)
 
 
-def test_training_mode_refuses_shared_statistics(make_model):
-    text = """g (float[2,3] x) => (y) <float[3] s, float[3] m, float[3] v_variance> {
-      [one] h = BatchNormalization(x, s, s, m, v_variance)
-      [two] y = BatchNormalization(h, s, s, m, v_variance)
+def test_shared_statistics_are_updated_once_for_each_node_in_order(make_model, run):
+    text = """g (float[4,3] x) => (y) <float[3] s, float[3] b, float[3] m, float[3] v_variance> {
+      [one] h = BatchNormalization(x, s, b, m, v_variance)
+      [two] y = BatchNormalization(h, s, b, m, v_variance)
     }"""
-    with refusal("training-mode: two: the running statistic m is shared with another node"):
-        TrainingMode().apply(make_model(text, s=(3,), m=(3,), v_variance=(3,)))
+    weights = {name: np.float32(values) for name, values in
+               {"s": [2, 3, 0.5], "b": [1, 0, -1], "m": [5, 6, 7], "v_variance": [1, 2, 3]}.items()}  # fmt: skip
+    model = make_model(text, **weights)
+    x = np.random.default_rng(0).normal(3, 2, (4, 3)).astype(np.float32)
+    found = run(Legalize().apply(TrainingMode(momentum=0.75).apply(model).model).model, {"x": x})
+    h = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) * weights["s"] + weights["b"]
+    old = {name: values.values for name, values in model.graph.tensors().items() if name in weights}
+    for name, first, second in (("m", x.mean(0), h.mean(0)), ("v_variance", x.var(0), h.var(0))):
+        once = 0.75 * old[name] + 0.25 * first
+        np.testing.assert_allclose(found[f"{name}.new"], 0.75 * once + 0.25 * second, rtol=1e-5)
 
 
 def test_parameters_that_an_exporter_merged_are_trained_apart(make_model):
