@@ -13,8 +13,8 @@ import numpy as np
 
 from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.metrics import METRICS, Metric
+from wootz.runtime.code_digest import code_digest, unwrapped
 from wootz.runtime.data.dataset import Targets
-from wootz.runtime.digest import digest
 from wootz.runtime.quality.quality import Outputs, Quality, Tally
 from wootz.runtime.user_code import UserCode, place_of, told_in_a_line
 
@@ -27,9 +27,9 @@ class OwnMetric:
     """A function `(outputs, targets)` -> number, or a class with `add(outputs, targets)` and `value()`.
 
     It gets arrays, examples along the first axis: of a network with several outputs a dictionary of these, by name, and
-    of targets that are one. A
-    parameter `full` gets those of the full network. The attribute `higher_is_better`, True where there is none, says in
-    which direction it is better.
+    of targets that are one. A parameter `full` gets those of the full network; others that have defaults keep them. The
+    attribute `higher_is_better`, True where there is none, says in which direction it is better. A
+    `functools.partial` of either is one, too.
     """
 
     function: Callable[..., Any] = field(repr=False)
@@ -42,37 +42,73 @@ class OwnMetric:
 
     @cached_property
     def name(self) -> str:
-        return str(getattr(self.function, "__name__", "metric")) if self.code is None else self.code.name
+        """As an objective may call it: what has no such name, as a lambda, is called `metric`."""
+        name = str(getattr(self.whole, "__name__", "")) if self.code is None else self.code.name
+        return name if name.isidentifier() else "metric"
+
+    @cached_property
+    def whole(self) -> Any:
+        """The function or class, of a partial that which it is of."""
+        return unwrapped(self.function)
 
     @cached_property
     def place(self) -> tuple[str, int]:
-        file, line = place_of(self.function)
+        file, line = place_of(self.whole)
         return (file, line) if self.code is None else (self.code.file, line)
 
     @property
     def is_class(self) -> bool:
-        return inspect.isclass(self.function)
+        return inspect.isclass(self.whole)
+
+    @property
+    def asks_for(self) -> tuple[str, ...]:
+        """Which of GIVEN it gets. Raises InputError for other parameters."""
+        return tuple(self._by_name)
 
     @cached_property
-    def asks_for(self) -> tuple[str, ...]:
-        """Which of GIVEN it gets, in the order of its parameters. Raises InputError for other parameters."""
-        function: Any = getattr(self.function, "add", None) if self.is_class else self.function
-        if not callable(function) or (self.is_class and not hasattr(self.function, "value")):
-            raise InputError(f"{self.name} is no function, nor a class with add and value", *self.place)
-        names = [name for name in inspect.signature(function).parameters if name != "self"]
-        if set(names) <= set(GIVEN) and "outputs" in names:
-            return tuple(names)
-        if len(names) in (1, 2):
-            return GIVEN[: len(names)]
+    def _by_name(self) -> Mapping[str, bool]:
+        """Which of GIVEN it gets, in the order of its parameters, and whether by their names."""
+        taken, is_behind = dict[str, bool](), False
+        for parameter in self._parameters():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                continue
+            if parameter.default is not parameter.empty and parameter.name not in GIVEN:
+                is_behind = True
+            else:
+                taken[parameter.name] = is_behind or parameter.kind is parameter.KEYWORD_ONLY
+        if set(taken) <= set(GIVEN) and "outputs" in taken:
+            return taken
+        if len(taken) in (1, 2) and not any(taken.values()):
+            return dict.fromkeys(GIVEN[: len(taken)], False)
         raise InputError(
-            f"{self.name} takes {', '.join(names) or 'nothing'}: a metric takes outputs, and perhaps targets and full",
+            f"{self.name} takes {', '.join(taken) or 'nothing'}: a metric takes outputs, and perhaps targets and full",
             *self.place,
         )
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        """Those of the function, or of a class's `add` but for the instance, whatever it is called."""
+        if not callable(self.function) or (self.is_class and not _sums_up(self.whole)):
+            hint = f": give the class {type(self.function).__name__} itself" if _sums_up(self.function) else ""
+            raise InputError(f"{self.name} is no function, nor a class with add and value{hint}", *self.place)
+        is_method = self.is_class and inspect.isfunction(inspect.getattr_static(self.whole, "add"))
+        try:
+            found = [*inspect.signature(self.whole.add if self.is_class else self.function).parameters.values()]
+        except ValueError as error:
+            raise InputError(
+                f"it isn't known what {self.name} takes: write a function around it", *self.place
+            ) from error
+        return found[1:] if is_method else found
+
+    def call(self, function: Callable[..., Any], given: Mapping[str, list[Any]]) -> Any:
+        """The function, or an instance's `add`, with batches put together."""
+        whole = {name: _given(name, given[name]) for name in self.asks_for}
+        named = {name: values for name, values in whole.items() if self._by_name[name]}
+        return function(*(values for name, values in whole.items() if name not in named), **named)
 
     @property
     def text(self) -> str:
         """All that its values depend on: its source."""
-        source = self.code.source if self.code is not None else _source_of(self.function)
+        source = self.code.source if self.code is not None else code_digest(self.function)
         return f"{self.name} of {source}"
 
     def metric(self) -> Metric:
@@ -81,7 +117,9 @@ class OwnMetric:
             raise InputError(f"there is a metric {self.name} already: call it otherwise", *self.place)
         return Metric(
             self.name,
-            higher_is_better=bool(getattr(self.function, "higher_is_better", True)),
+            higher_is_better=bool(
+                getattr(self.function, "higher_is_better", getattr(self.whole, "higher_is_better", True))
+            ),
             needs_training=True,
             needs_labels="targets" in self.asks_for,
         )
@@ -118,11 +156,8 @@ def _gone(name: str) -> OwnMetric:
     raise WootzError(f"the metric {name} is a function of another process: put it into a file, FILE.py:{name}")
 
 
-def _source_of(function: Callable[..., Any]) -> str:
-    try:
-        return digest(inspect.getsource(function).encode())
-    except (OSError, TypeError) as error:
-        raise WootzError(f"the source of {function!r} is not known: put it into a file, FILE.py:NAME") from error
+def _sums_up(value: Any) -> bool:
+    return callable(getattr(value, "add", None)) and hasattr(value, "value")
 
 
 def _begin(own: OwnMetric) -> Tally:
@@ -165,7 +200,7 @@ class _Function:
     def value(self) -> float:
         own = self.own
         with told_in_a_line(*own.place):
-            found = own.function(*(_given(name, self.kept[name]) for name in own.asks_for))
+            found = own.call(own.function, self.kept)
         return own.number(found)
 
 
@@ -191,7 +226,7 @@ class _Class:
     def add(self, outputs: Outputs, full: Outputs, targets: Targets | None) -> None:
         given: dict[str, list[Any]] = {"outputs": [outputs], "full": [full], "targets": [targets]}
         with told_in_a_line(*self.own.place):
-            self._instance.add(*(_given(name, given[name]) for name in self.own.asks_for))
+            self.own.call(self._instance.add, given)
 
     @property
     def value(self) -> float:

@@ -2,6 +2,7 @@
 
 import pickle
 import textwrap
+from functools import partial
 
 import numpy as np
 import pytest
@@ -116,6 +117,13 @@ def test_what_goes_wrong_is_told_in_one_line_with_file_and_line(tmp_path, fault)
         ("m = 3\n", "m", r"task.py:1: m is no function, nor a class with add and value"),
         ("def m():\n    pass\n", "m", r"task.py:1: m takes nothing: a metric takes outputs"),
         ("def m(a, b, c):\n    pass\n", "m", r"task.py:1: m takes a, b, c: a metric takes outputs"),
+        ("def m(outputs, targets, classes):\n    pass\n", "m", r"m takes outputs, targets, classes: a metric takes"),
+        ("m = max\n", "m", r"task.py:1: it isn't known what m takes: write a function around it"),
+        (
+            "class Sum:\n    value = 0\n    def add(self, outputs): pass\nm = Sum()\n",
+            "m",
+            r"m is no function, nor a class with add and value: give the class Sum itself$",
+        ),
         ("def Accuracy(outputs):\n    pass\n", "Accuracy", r"task.py:1: there is a metric Accuracy already"),
         ("def m(outputs:\n", "m", r"task.py:1: SyntaxError: "),
         ("x = 1\nimport not_there_at_all\n", "m", r"task.py:2: ModuleNotFoundError: No module named 'not_there"),
@@ -158,6 +166,51 @@ def test_a_function_of_a_program_is_a_metric_of_that_process():
     assert measured(quality) == OUTPUTS.sum()
     with pytest.raises(WootzError, match="the metric own is a function of another process"):
         pickle.loads(pickle.dumps(quality))
+
+
+class Share:
+    """Whose methods call the instance otherwise."""
+
+    def __init__(this, ignored=255):
+        this.right, this.all, this.ignored = 0, 0, ignored
+
+    def add(this, outputs, targets):
+        this.right += int(np.sum((outputs[:, 0] == 2 * targets) & (targets != this.ignored)))
+        this.all += len(targets)
+
+    def value(this):
+        return this.right / this.all
+
+
+def share(outputs, ignored=255, targets=None, *, scale=1.0, **unused):
+    return float(np.mean((outputs[:, 0] == 2 * targets) & (targets != ignored))) * scale
+
+
+FORMS = {
+    "another name for self": (Share, "Share", 1.0),
+    "a partial of a class": (partial(Share, ignored=3), "Share", 0.9),
+    "defaults": (share, "share", 1.0),
+    "a partial": (partial(share, ignored=4), "share", 0.9),
+    "a partial of a partial": (partial(partial(share, ignored=5), scale=0.5), "share", 0.45),
+    "a lambda": (lambda outputs, targets: share(outputs, targets=targets), "metric", 1.0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_metrics(form):
+    function, name, value = FORMS[form]
+    quality = own_quality(function)
+    assert (quality.metric.name, quality.metric.needs_labels, quality.compares) == (name, True, False)
+    assert measured(quality) == pytest.approx(value)
+    assert own_quality(function).text == quality.text
+
+
+def test_a_partial_is_better_where_its_function_is():
+    def loss(outputs, scale):
+        return float(outputs.mean()) * scale
+
+    loss.higher_is_better = False
+    assert not own_quality(partial(loss, scale=2)).metric.higher_is_better
 
 
 def test_targets_that_have_names_come_as_they_were_given():
