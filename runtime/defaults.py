@@ -33,6 +33,8 @@ SHARE_KEPT = 0.98
 """Of other qualities, in those of the full network; one that is better where it is lower may grow by as much."""
 MOST_LOST: Mapping[Metric, float] = {Metric.ACCURACY: 0.05, Metric.AGREEMENT: 0.1, Metric.OUTPUT_ERROR: 0.1}
 """Of the full network's quality, by the nearest network where none meets its bound, and nobody asked for that."""
+MOST_LOST_OF_OTHERS = 0.1
+"""Of other qualities, as a share of the full network's."""
 RATES = (0.3, 0.5, 0.7)
 """Those of the paper (section 7.1)."""
 NETWORKS: Mapping[Effort, int] = {"quick": 8, "normal": 16, "thorough": 40}
@@ -189,6 +191,11 @@ def default_objective(quality: Metric) -> Objective:
     else:
         relative = Constraint(quality, "<=", offset=0.0, scale=round(2 - SHARE_KEPT, 6))
     return Objective("min", Metric.MODEL_SIZE, (BOUNDS.get(quality, relative),))
+
+
+def most_lost(quality: Metric, of_full: float) -> float:
+    """What the nearest network may lose of a quality of which the full one has `of_full`."""
+    return MOST_LOST.get(quality, MOST_LOST_OF_OTHERS * abs(of_full))
 
 
 def default_subspace(least: Mapping[str, Mapping[float, float]], count: int, seed: int) -> Subspace:

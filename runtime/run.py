@@ -8,7 +8,7 @@ from dataclasses import replace
 from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.objective import Measurements
 from wootz.passes.training.parameters import placeholder_notes
-from wootz.runtime.defaults import MOST_LOST, default_objective
+from wootz.runtime.defaults import default_objective, most_lost
 from wootz.runtime.delivery.deliver import deliver, write_assignment
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.finish import finish
@@ -176,7 +176,8 @@ def _with_nearest(job: Job, plan: RunPlan, explored: Explored, full: FullNetwork
         for network, ended in explored.networks.items()
     }
     quality = job.quality.metric
-    best = nearest(found, quality, full.measured(quality), MOST_LOST.get(quality, 0.0))
+    of_full = full.measured(quality)
+    best = nearest(found, quality, of_full, most_lost(quality, of_full[quality]))
     if best is None or (of_best := found[best]) is None:
         return explored
     watch.best(best, of_best)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.runtime.quality.own import own_quality
+from wootz.runtime.quality.quality import Quality
 from wootz.runtime.result import RunResult
 from wootz.tools.carry_out import carry_out
 from wootz.tools.commands.run import run as run_command
 from wootz.tools.commands.search import OF_RUN
 from wootz.tools.commands.search import search as search_command
 from wootz.tools.job import Given
+
+TEXT = (str, Path)
 
 
 @dataclass(frozen=True)
@@ -60,16 +65,24 @@ def run(
     Called again with the same arguments it goes on where it was interrupted, or gives what was found. Raises
     WootzError, with one line, where something is wrong, or no network meets the objective.
     """
-    stated = {"data": data, "metric": metric, "objective": objective, "out": out, **options}
-    texts = {name: value for name, value in stated.items() if isinstance(value, str | Path) or name in options}
+    _text("model", model)
+    _check_flag("search", search)
+    _check_flag("show", show)
     given = Given(
-        data=None if isinstance(data, str | Path) else data,
-        data_title="" if data is None or isinstance(data, str | Path) else "arrays",
-        metric=own_quality(metric) if callable(metric) else None,
+        data=None if isinstance(data, TEXT) else data,
+        data_title="" if data is None or isinstance(data, TEXT) else "arrays",
+        metric=_own_metric(metric),
     )
+    texts = {
+        "data": data if isinstance(data, TEXT) else None,
+        "metric": None if given.metric else metric,
+        "objective": objective,
+        "out": out,
+        **options,
+    }
     name, command = ("search", search_command) if search else ("run", run_command)
     try:
-        with command.make_context(name, [str(model), *_arguments(texts)]) as context:
+        with command.make_context(name, [str(model), *_arguments(texts, command)]) as context:
             both = {**(OF_RUN if search else {}), **context.params}
             found = carry_out(context.info_name, given=given, quiet=not show, **both)  # type: ignore[arg-type]
     except click.ClickException as error:
@@ -81,16 +94,50 @@ def run(
     return Run(*found)
 
 
-def _arguments(options: dict[str, Any]) -> Iterator[str]:
-    """The options as the command takes them."""
+def _own_metric(metric: Any) -> Quality | None:
+    """That of a function or class; None for a text, and where there is none."""
+    if metric is None or isinstance(metric, TEXT):
+        return None
+    if not callable(metric) and not hasattr(metric, "add"):
+        raise WootzError(f"metric: {_shown(metric)} is no function, no class with add and value, nor FILE.py:NAME")
+    return own_quality(metric)
+
+
+def _check_flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise WootzError(f"{name} is True or False, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return repr(value) if isinstance(value, str | int | float) else type(value).__name__
+
+
+def _arguments(options: dict[str, Any], command: click.Command) -> Iterator[str]:
+    """The options as the command takes them. Raises WootzError for those that it has not, or in no such form."""
+    known = {flag: option for option in command.params for flag in (*option.opts, *option.secondary_opts)}
     for name, value in options.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            yield f"--{flag}" if value else f"--no-{flag}"
-        elif isinstance(value, Mapping):
-            yield from (f"--{flag}", ",".join(f"{key}={one}" for key, one in value.items()))
-        elif isinstance(value, list | tuple):
+        flag = f"--{name.replace('_', '-')}"
+        if value is None:
+            continue
+        if (option := known.get(flag)) is None:
+            raise click.NoSuchOption(flag, possibilities=difflib.get_close_matches(flag, known, 1))
+        assert isinstance(option, click.Option), "all but MODEL are options"
+        if option.is_flag:
+            _check_flag(name, value)
+            yield from (option.opts if value == (flag in option.opts) else option.secondary_opts)[:1]
+        elif option.multiple and isinstance(value, list | tuple):
             for one in value:
-                yield from (f"--{flag}", str(one))
-        elif value is not None:
-            yield from (f"--{flag}", str(value))
+                yield from (flag, _text(name, one))
+        else:
+            yield from (flag, _text(name, value))
+
+
+def _text(name: str, value: Any) -> str:
+    """An option's value as it is written; of several ones with commas between."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_text(name, one)}" for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(_text(name, one) for one in value)
+    if isinstance(value, bool) or not isinstance(value, (*TEXT, int, float, np.number)) or value == "":
+        raise WootzError(f"{name}: {_shown(value)} is no text, path or number")
+    return str(value)

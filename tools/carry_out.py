@@ -86,6 +86,9 @@ def carry_out(
     shows what that would be. `given` is what a program hands over; `quiet` prints nothing."""
     options = {**options, "command": command}
     context = click.get_current_context()
+    for parameter in context.command.params:
+        if context.params.get(parameter.name or "") == "":
+            raise WootzError(f"{parameter.opts[0]} is empty: leave it out")
     written = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     request = requested(command, model, options, written)
     folder = (Path(out) if out else request.repeats or Path("runs") / run_name(model)).absolute()

@@ -41,7 +41,7 @@ from wootz.runtime.executors.team import Team
 from wootz.runtime.inputs import inputs_of_network
 from wootz.runtime.job import Job, Reference, check
 from wootz.runtime.machine import SHARE_FOR_TRAINING, default_memory_budget, gpu_count, gpu_memory
-from wootz.runtime.quality.own import read_quality
+from wootz.runtime.quality.own import check_sent, read_quality
 from wootz.runtime.quality.quality import Quality
 from wootz.runtime.quality.table import judged_by, metrics
 from wootz.runtime.resident import keeps_on_device
@@ -120,6 +120,8 @@ def make_job(
     data = given.data_title or _data_location(model, solvers, options)
     device, device_notes = _device(solvers.fine_tuning, options)
     transforms = as_stated(network.train_transform, options), as_stated(network.test_transform, options)
+    if given.metric is not None and not team.is_this_process:
+        check_sent(given.metric)
     dataset, transforms = open_data(data, network, transforms, options, given.data)
     own = given.metric or (read_quality(options["metric"]) if options["metric"] else None)
     objective = read_given_objective(files, metrics(own))

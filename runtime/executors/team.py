@@ -32,6 +32,10 @@ class Team(Protocol):
         """The most of them that share a machine, and its memory."""
 
     @property
+    def is_this_process(self) -> bool:
+        """Whether nothing has to be sent to another one."""
+
+    @property
     def description(self) -> str:
         """For the user: "4 processes of 2 threads"."""
 
@@ -80,6 +84,7 @@ class _Alone:
     place: Place
     workers: int = 1
     per_machine: int = 1
+    is_this_process: bool = True
 
     @property
     def description(self) -> str:
@@ -94,6 +99,7 @@ class _Alone:
 @dataclass(frozen=True)
 class _LocalTeam:
     places: tuple[Place, ...]
+    is_this_process: bool = False
 
     @property
     def workers(self) -> int:
@@ -116,6 +122,7 @@ class _LocalTeam:
 @dataclass(frozen=True)
 class _MpiTeam:
     crew: Ranks
+    is_this_process: bool = False
 
     @property
     def workers(self) -> int:
@@ -138,6 +145,7 @@ class _MpiTeam:
 @dataclass(frozen=True)
 class _DaskTeam:
     crew: DaskWorkers
+    is_this_process: bool = False
 
     @property
     def workers(self) -> int:

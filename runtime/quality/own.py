@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -148,12 +149,19 @@ def read_quality(text: str) -> Quality:
     return own_quality(code.load(), code)
 
 
+def check_sent(quality: Quality) -> None:
+    """Raises WootzError for the quality of a function that other processes can't get."""
+    pickle.loads(pickle.dumps(quality))
+
+
 def _read_again(code: UserCode) -> OwnMetric:
     return OwnMetric(code.load(), code)
 
 
 def _gone(name: str) -> OwnMetric:
-    raise WootzError(f"the metric {name} is a function of another process: put it into a file, FILE.py:{name}")
+    raise WootzError(
+        f"the metric {name} is code of one process: for several, put it into a file, metric='FILE.py:{name}' (--metric)"
+    )
 
 
 def _sums_up(value: Any) -> bool:

@@ -71,6 +71,30 @@ def test_the_library_takes_arrays_and_functions(folder, capsys):
     assert described["outputs"][0]["gives"] == "numbers"
 
 
+@pytest.mark.parametrize("is_search", [False, True])
+@pytest.mark.parametrize(("kept", "is_taken"), [(0.95, True), (0.85, False)])
+def test_the_nearest_network_is_taken_where_none_meets_an_objective_that_nobody_gave(folder, is_search, kept, is_taken):
+    def likeness(outputs, full):
+        return 10.0 if np.allclose(outputs, full) else 10 * kept - float(np.mean((outputs - full) ** 2))
+
+    images = np.random.default_rng(0).integers(0, 256, (96, 1, 8, 8), np.uint8)
+    of_search = {"search": True, "subspace": None, "networks": 1, "looks": 1, "rates": [0.5]} if is_search else {}
+    given = {**OPTIONS, "metric": likeness, "reference": "given", "out": "out", "show": False, **of_search}
+    if not is_taken:
+        with pytest.raises(
+            library.WootzError, match=r"(meets|misses) 'min ModelSize constraint likeness >= 0.98 \* full'"
+        ):
+            library.run("net.onnx", data=images, **given)
+        assert not (folder / "out" / "best.onnx").exists()
+        return
+    found = library.run("net.onnx", data=images, **given)
+    assert found.best.is_file()
+    assert 9 <= found.result.best.quality < 9.8
+    (note,) = (note for note in found.result.notes if "which nobody asked for" in note)
+    assert "has likeness 9." in note
+    assert note.count("the full network 10") == 1
+
+
 def test_what_the_library_refuses_is_one_line(folder):
     images = np.zeros((40, 1, 8, 8), np.uint8)
     with pytest.raises(library.WootzError, match="No such option"):
@@ -80,3 +104,70 @@ def test_what_the_library_refuses_is_one_line(folder):
     (folder / "broken.py").write_text("\ndef m(outputs):\n    return outputs.no\n")
     with pytest.raises(library.WootzError, match=r"broken.py:3: AttributeError: .* no attribute 'no'"):
         library.run("net.onnx", data=images, metric="broken.py:m", objective="max m", show=False, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fresh": False},
+        {"check": True},
+        {"no_early_end": True},
+        {"no_early_end": False},
+        {"freeze": ["stem", "a"]},
+        {"search": True, "subspace": None, "rates": [0.25, 0.5]},
+    ],
+)
+def test_forms_of_options(folder, options):
+    """All are understood; that the data have no labels is found later."""
+    images = np.zeros((40, 1, 8, 8), np.uint8)
+    with pytest.raises(library.WootzError, match="closeness needs labels"):
+        library.run("net.onnx", data=images, metric="task.py:closeness", show=False, **{**OPTIONS, **options})
+
+
+class Summing:
+    value = 0.0
+
+    def add(self, outputs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"metric": Summing()}, "metric is no function, nor a class with add and value: give the class Summing itself"),
+        ({"metric": 5}, "metric: 5 is no function, no class with add and value, nor FILE.py:NAME"),
+        ({"metric": True}, "metric: True is no function"),
+        ({"metric": ""}, "metric: '' is no text, path or number"),
+        ({"objective": ""}, "objective: '' is no text"),
+        ({"objective": 5.0}, r"\(a file or a text\)|5.0"),
+        ({"objective": b"max m"}, "objective: bytes is no text"),
+        ({"data": ""}, "data: '' is no text"),
+        ({"data": 3}, "the data are int: give arrays"),
+        ({"out": ""}, "out: '' is no text"),
+        ({"out": object()}, "out: object is no text"),
+        ({"model": None}, "model: NoneType is no text"),
+        ({"model": np.zeros(3)}, "model: ndarray is no text"),
+        ({"search": "no"}, "search is True or False, not 'no'"),
+        ({"show": None}, "show is True or False, not NoneType"),
+        ({"fresh": "yes"}, "fresh is True or False, not 'yes'"),
+        ({"threads": True}, "threads: True is no text, path or number"),
+        ({"weights": np.zeros(3)}, "weights: ndarray is no text"),
+        ({"effort": ["quick", "normal"]}, "'quick,normal' is not one of"),
+        ({"help": True}, "No such option.*--help"),
+        ({"efort": "quick"}, "No such option.*--efort.*--effort"),
+        ({"metric": lambda outputs: 1.0, "workers": 1}, "the metric metric is code of one process"),
+    ],
+)
+def test_what_is_no_argument_of_the_library_is_told_in_one_line(folder, arguments, reason):
+    given = {"model": "net.onnx", "data": np.zeros((40, 1, 8, 8), np.uint8), "show": False, "out": "out", **OPTIONS}
+    with pytest.raises(library.WootzError, match=reason) as told:
+        library.run(**{**given, **arguments})
+    assert "\n" not in str(told.value)
+    assert not (folder / "out" / "events.jsonl").exists(), "nothing has begun"
+
+
+@pytest.mark.parametrize("option", ["--objective", "--metric", "--weights", "--data", "--out"])
+def test_empty_options_are_refused(wootz, folder, option):
+    done = wootz("run", "net.onnx", "--data", "task.py:frames", option, "", cwd=folder)
+    assert done.code != 0
+    assert f"{option} is empty: leave it out" in done.err

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wootz.passes.errors import WootzError
+from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
@@ -17,6 +18,7 @@ from wootz.runtime.defaults import (
     default_subspace,
     fine_tuning_solver,
     fitting_batch_size,
+    most_lost,
     networks_to_try,
     pretraining_solver,
     rounding,
@@ -165,3 +167,10 @@ def test_counts_are_rounded_to_what_is_fast_or_to_what_one_says():
     subspace = Subspace(("a", "b"), ((0.3, 0.0), (0.3, (0.5, 0.7))))
     assert rounding(None, subspace.rates) == Rounding(8, (0.0, 0.3, 0.5, 0.7))
     assert rounding(3, subspace.rates) == Rounding(3)
+
+
+def test_what_the_nearest_network_may_lose():
+    own = Metric("own", higher_is_better=True, needs_training=True)
+    assert most_lost(Metric.ACCURACY, 0.9) == 0.05
+    assert most_lost(Metric.OUTPUT_ERROR, 0.0) == 0.1
+    assert most_lost(own, 30.0) == most_lost(own, -30.0) == pytest.approx(3.0)

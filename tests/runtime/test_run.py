@@ -13,7 +13,6 @@ from wootz.passes import pipeline
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import constants, with_weights
-from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning import block_pruner
 from wootz.passes.pruning.block_pruner import BlockPruner
@@ -185,7 +184,7 @@ def test_an_objective_that_nobody_gave_is_missed_rather_than_nothing_found(
 ):
     objective = parse_objective("min ModelSize constraint Accuracy < 0.9", "test")  # all have more
     monkeypatch.setattr(run_module, "default_objective", lambda quality: objective)
-    monkeypatch.setattr(run_module, "MOST_LOST", {Metric.ACCURACY: most_lost})
+    monkeypatch.setattr(run_module, "most_lost", lambda quality, of_full: most_lost)
     found = finished(replace(job, objective=objective, chosen={} if given else {"objective.txt": b""}))
     assert (found.best is not None) == is_taken == (job.out / "best.onnx").exists()
     lost = found.full.quality - max(network.quality for network in found.block_trained.trained)

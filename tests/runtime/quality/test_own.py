@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wootz.passes.errors import WootzError
-from wootz.runtime.quality.own import own_quality, read_quality
+from wootz.runtime.quality.own import check_sent, own_quality, read_quality
 
 OUTPUTS = np.arange(20, dtype=np.float32).reshape(10, 2)
 TARGETS = np.arange(10)
@@ -164,8 +164,12 @@ def test_a_function_of_a_program_is_a_metric_of_that_process():
 
     quality = own_quality(own)
     assert measured(quality) == OUTPUTS.sum()
-    with pytest.raises(WootzError, match="the metric own is a function of another process"):
-        pickle.loads(pickle.dumps(quality))
+    with pytest.raises(WootzError, match="the metric own is code of one process: for several, put it into a file"):
+        check_sent(quality)
+
+
+def test_a_metric_in_a_file_is_sent(tmp_path):
+    check_sent(read_quality(returning(tmp_path, 1)))
 
 
 class Share:
