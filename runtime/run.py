@@ -15,7 +15,7 @@ from wootz.runtime.delivery.finish import finish
 from wootz.runtime.drive import drive
 from wootz.runtime.executors.engine import Engine
 from wootz.runtime.job import Job, check
-from wootz.runtime.outcome import Failed
+from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.plan import RunPlan, plan_run, rehearse
 from wootz.runtime.quality.showing import show_loss
 from wootz.runtime.result import FailedFullNetworkResult, FullNetworkResult, RunResult
@@ -36,6 +36,9 @@ from wootz.runtime.tasks.task import (
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.teacher import Teacher, how_trained, measure_teacher, with_tuned
 from wootz.runtime.watch import Watch
+
+FEWEST_USELESS = 3
+"""Fine-tunings that gained nothing, from which on that is worth a word."""
 
 
 def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch: Watch) -> RunResult:
@@ -69,10 +72,12 @@ def run(workshop: Workshop, engine: Engine[Order, Results], executor: str, watch
         from wootz.runtime.search import search  # here: importing scipy takes half a second
 
         plan, found, searched = search(workshop, plan, teacher.key, full, engine, watch)
+        _note_useless_training(found, watch)
         found = _with_nearest(job, plan, found, full, watch)
         result = deliver(workshop, plan, teacher, executor, engine.workers, watch, found, search=searched)
         return finish(job, result, watch)
     block_trained = _explore("block-trained", workshop, plan, teacher.key, full, engine, watch)
+    _note_useless_training(block_trained, watch)
     block_trained = _with_nearest(job, plan, block_trained, full, watch)
     default = _explore("default", workshop, plan, teacher.key, full, engine, watch) if job.baseline else None
     result = deliver(workshop, plan, teacher, executor, engine.workers, watch, block_trained, default)
@@ -165,6 +170,17 @@ def _explore(
         orders={task.network: order_of(task, finished) for task in decisive},
         best=None if best is None else best.network,
     )
+
+
+def _note_useless_training(explored: Explored, watch: Watch) -> None:
+    """Says it where no fine-tuning has made a network better than it was when it was assembled."""
+    ended = (task.outcome for task in explored.networks.values())
+    kept = [o.record["kept"] for o in ended if isinstance(o, Trained) and o.record["steps"]]
+    if len(kept) >= FEWEST_USELESS and not any(kept):
+        watch.note(
+            f"None of the {len(kept)} fine-tunings made its network better than it was when it was assembled: a lower "
+            f"base_lr may, or more images; without them the networks are the same."
+        )
 
 
 def _with_nearest(job: Job, plan: RunPlan, explored: Explored, full: FullNetworkResult, watch: Watch) -> Explored:

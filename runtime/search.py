@@ -65,6 +65,8 @@ def search(
         return (block for block in keys if any(map(block.serves, networks)))
 
     def is_known(configuration: Configuration) -> bool:
+        if not space.has(configuration):
+            return False
         blocks = tuple((block, keys[block]) for block in blocks_of([configuration]))
         return workshop.is_known(Order(FineTune(0), teacher, (configuration,), blocks, full.reference_quality))
 
@@ -114,7 +116,7 @@ def search(
     watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
         f"The space has {show_count(space.count)} networks of {len(keys)} blocks{_trained_later(first, len(keys))}; "
-        f"at most {job.search.networks} networks are fine-tuned."
+        f"at most {_networks(job.search.networks)} fine-tuned."
     )
     if strategy.known:
         watch.message(f"{len(strategy.known)} of them were fine-tuned by earlier searches, and come first.")
@@ -142,13 +144,15 @@ def _trained_later(first: int, blocks: int) -> str:
     return "" if first == blocks else f", of which {first} are trained at first"
 
 
+def _networks(count: int) -> str:
+    return "one network is" if count == 1 else f"{count} networks are"
+
+
 def _why_it_ended(course: Course, most: int) -> str:
     if course.is_complete:
         return "No other network is expected to be better than the best one: the search is complete."
     if len(course.tried) < most:
-        return (
-            "The search ends, since it has tried all that it looked at and that may be better (--looks): others may be."
-        )
+        return "The search ends: of those that it looked at, none that is left may be better; others may be (--looks)."
     networks = f"{most} networks" if most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
 

@@ -41,6 +41,10 @@ class Space:
         """Whether a module loses inputs with the modules before it."""
         return any(position < len(self.modules) for position in self.sources)
 
+    def has(self, configuration: Configuration) -> bool:
+        """Whether a network is one of them."""
+        return all(rate in options for rate, options in zip(configuration, self.options, strict=True))
+
     def configurations(self) -> Iterator[tuple[float, ...]]:
         """All of them, the last module's option changing fastest."""
         return product(*self.options)

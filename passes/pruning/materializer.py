@@ -326,15 +326,22 @@ class _Surgery:
                 self._forget_shapes(reader)
 
     def _replace_constant(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
-        """Gives the operands that are one constant their new values."""
+        """Gives the operands that are one constant their new values: under its name, by which weights are handed on,
+        and the old ones under a new name where something else reads them."""
         node, operand, values = uses[0]
         tensor = node.inputs[operand]
-        is_read_elsewhere = len(tensor.outputs) != len(uses) or any(tensor is t for t in self.graph.outputs)
-        if not is_read_elsewhere and all(np.array_equal(values, other) for *_, other in uses[1:]):
-            tensor.values = values
+        is_output = any(tensor is t for t in self.graph.outputs)
+        if is_output or not all(np.array_equal(values, other) for *_, other in uses[1:]):
+            for node, operand, values in uses:
+                node.inputs[operand] = Constant(self._fresh(tensor.name), values)
             return
-        for node, operand, values in uses:
-            node.inputs[operand] = Constant(self._fresh(tensor.name), values)
+        if len(tensor.outputs) != len(uses):
+            whole = Constant(self._fresh(tensor.name), tensor.values)
+            sliced = {(id(node), operand) for node, operand, _ in uses}
+            for reader in list(tensor.outputs):
+                for place in [i for i, t in enumerate(reader.inputs) if t is tensor and (id(reader), i) not in sliced]:
+                    reader.inputs[place] = whole
+        tensor.values = values
 
     def _replace_computed(self, uses: Sequence[tuple[Node, int, np.ndarray]]) -> None:
         """Puts constants in the place of what was computed from constants, under its name if all uses agree."""

@@ -19,7 +19,7 @@ from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import format_configuration
 from wootz.runtime.delivery.delivered import (
     for_inference,
-    latencies_of_files,
+    latencies_beside_full,
     with_interface,
     write_network,
 )
@@ -279,8 +279,8 @@ def _failures(plan: RunPlan, block_trained: Explored, default: Explored | None) 
 
 
 def _speed(job: Job) -> Speed:
-    """Of the two files side by side, on the machine that delivers."""
-    full, best = latencies_of_files(job, [job.out / TEACHER_FILE, job.out / BEST_FILE])
+    """Of both networks side by side, on the machine that delivers."""
+    full, best = latencies_beside_full(job, [job.out / BEST_FILE])
     return Speed(full=full, best=best, threads=job.device.numerics_threads)
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -35,6 +36,7 @@ from wootz.runtime.quality.measuring import Predict, Reference, measured
 from wootz.runtime.quality.quality import Outputs
 from wootz.runtime.quality.showing import show_reached
 from wootz.runtime.result import LatencyResult
+from wootz.runtime.run_directory import TEACHER_FILE
 from wootz.runtime.session import Device, FileSession, InferenceSession, runs_opset
 
 SCORES_KEY = "wootz.scores"
@@ -236,11 +238,17 @@ def quality_of_file(
     return measured(job.quality, predict, split, transform, reference)
 
 
-def latencies_of_files(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
-    """Of the networks in files for one image, side by side."""
+def latencies_beside_full(job: Job, files: Sequence[Path]) -> list[LatencyResult]:
+    """Of the full network, and of the networks in files, for one image, side by side.
+
+    The full network is simplified as those in files are: what makes them faster is pruning alone.
+    """
     image = _zeros(job)
-    runs = [partial(open_file(file, job.opset, job.device).run, image) for file in files]
-    return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
+    with TemporaryDirectory(prefix="wootz-full-") as folder:
+        full = Path(folder) / TEACHER_FILE
+        save(simplified(load(job.out / TEACHER_FILE), job.keeps_batchnorm), full, job.opset)
+        runs = [partial(open_file(file, job.opset, job.device).run, image) for file in (full, *files)]
+        return [LatencyResult(**asdict(found)) for found in side_by_side(runs, len(image))]
 
 
 def _zeros(job: Job) -> Data:

@@ -29,7 +29,7 @@ from wootz.runtime.delivery.delivered import (
     Written,
     for_inference,
     in_given_form,
-    latencies_of_files,
+    latencies_beside_full,
     quality_of_file,
     write_file,
 )
@@ -137,8 +137,8 @@ def _finishing(job: Job, result: RunResult, watch: Watch) -> tuple[Finishing, Sp
             _made(job, result, network, pipeline, Path(folder) / str(number), reference, watch)
             for number, pipeline in enumerate(job.finish)
         ]
-        files = [job.out / TEACHER_FILE, job.out / BEST_FILE, *(w.file for steps in made for w in steps.written)]
-        of_full, of_best, *measured = latencies_of_files(job, files)
+        files = [job.out / BEST_FILE, *(w.file for steps in made for w in steps.written)]
+        of_full, of_best, *measured = latencies_beside_full(job, files)
         speed = Speed(full=of_full, best=of_best, threads=job.device.numerics_threads)
         left = iter(measured)
         networks = tuple(

@@ -12,13 +12,13 @@ from wootz.passes.ir.files import write_atomically
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.metrics import METRICS, Metric
 from wootz.passes.plan.subspace import format_configuration
-from wootz.runtime.delivery.delivered import for_inference, latencies_of_files, write_network
+from wootz.runtime.delivery.delivered import for_inference, latencies_beside_full, write_network
 from wootz.runtime.delivery.explored import Explored
 from wootz.runtime.delivery.postprocessing import write_whole
 from wootz.runtime.outcome import Failed
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import FrontPoint, FullNetworkResult, Network, SearchResult
-from wootz.runtime.run_directory import FRONT_FILE, FRONT_FOLDER, TEACHER_FILE, clear_front
+from wootz.runtime.run_directory import FRONT_FILE, FRONT_FOLDER, clear_front
 from wootz.runtime.strategies.selection import Candidate
 from wootz.runtime.tasks.workshop import Workshop
 from wootz.runtime.watch import Watch
@@ -72,8 +72,8 @@ def write_front(
             )
         )
     if points:
-        times = latencies_of_files(job, [job.out / TEACHER_FILE, *(job.out / point.model for point in points)])
-        points = [msgspec.structs.replace(p, latency=time) for p, time in zip(points, times[1:], strict=True)]
+        _, *times = latencies_beside_full(job, [job.out / point.model for point in points])
+        points = [msgspec.structs.replace(p, latency=time) for p, time in zip(points, times, strict=True)]
     search = msgspec.structs.replace(search, front=tuple(points))
     write_atomically(job.out / FRONT_FILE, _table(search, full).encode())
     return search

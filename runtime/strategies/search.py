@@ -282,13 +282,27 @@ class Course:
         yield from self._try(search.known)
         yield from self._try(self._first())
         for _ in range(REFINEMENTS):
-            if fine:
-                yield from self._add(self._missed(self._window(*window), fine))
-                yield from self._look(self._solved(self._window(*window), fine))
+            yield from self._refine(window, fine)
             yield from self._try(self._promising())
-        while batch := self._promising():
-            yield from self._try(batch)
-        self.is_complete = self.is_regression and not self._ranked
+        seen = 0
+        while seen < len(self.looked):
+            seen = len(self.looked)
+            while batch := self._promising():
+                yield from self._try(batch)
+            if self._left and not self.is_regression:
+                yield from self._refine(window, min(fine, search.looks - seen))
+        self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all)
+
+    def _refine(self, window: tuple[float, float], looks: int) -> Iterator[Sequence[Task]]:
+        """Looks at so many networks around the boundary, of options that are trained for it where that is worth it."""
+        if looks > 0:
+            yield from self._add(self._missed(self._window(*window), looks))
+            yield from self._look(self._solved(self._window(*window), looks))
+
+    @property
+    def _has_seen_all(self) -> bool:
+        """Whether no network of the space was left out."""
+        return self.search.space.count - 1 <= len(self.looked)
 
     @staticmethod
     def _shares(looks: int) -> tuple[int, int]:

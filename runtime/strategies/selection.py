@@ -100,13 +100,20 @@ def meets(measured: Measurements | None, objective: Objective, full: Measurement
 
 
 def best_of(networks: Mapping[N, Measurements | None], objective: Objective, full: Measurements) -> N | None:
-    """The best of those that meet the constraints, the first one of equals; None where none does."""
+    """The best of those that meet the constraints, of equals the one with the fewest parameters, the first of these;
+    None where none does."""
     best: N | None = None
     best_measured: Measurements | None = None
     for network, measured in networks.items():
-        if meets(measured, objective, full) and (best_measured is None or objective.better(measured, best_measured)):
+        if meets(measured, objective, full) and (best_measured is None or _better(objective, measured, best_measured)):
             best, best_measured = network, measured
     return best
+
+
+def _better(objective: Objective, a: Measurements, b: Measurements) -> bool:
+    if a[objective.metric] == b[objective.metric]:
+        return a[Metric.MODEL_SIZE] < b[Metric.MODEL_SIZE]
+    return objective.better(a, b)
 
 
 def nearest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import plan as plan_module
 from wootz.runtime import run as run_module
 from wootz.runtime.data.dataset import Split
+from wootz.runtime.delivery import delivered
 from wootz.runtime.events import EventLog, PhaseStarted, Progress, TaskEnded, TaskId, read_events
 from wootz.runtime.executors.shares import shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
-from wootz.runtime.outcome import Failed
+from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.reporting.timeline import timeline
 from wootz.runtime.result import FailedNetworkResult, RunResult, TrainedBlockResult, UntriedNetworkResult, block_text
 from wootz.runtime.run import run
@@ -289,3 +291,28 @@ def test_each_student_is_carved_once_and_none_where_all_is_known(job, is_trained
     assert len(seen) == carved
     assert finished(job).best == first.best
     assert len(seen) == carved
+
+
+@pytest.mark.parametrize(("kept", "is_told"), [((0, 0, 0), True), ((0, 0), False), ((0, 20, 0), False)])
+def test_fine_tunings_that_gain_nothing_are_told(kept, is_told):
+    outcomes = [Trained({}, {"kept": step, "steps": 20}) for step in kept]
+    outcomes += [Failed("it diverged"), Trained({}, {"kept": 0, "steps": 0})]
+    explored = SimpleNamespace(networks=dict(enumerate(SimpleNamespace(outcome=o) for o in outcomes)))
+    told = []
+    run_module._note_useless_training(explored, SimpleNamespace(note=told.append))
+    assert [note.startswith("None of the 3 fine-tunings made its network better") for note in told] == [True] * is_told
+
+
+def test_full_and_pruned_network_are_timed_in_the_same_form(job, finished, monkeypatch):
+    opened = []
+    open_file = delivered.open_file
+    monkeypatch.setattr(delivered, "open_file", lambda file, *rest: opened.append(load(file)) or open_file(file, *rest))
+    measure = delivered.side_by_side
+    timed = []
+    monkeypatch.setattr(
+        delivered, "side_by_side", lambda runs, images: timed.append(opened[-2:]) or measure(runs, images)
+    )
+    finished(job)
+    ((full, best),) = timed
+    assert [node.op for node in full.graph.nodes] == [node.op for node in best.graph.nodes]
+    assert "BatchNormalization" in {node.op for node in load(job.out / "teacher.onnx").graph.nodes}

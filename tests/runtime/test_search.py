@@ -201,3 +201,22 @@ def test_rates_in_between_are_trained_later(searching, finished, tmp_path):
     kinds = [event.task.kind for event in events if isinstance(event, TaskEnded)]
     assert kinds.index("look") < len(kinds) - kinds[::-1].index("blocks"), "further blocks come behind looks"
     assert [e.blocks for e in events if isinstance(e, Planned)][-1] == len(rates)
+
+
+def test_a_search_of_a_smaller_space_leaves_out_what_is_known_of_other_networks(searching, finished):
+    """Modules that are left out need no block: searches with them and without share all that is trained."""
+    store = searching.out.with_name("store")
+    everything = parse_objective("min ModelSize constraint Accuracy >= full - 0.9", "test")
+    with_skips = finished(replace(searching, objective=everything, ends_early=False), store)
+    assert any(SKIP in network.configuration for network in with_skips.networks)
+    space = Space(searching.search.space.modules, (OPTIONS[:-1], OPTIONS[:-1]))
+    without = replace(
+        searching,
+        out=searching.out.with_name("without"),
+        run="without",
+        subspace=Subspace(space.modules, (*space.stars, *space.uniform)),
+        search=replace(searching.search, space=space),
+    )
+    found = finished(without, store)
+    assert found.networks
+    assert not any(SKIP in network.configuration for network in found.networks)

@@ -133,3 +133,18 @@ def test_a_shuffle_replaced_by_a_gather_leaves_no_nodes() -> None:
     )
     pruned = checked(model, plan_of(a=(8, [0, 1, 2, 4])))
     assert [node.op for node in pruned.graph.nodes] == ["Conv", "Gather", "Conv"]
+
+
+def test_a_weight_keeps_its_name_where_its_shape_is_read_too() -> None:
+    """As exporters write a bias of zeros: weights of blocks are handed on by name."""
+    model = network(
+        "[a] s = Conv(x, wa) n = Shape(wb) f = Gather(n, first) z = Expand(zero, f) [b] t = Conv(s, wb, z) "
+        "[c] y = Conv(t, wc)",
+        "int64[1] first = {0}, float[1] zero = {0.0}",
+        wa=(4, 2, 1, 1),
+        wb=(4, 4, 1, 1),
+        wc=(2, 4, 1, 1),
+    )
+    pruned = checked(model, plan_of(a=(4, [0, 2]), b=(4, [1, 2, 3])))
+    of_convolution = next(node.inputs[1] for node in pruned.graph.nodes if node.name == "b")
+    assert (of_convolution.name, of_convolution.values.shape) == ("wb", (3, 2, 1, 1))

@@ -122,3 +122,8 @@ def test_the_constraint_that_a_candidate_misses_is_named():
 def test_a_failed_network_is_never_the_best(objective):
     assert best(objective, [None, None, 0.4, None]) == 2
     assert best(objective, [None, None]) is None
+
+
+def test_of_equally_good_networks_the_smaller_one_is_the_best():
+    networks = {"large": {SIZE: 40.0, ACCURACY: 0.7}, "small": {SIZE: 30.0, ACCURACY: 0.7}}
+    assert best_of(networks, MOST_ACCURATE, FULL) == "small"
