@@ -41,18 +41,34 @@ def losses_for(network: Model, targets: Targets) -> Found:
     """
     outputs = _outputs(network)
     if not isinstance(targets, Mapping):
-        fitting = {name: loss for name, output in outputs.items() if (loss := _loss_of(output, targets)) is not None}
+        fitting, reasons = _fitting(outputs, dict.fromkeys(outputs, targets))
         if len(fitting) == 1:
             ((name, loss),) = fitting.items()
             return _found({"" if len(outputs) == 1 else name: loss}, {name: targets})
         fits = f"fit several outputs ({', '.join(fitting)})" if fitting else _misfit(outputs, targets)
-        return Found(notes=(f"The targets {fits}: they are for the metric alone (--loss).",))
-    paired = {name: targets[name] for name in outputs if name in targets}
-    fitting = {name: loss for name, t in paired.items() if (loss := _loss_of(outputs[name], t)) is not None}
+        why = "" if fitting else "".join(f"; {reason}" for reason in dict.fromkeys(reasons.values()))
+        return Found(notes=(f"The targets {fits}{why}: they are for the metric alone (--loss).",))
+    fitting, reasons = _fitting(outputs, targets)
     found = _found(fitting, targets)
-    unused = [name for name in targets if name not in fitting]
+    unused = [f"{name} ({reasons[name]})" if name in reasons else name for name in targets if name not in fitting]
     note = f"No loss follows from the targets {', '.join(unused)}: they are for the metric alone (--loss)."
     return replace(found, notes=(*found.notes, note)) if unused else found
+
+
+def _fitting(
+    outputs: Mapping[str, Tensor], targets: Mapping[str, np.ndarray]
+) -> tuple[dict[str, TargetLoss], dict[str, str]]:
+    """The losses of outputs by the targets that they have, and why there is none where shapes would allow one."""
+    losses, reasons = dict[str, TargetLoss](), dict[str, str]()
+    for name in (name for name in outputs if name in targets):
+        kind = _kind_for(outputs[name], targets[name])
+        try:
+            if kind is not None:
+                losses[name] = _checked(kind, None, outputs[name], targets[name])
+        except WootzError as error:
+            if kind != "softmax-cross-entropy" or _are_for_scores(outputs[name], targets[name]):
+                reasons[name] = str(error)
+    return losses, reasons
 
 
 def losses_named(kind: LossKind, ignore_label: int | None, network: Model, targets: Targets) -> Found:
@@ -90,16 +106,6 @@ def _found(losses: Mapping[str, TargetLoss], targets: Mapping[str, np.ndarray]) 
     return Found(tuple(weighted))
 
 
-def _loss_of(output: Tensor, targets: np.ndarray) -> TargetLoss | None:
-    kind = _kind_for(output, targets)
-    if kind is None:
-        return None
-    try:
-        return _checked(kind, None, output, targets)
-    except WootzError:
-        return None
-
-
 def _kind_for(output: Tensor, targets: np.ndarray) -> LossKind | None:
     """The one kind of loss that targets in some shape may be for."""
     last = last_activation(output)
@@ -109,6 +115,12 @@ def _kind_for(output: Tensor, targets: np.ndarray) -> LossKind | None:
     if (activation == "Sigmoid" or "logit" in output.name.lower()) and _are_shares(targets):
         return "bce-with-logits"
     return "mse" if targets.dtype.kind == "f" and "Softmax" not in activation else None
+
+
+def _are_for_scores(output: Tensor, targets: np.ndarray) -> bool:
+    """Whether targets have the shape of classes, one for the scores at each position."""
+    classes, *extents = output.shape[1:] or [0]
+    return classes >= 2 and differ_by_ones(targets.shape, [0, *extents])
 
 
 def _checked(kind: LossKind, ignore_label: int | None, output: Tensor, targets: np.ndarray) -> TargetLoss:
@@ -130,16 +142,18 @@ def _checked(kind: LossKind, ignore_label: int | None, output: Tensor, targets: 
 
 def _ignored(ignore_label: int | None, output: Tensor, targets: np.ndarray) -> int | None:
     """The label that counts for nothing, if there is one. Raises WootzError for targets that are no classes."""
-    classes, *extents = output.shape[1:]
-    if classes < 2 or not differ_by_ones(targets.shape, [0, *extents]):
+    if not _are_for_scores(output, targets):
         raise WootzError(f"{_shapes(output, targets)}: classes for scores [n, classes, …] are [n, …]")
     if targets.dtype.kind not in "iu":
         raise WootzError(f"the targets of {output.name} are no whole numbers, as classes are")
+    classes = output.shape[1]
     beyond = [int(label) for label in np.unique(targets[(targets < 0) | (targets >= classes)])]
+    if ignore_label is None and len(beyond) == 1 and beyond[0] in IGNORED:
+        ignore_label = beyond[0]
+    if ignore_label is not None and np.all(targets == ignore_label):
+        raise WootzError(f"the targets of {output.name} are {ignore_label} all over, which stands for no class")
     if not beyond or beyond == [ignore_label]:
         return ignore_label
-    if ignore_label is None and len(beyond) == 1 and beyond[0] in IGNORED:
-        return beyond[0]
     others = [label for label in beyond if label != ignore_label]
     raise WootzError(f"the targets of {output.name} hold {others[0]}, and it has scores of {classes} classes")
 

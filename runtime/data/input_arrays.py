@@ -15,6 +15,7 @@ from wootz.runtime.data.arrays import class_names, numbered, read_npy_file, targ
 from wootz.runtime.data.dataset import SPLITS, Dataset, Split, Targets, with_validation
 from wootz.runtime.inputs import Inputs, NetworkInput
 
+SAME = "all have to have one"
 LARGEST_MASK = 1
 """Arrays of bytes with larger ones are pixels, where the input could be an image."""
 
@@ -50,12 +51,29 @@ def named_arrays(value: object, inputs: Sequence[NetworkInput], file: str, line:
     if not isinstance(value, Mapping):
         if len(inputs) > 1:
             raise InputError(f"{takes}: give a dictionary with an array for each", file, line)
-        return {names[0]: np.asarray(value)}
+        return {names[0]: array_of(value, names[0], SAME, file, line)}
     if unknown := [str(name) for name in value if name not in names]:
         raise InputError(f"there is an array {unknown[0]}, and {takes} (splits are {', '.join(SPLITS)})", file, line)
     if missing := [name for name in names if name not in value]:
         raise InputError(f"there is no array for {missing[0]}: {takes}", file, line)
-    return {name: np.asarray(value[name]) for name in names}
+    return {name: array_of(value[name], name, SAME, file, line) for name in names}
+
+
+def array_of(value: object, what: str, remedy: str, file: str, line: int | None) -> np.ndarray:
+    """The array of `what` Python code gives. Raises InputError, with the `remedy`, where examples differ in shape, or
+    aren't numbers."""
+    try:
+        found = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{what} differ in shape from example to example: {remedy}", file, line) from error
+    first = found.flat[0] if found.dtype == object and found.size else 0
+    if isinstance(first, np.ndarray | list | tuple):
+        raise InputError(f"{what} differ in shape from example to example: {remedy}", file, line)
+    if isinstance(first, Mapping):
+        raise InputError(f"{what} are a list of dictionaries: give a dictionary of arrays; {remedy}", file, line)
+    if found.dtype == object:
+        raise InputError(f"{what} hold {type(first).__name__}, which is no number", file, line)
+    return found
 
 
 def read_input_archive(file: Path, inputs: Sequence[NetworkInput], seed: int) -> Dataset:

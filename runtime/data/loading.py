@@ -180,11 +180,11 @@ def load_dataset(
     says which of the network's `outputs` each class is (0: not known how many; `class_index`). Raises InputError where
     something is missing, unequal, damaged, or neither pixel nor label.
     """
-    where = location if location == DIGITS else str(Path(location).absolute())
+    where = location if location == DIGITS or given is not None else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
     folder = str(Path(cache or default_cache_folder()).absolute())
     source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all, inputs)
-    return source.open(listener) if given is None else source.opened(from_python(given, "data", seed, inputs))
+    return source.open(listener) if given is None else source.opened(from_python(given, location, seed, inputs))
 
 
 def _what_is_looked_for(folder: Path) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from wootz.passes.errors import InputError
 from wootz.runtime.data.arrays import checked_split, dataset_of, numbered, targets_of
 from wootz.runtime.data.dataset import SPLITS, Dataset, Split, Targets
-from wootz.runtime.data.input_arrays import GivenSplit, check_targets, dataset_of_inputs, named_arrays
+from wootz.runtime.data.input_arrays import GivenSplit, array_of, check_targets, dataset_of_inputs, named_arrays
 from wootz.runtime.inputs import NetworkInput, are_images
 from wootz.runtime.user_code import UserCode, place_of, told_in_a_line
 
@@ -35,6 +35,7 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
     file, line = place_of(data) if callable(data) else (name, None)
     with told_in_a_line(file, line or 1):
         value = data() if callable(data) else data
+        _check_train_is_there(value, inputs, file, line)
         parts = value if _has_splits(value) else {"train": value}
         given = {split: _given(part, inputs, file, line) for split, part in parts.items()}
     check_targets(given, file, line)
@@ -46,14 +47,24 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
     return dataset_of(splits["train"], splits.get("val"), splits.get("test"), names, file, seed, channels)
 
 
+PAIR = "images and targets are a pair, and several targets a dictionary of arrays"
+PAD = "pad them to one length, such as by rows of -1 (docs/tasks.md)"
+
+
 def _has_splits(value: Any) -> bool:
     return isinstance(value, Mapping) and "train" in value and set(value) <= set(SPLITS)
+
+
+def _check_train_is_there(value: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> None:
+    others = {*SPLITS} - {"train", *(each.name for each in inputs)}
+    if isinstance(value, Mapping) and value and set(value) <= others:
+        raise InputError(f"there is {' and '.join(value)}, and train is missing", file, line)
 
 
 def _given(part: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> GivenSplit:
     """The arrays and targets of a split."""
     if isinstance(part, tuple) and len(part) == 2:
-        return GivenSplit(_arrays(part[0], inputs, file, line), _targets(part[1]))
+        return GivenSplit(_arrays(part[0], inputs, file, line), _targets(part[1], file, line))
     if isinstance(part, Mapping) or hasattr(part, "__array__"):
         return GivenSplit(_arrays(part, inputs, file, line))
     if not isinstance(part, Iterable):
@@ -62,24 +73,40 @@ def _given(part: Any, inputs: Sequence[NetworkInput], file: str, line: int | Non
     targets: list[Targets] = []
     rank = 1 + len((inputs[0] if inputs else IMAGE).shape)
     for item in part:
-        is_pair = isinstance(item, tuple) and len(item) == 2
+        if isinstance(item, tuple) and len(item) != 2:
+            raise InputError(f"a tuple of {len(item)}: {PAIR}", file, line)
+        is_pair = isinstance(item, tuple)
         arrays = _arrays(item[0] if is_pair else item, inputs, file, line)
         is_batch = next(iter(arrays.values())).ndim >= rank
         samples.append(arrays if is_batch else {name: array[None] for name, array in arrays.items()})
         if is_pair:
-            targets.append(_targets(item[1]) if is_batch else _as_batch(_targets(item[1])))
+            of_item = _targets(item[1], file, line)
+            targets.append(of_item if is_batch else _as_batch(of_item))
     if not samples:
         raise InputError("there are no images", file, line)
     if targets and len(targets) != len(samples):
         raise InputError("some images have targets, others have none", file, line)
-    whole = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
+    shown = f"; {PAIR}" if isinstance(part, tuple) else ""
+    whole = {
+        name: _joined([sample[name] for sample in samples], name, f"have to have one shape{shown}", file, line)
+        for name in samples[0]
+    }
     return GivenSplit(whole, _concatenated(targets, file, line) if targets else None)
 
 
-def _targets(value: Any) -> Targets:
+def _targets(value: Any, file: str, line: int | None) -> Targets:
     if isinstance(value, Mapping):
-        return {str(name): np.asarray(values) for name, values in value.items()}
-    return np.asarray(value)
+        return {str(name): array_of(values, f"the targets {name}", PAD, file, line) for name, values in value.items()}
+    return array_of(value, "the targets", PAD, file, line)
+
+
+def _joined(arrays: list[np.ndarray], what: str, wanted: str, file: str, line: int | None) -> np.ndarray:
+    """Raises InputError for arrays that differ in shape."""
+    shapes = dict.fromkeys(array.shape[1:] for array in arrays)
+    if len(shapes) > 1:
+        first, second, *_ = (f"[{', '.join(map(str, shape))}]" for shape in shapes)
+        raise InputError(f"there are {what} of {first} and of {second}: they {wanted}", file, line)
+    return np.concatenate(arrays)
 
 
 def _as_batch(targets: Targets) -> Targets:
@@ -92,11 +119,14 @@ def _as_batch(targets: Targets) -> Targets:
 def _concatenated(parts: list[Targets], file: str, line: int | None) -> Targets:
     arrays = [part for part in parts if isinstance(part, np.ndarray)]
     if len(arrays) == len(parts):
-        return np.concatenate(arrays)
+        return _joined(arrays, "targets", f"have to have one shape: {PAD}", file, line)
     named = [part for part in parts if isinstance(part, Mapping)]
     if arrays or any(part.keys() != named[0].keys() for part in named):
         raise InputError("the targets of some images have other names than those of others", file, line)
-    return {name: np.concatenate([part[name] for part in named]) for name in named[0]}
+    return {
+        name: _joined([part[name] for part in named], f"targets {name}", f"have to have one shape: {PAD}", file, line)
+        for name in named[0]
+    }
 
 
 def _arrays(value: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> dict[str, np.ndarray]:

@@ -57,14 +57,32 @@ FOLLOWS = {
     "numbers beside logits": (LOGITS, NUMBERS, mse(NUMBERS)),
 }
 NO_LOSS = {
-    "a class that has no score": (PLAIN, np.where(MAP == 0, 4, MAP), "whole numbers [n, 5, 3] beside y [n, 4, 5, 3]"),
+    "a class that has no score": (
+        PLAIN,
+        np.where(MAP == 0, 4, MAP),
+        "beside y [n, 4, 5, 3]; the targets of y hold 4, and it",
+    ),
+    "a negative class": (
+        PLAIN,
+        np.where(MAP == 0, -5, MAP),
+        "the targets of y hold -5, and it has scores of 4 classes",
+    ),
+    "labels for none alone": (PLAIN, np.full_like(MAP, 255), "the targets of y are 255 all over, which stands for no"),
     "both labels that stand for none": (PLAIN, np.where(HOLES == 0, -1, HOLES), "whole numbers [n, 5, 3]"),
     "maps of another size": (PLAIN, MAP[:, :4], "whole numbers [n, 4, 3] beside y [n, 4, 5, 3]"),
-    "classes as floats": (PLAIN, MAP.astype(np.float32), "numbers [n, 5, 3] beside y"),
+    "classes as floats": (
+        PLAIN,
+        MAP.astype(np.float32),
+        "beside y [n, 4, 5, 3]; the targets of y are no whole",
+    ),
     "bits of an output that may be anything": (PLAIN, BITS, "whole numbers [n, 4, 5, 3]"),
     "numbers behind a Softmax": (SOFTMAX, SHARES, "numbers [n, 4, 5, 3]"),
     "boxes": (PLAIN, NUMBERS[:, :3, 0], "numbers [n, 3, 3]"),
-    "NaN": (PLAIN, np.full_like(NUMBERS, np.nan), "numbers [n, 4, 5, 3]"),
+    "NaN": (
+        PLAIN,
+        np.full_like(NUMBERS, np.nan),
+        "; the targets of y hold NaN or infinity: they",
+    ),
     "two outputs of their shape": (LIKE, NUMBERS, "several outputs (y, z)"),
 }
 
@@ -97,6 +115,8 @@ def test_targets_by_the_names_of_outputs():
     halves = {"weight": 0.5}
     assert found.losses == (TargetLoss(output="y", ignore_label=255, **halves), TargetLoss(output="z", **halves))
     assert found.notes == ("No loss follows from the targets boxes: they are for the metric alone (--loss).",)
+    (note,) = losses_for(PLAIN, {"y": np.full_like(NUMBERS, np.inf)}).notes
+    assert "from the targets y (the targets of y hold NaN or infinity): they are for the metric alone" in note
     assert losses_for(PLAIN, {"y": MAP}).losses == (TargetLoss(output="y"),)
 
 
@@ -136,6 +156,7 @@ REFUSED = [
     ("softmax-cross-entropy", None, NUMBERS, "classes for scores [n, classes, …] are [n, …]"),
     ("softmax-cross-entropy", None, MAP * 2, "the targets of y hold 4, and it has scores of 4 classes"),
     ("softmax-cross-entropy", 9, HOLES, "the targets of y hold 255, and it has scores of 4 classes"),
+    ("softmax-cross-entropy", 3, np.full_like(MAP, 3), "the targets of y are 3 all over, which stands for no class"),
     ("bce-with-logits", None, NUMBERS, "the targets of y aren't from 0 to 1"),
     ("l1", None, np.full_like(NUMBERS, np.inf), "the targets of y hold NaN or infinity"),
     ("l1", 3, NUMBERS, "--ignore-label is for the cross-entropy"),

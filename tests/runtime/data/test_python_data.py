@@ -6,6 +6,7 @@ import pytest
 from wootz.passes.errors import InputError
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.python_data import from_python
+from wootz.runtime.inputs import NetworkInput
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4), np.uint8)
 LABELS = np.arange(20) % 2
@@ -118,6 +119,38 @@ def test_targets_by_name(form):
     [
         ([(IMAGES[0], {"a": 1}), (IMAGES[1], {"b": 1})], "the targets of some images have other names"),
         ([(IMAGES[0], {"a": 1}), (IMAGES[1], 1)], "the targets of some images have other names"),
+        (
+            (IMAGES, [{"boxes": [[1, 2, 3, 4]]}] * 20),
+            "the targets are a list of dictionaries: give a dictionary",
+        ),
+        ((IMAGES, [{"boxes": [1]}, {}] * 10), "dictionary of arrays; pad them to one length, such as by rows of -1"),
+        ((IMAGES, [[0] * (n % 3) for n in range(20)]), "the targets differ in shape from example to example: pad them"),
+        ((IMAGES, {"a": [[0] * (n % 3) for n in range(20)]}), "the targets a differ in shape from example to example"),
+        (
+            ([IMAGES[0], IMAGES[0, :, :2]], LABELS[:2]),
+            "image differ in shape from example to example: all have",
+        ),
+        ((IMAGES, np.array([np.zeros(n % 3) for n in range(20)], object)), "the targets differ in shape from example"),
+        ((IMAGES, [None] * 20), "the targets hold NoneType, which is no number"),
+        (
+            [(image, MAPS[0, : 1 + n % 3]) for n, image in enumerate(IMAGES)],
+            r"data: there are targets of \[1, 4\] and of \[2, 4\]: they have to have one shape: pad them to one length",
+        ),
+        (
+            [(image, {"boxes": MAPS[0, : 1 + n % 3]}) for n, image in enumerate(IMAGES)],
+            r"there are targets boxes of \[1, 4\] and of \[2, 4\]: they have to have one shape: pad them",
+        ),
+        ((IMAGES, LABELS, LABELS), "images and targets are a pair, and several targets a dictionary of arrays"),
+        (
+            [(image, 1, 1) for image in IMAGES],
+            "a tuple of 3: images and targets are a pair, and several targets",
+        ),
+        (
+            [IMAGES[0], IMAGES[0, :, :2]],
+            r"image of \[1, 4, 4\] and of \[1, 2, 4\]: they have to have one shape$",
+        ),
+        ({"val": IMAGES}, "data: there is val, and train is missing"),
+        ({"val": IMAGES, "test": IMAGES}, "there is val and test, and train is missing"),
         ((IMAGES, {"a": LABELS[:3]}), "20 samples but 3 targets in train, a"),
         ((IMAGES, {"a": np.array(["x"] * 20)}), "the targets of train, a, hold <U1, which are no numbers"),
     ],
@@ -125,3 +158,17 @@ def test_targets_by_name(form):
 def test_targets_by_name_that_do_not_fit(data, reason):
     with pytest.raises(InputError, match=reason):
         from_python(data, "data", seed=0)
+
+
+def test_arrays_of_another_size_are_told_without_a_file():
+    with pytest.raises(InputError, match=r"^arrays: the train images are 1x4x4, the network takes 1x8x8$"):
+        load_dataset("arrays", (1, 8, 8), given=IMAGES)
+
+
+def test_a_tuple_of_images_is_an_iterable():
+    assert from_python(tuple(IMAGES), "data", seed=0).digest == from_python(IMAGES, "data", seed=0).digest
+
+
+def test_an_input_may_be_called_as_a_split_is():
+    inputs = (NetworkInput("val", "float32", (3,)),)
+    assert len(from_python({"val": np.zeros((10, 3), np.float32)}, "data", 0, inputs).train) == 8
