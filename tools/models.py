@@ -76,7 +76,7 @@ def open_trainable(
         notes=(*network.notes, *(f"{change}." for change in changes)),
         blobs=network.blobs,
         says_pixels=network.says_pixels,
-        interface=interface_of(network.model, trainable),
+        interface=interface_of(network.model, whole),
         whole=whole if has_postprocessing else None,
     )
 

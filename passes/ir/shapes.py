@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import shape_inference
 
 from wootz.passes.errors import VerificationError
+from wootz.passes.ir.evaluate import DIRECT, can_evaluate, evaluate_node
 from wootz.passes.ir.model import (
     OPSET,
     Constant,
@@ -65,7 +66,8 @@ def inferred_types(graph: Graph, strict: bool = True) -> dict[str, TensorType]:
     Raises VerificationError if `strict` and a node's shapes contradict.
     """
     try:
-        proto = shape_inference.infer_shapes(skeleton(graph), strict_mode=strict, data_prop=True)
+        bare = _with_computed_values(skeleton(graph), graph)
+        proto = shape_inference.infer_shapes(bare, strict_mode=strict, data_prop=True)
     except INFERENCE_ERRORS as error:
         raise VerificationError(" ".join(str(error).split())) from error
     inputs = itertools.islice(proto.graph.input, len(graph.inputs))  # weights follow
@@ -143,7 +145,39 @@ def skeleton(graph: Graph) -> onnx.ModelProto:
 
 def _may_state_shapes(values: np.ndarray) -> bool:
     """Whether inference may look at the values: those of integers, and of the scales of a Resize."""
-    return values.size <= (LARGEST_SHAPE_OPERAND if values.dtype.kind == "i" else LARGEST_SCALES)
+    return values.size <= (LARGEST_SHAPE_OPERAND if values.dtype.kind in "ib" else LARGEST_SCALES)
+
+
+def _with_computed_values(proto: onnx.ModelProto, graph: Graph) -> onnx.ModelProto:
+    """The skeleton of `graph` with Constant nodes for what nodes compute of small constants alone, in place: inference
+    computes no axes, scales or numbers of elements itself."""
+    inputs = {t.name for t in graph.inputs}
+    values = {
+        name: t.values
+        for name, t in graph.tensors().items()
+        if isinstance(t, Constant) and name not in inputs and _may_state_shapes(t.values)
+    }
+    for node, bare in zip(graph.nodes, proto.graph.node, strict=True):
+        value = _small_value(node, values)
+        if value is not None:
+            values[bare.output[0]] = value
+            constant = onnx.numpy_helper.from_array(value)
+            bare.CopyFrom(onnx.helper.make_node("Constant", (), bare.output, bare.name, value=constant))
+    return proto
+
+
+def _small_value(node: Node, values: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """What a node computes of these `values` alone, where that may state shapes."""
+    if not node.inputs or not can_evaluate(node) or any(t.name not in values for t in node.inputs if not t.is_empty()):
+        return None
+    operands = [None if t.is_empty() else values[t.name] for t in node.inputs]
+    if node.op not in DIRECT and any(o is not None and o.dtype.kind == "f" for o in operands):
+        return None  # of weights
+    try:
+        (value,) = evaluate_node(node, operands)
+    except ValueError:
+        return None
+    return value if _may_state_shapes(value) else None
 
 
 def _declare(info: onnx.ValueInfoProto, name: str, values: np.ndarray) -> None:

@@ -253,8 +253,11 @@ class _Pair:
 
 def _are_alike(output: Tensor, target: Tensor) -> bool:
     """Whether two tensors have the same extents, as far as these are known."""
-    own, other = ([d if isinstance(d, int) else None for d in tensor_shape(t) or ()] for t in (output, target))
-    return own == other
+    own, other = tensor_shape(output), tensor_shape(target)
+    if own is None or other is None:
+        return True
+    known = ((a, b) for a, b in zip(own, other, strict=False) if isinstance(a, int) and isinstance(b, int))
+    return len(own) == len(other) and all(a == b for a, b in known)
 
 
 def _mean(losses: Sequence[Expression], weights: Sequence[float] = ()) -> Expression:

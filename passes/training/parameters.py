@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wootz.passes.analysis.segments import data_tensors
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.half_precision import HALF_SUFFIX
 from wootz.passes.ir.model import MULTIPLIERS_KEY, Constant, Graph, Model, Node, Tensor, producer, subgraph_nodes
@@ -61,8 +62,11 @@ class Parameters:
 
 
 def placeholder_notes(graph: Graph) -> tuple[str, ...]:
-    """One line that names all placeholders of a network, where there are any."""
-    found = {id(w): w for node in graph.nodes for w in _weights(node) if is_placeholder(w)}
+    """One line that names all placeholders of a network, where there are any: what is computed of constants and shapes
+    alone, as the scales of a Resize, has none."""
+    data = data_tensors(graph)
+    computing = (node for node in graph.nodes if any(t.name in data for t in node.outputs))
+    found = {id(w): w for node in computing for w in _weights(node) if is_placeholder(w)}
     return _placeholder_notes(found.values())
 
 

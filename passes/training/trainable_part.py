@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,15 +11,15 @@ from onnx.helper import tensor_dtype_to_np_dtype
 
 from wootz.passes.analysis.class_scores import LAYOUT_OPERATORS
 from wootz.passes.analysis.segments import READS_SHAPE, data_tensors, is_layer
+from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, captured_tensors, is_constant, producer, subgraph_nodes
 from wootz.passes.ir.rewrite import erase_dead_nodes, remaining_modules
-from wootz.passes.ir.shapes import annotate_shapes
-from wootz.passes.training.gradient_rules import RULES, UNTRAINED_WEIGHTS
+from wootz.passes.training.gradient_rules import UNTRAINED_WEIGHTS
 
 RUNTIME_DOMAIN = "com.microsoft"
 DECISIONS = {
-    *("NonMaxSuppression", "TopK", "ArgMax", "ArgMin", "NonZero", "Unique", "Compress", "Hardmax", "OneHot"),
+    *("NonMaxSuppression", "ArgMax", "ArgMin", "NonZero", "Unique", "Compress", "Hardmax", "OneHot"),
     *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN", "IsInf"),
     *("Sign", "Round", "Floor", "Ceil", "Mod", "BitShift", "QuantizeLinear"),
     *("If", "Loop", "Scan", "SequenceConstruct", "SequenceEmpty", "SplitToSequence", "Optional"),
@@ -33,7 +33,7 @@ class TrainablePart(Pass):
     1. Postprocessing is what lies behind the last layers and decides: comparisons, indices, selections, whole numbers,
        loops and branches, operators of other domains than ONNX Runtime's; and all that reads what these give. What lies
        before a layer stays, whatever it is, and so does a function of real numbers that `build-gradients` has no rule
-       for.
+       for. TopK decides where its indices are used; where only its values are, it is such a function, and has a rule.
     2. What it reads of what layers have computed become outputs, in order of data flow, and so do the outputs of the
        network that are no postprocessing. Of tensors with the same numbers in other layouts one does. Names stay.
     3. A network without postprocessing stays as it is.
@@ -55,7 +55,7 @@ class TrainablePart(Pass):
             raise self.refuse("there is nothing to train: no layer stands before the postprocessing")
         before = len(graph.nodes)
         erase_dead_nodes(graph)
-        annotate_shapes(graph)
+        annotate_symbolic_shapes(graph)
         for output in graph.outputs:
             output.dtype = output.dtype or np.dtype(np.float32)
         statistics = {"nodes left out": before - len(graph.nodes), "outputs": len(graph.outputs)}
@@ -68,12 +68,13 @@ def postprocessing(graph: Graph) -> tuple[Node, ...]:
     data = data_tensors(graph)
     before_layers = subgraph_nodes(t for node in graph.nodes if _is_layer(node) for t in node.inputs)
     decided: set[str] = set()
+    outputs = {t.name for t in graph.outputs}
     found = []
     for node in graph.nodes:
         operands = {t.name for t in (*node.inputs, *captured_tensors(node))}
         if operands.isdisjoint(data) or _is_layer(node) or id(node) in before_layers or node.op in READS_SHAPE:
             continue
-        if not operands.isdisjoint(decided) or _decides(node):
+        if not operands.isdisjoint(decided) or _decides(node, outputs):
             decided.update(t.name for t in node.outputs if t.name)
             found.append(node)
     return tuple(found)
@@ -117,10 +118,15 @@ def _is_layer(node: Node) -> bool:
     return bool(node.domain) and any(is_constant(t) and t.values.ndim > 1 for t in node.inputs)
 
 
-def _decides(node: Node) -> bool:
-    """Whether small changes of what a node reads change nothing of what it gives, or in a way that can't be known."""
+def _decides(node: Node, outputs: Collection[str]) -> bool:
+    """Whether small changes of what a node reads change nothing of what it gives, or in a way that can't be known.
+
+    `outputs` are the names of the graph's. The largest values alone change with what they are taken from.
+    """
     if node.domain:
         return node.domain != RUNTIME_DOMAIN
+    if node.op == "TopK":
+        return any(t.outputs or t.name in outputs for t in node.outputs[1:])
     if node.op == "Cast":
         return "float" not in np.dtype(tensor_dtype_to_np_dtype(node.attrs["to"])).name
-    return node.op in DECISIONS and node.op not in RULES
+    return node.op in DECISIONS

@@ -21,7 +21,8 @@ class AddPostprocessing(Pass):
     It is the way back from `trainable-part`: a detector that was pruned and trained without its NonMaxSuppression gets
     it from the network that it was made from.
 
-    1. From the outputs of `network` back, nodes are added up to tensors that this network computes or takes, by name.
+    1. From the outputs of `network` back, nodes are added up to tensors that this network has, by name: what it takes,
+       computes or holds, perhaps as a constant what the other one computes.
     2. The outputs of this network that aren't outputs of the other are none any more.
 
     Refuses a network of which an input would be needed that this one doesn't have.
@@ -50,7 +51,7 @@ class AddPostprocessing(Pass):
 
     def _add(self, graph: Graph, whole: Graph) -> int:
         """Moves nodes of `whole`, which is used up; gives their number."""
-        own = {t.name: t for t in graph.inputs} | {t.name: t for node in graph.nodes for t in node.outputs if t.name}
+        own = {t.name: t for t in graph.inputs} | graph.tensors()
         others = {t.name: t for t in whole.inputs} | whole.tensors()
         needed: set[int] = set()
         pending = list(whole.outputs)

@@ -387,7 +387,13 @@ def _check_image(source: Tensor) -> None:
 def _with_flat_scores(graph: Graph) -> Iterator[str]:
     scores, *others = graph.outputs
     shape = tensor_shape(scores)
-    if others or shape is None or len(shape) <= 2 or any(extent != 1 for extent in shape[2:]):
+    if (
+        others
+        or shape is None
+        or len(shape) <= 2
+        or any(extent != 1 for extent in shape[2:])
+        or _holds_integers(scores)
+    ):
         return
     name = scores.name
     scores.name = f"{name}/unflattened"

@@ -141,7 +141,7 @@ UNCHANGED = SetInterface()
 
 def interface_of(given: Model, trained: Model) -> SetInterface:
     """What `set-interface` has to do to what `image-classifier`, or `as_trainable_network`, made of a `given` model for
-    it to be as it was."""
+    it to be as it was. The outputs of `trained` are some of the given ones."""
     outputs = trained.graph.outputs
     kept = given.copy().graph
     list(keep_outputs(kept, outputs[0].name if len(outputs) == 1 else ""))

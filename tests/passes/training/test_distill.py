@@ -11,6 +11,7 @@ import pytest
 from wootz.passes.errors import PassError, WootzError
 from wootz.passes.ir.files import save
 from wootz.passes.ir.model import Constant, Model, Module, constants
+from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.plan.lesson import Lesson, TargetLoss
@@ -249,6 +250,21 @@ def first_loss(graph: Model, run) -> float:
 
 def refusal(message):
     return pytest.raises(PassError, match=f"^{re.escape(message)}$")
+
+
+def test_an_extent_that_only_one_network_knows_is_no_other_one(make_model, run):
+    """Which columns of c there are, the network leaves to its input: all three, as the full one has them."""
+    text = "g (float[{n},4] x) => (y) <float[4,3] w> {{ c = MatMul(x, w) {end} }}"
+    full = make_model(text.format(n=2, end="y = Identity(c)"), seed=1, w=(4, 3))
+    columns = "s = ReduceSum<keepdims=0>(x, first) there = Abs(s) some = NonZero(there) i = Gather(some, zero)"
+    end = f"{columns} j = Slice(i, first, last) y = Gather<axis=1>(c, j)"
+    constants = "w, int64 zero = {0}, int64[1] first = {0}, int64[1] last = {3}"
+    network = make_model(text.format(n="N", end=end).replace(" w>", f" {constants}>"), w=(4, 3))
+    assert not isinstance(infer_shapes(network).graph.outputs[0].shape[1], int)
+    given = {"x": X[:2, 0, 0, :4]}
+    own, target = (run(model, given)["y"] for model in (network, full))
+    found = run(Distill(network=full).apply(network).model, given)[DISTILLATION]
+    assert found == pytest.approx(np.square(own - target).mean() / np.square(target).mean(), rel=1e-5)
 
 
 def test_what_it_refuses(student, teacher, make_model):

@@ -181,6 +181,20 @@ def test_scales_and_biases_that_an_exporter_made_up_are_not_trained(names, make_
         gradients(model, trained=("val_9",))
 
 
+def test_the_scales_of_a_resize_are_no_weights_that_a_note_names(make_model):
+    text = """g (float[N,3,4,4] x) => (y) <float[4,3,1,1] w, float[2] "/Constant_1_output_0",
+      float[2] "/Constant_output_0", float[3,1,1] "/Constant_2_output_0"> {
+      scales = Concat<axis=0>("/Constant_1_output_0", "/Constant_output_0")
+      m = Mul(x, "/Constant_2_output_0")  c = Conv(m, w)  y = Resize(c, , scales)
+    }"""
+    model = make_model(
+        text, w=(4, 3, 1, 1), **{"/Constant_1_output_0": np.ones(2, np.float32)},
+        **{"/Constant_output_0": np.full(2, 2, np.float32), "/Constant_2_output_0": (3, 1, 1)},
+    )  # fmt: skip
+    (note,) = placeholder_notes(model.graph)
+    assert note.endswith("has no parameter there: /Constant_2_output_0")
+
+
 def test_a_divisor_that_an_exporter_has_computed_is_no_weight(make_model):
     text = """g (float[N,3] x) => (y) <float[3,4] w, float[1,4] "{name}", float[4,2] fc> {{
       h = MatMul(x, w)  d = Div(h, "{name}")  y = MatMul(d, fc) }}"""

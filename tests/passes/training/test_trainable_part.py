@@ -116,6 +116,17 @@ def test_a_part_that_was_pruned_gets_the_postprocessing_back(
     assert not AddPostprocessing(whole=detector).apply(whole).modified
 
 
+def test_the_postprocessing_reads_what_the_part_has_as_a_constant(make_model: Callable[..., Model]) -> None:
+    """The axes of a TopK, which both compute of a constant, are one in a network that was simplified."""
+    text = """g (float[N,4] x) => (y, i) {{ c = MatMul(x, w) {axes} m = ReduceMax<keepdims = 0>(c, axes) {rest} }}"""
+    rest, computed = "b = Unsqueeze(m, axes) y, i = TopK(b, axes)", "axes = Abs(one)"
+    whole = make_model(text.format(axes=computed, rest=rest), w=(4, 3), one=np.array([1]))
+    part = make_model(text.format(axes="", rest="").replace("y, i", "m"), w=(4, 3), axes=np.array([1]))
+    joined = AddPostprocessing(whole=whole).apply(part).model
+    verify(joined)
+    assert [node.op for node in joined.graph.nodes] == ["MatMul", "ReduceMax", "Unsqueeze", "TopK"]
+
+
 def test_the_postprocessing_of_another_network_is_refused(detector: Model, make_model: Callable[..., Model]) -> None:
     other = make_model("g (float[1] z) => (float[1] y) { [relu] y = Relu (z) }")
     with pytest.raises(PassError, match="add-postprocessing: x: the network doesn't compute it"):
@@ -150,4 +161,39 @@ def test_a_function_without_gradient_rule_is_no_postprocessing(make_model: Calla
     """It would be left out in silence, with all that makes scores of maps."""
     nodes = f"c = Conv (x, w) t = {function} p = GlobalAveragePool (t) y = Flatten (p)"
     model = make_model(f"g (float[2, 3, 4, 4] x) => (float[2, 2] y) {{ {nodes} }}", w=(2, 3, 1, 1))
+    assert not TrainablePart().apply(model).modified
+
+
+LARGEST = """g (float[N, 3, 4, 4] x) => ({outputs}) <int64[1] k = {{2}}, int64[2] shape = {{0, -1}}> {{
+  c = Conv (x, w) flat = Reshape (c, shape) p = Sigmoid (flat)
+  v, i = TopK (p, k)
+  {rest}
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("outputs", "rest", "left"),
+    [
+        ("v, i", "", ["p"]),
+        ("v, boxes", "boxes = GatherElements <axis = 1> (flat, i)", ["flat", "p"]),
+        ("i, y", "y = ReduceMean (v)", ["p"]),
+    ],
+    ids=["indices", "gathered", "values too"],
+)
+def test_topk_is_postprocessing_where_its_indices_are_used(
+    make_model: Callable[..., Model], outputs: str, rest: str, left: list[str]
+) -> None:
+    model = make_model(LARGEST.format(outputs=outputs, rest=rest), w=(2, 3, 1, 1))
+    part = TrainablePart().apply(model).model
+    assert [t.name for t in part.graph.outputs] == left
+    given = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
+    whole = evaluate(AddPostprocessing(whole=model).apply(part).model, {"x": given})
+    for name, values in evaluate(model, {"x": given}).items():
+        np.testing.assert_array_equal(whole[name], values)
+
+
+@pytest.mark.parametrize(("outputs", "rest"), [("v", ""), ("y", "y = ReduceMean (v)")])
+def test_the_largest_values_alone_are_trained(make_model: Callable[..., Model], outputs: str, rest: str) -> None:
+    """As the scores of a classifier that are means of the largest values of its maps."""
+    model = make_model(LARGEST.format(outputs=outputs, rest=rest), w=(2, 3, 1, 1))
     assert not TrainablePart().apply(model).modified

@@ -110,3 +110,15 @@ def test_what_has_no_batch_in_front_or_no_size_is_refused(fault):
 def test_a_size_is_for_images_alone():
     with pytest.raises(PassError, match="a size is for networks of images alone"):
         as_trainable_network(network("g (float[N,2,4] x) => (float[N,2,4] y) { y = Relu (x) }"), size=(4, 4))
+
+
+def test_answers_of_an_image_keep_their_rank():
+    """Scores [N, classes, 1, 1] are flattened, and what is chosen by them is no score."""
+    body = "p = GlobalAveragePool (x) y = ArgMax <axis = 1> (p)"
+    chosen = network(f"g (float[N,3,4,4] x) => (int64[N,1,1,1] y) {{ {body} }}")
+    assert as_trainable_network(chosen) == (chosen, ())
+    scores, (change,) = as_trainable_network(
+        network("g (float[N,3,4,4] x) => (float[N,3,1,1] y) { y = GlobalAveragePool (x) }")
+    )
+    assert change == "output y: [N, 3, 1, 1] is now [N, classes]"
+    assert scores.graph.outputs[0].shape == ["N", 3]
