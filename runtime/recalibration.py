@@ -74,10 +74,16 @@ def measured_statistics(
     return {name: np.mean(of_layers, axis=0).astype(np.float32) for name, of_layers in seen.items()}
 
 
+def running_statistics(model: Model) -> Statistics:
+    """Those that its BatchNormalizations have."""
+    known = constants(model.graph)
+    return {name: known[name] for layer in _layers(model) for name in _statistics(layer)}
+
+
 def offsets(model: Model, measured: Statistics) -> Statistics:
     """What a full network's running statistics have beyond those measured: of a mean the difference, of a variance the
     ratio, the layer's epsilon included in both."""
-    running = constants(model.graph)
+    running = running_statistics(model)
     found = {}
     for layer in _layers(model):
         mean, variance = _statistics(layer)

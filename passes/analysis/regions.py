@@ -6,9 +6,12 @@ U-Nets, the necks of detectors, networks with several inputs or outputs. docs/mo
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -132,7 +135,15 @@ class _Network:
 
     @cached_property
     def pieces(self) -> tuple[Segment, ...]:
-        """The nodes of the trunk, those of a bundle together, in an order of data flow."""
+        """The nodes of the trunk, those of a bundle together and layers that share their weights, in an order of data
+        flow; layers that stand in one another's way, with other nodes between them, stay apart."""
+        pieces = self._pieces_apart()
+        for weight in self._shared_weights:
+            joined = _with_readers_joined(pieces, weight)
+            pieces = self._in_order(joined) or pieces
+        return pieces
+
+    def _pieces_apart(self) -> tuple[Segment, ...]:
         bundles = {max(bundle): (fork, bundle) for fork, bundle in self._bundles()}
         inside = {i for _, bundle in bundles.values() for i in bundle}
         pieces = []
@@ -144,6 +155,32 @@ class _Network:
                 latest = max(self.reads(node), key=lambda name: self._made.get(name, -1))
                 pieces.append(Segment(latest, node.outputs[0].name, (node,)))
         return tuple(pieces)
+
+    @cached_property
+    def _shared_weights(self) -> tuple[str, ...]:
+        """The weights that several layers of the trunk read."""
+        readers = Counter(_weight(node) for node in self.trunk if node.op in LAYERS)
+        return tuple(weight for weight, count in readers.items() if weight and count > 1)
+
+    def _in_order(self, pieces: Sequence[Segment]) -> tuple[Segment, ...]:
+        """The pieces, each behind those that it reads and else as they are; none where they read each other."""
+        maker = {t.name: i for i, piece in enumerate(pieces) for node in piece.nodes for t in node.outputs}
+        sorter = TopologicalSorter(
+            {i: {maker[name] for name in self._read_in(piece) if name in maker} - {i} for i, piece in enumerate(pieces)}
+        )
+        try:
+            sorter.prepare()
+        except CycleError:
+            return ()
+        ordered, ready = [], list(sorter.get_ready())
+        heapify(ready)
+        while ready:
+            first = heappop(ready)
+            ordered.append(pieces[first])
+            sorter.done(first)
+            for following in sorter.get_ready():
+                heappush(ready, following)
+        return tuple(ordered)
 
     @cached_property
     def _made(self) -> dict[str, int]:
@@ -330,6 +367,21 @@ class _Network:
         inside = {id(node) for piece in pieces for node in piece.nodes}
         entry = next((p.entry for p in pieces if self._is_map(p.entry)), pieces[0].entry)
         return module_of(name, self.graph, inside, entry, pieces[-1].exit)
+
+
+def _weight(layer: Node) -> str:
+    """The name of a layer's weight; empty where it is computed."""
+    return next((t.name for t in layer.inputs if is_constant(t) and len(t.shape or ()) > 1), "")
+
+
+def _with_readers_joined(pieces: Sequence[Segment], weight: str) -> list[Segment]:
+    """The pieces, those with a layer that reads `weight` as one in the place of the first."""
+    reading = [p for p in pieces if any(node.op in LAYERS and _weight(node) == weight for node in p.nodes)]
+    if len(reading) < 2:
+        return list(pieces)
+    joined = Segment(reading[0].entry, reading[-1].exit, tuple(node for piece in reading for node in piece.nodes))
+    others = [piece for piece in pieces if piece is reading[0] or piece not in reading]
+    return [joined if piece is reading[0] else piece for piece in others]
 
 
 def _groups_of_layers(network: _Network, span: Span) -> Iterator[Sequence[Node]]:

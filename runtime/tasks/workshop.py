@@ -13,7 +13,7 @@ import numpy as np
 from wootz.passes.analysis.data_criteria import DATA_CRITERIA, LABELS, Sample
 from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import StorageError
-from wootz.passes.ir.model import Model, constants, with_weights
+from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.ir.text import print_text
 from wootz.passes.pipeline import ir_printer
 from wootz.passes.plan.blocks import TuningBlock
@@ -25,7 +25,7 @@ from wootz.runtime.batches import ordered_batches
 from wootz.runtime.executors.control import Control
 from wootz.runtime.inputs import feeds
 from wootz.runtime.job import Job
-from wootz.runtime.recalibration import Statistics
+from wootz.runtime.recalibration import Statistics, running_statistics
 from wootz.runtime.run_directory import SNAPSHOT_FOLDER
 from wootz.runtime.session import evaluate
 from wootz.runtime.store import Store
@@ -219,8 +219,7 @@ class Workshop:
             self._statistics_offsets[teacher] = self.trainer.statistics_offsets(pruner.model)
         beyond = self._statistics_offsets[teacher]
         materializer = pruner.materializer.with_weights(with_weights(pruner.model, beyond))
-        left = constants(materializer.materialize(pruner.plan(self.rates(configuration))).graph)
-        return {name: left[name] for name in beyond if name in left}
+        return running_statistics(materializer.materialize(pruner.plan(self.rates(configuration))))
 
     def early_end(self, order: Order) -> EarlyEnd | None:
         job = self.job

@@ -102,6 +102,16 @@ LATE_MASK = """
     a = Conv(x, 4 4 1)  b = Relu(a)  c = Conv(b, 4 4 3)  d = Add(c, x)
     e = Conv(d, 4 4 1)  f = Relu(e)  g = Conv(f, 4 4 3)  h = Add(g, d)  y = Where(mask, h, x)"""
 
+SIAMESE = """
+    a = Conv(x, first 4 4 1)  b = Relu(a)  c = Conv(b, second 4 4 3)  d = Add(c, x)
+    e = Conv(d, third 4 4 1)  f = Relu(e)  g = Conv(f, fourth 4 4 3)  h = Add(g, d)
+    i = Conv(z, first 4 4 1)  j = Relu(i)  k = Conv(j, second 4 4 3)  l = Add(k, z)
+    m = Conv(l, third 4 4 1)  n = Relu(m)  o = Conv(n, fourth 4 4 3)  p = Add(o, l)
+    y = Sub(h, p)"""
+UNROLLED = """
+    a = Conv(x, first 4 4 1)  b = Relu(a)  c = Conv(b, second 4 4 3)  d = Add(c, z)
+    e = Conv(d, first 4 4 1)  f = Relu(e)  g = Conv(f, second 4 4 3)  y = Add(g, z)"""
+
 
 @pytest.mark.parametrize(
     ("nodes", "ends", "modules", "prunable"),
@@ -118,6 +128,8 @@ LATE_MASK = """
         pytest.param(LONG_SKIP, "x -> y", "a > e | e > i", "b; f", id="super-resolution"),
         pytest.param(RECURRENT, "x -> y; float[1, 2, 1] state", "x > b | b > d", "a; ", id="a chain before an LSTM"),
         pytest.param(LATE_MASK, "x; bool[N, 1, 8, 8] mask -> y", "x > d | d > h", "a; e", id="a mask"),
+        pytest.param(SIAMESE, "x; z -> y", "x z > l d | d l > y", "a i; e m", id="one trunk for two inputs"),
+        pytest.param(UNROLLED, "x; z -> y", "x z > g", "a e", id="one layer again and again"),
     ],
 )
 def test_regions(nodes: str, ends: str, modules: str, prunable: str, oracles: ModuleType) -> None:

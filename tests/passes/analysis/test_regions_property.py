@@ -35,6 +35,7 @@ class Pyramid:
         self.random = np.random.default_rng(integer(0, 1 << 16))
         self.channels: dict[str, int] = {}
         self.outputs: list[Tensor] = []
+        self.weights: dict[tuple[int, ...], Tensor] = {}
 
     def input(self, name: str, channels: int, size: int) -> Tensor:
         tensor = Variable(name, np.dtype(np.float32), ["N", channels, size, size])
@@ -52,9 +53,16 @@ class Pyramid:
 
     def conv(self, x: Tensor, outputs: int, kernel: int = 3, stride: int = 1) -> Tensor:
         inputs = self.channels[x.name]
-        weight = self.random.standard_normal((outputs, inputs, kernel, kernel)) / (kernel * np.sqrt(inputs))
         settings = {"pads": [(kernel - 1) // 2] * 4, "strides": [stride] * 2}
-        return self.op("Conv", x, self.constant(weight.astype(np.float32)), channels=outputs, **settings)
+        return self.op("Conv", x, self.weight(outputs, inputs, kernel), channels=outputs, **settings)
+
+    def weight(self, outputs: int, inputs: int, kernel: int) -> Tensor:
+        """A new one or, where layers are to share some, the last one of that shape."""
+        shape = (outputs, inputs, kernel, kernel)
+        if shape not in self.weights or self.integer(0, 2):
+            values = self.random.standard_normal(shape) / (kernel * np.sqrt(inputs))
+            self.weights[shape] = self.constant(values.astype(np.float32))
+        return self.weights[shape]
 
     def layer(self, x: Tensor, outputs: int) -> Tensor:
         return self.op("Relu", self.conv(x, outputs, 1 + 2 * self.integer(0, 1)))
