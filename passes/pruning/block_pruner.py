@@ -23,7 +23,7 @@ from wootz.passes.pruning.materializer import Materializer, kept_atoms
 from wootz.passes.pruning.planner import Planner
 from wootz.passes.pruning.rounding import EXACT, Rounding
 from wootz.passes.pruning.skipping import find_unskippable
-from wootz.passes.pruning.student import Student, carve
+from wootz.passes.pruning.student import Student, carve, weights_shared_with_others
 
 CHAIN = "in a chain of layers each goes on with what is left of the one before it"
 OUTSIDE = "outside of all modules (prune-filters prunes it)"
@@ -233,7 +233,8 @@ class BlockPruner:
             plan = self.plan(self.rates_of(block))
             modules = [self.modules[m] for m in block.modules]
             model = carve(self.materialize(plan), modules, self.analysis)
-            self._students[block] = Student(model, kept_atoms(self.analysis, plan), self.analysis)
+            shared = weights_shared_with_others(self.model, modules)
+            self._students[block] = Student(model, kept_atoms(self.analysis, plan), self.analysis, shared)
         return self._students[block]
 
     def rates_of(self, block: TuningBlock) -> dict[str, Rate]:

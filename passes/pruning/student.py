@@ -11,20 +11,24 @@ from wootz.passes.analysis.channels import ChannelAnalysis, node_names
 from wootz.passes.analysis.index_maps import NO_ATOM
 from wootz.passes.analysis.module_boundaries import block_of, module_fault
 from wootz.passes.errors import WootzError
-from wootz.passes.ir.model import Model, Module, Variable, copy_graph, subgraph_nodes
+from wootz.passes.ir.model import Constant, Model, Module, Tensor, Variable, copy_graph, module_nodes, subgraph_nodes
 from wootz.passes.ir.rewrite import erase_nodes, redirect_readers
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.plan.pruning import stored_keep_sets, with_keep_sets
+
+NO_WEIGHTS = {"Resize", "Upsample"}
+"""Their constants of several numbers are settings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Student:
     """A block pruned and cut out, whose arrays are those of its pruner, and which atoms of the network are left:
-    bool, as `kept_atoms` gives them."""
+    bool, as `kept_atoms` gives them. `shared` has the names of its weights that layers elsewhere read, too."""
 
     model: Model
     atoms: np.ndarray
     analysis: ChannelAnalysis
+    shared: frozenset[str]
 
     def kept(self, tensor: str) -> np.ndarray:
         """Which elements of a tensor of the whole network are left: bool, broadcastable to the tensor's shape."""
@@ -58,6 +62,19 @@ def carve(model: Model, modules: Sequence[Module], analysis: ChannelAnalysis | N
     keep_sets = {n: keep for n, keep in stored_keep_sets(model.metadata).items() if n in layers}
     metadata = with_keep_sets(model.metadata, keep_sets)
     return replace(model, graph=graph, modules=tuple(modules), metadata=metadata)
+
+
+def weights_shared_with_others(model: Model, modules: Sequence[Module]) -> frozenset[str]:
+    """The names of the weights of consecutive modules that nodes outside, for instance in a module that is called
+    again elsewhere, read as well."""
+    inside = [*module_nodes(model, block_of(model, modules))]
+    own = {id(node) for node in inside}
+    weights = {id(t): t for node in inside if node.op not in NO_WEIGHTS for t in node.inputs if _may_be_weight(t)}
+    return frozenset(t.name for t in weights.values() if any(id(reader) not in own for reader in t.outputs))
+
+
+def _may_be_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, Constant) and np.dtype(tensor.dtype).kind == "f" and int(np.prod(tensor.shape)) > 1
 
 
 def _layers_behind(tensor: str, analysis: ChannelAnalysis) -> set[str]:

@@ -3,7 +3,8 @@
 PyTorch's older exporter leaves one of them, and gives the others as its Identity. The newer one, which names its nodes
 `node_…`, lets all layers read the one that is left, so that it looks like a parameter that layers share. Only constants
 of equal elements (scales of ones, biases of zeros) are equal by accident; and a module that is called several times has
-its other weights in common, too.
+its other weights in common, too. Other Identities are of such a module: into whose convolutions the older exporter has
+folded a BatchNormalization, once for each call.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ class _Reading:
 def separate_merged_parameters(graph: Graph) -> int:
     """Separates merged parameters and running statistics; gives the number of new constants.
 
-    What was an Identity keeps its name. Of a constant of equal elements that several layers of the newer exporter read,
-    the first keeps it, and the others have `<node>/<name>`, unless the weights before them are the same.
+    What was an Identity of equal elements keeps its name; another is the constant itself, which layers share. Of a
+    constant of equal elements that several layers of the newer exporter read, the first keeps it, and the others have
+    `<node>/<name>`, unless the weights before them are the same.
     """
     separated = _separate_identities(graph)
     names = set(graph.tensors())
@@ -72,10 +74,13 @@ def separate_merged_parameters(graph: Graph) -> int:
 
 
 def _separate_identities(graph: Graph) -> int:
-    """Replaces every Identity of a constant by that constant under the Identity's name; gives their number."""
+    """Replaces every Identity of a constant by that constant, under the Identity's name where the elements are equal;
+    gives their number."""
     merged = [n for n in graph.nodes if n.op == "Identity" and isinstance(n.inputs[0], Constant)]
     for node in merged:
-        replace_all_uses(graph, node.outputs[0], Constant(node.outputs[0].name, node.inputs[0].values))
+        constant, result = node.inputs[0], node.outputs[0]
+        is_shared = not _is_uniform(constant) and not any(result is t for t in graph.outputs)
+        replace_all_uses(graph, result, constant if is_shared else Constant(result.name, constant.values))
     erase_nodes(graph, merged)
     return len(merged)
 

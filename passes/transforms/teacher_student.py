@@ -55,6 +55,7 @@ class TeacherStudent(Pass):
     3. In a chain of layers the modules before a block decide how many channels come in: the student reads those
        channels of the teacher's input that are left, and its output is compared with those channels of the teacher's
        that it has itself.
+    4. Weights that layers outside the block read, too, stay as they are: they have lr_mult 0 (`wootz.multipliers`).
 
     Refuses to have no student, a student whose modules are all left out, modules that the model does not have, blocks
     whose modules are not consecutive, and modules that are no pieces of their own (see `extract-blocks`).
@@ -106,7 +107,8 @@ class TeacherStudent(Pass):
             add_prefix(graph, prefix, keep={source.name for source in sources})
             teacher.nodes.extend(graph.nodes)
             losses.append(_reconstruction_loss(teacher, targets, graph.outputs, prefix))
-            joint_multipliers.update({prefix + name: m for name, m in multipliers.items()})
+            of_student = {**multipliers, **dict.fromkeys(sorted(student.shared), (0.0, 0.0))}
+            joint_multipliers.update({prefix + name: m for name, m in of_student.items()})
         teacher.outputs = losses
         teacher.name = "teacher-student"
         teacher.cleanup().toposort()

@@ -197,7 +197,8 @@ class _BlockEnd:
         prefix, errors, in_graph = student_prefix(index), _errors(run, history, index), constants(student.model.graph)
         slots = run.session.interface.slots
         names = [s.input for s in slots if s.kind in ("parameter", "statistic") and s.input.startswith(prefix)]
-        last = {name.removeprefix(prefix): run.session.read_slot(name) for name in names}
+        own = {name.removeprefix(prefix): name for name in names}
+        last = {name: run.session.read_slot(slot) for name, slot in own.items() if name not in student.shared}
         first = {name: run.first.get(prefix + name, in_graph[name]) for name in last}
         diverged = history.diverged.get(student_loss(index), 0)
         if not diverged and not all(np.isfinite(w).all() for w in last.values()):

@@ -316,9 +316,13 @@ class Trainer:
             return {}
         weights = [slot.input for slot in interface.slots if slot.kind in ("parameter", "statistic")]
         prefixes = [student_prefix(i) for i in range(len(blocks))]
-        trained = [{w.removeprefix(prefix) for w in weights if w.startswith(prefix)} for prefix in prefixes]
+        students = [pruner.student(block) for block in blocks]
+        trained = [
+            {w.removeprefix(prefix) for w in weights if w.startswith(prefix)} - student.shared
+            for prefix, student in zip(prefixes, students, strict=True)
+        ]
         solver = replace(self.closed_form(pruner), check=self._stop_if_asked)
-        found = solver.weights([pruner.student(block) for block in blocks], trained)
+        found = solver.weights(students, trained)
         return {prefix + name: w for prefix, new in zip(prefixes, found, strict=True) for name, w in new.items()}
 
     # Both

@@ -567,6 +567,16 @@ def test_parameters_that_an_exporter_merged_are_trained_apart(make_model):
     assert [s.input for s in TrainingInterface.of(graph).slots] == ["first", "second"]
 
 
+def test_an_identity_of_weights_that_are_not_equal_by_accident_is_shared(make_model):
+    text = """g (float[N,3] x) => (y) <float[3] first> {
+      second = Identity(first)
+      h = Mul(x, first)
+      y = Mul(h, second)
+    }"""
+    graph = build_training_graph(make_model(text, first=np.float32([1, 2, 3])), Solver())
+    assert [s.input for s in TrainingInterface.of(graph).slots] == ["first"]
+
+
 def test_a_frozen_teacher_gets_no_gradient_and_needs_no_rule(two_students):
     """The teacher contains an operator without a rule."""
     graph = BuildGradients(frozen=("teacher/",)).apply(two_students).model
