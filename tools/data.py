@@ -10,6 +10,7 @@ from wootz.frontend.caffe.importer import ImportedNetwork
 from wootz.passes.errors import InputError
 from wootz.passes.ir.model import tensor_shape
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform, Resize, Units
+from wootz.passes.transforms.image_classifier import gives_a_number
 from wootz.runtime.data.dataset import Dataset, Targets
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.data.resizing import resized_transforms
@@ -50,6 +51,7 @@ def open_data(
         resizes_all=options["resize"] is not None,
         given=given,
         inputs=inputs,
+        are_numbers=gives_a_number(network.model) and not options["new_head"],
     )
     if _have_positions(dataset.train.labels) or not are_images(inputs):
         dataset, transforms = _as_they_are(dataset, transforms, shape, location)

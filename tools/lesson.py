@@ -12,7 +12,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.lesson import LABELLED, NO_LOSS, TEMPERATURE, Lesson, TargetLoss
 from wootz.passes.plan.metrics import Metric
-from wootz.passes.transforms.image_classifier import is_classifier
+from wootz.passes.transforms.image_classifier import is_classifier, may_be_classifier
 from wootz.runtime.data.dataset import Dataset, Split
 from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
 from wootz.runtime.quality.quality import ACCURACY, Quality
@@ -34,7 +34,7 @@ def found_losses(options: Mapping[str, Any], quality: Quality, dataset: Dataset,
         raise WootzError(f"--loss {asked}: the data have no labels, and no targets")
     if asked == NO_LOSS or targets is None:
         return Found()
-    has_class = dataset.train.has_classes and is_classifier(network)
+    has_class = dataset.train.has_classes and may_be_classifier(network)
     if asked == "softmax-cross-entropy" and has_class:
         return Found((TargetLoss(ignore_label=ignored),))
     if asked is not None:

@@ -138,9 +138,20 @@ def _described(tensors: list[Tensor]) -> str:
 
 
 def is_classifier(model: Model) -> bool:
-    """Whether a network in the form that is trained gives one number a class, as far as it says."""
+    """Whether a network in the form that is trained gives one number a class, as far as it says, of several classes."""
+    return may_be_classifier(model) and not gives_a_number(model)
+
+
+def may_be_classifier(model: Model) -> bool:
+    """The same where there may be a single number, which another last layer makes those of classes."""
     (scores, *others), shape = model.graph.outputs, tensor_shape(model.graph.outputs[0])
     return not others and (shape is None or len(shape) == 2) and not _holds_integers(scores)
+
+
+def gives_a_number(model: Model) -> bool:
+    """Whether a network in the form that is trained gives a single number for each sample: [N] or [N, 1]."""
+    shapes = [tensor_shape(output) for output in model.graph.outputs]
+    return len(shapes) == 1 and shapes[0] is not None and [*shapes[0][1:]] in ([], [1])
 
 
 def _holds_integers(tensor: Tensor) -> bool:
@@ -151,7 +162,7 @@ def check_scores(network: Model) -> None:
     """Raises PassError for a network in the form that is trained which is no classifier, and says why."""
     _check_one_output(network.graph)
     (scores,) = network.graph.outputs
-    if not is_classifier(network):
+    if not may_be_classifier(network):
         raise _refusal(
             "it is not one number a class, [N, classes]: labels of classes can't train it; choose another output by "
             "--scores NAME",

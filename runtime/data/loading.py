@@ -52,11 +52,12 @@ class DataSource:
     cache: str = ""
     resizes_all: bool = False
     inputs: tuple[NetworkInput, ...] = ()
+    are_numbers: bool = False
 
     def open(self, listener: Listener | None = None) -> Dataset:
         code = UserCode.of(self.location)
         if code is not None:
-            return self.opened(read_python(code, self.seed, self.inputs))
+            return self.opened(read_python(code, self.seed, self.inputs, self.are_numbers))
         return replace(self.opened(self._read(listener or Listener())), source=self)
 
     def opened(self, dataset: Dataset) -> Dataset:
@@ -158,6 +159,7 @@ def load_dataset(
     resizes_all: bool = False,
     given: Any = None,
     inputs: tuple[NetworkInput, ...] = (),
+    are_numbers: bool = False,
 ) -> Dataset:
     """Reads the data set at `location`, or takes the one that is `given` by Python code and called so, for a network
     that takes images of `image_shape` (channels, height, width), or other `inputs`.
@@ -167,7 +169,8 @@ def load_dataset(
     with Caffe's databases `train_lmdb` (and `val_lmdb`, `test_lmdb`), a manifest (`.csv`, `.jsonl`), Parquet as the
     library `datasets` writes it (a file, or a folder of files), or the word `digits`. Images without labels are
     photographs in the folder itself, or in `train`, `val` and `test`, arrays without `y`, an `.npy`, and manifests and
-    Parquet without a column of labels. `FILE.py:NAME` is what Python code gives (`python_data`).
+    Parquet without a column of labels. `FILE.py:NAME` is what Python code gives (`python_data`), whose whole numbers
+    `are_numbers`, and no classes, for a network that gives one.
 
     Photographs are turned upright and brought to the network's size as `resize` says (`InputTransform`), unless all of
     those that are looked at have it already and it does not say `resizes_all`; grey ones of 16 bits are scaled to 8.
@@ -183,8 +186,12 @@ def load_dataset(
     where = location if location == DIGITS or given is not None else str(Path(location).absolute())
     named = None if classes is None else str(Path(classes).absolute())
     folder = str(Path(cache or default_cache_folder()).absolute())
-    source = DataSource(where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all, inputs)
-    return source.open(listener) if given is None else source.opened(from_python(given, location, seed, inputs))
+    source = DataSource(
+        where, image_shape, crop_size, seed, named, outputs, resize, folder, resizes_all, inputs, are_numbers
+    )
+    if given is None:
+        return source.open(listener)
+    return source.opened(from_python(given, location, seed, inputs, are_numbers))
 
 
 def _what_is_looked_for(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,27 @@ from wootz.runtime.user_code import UserCode, place_of, told_in_a_line
 
 IMAGE = NetworkInput("image", "float32", (0, 0, 0))
 """What stands for the input of a network of images."""
+NUMBERS = "The network gives one number, so the targets are no classes (--new-head: they are)."
+PAIR = "images and targets are a pair, and several targets a dictionary of arrays"
+PAD = "pad them to one length, such as by rows of -1 (docs/tasks.md)"
 
 
-def read_python(code: UserCode, seed: int, inputs: Sequence[NetworkInput] = ()) -> Dataset:
+def read_python(code: UserCode, seed: int, inputs: Sequence[NetworkInput] = (), are_numbers: bool = False) -> Dataset:
     """The data set that `FILE.py:NAME` is, or returns. Raises InputError for what is none."""
-    return from_python(code.load(), code.file, seed, inputs)
+    return from_python(code.load(), code.file, seed, inputs, are_numbers)
 
 
-def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] = ()) -> Dataset:
+def from_python(
+    data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] = (), are_numbers: bool = False
+) -> Dataset:
     """The data set in a value, or in what a function without parameters returns; all of it is read once.
 
     Images are an array, or an iterable of arrays, of which those with four axes are batches; `(images, targets)` are a
     tuple of both, or the items of an iterable. A dictionary with the keys `train`, and perhaps `val` and `test`, has
     the splits; another one has the arrays of a network's `inputs` (none: of images) by their names, and stands wherever
-    images do. Targets are classes where they are whole numbers, one an image; else whatever a loss or a metric wants,
-    an array or a dictionary of arrays. `name` stands for the data in errors. Raises InputError for anything else.
+    images do. Targets are classes where they are whole numbers, one an image, unless these `are_numbers` beyond 0 and
+    1, such as ages; else whatever a loss or a metric wants, an array or a dictionary of arrays. `name` stands for the
+    data in errors. Raises InputError for anything else.
     """
     file, line = place_of(data) if callable(data) else (name, None)
     with told_in_a_line(file, line or 1):
@@ -39,6 +46,14 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
         parts = value if _has_splits(value) else {"train": value}
         given = {split: _given(part, inputs, file, line) for split, part in parts.items()}
     check_targets(given, file, line)
+    are_numbers = are_numbers and any(_exceed_bits(part.targets) for part in given.values())
+    if are_numbers:
+        given = {split: _with_floats(part) for split, part in given.items()}
+    dataset = _dataset(given, inputs, file, seed)
+    return replace(dataset, notes=(*dataset.notes, NUMBERS)) if are_numbers else dataset
+
+
+def _dataset(given: Mapping[str, GivenSplit], inputs: Sequence[NetworkInput], file: str, seed: int) -> Dataset:
     if inputs and not are_images(inputs):
         return dataset_of_inputs(given, inputs, file, seed)
     splits = {split: _split(part, split, file) for split, part in given.items()}
@@ -47,12 +62,20 @@ def from_python(data: Any, name: str, seed: int, inputs: Sequence[NetworkInput] 
     return dataset_of(splits["train"], splits.get("val"), splits.get("test"), names, file, seed, channels)
 
 
-PAIR = "images and targets are a pair, and several targets a dictionary of arrays"
-PAD = "pad them to one length, such as by rows of -1 (docs/tasks.md)"
-
-
 def _has_splits(value: Any) -> bool:
     return isinstance(value, Mapping) and "train" in value and set(value) <= set(SPLITS)
+
+
+def _exceed_bits(targets: Targets | None) -> bool:
+    """Whether there is a whole number a sample, and not 0 and 1 alone, which stand for classes."""
+    if not isinstance(targets, np.ndarray) or targets.ndim != 1 or targets.dtype.kind not in "iu":
+        return False
+    return not np.isin(targets, (0, 1)).all()
+
+
+def _with_floats(given: GivenSplit) -> GivenSplit:
+    targets = given.targets
+    return replace(given, targets=targets.astype(np.float32)) if isinstance(targets, np.ndarray) else given
 
 
 def _check_train_is_there(value: Any, inputs: Sequence[NetworkInput], file: str, line: int | None) -> None:

@@ -95,6 +95,24 @@ def test_the_nearest_network_is_taken_where_none_meets_an_objective_that_nobody_
     assert note.count("the full network 10") == 1
 
 
+@pytest.mark.parametrize("shape", ["N,1", "N"])
+def test_ages_are_numbers(folder, shape):
+    def closeness(outputs, targets):
+        return -float(np.mean((outputs.reshape(-1) - targets) ** 2))
+
+    axes = "axes = Constant<value = int64[1] {1}>()"
+    scores = "f = Flatten(p) y = MatMul(f, fc)"
+    last = scores if shape == "N,1" else f"{axes} {scores.replace('y', 's')} y = Squeeze(s, axes)"
+    signature = f"(float[N,1,8,8] image) => (float[{shape}] y)"
+    weights = {**WEIGHTS, "fc": (8, 1)}
+    write_network(folder, signature, MODULES + last, weights)
+    images = np.random.default_rng(0).integers(0, 256, (96, 1, 8, 8), np.uint8)
+    ages = images.mean(axis=(1, 2, 3)).astype(np.int64)
+    given = {**OPTIONS, "out": "out", "show": False}
+    found = library.run("net.onnx", data=(images, ages), metric=closeness, objective="max closeness", **given)
+    assert "mse" in found.result.learned_from
+
+
 def test_what_the_library_refuses_is_one_line(folder):
     images = np.zeros((40, 1, 8, 8), np.uint8)
     with pytest.raises(library.WootzError, match="No such option"):

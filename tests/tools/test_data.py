@@ -13,7 +13,7 @@ from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.runtime.data.resizing import LEAST_AREA
 from wootz.tools.data import open_data
 
-OPTIONS = {"seed": 0, "classes": None, "resize": None, "cache": None, "mirror": None}
+OPTIONS = {"seed": 0, "classes": None, "resize": None, "cache": None, "mirror": None, "new_head": None}
 RGB = InputTransform(channel_order="RGB")
 
 

@@ -172,3 +172,19 @@ def test_a_tuple_of_images_is_an_iterable():
 def test_an_input_may_be_called_as_a_split_is():
     inputs = (NetworkInput("val", "float32", (3,)),)
     assert len(from_python({"val": np.zeros((10, 3), np.float32)}, "data", 0, inputs).train) == 8
+
+
+@pytest.mark.parametrize("ages", [np.arange(20), np.arange(20) - 7, np.arange(20) * 10**6])
+def test_whole_numbers_for_a_network_that_gives_one_are_no_classes(ages):
+    data = from_python((IMAGES, ages), "data", seed=0, are_numbers=True)
+    assert not data.train.has_classes
+    assert data.classes == ()
+    assert data.train.labels.dtype == np.float32
+    assert sorted([*data.train.labels, *data.validation.labels]) == [*ages]
+    assert "the targets are no classes (--new-head: they are)" in data.notes[-1]
+
+
+def test_bits_stand_for_classes_whatever_the_network_gives():
+    data = from_python((IMAGES, LABELS), "data", seed=0, are_numbers=True)
+    assert data.train.has_classes
+    assert data.digest == from_python((IMAGES, LABELS), "data", seed=0).digest

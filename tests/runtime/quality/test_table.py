@@ -75,3 +75,11 @@ def test_what_is_no_quality_is_refused(packages, monkeypatch):
 def test_data_and_outputs_say_what_counts_unless_the_objective_does(network, labels, objective, quality):
     stated = parse_objective(objective) if objective else None
     assert table.judged_by(stated, data(labels), network) is quality
+
+
+@pytest.mark.parametrize("shape", ["N,1", "N"])
+def test_a_network_that_gives_one_number_tells_no_classes_apart(shape):
+    network = parse_text(
+        f'<ir_version: 8, opset_import: ["" : 18]> g (float[{shape}] x) => (float[{shape}] y) {{ y = Relu(x) }}'
+    )
+    assert table.judged_by(None, data(None), network) is OUTPUT_ERROR
