@@ -331,8 +331,14 @@ def rehearse_delivery(job: Job, network: Model, delivered: Model) -> None:
 
 
 def _valid_proto(model: Model, opset: int) -> onnx.ModelProto:
-    """The ONNX model, after all checks that there are. Raises WootzError, too, for what the opset lacks."""
+    """The ONNX model, after all checks that there are. Raises WootzError, too, for what the opset lacks, and for an
+    output without a shape, which ONNX demands."""
     verify(model)
+    if unknown := [output.name for output in model.graph.outputs if output.shape is None]:
+        raise WootzError(
+            f"output {unknown[0]}: its shape is not known: export the network with the shapes of what operators of "
+            "other domains give"
+        )
     proto = model.to_proto(opset)
     if _is_small(model):
         onnx.checker.check_model(proto, full_check=True)

@@ -151,3 +151,11 @@ def test_a_map_whose_scales_are_computed_of_constants_learns_beside_classes(imag
         "mask": (64, 8, 16, 16),
     }
     assert not any("no parameter there" in note for note in found.result.notes)
+
+
+def test_an_output_without_a_shape_is_refused_in_a_line(images, tmp_path, monkeypatch):
+    """Nobody knows the shape of what an operator of another domain gives, and so of what is decided of."""
+    monkeypatch.setattr("residual.HEADER", '<ir_version: 8, opset_import: ["" : 18, "com.microsoft" : 1]>')
+    body = "q = com.microsoft.QuickGelu(m2) y = ArgMax<axis = 1, keepdims = 0>(q)"
+    with pytest.raises(library.WootzError, match="output q: its shape is not known"):
+        run(tmp_path, monkeypatch, "int64[N,8,8] y", body, images, modules=2)
