@@ -135,13 +135,26 @@ class _Network:
 
     @cached_property
     def pieces(self) -> tuple[Segment, ...]:
-        """The nodes of the trunk, those of a bundle together and layers that share their weights, in an order of data
-        flow; layers that stand in one another's way, with other nodes between them, stay apart."""
+        """The nodes of the trunk, those of a bundle together and layers that share their weights, each with what
+        follows all of them alike, in an order of data flow; layers that stand in one another's way, with other nodes
+        between them, stay apart."""
         pieces = self._pieces_apart()
         for weight in self._shared_weights:
-            joined = _with_readers_joined(pieces, weight)
-            pieces = self._in_order(joined) or pieces
+            sharing = [p for p in pieces if any(n.op in LAYERS and _weight(n) == weight for n in p.nodes)]
+            while len(sharing) > 1:
+                pieces = self._in_order(_with_joined(pieces, sharing)) or pieces
+                sharing = self._following_alike(pieces, sharing)
         return pieces
+
+    def _following_alike(self, pieces: Sequence[Segment], before: Sequence[Segment]) -> list[Segment]:
+        """One piece behind each of those `before`, all of one operator that is no layer; none where it isn't so."""
+        following = [
+            [p for p in pieces if len(p.nodes) == 1 and not is_layer(p.nodes[0]) and self.reads(p.nodes[0]) <= made]
+            for made in ({t.name for t in piece.nodes[-1].outputs} for piece in before)
+        ]
+        alone = [found[0] for found in following if len(found) == 1]
+        is_alike = len(alone) == len(before) and len({p.nodes[0].op for p in alone}) == 1
+        return alone if is_alike else []
 
     def _pieces_apart(self) -> tuple[Segment, ...]:
         bundles = {max(bundle): (fork, bundle) for fork, bundle in self._bundles()}
@@ -266,17 +279,25 @@ class _Network:
 
     @cached_property
     def stages(self) -> tuple[range, ...]:
-        """Runs of pieces, each of which goes on with the one before it, while the same tensors pass by."""
+        """Runs of pieces, each of which goes on with the one before it, while the same tensors pass by, and towers end
+        together."""
         starts = [0]
         before = self._passing_by(0)
         for place in range(1, len(self.pieces)):
             previous, piece = self.pieces[place - 1 : place + 1]
-            goes_on = any(t.name in self._read_in(piece) for t in previous.nodes[-1].outputs)
+            goes_on = any(t.name in self._read_in(piece) for node in previous.nodes for t in node.outputs)
             now = self._passing_by(place)
-            if now != before or not goes_on:
+            if now != before or not goes_on or self._has_towers(previous) != self._has_towers(piece):
                 starts.append(place)
             before = now
         return tuple(range(a, b) for a, b in itertools.pairwise([*starts, len(self.pieces)]))
+
+    @staticmethod
+    def _has_towers(piece: Segment) -> bool:
+        """Whether it is of layers side by side that share their weights, or of what follows them."""
+        inside = {id(node) for node in piece.nodes}
+        exits = [t for node in piece.nodes for t in node.outputs if any(id(r) not in inside for r in t.outputs)]
+        return len(piece.nodes) > 1 and len(exits) > 1
 
     @cached_property
     def shrinking(self) -> tuple[int, ...]:
@@ -374,14 +395,11 @@ def _weight(layer: Node) -> str:
     return next((t.name for t in layer.inputs if is_constant(t) and len(t.shape or ()) > 1), "")
 
 
-def _with_readers_joined(pieces: Sequence[Segment], weight: str) -> list[Segment]:
-    """The pieces, those with a layer that reads `weight` as one in the place of the first."""
-    reading = [p for p in pieces if any(node.op in LAYERS and _weight(node) == weight for node in p.nodes)]
-    if len(reading) < 2:
-        return list(pieces)
-    joined = Segment(reading[0].entry, reading[-1].exit, tuple(node for piece in reading for node in piece.nodes))
-    others = [piece for piece in pieces if piece is reading[0] or piece not in reading]
-    return [joined if piece is reading[0] else piece for piece in others]
+def _with_joined(pieces: Sequence[Segment], chosen: Sequence[Segment]) -> list[Segment]:
+    """The pieces, those that are chosen as one in the place of the first."""
+    joined = Segment(chosen[0].entry, chosen[-1].exit, tuple(node for piece in chosen for node in piece.nodes))
+    others = [piece for piece in pieces if piece is chosen[0] or piece not in chosen]
+    return [joined if piece is chosen[0] else piece for piece in others]
 
 
 def _groups_of_layers(network: _Network, span: Span) -> Iterator[Sequence[Node]]:
