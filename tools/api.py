@@ -68,6 +68,10 @@ def run(
     _text("model", model)
     _check_flag("search", search)
     _check_flag("show", show)
+    if options.get("dry_run"):
+        raise WootzError(
+            "dry_run is of the command alone: it prints what would be trained, and there is no run to give"
+        )
     given = Given(
         data=None if isinstance(data, TEXT) else data,
         data_title="" if data is None or isinstance(data, TEXT) else "arrays",
@@ -90,7 +94,7 @@ def run(
     except click.Abort as error:
         raise KeyboardInterrupt from error
     if found is None:
-        raise WootzError("dry_run is of the command alone")
+        raise WootzError("this process of mpiexec has served the first one, which has the run")
     return Run(*found)
 
 

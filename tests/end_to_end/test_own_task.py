@@ -168,6 +168,7 @@ class Summing:
         ({"search": "no"}, "search is True or False, not 'no'"),
         ({"show": None}, "show is True or False, not NoneType"),
         ({"fresh": "yes"}, "fresh is True or False, not 'yes'"),
+        ({"dry_run": True}, "dry_run is of the command alone"),
         ({"threads": True}, "threads: True is no text, path or number"),
         ({"weights": np.zeros(3)}, "weights: ndarray is no text"),
         ({"effort": ["quick", "normal"]}, "'quick,normal' is not one of"),
