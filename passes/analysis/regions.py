@@ -141,8 +141,8 @@ class _Network:
         pieces = self._pieces_apart()
         for weight in self._shared_weights:
             sharing = [p for p in pieces if any(n.op in LAYERS and _weight(n) == weight for n in p.nodes)]
-            while len(sharing) > 1:
-                pieces = self._in_order(_with_joined(pieces, sharing)) or pieces
+            while len(sharing) > 1 and (joined := self._in_order(_with_joined(pieces, sharing))):
+                pieces = joined
                 sharing = self._following_alike(pieces, sharing)
         return pieces
 
@@ -398,8 +398,8 @@ def _weight(layer: Node) -> str:
 def _with_joined(pieces: Sequence[Segment], chosen: Sequence[Segment]) -> list[Segment]:
     """The pieces, those that are chosen as one in the place of the first."""
     joined = Segment(chosen[0].entry, chosen[-1].exit, tuple(node for piece in chosen for node in piece.nodes))
-    others = [piece for piece in pieces if piece is chosen[0] or piece not in chosen]
-    return [joined if piece is chosen[0] else piece for piece in others]
+    gone = {id(piece) for piece in chosen[1:]}
+    return [joined if piece is chosen[0] else piece for piece in pieces if id(piece) not in gone]
 
 
 def _groups_of_layers(network: _Network, span: Span) -> Iterator[Sequence[Node]]:
