@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -19,7 +19,10 @@ from wootz.passes.ir.model import Constant, Model, Node, Variable, constants
 from wootz.passes.ir.rewrite import erase_dead_nodes, replace_all_uses
 from wootz.passes.ir.shapes import infer_shapes
 from wootz.passes.ir.text import parse_text
+from wootz.passes.training.build_gradients import BuildGradients
+from wootz.passes.training.distill import DISTILLATION
 from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.transforms.teacher_student import TEACHER
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 Arrays = dict[str, np.ndarray]
@@ -324,3 +327,26 @@ def with_projected_loss() -> Callable[[Model], Model]:
 def values_of() -> Callable[[Model], Arrays]:
     """The constants of a model, by name."""
     return lambda model: constants(model.graph)
+
+
+@pytest.fixture
+def check_gradients() -> Callable[[Model, Arrays, Iterable[str]], None]:
+    """Compares the gradients of a distillation loss with finite differences along random directions."""
+
+    def check(lossy: Model, feeds: Arrays, parameters: Iterable[str]) -> None:
+        found = _run_reference(BuildGradients(frozen=(TEACHER,)).apply(lossy).model, feeds)
+        random = np.random.default_rng(3)
+        for parameter in parameters:
+            gradient = found[f"{parameter}.grad"]
+            direction = random.normal(size=gradient.shape)
+
+            def loss(step: float, parameter: str = parameter, direction: np.ndarray = direction) -> float:
+                moved = lossy.copy()
+                tensor = moved.graph.tensors()[parameter]
+                tensor.values = tensor.values + step * direction
+                return float(_run_reference(moved, feeds)[DISTILLATION])
+
+            expected = (loss(1e-6) - loss(-1e-6)) / 2e-6
+            assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-5, abs=1e-9), parameter
+
+    return check

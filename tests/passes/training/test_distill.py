@@ -113,24 +113,11 @@ TAILS = {
 
 
 @pytest.mark.parametrize("tail", TAILS)
-def test_gradients_equal_finite_differences(tail, make_model, in_double_precision, run_reference):
+def test_gradients_equal_finite_differences(tail, make_model, in_double_precision, check_gradients):
     pair = [network(make_model, width, seed, TAILS[tail]) for width, seed in ((5, 2), (8, 1))]
     student, teacher = (in_double_precision(model) for model in pair)
     lossy = Distill(network=teacher, temperature=2.0, features=0.5).apply(student).model
-    feeds = {"x": X.astype(np.float64)}
-    found = run_reference(BuildGradients(frozen=(TEACHER,)).apply(lossy).model, feeds)
-    for parameter in TRAINED:
-        gradient = found[f"{parameter}.grad"]
-        direction = RANDOM.normal(size=gradient.shape)
-
-        def loss(step, parameter=parameter, direction=direction):
-            moved = lossy.copy()
-            tensor = moved.graph.tensors()[parameter]
-            tensor.values = tensor.values + step * direction
-            return float(run_reference(moved, feeds)[DISTILLATION])
-
-        expected = (loss(1e-6) - loss(-1e-6)) / 2e-6
-        assert np.sum(gradient * direction) == pytest.approx(expected, rel=1e-5, abs=1e-9), parameter
+    check_gradients(lossy, {"x": X.astype(np.float64)}, TRAINED)
 
 
 def test_the_teacher_gives_what_the_full_network_gives(make_model, run):
