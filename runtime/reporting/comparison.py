@@ -39,6 +39,8 @@ def before_and_after(result: RunResult, full: FullNetworkResult) -> Iterator[Row
     yield _qualities(metric, "validation", full.quality, best.quality, validation)
     if full.tuned is not None:
         yield _tuned(metric, full.tuned.quality, best.quality, validation)
+    if full.test_quality is None:
+        return
     yield _qualities(metric, "test", full.test_quality, best.test_quality, test)
     if full.tuned is not None:
         yield _tuned(metric, full.tuned.test_quality, best.test_quality, test)
