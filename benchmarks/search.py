@@ -15,7 +15,8 @@ correlation     networks that the search with the middle drop has looked at for 
                 trained to the end: their accuracies beside those that its predictor, which doesn't know them, expected
 
 All but the search go on until a network has the strictest drop, and so tell what they find at the others, too. What is
-finished isn't run again; what was interrupted begins anew, since its time counts. `--report` prints what is there.
+finished isn't run again; what was interrupted goes on, and has the time of all its attempts, of the processor with
+--processor-time (but for torch-pruning). `--report` prints what is there.
 
 The last line with --json: time_over_enumeration, the time in which the search finds a network that is as small as the
 enumeration's best one or smaller, over that in which the enumeration finds it (all of its time, where it finds none);
@@ -28,21 +29,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from choice import problem, questions
+from courses import Course, Network
+from explorer import Explorer, course_in, full_network, is_finished, objective, store_of
 from scipy.stats import spearmanr
+from spread import median, spread
 
 from wootz.passes.plan.space import Space
-from wootz.runtime.result import FullNetworkResult, RunResult
+from wootz.runtime.result import RunResult
 
 METHODS = ("enumeration", "default", "search", "uniform", "torch-pruning", "correlation")
 CORRELATED = 12
@@ -50,61 +53,18 @@ CORRELATED = 12
 
 
 @dataclass(frozen=True)
-class Network:
-    """One that a method has trained, `seconds` after its beginning."""
-
-    seconds: float
-    size: int
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Course:
-    """What a method has trained, in order, and how long all of it took."""
-
-    networks: tuple[Network, ...]
-    seconds: float
-
-    def best(self, least: float) -> Network | None:
-        """The smallest network with an accuracy of at least that."""
-        enough = [network for network in self.networks if network.accuracy >= least]
-        return min(enough, key=lambda network: network.size, default=None)
-
-    def first(self, least: float, size: float) -> Network | None:
-        """The first one with that accuracy that is no larger than that."""
-        return next((n for n in self.networks if n.accuracy >= least and n.size <= size), None)
-
-
-@dataclass(frozen=True)
 class Benchmark:
-    model: str
-    data: str
+    explorer: Explorer
     drops: tuple[float, ...]
     count: int
     out: Path
-    threads: int
-    further: tuple[str, ...]
+    by_processor: bool
 
     # Running
 
-    def wootz(self, *arguments: object) -> None:
-        command = [Path(sys.executable).parent / "wootz", *arguments]
-        subprocess.run(list(map(str, command)), stdout=sys.stderr, check=False)
-
-    def explore(self, command: str, folder: Path, objective: str, seed: int, *arguments: object) -> None:
-        """A run or search with a store of its own, whole or not at all."""
-        if (folder / "result.json").exists():
-            return
-        store = folder.with_name(f"{folder.name}-store")
-        shutil.rmtree(folder, ignore_errors=True)
-        if "--store" not in arguments:
-            shutil.rmtree(store, ignore_errors=True)
-            arguments += ("--store", store)
-        given = ("--data", self.data, "--objective", objective, "--seed", seed, "--threads", self.threads)
-        self.wootz(command, self.model, *given, "--out", folder, *arguments, *self.further)
-
-    def objective(self, drop: float) -> str:
-        return f"min ModelSize constraint Accuracy >= full - {drop}"
+    @property
+    def _strictest(self) -> str:
+        return objective(min(self.drops))
 
     def folder(self, seed: int, method: str, drop: float | None = None) -> Path:
         return self.out / f"seed-{seed}" / (method if drop is None else f"{method}-{drop}")
@@ -114,12 +74,12 @@ class Benchmark:
         folder.parent.mkdir(parents=True, exist_ok=True)
         match method:
             case "enumeration":
-                self._enumerate(seed, folder)
+                self.explorer.enumerate(folder, self.count, self._strictest, seed)
             case "default":
-                self._enumerate(seed, folder, "--baseline")
+                self.explorer.enumerate(folder, self.count, self._strictest, seed, "--baseline")
             case "search":
                 for drop in self.drops:
-                    self.explore("search", self.folder(seed, method, drop), self.objective(drop), seed)
+                    self.explorer.explore("search", self.folder(seed, method, drop), objective(drop), seed)
             case "uniform":
                 self._uniform(seed, folder)
             case "torch-pruning":
@@ -127,18 +87,11 @@ class Benchmark:
             case "correlation":
                 self._correlation(seed, folder)
 
-    def _enumerate(self, seed: int, folder: Path, *arguments: str) -> None:
-        subspace = folder.with_name("subspace.json")
-        if not subspace.exists():
-            rates = ("--rates", "0.3,0.5,0.7", "--count", self.count, "--seed", seed)
-            self.wootz("subspace", "sample", self.model, *rates, "-o", subspace)
-        self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, *arguments)
-
     def _uniform(self, seed: int, folder: Path) -> None:
         options = self._searched(seed).options
         subspace = folder.with_name("uniform.json")
         subspace.write_text(json.dumps(Space(tuple(map(str, range(len(options)))), options).uniform))
-        self.explore("run", folder, self.objective(min(self.drops)), seed, "--subspace", subspace, "--baseline")
+        self.explorer.explore("run", folder, self._strictest, seed, "--subspace", subspace, "--baseline")
 
     def _torch_pruning(self, seed: int, file: Path) -> None:
         if file.exists():
@@ -146,8 +99,8 @@ class Benchmark:
         enumeration = self.folder(seed, "enumeration")
         _, full = self.full(seed)
         script = Path(__file__).with_name("torch_pruning_ladder.py")
-        given = [self.model, "--job", enumeration / "job.pickle", "--bound", full - min(self.drops)]
-        command = [sys.executable, script, *given, "--threads", self.threads, "--out", file]
+        given = [self.explorer.model, "--job", enumeration / "job.pickle", "--bound", full - min(self.drops)]
+        command = [sys.executable, script, *given, "--threads", self.explorer.threads, "--out", file]
         subprocess.run(list(map(str, command)), check=True, stdout=sys.stderr)
 
     def _middle(self, seed: int) -> Path:
@@ -159,12 +112,9 @@ class Benchmark:
         return result.search
 
     def _correlation(self, seed: int, folder: Path) -> None:
-        subspace, store = (
-            folder.with_name("compared.json"),
-            self._middle(seed).with_name(f"{self._middle(seed).name}-store"),
-        )
+        subspace, store = folder.with_name("compared.json"), store_of(self._middle(seed))
         subspace.write_text(json.dumps([n.configuration for n in self._compared(seed)]))
-        self.explore("run", folder, "max Accuracy", seed, "--subspace", subspace, "--store", store)
+        self.explorer.explore("run", folder, "max Accuracy", seed, "--subspace", subspace, "--store", store)
 
     def _compared(self, seed: int) -> list[Any]:
         """Networks of which a search has predicted the accuracy, but which it has not trained."""
@@ -179,40 +129,22 @@ class Benchmark:
         if method == "torch-pruning":
             return _course_of_ladder(self.folder(seed, method).with_suffix(".json"))
         folder = self.folder(seed, method, drop if method == "search" else None)
-        return _course_of_run(folder, is_default=method in ("default", "uniform"))
+        return course_in(folder, method in ("default", "uniform"), self.by_processor)
 
     def full(self, seed: int) -> tuple[int, float]:
         """Parameters and accuracy of the full network."""
-        full = RunResult.load(self.folder(seed, "enumeration")).full
-        assert isinstance(full, FullNetworkResult)
+        full = full_network(self.folder(seed, "enumeration"))
         return full.model_size, full.reference_quality
 
     def spearman(self, seed: int) -> float | None:
         """Of expected and final accuracies, over networks that the predictor doesn't know."""
         folder = self.folder(seed, "correlation")
-        if not (folder / "result.json").exists():
+        if not is_finished(folder):
             return None
         reached = {tuple(n.configuration): n.quality for n in RunResult.load(folder).block_trained.trained}
         expected = {tuple(n.configuration): n.predicted for n in self._compared(seed)}
         both = [(expected[c], a) for c, a in reached.items() if c in expected]
         return float(spearmanr(*zip(*both, strict=True)).statistic)
-
-
-def _course_of_run(folder: Path, is_default: bool) -> Course | None:
-    """From the events of a run that was never interrupted. Default networks begin where the blocks would have."""
-    if not (folder / "result.json").exists():
-        return None
-    result = RunResult.load(folder)
-    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-    begins = {event["phase"]: event["elapsed"] for event in events if event["event"] == "phase"}
-    explored = result.baseline.networks if is_default and result.baseline is not None else result.networks
-    sizes = {network.index: network.model_size for network in explored}
-    kind = "default network" if is_default else "network"
-    saved = begins["baseline"] - begins["pretraining"] if is_default else 0.0
-    ended = [e for e in events if e["event"] == "task ended" and e["task"]["kind"] == kind and e["quality"] is not None]
-    networks = [Network(e["elapsed"] - saved, sizes[e["task"]["index"]], e["quality"]) for e in ended]
-    end = begins["delivery"] if is_default else begins.get("baseline", begins["delivery"])
-    return Course(tuple(networks), end - saved)
 
 
 def _course_of_ladder(file: Path) -> Course | None:
@@ -238,9 +170,9 @@ class Report:
             for method in METHODS[:-1]:
                 rows = [row for seed in self.seeds if (row := self._row(method, seed, drop)) is not None]
                 if rows:
-                    yield f"| {drop} | {method} | {' | '.join(_spread(column) for column in zip(*rows, strict=True))} |"
+                    yield f"| {drop} | {method} | {' | '.join(spread(column) for column in zip(*rows, strict=True))} |"
         rhos = [rho for seed in self.seeds if (rho := self.benchmark.spearman(seed)) is not None]
-        yield f"\nSpearman of expected and final accuracy: {_spread(rhos)}"
+        yield f"\nSpearman of expected and final accuracy: {spread(rhos)}"
 
     def _row(self, method: str, seed: int, drop: float) -> tuple[float | None, ...] | None:
         course = self.benchmark.course(method, seed, drop)
@@ -249,24 +181,18 @@ class Report:
         size, full = self.benchmark.full(seed)
         best, enumeration = course.best(full - drop), self.benchmark.course("enumeration", seed, drop)
         assert enumeration is not None
-        third = self._seconds(enumeration, full - drop) / 3
+        third = enumeration.seconds_to(full - drop) / 3
         early = Course(tuple(n for n in course.networks if n.seconds <= third), third).best(full - drop)
         found = (None, None) if best is None else (best.size / size, best.seconds)
         return *found, course.seconds, None if early is None else early.size / size
 
-    @staticmethod
-    def _seconds(course: Course, least: float) -> float:
-        """The time in which its best network is found; all of it, where there is none."""
-        best = course.best(least)
-        return course.seconds if best is None else best.seconds
-
     def summary(self) -> dict[str, float | None]:
         pairs = [(seed, drop) for seed in self.seeds for drop in self.benchmark.drops]
         return {
-            "time_over_enumeration": _median(self._time(*pair) for pair in pairs),
-            "size_over_enumeration": _median(self._size("enumeration", *pair) for pair in pairs),
-            "size_over_torch_pruning": _median(self._size("torch-pruning", *pair) for pair in pairs),
-            "spearman": _median(self.benchmark.spearman(seed) for seed in self.seeds),
+            "time_over_enumeration": median(self._time(*pair) for pair in pairs),
+            "size_over_enumeration": median(self._size("enumeration", *pair) for pair in pairs),
+            "size_over_torch_pruning": median(self._size("torch-pruning", *pair) for pair in pairs),
+            "spearman": median(self.benchmark.spearman(seed) for seed in self.seeds),
             "ilp_seconds": round(self._ilp_seconds(), 4),
         }
 
@@ -278,7 +204,7 @@ class Report:
             return None
         best = enumeration.best(full - drop)
         found = search.first(full - drop, size if best is None else best.size)
-        return math.inf if found is None else found.seconds / self._seconds(enumeration, full - drop)
+        return math.inf if found is None else found.seconds / enumeration.seconds_to(full - drop)
 
     def _size(self, other: str, seed: int, drop: float) -> float | None:
         """Of the search's network over the other's; the full network stands for one that was not found."""
@@ -303,23 +229,6 @@ class Report:
         return statistics.median(seconds)
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(statistics.median(known), 4) if known else None
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    """The median of what was found and its range, and how often nothing was."""
-    known = sorted(value for value in values if value is not None)
-    if not known:
-        return "none"
-    digits = 0 if known[-1] >= 10 else 2
-    text = f"{statistics.median(known):.{digits}f}"
-    if len(known) > 1:
-        text += f" ({known[0]:.{digits}f} to {known[-1]:.{digits}f})"
-    return text if len(known) == len(values) else f"{text}, {len(values) - len(known)} none"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -331,12 +240,12 @@ def main() -> None:
     parser.add_argument("--only", type=_numbers(str), default=METHODS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-search"))
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--json", action="store_true")
     options, further = parser.parse_known_args()
-    benchmark = Benchmark(
-        options.model, options.data, options.drops, options.count, options.out, options.threads, tuple(further)
-    )
+    explorer = Explorer(options.model, options.data, options.threads, tuple(further))
+    benchmark = Benchmark(explorer, options.drops, options.count, options.out, options.processor_time)
     if not options.report:
         for method in (m for m in METHODS if m in options.only):
             for seed in options.default_seeds if method == "default" else options.seeds:
