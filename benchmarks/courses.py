@@ -6,6 +6,7 @@ other work, too, these say more. A run that was continued took the time of all i
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +24,18 @@ OF_DEFAULT: frozenset[Phase] = frozenset({"plan", "teacher", "baseline"})
 
 @dataclass(frozen=True)
 class Network:
-    """One that was trained, `seconds` after the beginning."""
+    """One that was trained, `seconds` after the beginning; `own` are those from the one before it, or from its phase's
+    beginning."""
 
     seconds: float
+    own: float
     size: int
     accuracy: float
 
 
 @dataclass(frozen=True)
 class Course:
-    """What was trained, in order, and how long all of it took, `pretraining` included."""
+    """What was trained, in order, and how long all of it took, `pretraining` of blocks included."""
 
     networks: tuple[Network, ...]
     seconds: float
@@ -67,14 +70,18 @@ def course_of_run(folder: Path, is_default: bool = False, processor: ProcessorTi
     kind: TaskKind = "default network" if is_default else "network"
     needed = OF_DEFAULT if is_default else OF_BLOCK_TRAINED
     networks: dict[int, Network] = {}
-    spent = pretraining = 0.0
+    spent, ended = defaultdict[Phase, float](float), 0.0
     for event, phase, seconds in _steps(events_of(folder), processor):
-        spent += seconds if phase in needed else 0.0
-        pretraining += seconds if phase == "pretraining" and not is_default else 0.0
-        if isinstance(event, TaskEnded) and event.task.kind == kind and event.quality is not None:
-            index = event.task.index  # a run that goes on tells again of what it has
-            networks.setdefault(index, Network(spent, sizes[index], event.quality))
-    return Course(tuple(networks.values()), spent, pretraining)
+        spent[phase] += seconds
+        # a run that goes on tells again of what it has
+        if isinstance(event, TaskEnded) and event.task.kind == kind and event.task.index not in networks:
+            if event.quality is not None:
+                so_far = sum(spent[phase] for phase in needed)
+                own = spent[phase] - ended
+                networks[event.task.index] = Network(so_far, own, sizes[event.task.index], event.quality)
+            ended = spent[phase]
+    of_blocks = spent["pretraining"] if "pretraining" in needed else 0.0
+    return Course(tuple(networks.values()), sum(spent[phase] for phase in needed), of_blocks)
 
 
 def _steps(events: Iterable[Event], processor: ProcessorTime | None) -> Iterator[tuple[Event, Phase, float]]:

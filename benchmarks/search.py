@@ -35,6 +35,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,12 @@ def _course_of_ladder(file: Path) -> Course | None:
     if not file.exists():
         return None
     rows = json.loads(file.read_text())
-    networks = tuple(Network(row["seconds"], row["model_size"], row["accuracy"]) for row in rows)
-    return Course(networks, networks[-1].seconds)
+    ends = [row["seconds"] for row in rows]
+    own = [end - begin for begin, end in pairwise([0.0, *ends])]
+    networks = tuple(
+        Network(end, took, row["model_size"], row["accuracy"]) for end, took, row in zip(ends, own, rows, strict=True)
+    )
+    return Course(networks, ends[-1])
 
 
 # Reporting

@@ -52,10 +52,10 @@ class Both:
 
 def trained_both_ways(folder: Path) -> list[Both]:
     """Of all finished seeds in the folder of a network."""
-    return [both for run in _finished(folder) for both in _of_run(run)]
+    return [both for run in finished(folder) for both in _of_run(run)]
 
 
-def _finished(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     return [run for run in sorted(folder.glob(f"seed-*/{RUN}")) if is_finished(run)]
 
 
@@ -88,7 +88,7 @@ def lines(folder: Path) -> Iterator[str]:
     if not networks:
         yield "nothing is finished"
         return
-    full = [full_network(run).quality for run in _finished(folder)]
+    full = [full_network(run).quality for run in finished(folder)]
     seeds = sorted({both.seed for both in networks})
     yield f"{len(networks)} configurations of {len(seeds)} seed(s); full network {_percent(median(full))}."
     yield "\n| accuracy | median | middle half | medians of the seeds |"
