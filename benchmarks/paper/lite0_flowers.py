@@ -1,7 +1,7 @@
 """From general to special, the paper's case: a network of ImageNet is brought to five kinds of flowers, then pruned.
 
     python benchmarks/paper/lite0_flowers.py --photographs flowers5_160/ --model efficientnet_lite0.onnx \
-        [--out FOLDER] [--seeds 0] [--count 16] [--report] [further options of `wootz run` and `wootz search`]
+        [--out FOLDER] [--seeds 0] [--count 16] [--report] [options that `wootz run` and `wootz search` have]
 
 --photographs is a folder {train,test}/CLASS/*.jpg. For each seed, so many of a class of those for training are for
 validation, by which everything is chosen: the full network never learns from them. The test photographs are for the
@@ -102,7 +102,8 @@ class Results:
 @dataclass(frozen=True)
 class Experiment:
     """`size` is the height and width that the network gets, `held_back` the number of photographs a class for
-    validation, `teacher` the solver of the full network's training."""
+    validation, `teacher` the solver of the full network's training, and `resize` how photographs get
+    the network's size."""
 
     results: Results
     model: Path
@@ -113,6 +114,7 @@ class Experiment:
     search_drops: tuple[float, ...]
     threads: int
     teacher: str
+    resize: str
     further: tuple[str, ...]
 
     def run(self, seed: int, ways: Sequence[str]) -> None:
@@ -142,7 +144,7 @@ class Experiment:
         solver.write_text(self.teacher)
         one_step.write_text(ONE_STEP)
         solvers = ("--teacher-solver", solver, "--solver", one_step, "--pretrain-solver", one_step)
-        explorer = Explorer(network, self._list(seed), self.threads, PIXELS)
+        explorer = Explorer(network, self._list(seed), self.threads, (*PIXELS, "--resize", self.resize))
         explorer.enumerate(folder, 1, "max Accuracy", seed, "--reference", "given", *solvers)
 
     def _list(self, seed: int) -> Path:
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument("--search-drops", type=_fractions, default=(0.01, 0.0, 0.02))
     parser.add_argument("--only", type=lambda text: text.split(","), default=WAYS)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resize", choices=("crop", "pad", "squash"), default="crop", help="as in wootz run")
     parser.add_argument("--teacher", type=Path, help="solver prototxt for the full network")
     parser.add_argument("--report", action="store_true")
     options, further = parser.parse_known_args()
@@ -234,6 +237,7 @@ def main() -> None:
         drops=options.drops,
         search_drops=options.search_drops,
         threads=options.threads,
+        resize=options.resize,
         teacher=TEACHER if options.teacher is None else options.teacher.read_text(),
         further=tuple(further),
     )

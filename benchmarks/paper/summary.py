@@ -1,6 +1,6 @@
 """What the experiments of this folder have left, in one line: `null` for what wasn't run to its end.
 
-    python benchmarks/paper/summary.py [--lite0 FOLDER] [--table2 FOLDER] [--json]
+    python benchmarks/paper/summary.py [--lite0 FOLDER] [--table2 FOLDER] [--budgets FOLDER] [--json]
 
 speedup_16, speedup_64          time in which default networks find one as good as the full network, over that of
                                 block-trained ones, pre-training counted (Table 4), of so many configurations:
@@ -9,7 +9,7 @@ init_gain, final_gain           by what the median of block-trained networks is 
                                 and after fine-tuning (Table 2): the median over networks
 lite0_size_at_full_minus_0.01   parameters of the smallest EfficientNet-Lite0 that block training or a search has found,
                                 of the full one's: the median over seeds
-resnet56_2.1x                   no experiment for it yet
+resnet56_2.1x                   test accuracy of ResNet-56 with 0.476 of its FLOPs, from blocks (flops_budget.py)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import flops_budget
 import lite0_flowers
 import table2
 from table4 import Trained, comparisons
@@ -52,6 +53,11 @@ def _smallest(lite0: Path, seed: int, drop: float) -> float | None:
     return min((f.share for f in found if f is not None), default=None)
 
 
+def accuracy(budget: flops_budget.Budget) -> float | None:
+    best = flops_budget.best_of(budget.blocks)
+    return None if best is None else best.network.test_quality
+
+
 def _seeds(lite0: Path) -> Iterator[int]:
     for folder in sorted(lite0.glob("seed-*/")):
         yield int(folder.name.removeprefix("seed-"))
@@ -61,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lite0", type=Path, default=lite0_flowers.OUT)
     parser.add_argument("--table2", type=Path, default=table2.OUT)
+    parser.add_argument("--budgets", type=Path, default=flops_budget.OUT)
     parser.add_argument("--json", action="store_true", help="one line of JSON")
     options = parser.parse_args()
     summary = {
@@ -69,7 +76,7 @@ def main() -> None:
         "init_gain": gain(options.table2, 0),
         "final_gain": gain(options.table2, 1),
         "lite0_size_at_full_minus_0.01": size(options.lite0, 0.01),
-        "resnet56_2.1x": None,
+        "resnet56_2.1x": accuracy(flops_budget.Budget(options.budgets / "resnet56", 0.476)),
     }
     print(json.dumps(summary, indent=None if options.json else 1))
 
