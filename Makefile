@@ -5,6 +5,8 @@ BIN     = $(VENV)/bin
 ORT    ?= training
 EXTRAS ?=
 
+NATIVE = passes/blocks/_sequitur.cpp $(wildcard runtime/kernels/*.cpp runtime/kernels/*.h)
+
 comma := ,
 WITH_EXTRAS = $(if $(EXTRAS),$(comma)$(EXTRAS))
 
@@ -59,11 +61,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_sequitur.cpp
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml CMakeLists.txt $(NATIVE)
 	$(BIN)/python -m pip install -q -e '.[$(ORT),examples]'
 	touch $@
 
-$(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt passes/blocks/_sequitur.cpp
+$(VENV)/.test$(EXTRAS): $(VENV)/bin/python pyproject.toml CMakeLists.txt $(NATIVE)
 	$(BIN)/python -m pip install -q -e '.[$(ORT),mpi,dask,lmdb,parquet,hdf5,examples,tensorboard,test$(WITH_EXTRAS)]'
 	touch $(VENV)/.demo $@
 

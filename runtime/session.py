@@ -21,13 +21,17 @@ from wootz.passes.ir.initial_values import without_initial_values
 from wootz.passes.ir.model import OPSET, Constant, Graph, Model, tensor_shape
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
+from wootz.passes.training.blocked_layout import BlockedLayout
+from wootz.passes.training.fuse_elementwise import FuseElementwise
 from wootz.passes.training.interface import TrainingInterface
-from wootz.passes.training.legalize import with_lowerings
+from wootz.passes.training.legalize import Target, with_lowerings
+from wootz.passes.training.lowerings.native import uses_native
 from wootz.passes.training.lowerings.sums import PRODUCTS
 from wootz.passes.training.symmetric_pads import SymmetricPads, pads_may_differ
 from wootz.passes.training.thread_dependence import nodes_depending_on_threads
 from wootz.runtime.data.dataset import Targets, differ_by_ones
 from wootz.runtime.inputs import Data, Inputs, feeds, twice
+from wootz.runtime.kernels import Library, library
 from wootz.runtime.machine import gpu_memory
 
 
@@ -529,6 +533,8 @@ def _open(
     options.enable_mem_pattern = options.enable_mem_reuse = not frees_early
     for symbol, extent in (fixed or {}).items():
         options.add_free_dimension_override_by_name(symbol, extent)
+    if uses_native(model.graph):
+        options.register_custom_ops_library(str(_native_library().file))
     if exact:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = device.providers(capture=capture, half=_has_half_precision(model.graph))
@@ -552,6 +558,26 @@ def _started(program: str | bytes, options: Any, device: Device, providers: Sequ
     return session
 
 
+def fastest_target(device: Device) -> Target:
+    """That of the training graphs which run fastest on the device."""
+    if device.kind == "cuda":
+        return "onnx-cuda"
+    found = library()
+    return "native" if found is not None and found.lanes == channel_block() else "onnx"
+
+
+def native_numerics() -> str:
+    """What of the operators of domain `wootz.native` rounds results otherwise. Raises WootzError without them."""
+    return _native_library().numerics
+
+
+def _native_library() -> Library:
+    found = library()
+    if found is None:
+        raise WootzError("the operators of domain wootz.native were not built: use --target onnx")
+    return found
+
+
 @functools.cache
 def _make_shared_allocator() -> None:
     """Makes one memory on the CPU for results of all sessions that ask for it.
@@ -572,6 +598,9 @@ def _for_kernels(model: Model, device: Device) -> Model:
         _check_average_pools(model.graph)
         return SymmetricPads().apply(model).model
     block = channel_block()
+    if uses_native(model.graph):
+        has_blocks = block in BLOCKS and block == _native_library().lanes
+        return FuseElementwise().apply(BlockedLayout(channels=block).apply(model).model if has_blocks else model).model
     return BlockConvolutions(channels=block).apply(model).model if block in BLOCKS else model
 
 

@@ -295,8 +295,9 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     ),
     click.option(
         "--target",
-        type=click.Choice(["onnx", "onnx-cuda", "ort-training"]),
-        help="Operators of the training graphs (default: onnx, on CUDA onnx-cuda).",
+        type=click.Choice(["onnx", "onnx-cuda", "ort-training", "native"]),
+        help="Operators of the training graphs (default: native where its operators were built, else onnx; on CUDA "
+        "onnx-cuda).",
     ),
     click.option(
         "--precision",

@@ -45,7 +45,7 @@ from wootz.runtime.quality.own import check_sent, read_quality
 from wootz.runtime.quality.quality import Quality
 from wootz.runtime.quality.table import judged_by, metrics
 from wootz.runtime.resident import keeps_on_device
-from wootz.runtime.session import Device, cuda_obstacle
+from wootz.runtime.session import Device, cuda_obstacle, fastest_target
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import Digests
@@ -142,7 +142,7 @@ def make_job(
     pruner = BlockPruner.of(full_network, criterion)
     pixels = find_pixels(network, dataset, transforms, options, run_files, device, open_store)
     all_untrained = network_file.endswith(".prototxt") and not weights
-    target: Target = options["target"] or ("onnx-cuda" if device.kind == "cuda" else "onnx")
+    target: Target = options["target"] or fastest_target(device)
     memory_budget = _memory_budget(options, device, team.per_machine)
     circumstances = Circumstances(
         training_images=len(dataset.train),

@@ -120,6 +120,15 @@ class NodeInference:
         return {name: _dimensions(onnx.ValueInfoProto(name=name, type=t)) for name, t in inferred.items()}
 
 
+def set_batch_size(graph: Graph, size: int) -> None:
+    """Gives the inputs' first dimension, where that is a symbol, this size; results of custom operators likewise."""
+    symbols = {t.shape[0] for t in graph.inputs if t.shape and isinstance(t.shape[0], str)}
+    sized = [*graph.inputs, *(t for t in graph.tensors().values() if _is_of_other_domain(t))]
+    for tensor in sized:
+        if tensor.shape and not isinstance(tensor, Constant):
+            tensor.shape = [size if d in symbols else d for d in tensor.shape]
+
+
 def skeleton(graph: Graph) -> onnx.ModelProto:
     """The model with its weights as graph inputs, annotated where inference can't tell: inputs, custom operators."""
     if has_subgraphs(graph):  # they would be written with what is annotated around them

@@ -16,6 +16,7 @@ from wootz.passes.training.functions import DOMAIN
 from wootz.passes.training.lowerings import Lowering
 from wootz.passes.training.lowerings.cpu import CPU
 from wootz.passes.training.lowerings.cuda import CUDA
+from wootz.passes.training.lowerings.native import NATIVE
 from wootz.passes.training.lowerings.ort_training import ORT_TRAINING
 from wootz.passes.training.simplify import (
     drop_unused_indices,
@@ -23,9 +24,14 @@ from wootz.passes.training.simplify import (
     widen_scalars,
 )
 
-Target = Literal["onnx", "onnx-cuda", "ort-training"]
+Target = Literal["onnx", "onnx-cuda", "ort-training", "native"]
 
-TARGETS: Mapping[str, Mapping[str, Lowering]] = {"onnx": CPU, "onnx-cuda": CUDA, "ort-training": ORT_TRAINING}
+TARGETS: Mapping[str, Mapping[str, Lowering]] = {
+    "onnx": CPU,
+    "onnx-cuda": CUDA,
+    "ort-training": ORT_TRAINING,
+    "native": NATIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,13 @@ class Legalize(Pass):
     2. `onnx-cuda`: standard operators that the CUDA provider has kernels for; BatchNormalization in training mode and
        the cross-entropy decomposed, reductions over batch and space in two steps.
     3. `ort-training`: the fused gradient kernels of onnxruntime-training (domain com.microsoft).
+    4. `native`: operators of Wootz's own for CPUs (domain wootz.native), which only its sessions know.
 
     Afterwards no node is of domain `wootz`.
     """
 
     name: ClassVar[str] = "legalize"
-    target: Target = option("onnx", "onnx, onnx-cuda or ort-training")
+    target: Target = option("onnx", "onnx, onnx-cuda, ort-training or native")
 
     def apply(self, model: Model) -> PassResult:
         if self.target not in TARGETS:

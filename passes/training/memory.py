@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, captured_tensors
-from wootz.passes.ir.shapes import inferred_types
+from wootz.passes.ir.shapes import inferred_types, set_batch_size
 from wootz.passes.training.interface import TrainingInterface
 
 VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
@@ -66,9 +66,7 @@ def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
 def _sizes(model: Model, batch_size: int) -> dict[str, int]:
     """The bytes of every tensor. The first dimension of the inputs is the batch where it isn't fixed."""
     sized = model.copy()
-    for tensor in sized.graph.inputs:
-        if tensor.shape and not isinstance(tensor, Constant):
-            tensor.shape = [batch_size if i == 0 and isinstance(d, str) else d for i, d in enumerate(tensor.shape)]
+    set_batch_size(sized.graph, batch_size)
     found = {name: t.values.nbytes for name, t in sized.graph.tensors().items() if isinstance(t, Constant)}
     for name, (dtype, shape) in inferred_types(sized.graph).items():
         extents = [d if isinstance(d, int) else 1 for d in shape or ()]

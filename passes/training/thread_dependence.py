@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, constant_behind, copy_graph, is_fixed, producer
-from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.ir.shapes import annotate_shapes, set_batch_size
 from wootz.passes.training.block_convolutions import REORDERED_TOGETHER, is_blocked
+from wootz.passes.training.blocked_layout import runs_in_blocks
+from wootz.passes.training.lowerings.native import uses_native
 from wootz.passes.training.lowerings.sums import DEALT_OUT, NARROWEST, ONE_THREAD_PRODUCTS, ONE_THREAD_ROOTS, PANEL
 
 ONE_THREAD_LOGARITHMS = 1 << 13
@@ -35,9 +37,7 @@ def nodes_depending_on_threads(model: Model, threads: int, batch: int, block: in
     if threads < 2:
         return ()
     graph = copy_graph(model.graph)
-    for tensor in graph.inputs:
-        if tensor.shape and isinstance(tensor.shape[0], str):
-            tensor.shape = [batch, *tensor.shape[1:]]
+    set_batch_size(graph, batch)
     annotate_shapes(graph)
     kernels = _Kernels(graph, threads, block)
     return tuple(node for node in graph.nodes if kernels.divide(node))
@@ -61,7 +61,8 @@ class _Kernels:
 
     def conv(self, node: Node) -> bool:
         weights = node.inputs[1]
-        if is_blocked(node, self.graph, self.block) or (
+        blocked = runs_in_blocks if uses_native(self.graph) else is_blocked
+        if blocked(node, self.graph, self.block) or (
             is_fixed(weights, self.graph) and self._is_blocked_by_the_runtime(node)
         ):
             return False

@@ -53,6 +53,7 @@ from wootz.runtime.session import (
     InferenceSession,
     TrainingSession,
     WeightedSession,
+    native_numerics,
 )
 from wootz.runtime.store import Lease, Store
 from wootz.runtime.tasks.block_training import GroupTraining
@@ -476,7 +477,9 @@ class Trainer:
     @cached_property
     def machine(self) -> str:
         """What of the machine, and of how it is used, changes numbers."""
-        return f"{self.device.numerics}{', data on the device' if self.data_on_device else ''}"
+        kernels = f"own kernels {native_numerics()}" if self.target == "native" else ""
+        data = "data on the device" if self.data_on_device else ""
+        return ", ".join(filter(None, (self.device.numerics, kernels, data)))
 
     def _recipe(
         self, program: Program, solver: Solver, images: str, labels: str, tests: str, end: str

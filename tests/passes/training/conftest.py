@@ -22,7 +22,9 @@ from wootz.passes.ir.text import parse_text
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.distill import DISTILLATION
 from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.training.lowerings.native import uses_native
 from wootz.passes.transforms.teacher_student import TEACHER
+from wootz.runtime.kernels import library
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 Arrays = dict[str, np.ndarray]
@@ -44,6 +46,8 @@ def _session(graph: Model) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # every state with an initial value is warned about
+    if uses_native(graph.graph):
+        options.register_custom_ops_library(str(library().file))
     return onnxruntime.InferenceSession(
         graph.to_proto().SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -258,6 +262,8 @@ def _prepare_for_the_builder(model: Model) -> None:
 def _skip_unless_run_here(target: str) -> None:
     if target == "ort-training" and not hasattr(onnxruntime.capi._pybind_state, "GradientGraphBuilder"):
         pytest.skip("the kernels are in onnxruntime-training only")
+    if target == "native" and library() is None:
+        pytest.skip("the operators of domain wootz.native were not built")
 
 
 @pytest.fixture(scope="session")

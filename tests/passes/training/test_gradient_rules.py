@@ -404,7 +404,7 @@ def test_equals_finite_differences(case, forward, feeds, in_double_precision, ru
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("target", ["onnx", "onnx-cuda", "ort-training"])
+@pytest.mark.parametrize("target", ["onnx", "onnx-cuda", "ort-training", "native"])
 def test_legalized_in_single_precision_equals_double_precision(
     case, target, forward, feeds, in_double_precision, run_reference, run, skip_unless_run_here
 ):

@@ -73,7 +73,7 @@ def assert_same_steps(found, expected):
 SOLVER = Solver(momentum=0.9, weight_decay=0.01, clip_gradients=2.0)
 
 
-@pytest.mark.parametrize("target", ["onnx-cuda", "ort-training"])
+@pytest.mark.parametrize("target", ["onnx-cuda", "ort-training", "native"])
 def test_three_steps_agree(target, network, batch, run, values_of, skip_unless_run_here):
     skip_unless_run_here(target)
     expected = three_steps(build_training_graph(network, SOLVER), batch, run, values_of)

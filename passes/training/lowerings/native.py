@@ -1,0 +1,125 @@
+"""Formulations in the operators of domain `wootz.native`, which `wootz.runtime.kernels` has for CPUs.
+
+They take float32. What they don't take stays as for the target `onnx`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wootz.passes.ir.builder import Builder
+from wootz.passes.ir.model import Graph, Node, Tensor, Variable, producer
+from wootz.passes.training.expression import Expression
+from wootz.passes.training.lowerings import Lowering, convolution, cpu
+from wootz.passes.training.lowerings.convolution_shape import Convolution
+
+DOMAIN = "wootz.native"
+
+
+def is_native(node: Node, *operators: str) -> bool:
+    """Whether it is one of these operators of ours."""
+    return node.domain == DOMAIN and node.op in operators
+
+
+def uses_native(graph: Graph) -> bool:
+    """Whether it needs the library of these operators."""
+    return any(node.domain == DOMAIN for node in graph.nodes)
+
+
+def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
+    x = node.inputs[0]
+    if not node.attrs.get("training_mode", 0) or not _all_float32(node.inputs[:3]) or x.shape is None:
+        return cpu.batch_normalization(node, builder)
+    results = builder.ops(
+        "BatchNormalization", *node.inputs[:3], count=3, domain=DOMAIN, epsilon=node.attrs.get("epsilon", 1e-5), relu=0
+    )
+    return _described(results, [x.shape, [x.shape[1]], [x.shape[1]]])
+
+
+def relu(node: Node, builder: Builder) -> list[Tensor] | None:
+    """Together with a batch normalization that nothing else reads."""
+    x = node.inputs[0]
+    before = producer(x)
+    if before is None or not is_native(before, "BatchNormalization"):
+        return None
+    if len(x.outputs) > 1 or any(x is t for t in builder.graph.outputs):
+        return None
+    before.attrs = {**before.attrs, "relu": 1}
+    return [x]
+
+
+def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
+    dy, x, scale, mean, variance = call.inputs
+    if not _all_float32(call.inputs) or x.shape is None:
+        return cpu.batch_normalization_grad(call, builder)
+    operands, masked = [dy, x, scale, mean, variance], producer(dy)
+    name = "BatchNormalizationGrad"
+    if masked is not None and is_native(masked, "ReluGrad") and len(dy.outputs) == 1:
+        name, operands = "BatchNormalizationReluGrad", [masked.inputs[0], *operands[1:], masked.inputs[1]]
+    results = builder.ops(name, *operands, count=3, domain=DOMAIN, epsilon=call.attrs["epsilon"])
+    return _described(results, [x.shape, scale.shape, scale.shape])
+
+
+def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
+    if not _all_float32(call.inputs):
+        return cpu.relu_grad(call, builder)
+    return _described([builder.op("ReluGrad", *call.inputs, domain=DOMAIN)], [call.inputs[1].shape])
+
+
+def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
+    x, dy, w = (Expression.of(t, builder) for t in call.inputs)
+    conv = Convolution.planar(call, x, dy, w.shape[2:])
+    if conv is None or not _all_float32(call.inputs) or min(conv.pads) < 0:
+        return convolution.conv_weight_grad(call, builder)
+    dw = builder.op(
+        "ConvWeightGrad",
+        x.tensor,
+        dy.tensor,
+        domain=DOMAIN,
+        kernel_shape=list(conv.kernel),
+        strides=list(conv.strides),
+        dilations=list(conv.dilations),
+        pads=list(conv.pads),
+        group=conv.group,
+    )
+    return _described([dw], [w.shape])
+
+
+def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
+    """The convolution of dy with the weights turned, where that has no strides."""
+    dy, w, x = (Expression.of(t, builder) for t in call.inputs)
+    conv = Convolution.planar(call, x, dy, w.shape[2:])
+    if conv is None or not _all_float32(call.inputs) or conv.strides != (1, 1):
+        return convolution.conv_input_grad(call, builder)
+    extent = [(k - 1) * d for k, d in zip(conv.kernel, conv.dilations, strict=True)]
+    pads = [e - p for e, p in zip(extent * 2, conv.pads, strict=True)]
+    if min(pads) < 0:
+        return convolution.conv_input_grad(call, builder)
+    turned = builder.op("TurnWeights", w.tensor, domain=DOMAIN, group=conv.group)
+    _described([turned], [[conv.channels, conv.filters // conv.group, *conv.kernel]])
+    dx = builder.op("Conv", dy.tensor, turned, pads=pads, dilations=list(conv.dilations), group=conv.group)
+    return _described([dx], [x.shape])
+
+
+def _all_float32(tensors: Sequence[Tensor]) -> bool:
+    return all(t.dtype == np.float32 for t in tensors)
+
+
+def _described(tensors: Sequence[Variable], shapes: Sequence[Sequence[int | str] | None]) -> list[Tensor]:
+    """With element type and shape: those of other domains can't be inferred."""
+    for tensor, shape in zip(tensors, shapes, strict=True):
+        tensor.dtype, tensor.shape = np.dtype(np.float32), None if shape is None else list(shape)
+    return list(tensors)
+
+
+NATIVE: dict[str, Lowering] = {
+    **{name: lowering for name, lowering in cpu.CPU.items() if name != "Conv"},
+    "BatchNormalization": batch_normalization,
+    "BatchNormalizationGrad": batch_normalization_grad,
+    "ConvInputGrad": conv_input_grad,
+    "ConvWeightGrad": conv_weight_grad,
+    "Relu": relu,
+    "ReluGrad": relu_grad,
+}

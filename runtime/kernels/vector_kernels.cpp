@@ -1,0 +1,386 @@
+// Compiled once for each instruction set, with WOOTZ_LANES floats to a vector and WOOTZ_KERNELS as the name of what it
+// gives. Nothing of the standard library is used: its inline functions would be compiled for that instruction set, too,
+// and the linker might take them for all callers.
+
+#include "vector_kernels.h"
+
+namespace wootz {
+namespace {
+
+constexpr std::size_t kLanes = WOOTZ_LANES;
+constexpr std::size_t kTileRows = WOOTZ_TILE_ROWS, kTileColumns = WOOTZ_TILE_COLUMNS;
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+typedef Vector Unaligned __attribute__((aligned(sizeof(float))));
+
+inline Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+inline void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+inline Vector all(float value) { return Vector{} + value; }
+
+typedef int Indices __attribute__((vector_size(kLanes * sizeof(int))));
+
+template <std::size_t distance>
+inline Vector fold(Vector v) {
+  Indices from;
+  for (std::size_t i = 0; i < kLanes; ++i) from[i] = static_cast<int>((i + distance) % kLanes);
+  return v + __builtin_shuffle(v, from);
+}
+
+inline float sum(Vector v) {
+  if constexpr (kLanes >= 16) v = fold<8>(v);
+  if constexpr (kLanes >= 8) v = fold<4>(v);
+  return fold<1>(fold<2>(v))[0];
+}
+
+inline Vector positive(Vector v) { return v > 0.0f ? v : Vector{}; }
+inline float positive(float v) { return v > 0.0f ? v : 0.0f; }
+
+Moments moments(const float* x, Rows rows) {
+  const float shift = x[0];  // near the mean, which keeps the difference below from cancelling
+  double total = 0, squares = 0;
+  for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride) {
+    Vector s[2] = {}, q[2] = {};
+    std::size_t i = 0;
+    for (; i + 2 * kLanes <= rows.length; i += 2 * kLanes)
+      for (std::size_t k = 0; k < 2; ++k) {
+        const Vector d = load(x + i + k * kLanes) - shift;
+        s[k] += d;
+        q[k] += d * d;
+      }
+    float tail = 0, tail_squares = 0;
+    for (; i < rows.length; ++i) {
+      const float d = x[i] - shift;
+      tail += d;
+      tail_squares += d * d;
+    }
+    total += sum(s[0] + s[1]) + tail;
+    squares += sum(q[0] + q[1]) + tail_squares;
+  }
+  const double count = static_cast<double>(rows.images * rows.length), mean = total / count;
+  const double variance = squares / count - mean * mean;
+  return {mean + shift, variance > 0 ? variance : 0};
+}
+
+template <bool relu>
+void normalize_rows(const float* x, float* y, Rows rows, float slope, float offset) {
+  for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride, y += rows.stride) {
+    std::size_t i = 0;
+    for (; i + kLanes <= rows.length; i += kLanes) {
+      const Vector v = load(x + i) * slope + offset;
+      store(y + i, relu ? positive(v) : v);
+    }
+    for (; i < rows.length; ++i) {
+      const float v = x[i] * slope + offset;
+      y[i] = relu ? positive(v) : v;
+    }
+  }
+}
+
+void normalize(const float* x, float* y, Rows rows, float slope, float offset, bool relu) {
+  relu ? normalize_rows<true>(x, y, rows, slope, offset) : normalize_rows<false>(x, y, rows, slope, offset);
+}
+
+template <bool masked, typename T>
+inline T passed(T dy, T y) {
+  if constexpr (masked) return y > 0.0f ? dy : T{};
+  return dy;
+}
+
+template <bool masked>
+Sums sum_rows(const float* dy, const float* x, const float* y, Rows rows, float mean) {
+  Sums sums{0, 0};
+  for (std::size_t n = 0; n < rows.images; ++n, dy += rows.stride, x += rows.stride, y += masked ? rows.stride : 0) {
+    Vector s[2] = {}, q[2] = {};
+    std::size_t i = 0;
+    for (; i + 2 * kLanes <= rows.length; i += 2 * kLanes)
+      for (std::size_t k = 0, j = i; k < 2; ++k, j += kLanes) {
+        const Vector g = passed<masked>(load(dy + j), masked ? load(y + j) : Vector{});
+        s[k] += g;
+        q[k] += g * (load(x + j) - mean);
+      }
+    float tail = 0, tail_products = 0;
+    for (; i < rows.length; ++i) {
+      const float g = passed<masked>(dy[i], masked ? y[i] : 0.0f);
+      tail += g;
+      tail_products += g * (x[i] - mean);
+    }
+    sums.gradient += sum(s[0] + s[1]) + tail;
+    sums.product += sum(q[0] + q[1]) + tail_products;
+  }
+  return sums;
+}
+
+Sums gradient_sums(const float* dy, const float* x, const float* y, Rows rows, float mean) {
+  return y ? sum_rows<true>(dy, x, y, rows, mean) : sum_rows<false>(dy, x, y, rows, mean);
+}
+
+template <bool masked>
+void gradient_rows(const float* dy, const float* x, const float* y, float* dx, Rows rows, float dy_slope, float x_slope,
+                   float offset) {
+  for (std::size_t n = 0; n < rows.images; ++n) {
+    std::size_t i = 0;
+    for (; i + kLanes <= rows.length; i += kLanes) {
+      const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+      store(dx + i, g * dy_slope + (load(x + i) * x_slope + offset));
+    }
+    for (; i < rows.length; ++i)
+      dx[i] = passed<masked>(dy[i], masked ? y[i] : 0.0f) * dy_slope + (x[i] * x_slope + offset);
+    dy += rows.stride, x += rows.stride, dx += rows.stride, y += masked ? rows.stride : 0;
+  }
+}
+
+void gradient(const float* dy, const float* x, const float* y, float* dx, Rows rows, float dy_slope, float x_slope,
+              float offset) {
+  y ? gradient_rows<true>(dy, x, y, dx, rows, dy_slope, x_slope, offset)
+    : gradient_rows<false>(dy, x, y, dx, rows, dy_slope, x_slope, offset);
+}
+
+void relu_gradient(const float* dy, const float* y, float* dx, std::size_t length) {
+  std::size_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) store(dx + i, passed<true>(load(dy + i), load(y + i)));
+  for (; i < length; ++i) dx[i] = passed<true>(dy[i], y[i]);
+}
+
+template <std::size_t rows, std::size_t columns>
+void add_tile(const float* const* left, const float* const* right, std::size_t length, float* sums,
+              std::size_t stride) {
+  Vector totals[rows][columns] = {};
+  const float *a[rows], *b[columns];
+  for (std::size_t r = 0; r < rows; ++r) a[r] = left[r];
+  for (std::size_t c = 0; c < columns; ++c) b[c] = right[c];
+  std::size_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) {
+    Vector l[rows];
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < rows; ++r) l[r] = load(a[r] + i);
+#pragma GCC unroll 8
+    for (std::size_t c = 0; c < columns; ++c) {
+      const Vector v = load(b[c] + i);
+#pragma GCC unroll 8
+      for (std::size_t r = 0; r < rows; ++r) totals[r][c] += l[r] * v;
+    }
+  }
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < columns; ++c) {
+      float total = sum(totals[r][c]);
+      for (std::size_t k = i; k < length; ++k) total += a[r][k] * b[c][k];
+      sums[r * stride + c] += total;
+    }
+}
+
+using Tile = void (*)(const float* const*, const float* const*, std::size_t, float*, std::size_t);
+
+template <std::size_t rows>
+constexpr Tile kTiles[kMostTileColumns] = {add_tile<rows, 1>, add_tile<rows, 2>, add_tile<rows, 3>,
+                                           add_tile<rows, 4>, add_tile<rows, 5>, add_tile<rows, 6>};
+constexpr const Tile* kTilesOfRows[kMostTileRows] = {kTiles<1>, kTiles<2>, kTiles<3>, kTiles<4>};
+
+void add_products(const float* const* left, std::size_t rows, const float* const* right, std::size_t columns,
+                  std::size_t length, float* sums, std::size_t stride) {
+  kTilesOfRows[rows - 1][columns - 1](left, right, length, sums, stride);
+}
+
+constexpr std::size_t kFiltersAtOnce = WOOTZ_FILTERS_AT_ONCE;
+
+template <std::size_t blocks>
+void add_blocks_of(const float* dy, const float* const* x, const Pixels& p, float* sums) {
+  Vector totals[kFiltersAtOnce][blocks];
+  for (std::size_t f = 0; f < kFiltersAtOnce; ++f)
+    for (std::size_t b = 0; b < blocks; ++b) totals[f][b] = load(sums + (f * blocks + b) * kLanes);
+  for (std::size_t n = 0; n < p.images; ++n)
+    for (std::size_t l = 0; l < p.lines; ++l) {
+      const float *g = dy + n * p.image_of_dy + l * p.line_of_dy, *v[blocks];
+      for (std::size_t b = 0; b < blocks; ++b) v[b] = x[b] + n * p.image_of_x + l * p.line_of_x;
+      for (std::size_t q = 0; q < p.columns; ++q, g += kLanes) {
+        Vector seen[blocks];
+#pragma GCC unroll 8
+        for (std::size_t b = 0; b < blocks; ++b) seen[b] = load(v[b] + q * p.column_of_x);
+#pragma GCC unroll 16
+        for (std::size_t f = 0; f < kFiltersAtOnce; ++f) {
+          const Vector weight = all(g[f]);
+#pragma GCC unroll 8
+          for (std::size_t b = 0; b < blocks; ++b) totals[f][b] += weight * seen[b];
+        }
+      }
+    }
+  for (std::size_t f = 0; f < kFiltersAtOnce; ++f)
+    for (std::size_t b = 0; b < blocks; ++b) store(sums + (f * blocks + b) * kLanes, totals[f][b]);
+}
+
+void add_blocks(const float* dy, const float* const* x, std::size_t blocks, const Pixels& pixels, float* sums) {
+  if (blocks == 3) return add_blocks_of<3>(dy, x, pixels, sums);
+  if (blocks == 2) return add_blocks_of<2>(dy, x, pixels, sums);
+  add_blocks_of<1>(dy, x, pixels, sums);
+}
+
+template <std::size_t taps>
+void add_taps(const float* dy, const float* const* x, const Pixels& p, float* sums) {
+  Vector totals[taps];
+  for (std::size_t t = 0; t < taps; ++t) totals[t] = load(sums + t * kLanes);
+  for (std::size_t n = 0; n < p.images; ++n)
+    for (std::size_t l = 0; l < p.lines; ++l) {
+      const float *g = dy + n * p.image_of_dy + l * p.line_of_dy, *v[taps];
+      for (std::size_t t = 0; t < taps; ++t) v[t] = x[t] + n * p.image_of_x + l * p.line_of_x;
+      for (std::size_t q = 0; q < p.columns; ++q) {
+        const Vector weight = load(g + q * kLanes);
+#pragma GCC unroll 16
+        for (std::size_t t = 0; t < taps; ++t) totals[t] += weight * load(v[t] + q * p.column_of_x);
+      }
+    }
+  for (std::size_t t = 0; t < taps; ++t) store(sums + t * kLanes, totals[t]);
+}
+
+void add_depthwise(const float* dy, const float* const* x, std::size_t taps, const Pixels& pixels, float* sums) {
+  for (; taps >= 3; taps -= 3, x += 3, sums += 3 * kLanes) add_taps<3>(dy, x, pixels, sums);
+  for (; taps; --taps, ++x, sums += kLanes) add_taps<1>(dy, x, pixels, sums);
+}
+
+constexpr std::size_t kPixelsInFloat = 256;  // so many are added up in float32, their sums in float64
+
+struct BlockSums {
+  Vector first[2] = {}, second[2] = {};
+
+  void add(std::size_t k, Vector a, Vector b) { first[k] += a, second[k] += b; }
+
+  void add_to(double* firsts, double* seconds) const {
+    const Vector a = first[0] + first[1], b = second[0] + second[1];
+    for (std::size_t i = 0; i < kLanes; ++i) firsts[i] += a[i], seconds[i] += b[i];
+  }
+};
+
+// Calls add(sums, which, i) for each pixel at i, and adds up what it has put into sums.
+template <typename Add>
+inline void sum_pixels(Rows rows, double* firsts, double* seconds, Add add) {
+  for (std::size_t n = 0; n < rows.images; ++n)
+    for (std::size_t begin = 0; begin < rows.length; begin += kPixelsInFloat) {
+      const std::size_t end = begin + kPixelsInFloat < rows.length ? begin + kPixelsInFloat : rows.length;
+      BlockSums sums;
+      std::size_t p = begin;
+      for (; p + 2 <= end; p += 2) {
+        add(sums, 0, n * rows.stride + p * kLanes);
+        add(sums, 1, n * rows.stride + (p + 1) * kLanes);
+      }
+      if (p < end) add(sums, 0, n * rows.stride + p * kLanes);
+      sums.add_to(firsts, seconds);
+    }
+}
+
+void add_moments(const float* x, Rows rows, const float* shift, double* totals, double* squares) {
+  const Vector s = load(shift);
+  sum_pixels(rows, totals, squares, [=](BlockSums& sums, std::size_t k, std::size_t i) {
+    const Vector d = load(x + i) - s;
+    sums.add(k, d, d * d);
+  });
+}
+
+void normalize_block(const float* x, float* y, Rows rows, const float* slope, const float* offset, bool relu) {
+  const Vector a = load(slope), b = load(offset);
+  for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride, y += rows.stride)
+    for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
+      const Vector v = load(x + i) * a + b;
+      store(y + i, relu ? positive(v) : v);
+    }
+}
+
+template <bool masked>
+void add_masked_sums(const float* dy, const float* x, const float* y, Rows rows, const float* mean, double* gradients,
+                     double* products) {
+  const Vector m = load(mean);
+  sum_pixels(rows, gradients, products, [=](BlockSums& sums, std::size_t k, std::size_t i) {
+    const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+    sums.add(k, g, g * (load(x + i) - m));
+  });
+}
+
+void add_gradient_sums(const float* dy, const float* x, const float* y, Rows rows, const float* mean, double* gradients,
+                       double* products) {
+  y ? add_masked_sums<true>(dy, x, y, rows, mean, gradients, products)
+    : add_masked_sums<false>(dy, x, y, rows, mean, gradients, products);
+}
+
+template <bool masked>
+void masked_gradient_block(const float* dy, const float* x, const float* y, float* dx, Rows rows, Vector dy_slope,
+                           Vector x_slope, Vector offset) {
+  for (std::size_t n = 0; n < rows.images; ++n) {
+    for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
+      const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+      store(dx + i, g * dy_slope + (load(x + i) * x_slope + offset));
+    }
+    dy += rows.stride, x += rows.stride, dx += rows.stride, y += masked ? rows.stride : 0;
+  }
+}
+
+void gradient_block(const float* dy, const float* x, const float* y, float* dx, Rows rows, const float* dy_slope,
+                    const float* x_slope, const float* offset) {
+  const Vector a = load(dy_slope), b = load(x_slope), c = load(offset);
+  y ? masked_gradient_block<true>(dy, x, y, dx, rows, a, b, c)
+    : masked_gradient_block<false>(dy, x, y, dx, rows, a, b, c);
+}
+
+constexpr std::size_t kChunk = 256;
+
+template <typename Compute>
+inline void each(const float* a, const float* b, float* result, Compute compute) {
+  for (std::size_t i = 0; i < kChunk; i += kLanes) store(result + i, compute(load(a + i), load(b + i)));
+}
+
+inline Vector root(Vector v) {
+  for (std::size_t i = 0; i < kLanes; ++i) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+}
+
+void operate(Operation operation, const float* a, const float* b, float* result) {
+  switch (operation) {
+    case Operation::add: return each(a, b, result, [](Vector x, Vector y) { return x + y; });
+    case Operation::subtract: return each(a, b, result, [](Vector x, Vector y) { return x - y; });
+    case Operation::multiply: return each(a, b, result, [](Vector x, Vector y) { return x * y; });
+    case Operation::divide: return each(a, b, result, [](Vector x, Vector y) { return x / y; });
+    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return x > y ? x : y; });
+    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return x < y ? x : y; });
+    case Operation::negate: return each(a, b, result, [](Vector x, Vector) { return -x; });
+    case Operation::root: return each(a, b, result, [](Vector x, Vector) { return root(x); });
+    case Operation::reciprocal: return each(a, b, result, [](Vector x, Vector) { return 1.0f / x; });
+    case Operation::positive: return each(a, b, result, [](Vector x, Vector) { return positive(x); });
+  }
+}
+
+void compute(const Program& program, const float* const* inputs, float* const* outputs, std::size_t length) {
+  alignas(64) float held[kMostValues][kChunk];
+  const std::size_t first = program.inputs + program.constant_count;
+  const float* values[kMostValues];
+  for (std::size_t k = 0; k < kMostValues; ++k) values[k] = held[k];
+  for (std::size_t k = 0; k < first; ++k) {
+    const bool is_constant = k >= program.inputs;
+    if (is_constant || program.is_scalar[k])
+      for (float& v : held[k]) v = is_constant ? program.constants[k - program.inputs] : *inputs[k];
+  }
+  for (std::size_t begin = 0; begin < length; begin += kChunk) {
+    const std::size_t count = begin + kChunk < length ? kChunk : length - begin;
+    for (std::size_t k = 0; k < program.inputs; ++k) {
+      if (program.is_scalar[k]) continue;
+      values[k] = count == kChunk ? inputs[k] + begin : held[k];
+      if (count < kChunk)
+        for (std::size_t i = 0; i < kChunk; ++i) held[k][i] = i < count ? inputs[k][begin + i] : 1.0f;
+    }
+    for (std::size_t i = 0; i < program.instruction_count; ++i) {
+      const Instruction& next = program.instructions[i];
+      operate(next.operation, values[next.first], values[next.second], held[first + i]);
+    }
+    for (std::size_t k = 0; k < program.result_count; ++k) {
+      const float* from = held[program.results[k]];
+      for (std::size_t i = 0; i < count; ++i) outputs[k][begin + i] = from[i];
+    }
+  }
+}
+
+}  // namespace
+
+const VectorKernels& WOOTZ_KERNELS() {
+  static constexpr VectorKernels kernels = {
+      WOOTZ_NAME,   kTileRows,   kTileColumns,    moments,    normalize,     gradient_sums,
+      gradient,     relu_gradient, add_products,  kLanes,     kFiltersAtOnce, add_blocks,
+      add_depthwise, add_moments, normalize_block, add_gradient_sums, gradient_block, compute};
+  return kernels;
+}
+
+}  // namespace wootz

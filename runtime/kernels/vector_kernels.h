@@ -1,0 +1,101 @@
+// The loops that take the time, each compiled for several vector instruction sets (vector_kernels.cpp).
+
+#pragma once
+
+#include <cstddef>
+
+namespace wootz {
+
+// A channel of [N, C, …]: `images` rows of `length` numbers side by side, `stride` numbers from one to the next.
+struct Rows {
+  std::size_t images, length, stride;
+};
+
+struct Moments {
+  double mean, variance;
+};
+
+struct Sums {
+  double gradient, product;
+};
+
+constexpr std::size_t kMostTileRows = 4, kMostTileColumns = 6;
+
+// Pixels of images in blocks of as many channels as a vector has numbers: how many images, lines and columns, and how far
+// it is from one to the next, in an array that has all of them (dy) and in one in which a convolution steps (x).
+struct Pixels {
+  std::size_t images, lines, columns;
+  std::size_t image_of_dy, line_of_dy;
+  std::size_t image_of_x, line_of_x, column_of_x;
+};
+
+constexpr std::size_t kBlocksAtOnce = 3;
+
+struct VectorKernels {
+  const char* name;
+  std::size_t tile_rows, tile_columns;
+
+  // Mean and variance (over n, not n - 1) of a channel.
+  Moments (*moments)(const float* x, Rows);
+  // y = slope * x + offset, where `relu` says so not less than 0.
+  void (*normalize)(const float* x, float* y, Rows, float slope, float offset, bool relu);
+  // Σ dy and Σ dy (x - mean); where `y` is given, of those dy whose y is more than 0.
+  Sums (*gradient_sums)(const float* dy, const float* x, const float* y, Rows, float mean);
+  // dx = dy_slope * dy + x_slope * x + offset; dy as above.
+  void (*gradient)(const float* dy, const float* x, const float* y, float* dx, Rows, float dy_slope, float x_slope,
+                   float offset);
+  // result[i] = y[i] > 0 ? dy[i] : 0
+  void (*relu_gradient)(const float* dy, const float* y, float* dx, std::size_t length);
+  // sums[row * stride + column] += Σ left[row][i] · right[column][i] over i < length, a multiple of the vector's width
+  // or not, for a tile of at most tile_rows × tile_columns.
+  void (*add_products)(const float* const* left, std::size_t rows, const float* const* right, std::size_t columns,
+                       std::size_t length, float* sums, std::size_t stride);
+  // sums[f][b][channel] += Σ dy[pixel][f] · x[b][pixel][channel], for filters_at_once numbers that lie side by side in dy
+  // and at most kBlocksAtOnce blocks of x; sums are [filters_at_once][blocks][lanes].
+  std::size_t lanes, filters_at_once;
+  void (*add_blocks)(const float* dy, const float* const* x, std::size_t blocks, const Pixels&, float* sums);
+  // sums[tap][channel] += Σ dy[pixel][channel] · x[tap][pixel][channel], of one block of dy.
+  void (*add_depthwise)(const float* dy, const float* const* x, std::size_t taps, const Pixels&, float* sums);
+
+  // The functions for channels above, for a block of them side by side; `length` of Rows counts pixels, numbers of a
+  // channel are `lanes` numbers.
+  // totals[channel] += Σ (x - shift), squares[channel] += Σ (x - shift)²
+  void (*add_moments)(const float* x, Rows, const float* shift, double* totals, double* squares);
+  void (*normalize_block)(const float* x, float* y, Rows, const float* slope, const float* offset, bool relu);
+  void (*add_gradient_sums)(const float* dy, const float* x, const float* y, Rows, const float* mean, double* gradients,
+                            double* products);
+  void (*gradient_block)(const float* dy, const float* x, const float* y, float* dx, Rows, const float* dy_slope,
+                         const float* x_slope, const float* offset);
+
+  // Runs a program of elementwise operations over `length` numbers. Operation i gives value inputs + constants + i.
+  void (*compute)(const struct Program&, const float* const* inputs, float* const* outputs, std::size_t length);
+};
+
+enum class Operation : int { add, subtract, multiply, divide, maximum, minimum, negate, root, reciprocal, positive };
+
+struct Instruction {
+  Operation operation;
+  int first, second;
+};
+
+// Values are numbered: first the inputs, then the constants, then what the instructions give.
+struct Program {
+  const bool* is_scalar;  // of each input: it has one number for all
+  std::size_t inputs;
+  const float* constants;
+  std::size_t constant_count;
+  const Instruction* instructions;
+  std::size_t instruction_count;
+  const int* results;
+  std::size_t result_count;
+};
+
+constexpr std::size_t kMostValues = 48;
+
+const VectorKernels& baseline_kernels();
+#ifdef WOOTZ_X86
+const VectorKernels& avx2_kernels();
+const VectorKernels& avx512_kernels();
+#endif
+
+}  // namespace wootz

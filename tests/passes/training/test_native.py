@@ -1,0 +1,208 @@
+"""Graphs of the target `native`, in blocks of channels and with chains joined, train as those of the target `onnx`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wootz.passes.base import PassResult
+from wootz.passes.ir.text import parse_text
+from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.training.block_convolutions import BLOCKS
+from wootz.passes.training.blocked_layout import BlockedLayout
+from wootz.passes.training.fuse_elementwise import FuseElementwise
+from wootz.passes.training.lowerings.native import DOMAIN, uses_native
+from wootz.passes.training.training_graph import build_training_graph
+from wootz.runtime import session as session_module
+from wootz.runtime.kernels import library
+from wootz.runtime.session import Device, TrainingSession, channel_block, fastest_target
+
+pytestmark = pytest.mark.skipif(
+    fastest_target(Device()) != "native", reason="the operators of Wootz were not built here"
+)
+
+NETWORK = """g (float[N,{channels},9,9] x) => (float[N,3] y)
+<{weights}>
+{{
+  [conv1] a = Conv<pads = [1,1,1,1], strides = [{stride},{stride}]>(x, w1)
+  [bn1] b = BatchNormalization(a, s1, b1, m1, v1)
+  [relu1] c = Relu(b)
+  [conv2] d = Conv<pads = [1,1,1,1]>(c, w2)
+  [bn2] e = BatchNormalization(d, s2, b2, m2, v2)
+  [sum] h = Add(e, c)
+  [relu2] i = Relu(h)
+  [depthwise] j = Conv<pads = [1,1,1,1], group = {width}>(i, w3)
+  [conv4] k = Conv<strides = [2,2]>(j, w4, c4)
+  [bn4] l = BatchNormalization(k, s4, b4, m4, v4)
+  [conv5] m = Conv<strides = [2,2]>(i, w5)
+  [last] n = Add(l, m)
+  [relu3] o = Relu(n)
+  [pool] p = GlobalAveragePool(o)
+  [flat] q = Flatten(p)
+  [fc] y = Gemm<transB = 1>(q, f)
+}}"""
+
+
+def network(make_model, channels, width, wide, stride):
+    """Convolutions of several kinds with a shortcut; strides, 1×1 and depthwise ones among them."""
+    shapes = {
+        "w1": (width, channels, 3, 3),
+        "w2": (width, width, 3, 3),
+        "w3": (width, 1, 3, 3),
+        "w4": (wide, width, 1, 1),
+        "c4": (wide,),
+        "w5": (wide, width, 1, 1),
+        "f": (3, wide),
+    }
+    extents = {"1": width, "2": width, "4": wide}
+    shapes |= {f"{kind}{layer}": (extent,) for layer, extent in extents.items() for kind in "sbmv"}
+    weights = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in shapes.items())
+    variances = {f"v{layer}": np.full(extent, 0.5) for layer, extent in extents.items()}
+    text = NETWORK.format(channels=channels, stride=stride, width=width, weights=weights)
+    return make_model(text, **{**shapes, **variances})
+
+
+def steps_of(graph, batches, threads=1):
+    session = TrainingSession(graph, Device(threads=threads))
+    losses = [float(session.step(x, labels, 0.05)[0]) for x, labels in batches]
+    return losses, {s.input: session.read_slot(s.input) for s in session.interface.slots}
+
+
+def batches_of(channels, count=3, images=6):
+    random = np.random.default_rng(0)
+    shape = (images, channels, 9, 9)
+    return [(random.normal(size=shape).astype(np.float32), random.integers(0, 3, images)) for _ in range(count)]
+
+
+SGD = Solver(momentum=0.9, weight_decay=0.01)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    channels=st.sampled_from([1, 3, 16, 20]),
+    width=st.sampled_from([4, 8, 16, 24, 40]),
+    wide=st.sampled_from([12, 32]),
+    stride=st.sampled_from([1, 2]),
+)
+def test_steps_are_those_of_standard_operators(make_model, channels, width, wide, stride):
+    model, batches = network(make_model, channels, width, wide, stride), batches_of(channels)
+    losses, state = steps_of(build_training_graph(model, SGD), batches)
+    found, found_state = steps_of(build_training_graph(model, SGD, target="native"), batches)
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    assert state.keys() == found_state.keys()
+    for name, values in state.items():
+        assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
+
+
+@pytest.mark.parametrize("kind", list(SolverType))
+def test_every_optimizer(kind, make_model):
+    """But for a bias before a batch normalization: its gradient is noise, which Adam and others enlarge."""
+    momentum = 0.0 if kind in (SolverType.RMSPROP, SolverType.ADAGRAD) else 0.9
+    solver = Solver(type=kind, momentum=momentum, weight_decay=0.01, clip_gradients=1.0, iter_size=2)
+    model, batches = network(make_model, 3, 16, 32, 1), batches_of(3, count=4)
+    losses, state = steps_of(build_training_graph(model, solver), batches)
+    found, found_state = steps_of(build_training_graph(model, solver, target="native"), batches)
+    np.testing.assert_allclose(found, losses, rtol=1e-3)
+    for name, values in ((n, v) for n, v in state.items() if not n.startswith("c4")):
+        assert np.abs(found_state[name] - values).max() <= 1e-2 * max(1.0, np.abs(values).max()), name
+
+
+def test_the_same_bits_on_any_number_of_threads(make_model):
+    graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
+    device = Device(threads=3)
+    assert device.order_of_sums(graph, 6) == ""
+    losses, state = steps_of(graph, batches_of(16))
+    found, found_state = steps_of(graph, batches_of(16), threads=3)
+    assert losses == found
+    for name, values in state.items():
+        np.testing.assert_array_equal(found_state[name], values, name)
+
+
+def test_joined_chains_change_no_bit(make_model, monkeypatch):
+    graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
+    losses, state = steps_of(graph, batches_of(16))
+    monkeypatch.setattr(FuseElementwise, "apply", lambda _, model: PassResult(model, False))
+    found, found_state = steps_of(graph, batches_of(16))
+    assert losses == found
+    for name, values in state.items():
+        np.testing.assert_array_equal(found_state[name], values, name)
+
+
+def test_what_lies_between_convolutions_stays_in_blocks(make_model):
+    """No tensor comes back from blocks but for the pooling, and none but its gradient and x goes in."""
+    assert channel_block() in BLOCKS
+    graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
+    result = BlockedLayout(channels=channel_block()).apply(graph)
+    verify(result.model)
+    found = Counter(node.op for node in result.model.graph.nodes)
+    assert found["BlockedBatchNormalization"] == 3
+    assert found["BlockedBatchNormalizationReluGrad"] + found["BlockedBatchNormalizationGrad"] == 3
+    assert found["BlockedConvWeightGrad"] == 5
+    assert not found["BatchNormalization"]
+    assert not found["ConvWeightGrad"]
+    assert found["ReorderOutput"] <= 4, found  # the pooling, and the gradients of the two convolutions with strides
+    again = BlockedLayout(channels=channel_block()).apply(result.model)
+    assert not again.modified or Counter(n.op for n in again.model.graph.nodes) == found
+
+
+def test_a_graph_of_standard_operators_stays(make_model):
+    graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD)
+    assert not uses_native(graph.graph)
+    assert BlockedLayout().apply(graph).model is graph
+
+
+def programs(text):
+    result = FuseElementwise().apply(parse_text(f"""<ir_version: 8, opset_import: ["" : 18]> {text}"""))
+    verify(result.model)
+    return [node for node in result.model.graph.nodes if node.domain == DOMAIN], result.model
+
+
+def test_a_value_that_is_read_in_between_does_not_join():
+    """The matrix product needs `a` before `c` can be computed, which reads what the product gives."""
+    found, model = programs("""g (float[2,2] x) => (float[2,2] c)
+    { a = Neg(x)  m = MatMul(a, a)  c = Add(a, m) }""")
+    assert not found
+    assert [n.op for n in model.graph.nodes] == ["Neg", "MatMul", "Add"]
+
+
+def test_results_that_others_read_stay():
+    found, model = programs("""g (float[2,2] x) => (float[2,2] c, float[2,2] d, float[2,2] m)
+    { a = Neg(x)  c = Sqrt(a)  d = Mul(c, a)  m = MatMul(c, d) }""")
+    (program,) = found
+    assert [t.name for t in program.outputs] == ["c", "d"]
+    assert [t.name for t in model.graph.outputs] == ["c", "d", "m"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (double[2] x) => (double[2] c) { a = Neg(x)  c = Sqrt(a) }",
+        "g (float[2,1] x, float[1,2] y) => (float[2,2] c) { a = Mul(x, y)  c = Add(x, y) }",
+        "g (float[2] x) => (float[2] c) { a = Neg(x)  c = Exp(a) }",
+        "g (float[2] x) => (float[2] c) { c = Max(x, x, x) }",
+    ],
+)
+def test_what_does_not_join(text):
+    assert not programs(text)[0]
+
+
+def test_long_chains_become_several_programs():
+    count = 100
+    body = "\n".join(f"y{i + 1} = Add(y{i}, x{i % 7})" for i in range(count))
+    inputs = ", ".join(f"float[5] x{i}" for i in range(7))
+    found, model = programs(f"g (float[5] y0, {inputs}) => (float[5] y{count}) {{ {body} }}")
+    assert len(found) > 1
+    assert all(len(node.attrs["program"]) // 3 + len(node.inputs) + 1 <= 48 for node in found)
+    assert sum(len(node.attrs["program"]) // 3 for node in found) + len(model.graph.nodes) - len(found) == count
+
+
+def test_without_the_library_the_target_is_onnx(monkeypatch):
+    assert library() is not None
+    monkeypatch.setattr(session_module, "library", lambda: None)
+    assert fastest_target(Device()) == "onnx"
+    assert fastest_target(Device("cuda")) == "onnx-cuda"

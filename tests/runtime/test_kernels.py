@@ -1,0 +1,417 @@
+"""The operators of domain wootz.native against plain formulas in float64, in both layouts, on any number of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import Model
+from wootz.passes.ir.text import parse_text
+from wootz.passes.training.functions import gradient_functions
+from wootz.passes.training.fuse_elementwise import OPERANDS, OPERATIONS
+from wootz.runtime.kernels import library
+from wootz.runtime.session import Device, ExactSession
+
+LIBRARY = library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="the operators of domain wootz.native were not built")
+LANES = LIBRARY.lanes if LIBRARY else 1
+RANDOM = np.random.default_rng(0)
+
+
+def run(operator, operands, count=1, threads=1, **attributes):
+    """The results of one node; they must be the same on more threads."""
+    names = [f"x{i}" for i in range(len(operands))]
+    node = helper.make_node(operator, names, [f"y{i}" for i in range(count)], domain="wootz.native")
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    inputs = [helper.make_tensor_value_info(n, 1, x.shape) for n, x in zip(names, operands, strict=True)]
+    outputs = [helper.make_tensor_value_info(f"y{i}", 1, None) for i in range(count)]
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("wootz.native", 1)]
+    model = Model.from_proto(
+        helper.make_model(helper.make_graph([node], "g", inputs, outputs), opset_imports=imports, ir_version=8)
+    )
+    feeds = dict(zip(names, operands, strict=True))
+    found = [list(ExactSession(model, Device(threads=t)).run(feeds).values()) for t in (threads, 3)]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other, "the number of threads changes bits")
+    return found[0]
+
+
+def normal(*shape):
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def in_blocks(x):
+    """[N, C, H, W] in blocks of channels, with zeros in what fills the last one."""
+    images, channels, *space = x.shape
+    filled = np.zeros((images, -(-channels // LANES) * LANES, *space), np.float32)
+    filled[:, :channels] = x
+    turned = np.moveaxis(filled.reshape(images, -1, LANES, *space), 2, -1)
+    return np.ascontiguousarray(turned).reshape(filled.shape)
+
+
+def out_of_blocks(x, channels):
+    images, whole, *space = x.shape
+    turned = np.moveaxis(x.reshape(images, whole // LANES, *space, LANES), -1, 2).reshape(x.shape)
+    assert not turned[:, channels:].any(), "what fills the last block stays zero"
+    return turned[:, :channels]
+
+
+def assert_near(found, expected, tolerance=1e-5):
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3)
+
+
+# Weight gradients
+
+
+def weight_gradient(x, dy, kernel, strides, dilations, pads, group):
+    """The sum as it is written, tap by tap, in float64."""
+    images, filters, *count = dy.shape
+    padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])])
+    dw = np.zeros((filters, x.shape[1] // group, *kernel))
+    grouped = dy.astype(np.float64).reshape(images, group, filters // group, *count)
+    for i, j in np.ndindex(*kernel):
+        starts = i * dilations[0], j * dilations[1]
+        rows, columns = (slice(s, s + (n - 1) * t + 1, t) for s, n, t in zip(starts, count, strides, strict=True))
+        seen = padded[:, :, rows, columns].reshape(images, group, -1, *count)
+        dw[:, :, i, j] = np.einsum("ngmpq,ngcpq->gmc", grouped, seen).reshape(filters, -1)
+    return dw
+
+
+def check_weight_gradient(images, channels, filters, size, kernel, strides, dilations, pads, group, blocked):
+    count = [
+        (n + pads[a] + pads[a + 2] - (kernel[a] - 1) * dilations[a] - 1) // strides[a] + 1 for a, n in enumerate(size)
+    ]
+    x, dy = normal(images, channels, *size), normal(images, filters, *count)
+    attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    expected = weight_gradient(x, dy, kernel, strides, dilations, pads, group)
+    if blocked:
+        attributes |= {"channels": channels, "filters": filters}
+        (found,) = run("BlockedConvWeightGrad", [in_blocks(x), in_blocks(dy)], **attributes)
+    else:
+        (found,) = run("ConvWeightGrad", [x, dy], **attributes)
+    assert_near(found, expected)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    images=st.integers(1, 5),
+    channels=st.integers(1, 9),
+    filters=st.integers(1, 9),
+    size=st.tuples(st.integers(7, 20), st.integers(7, 20)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    group=st.sampled_from([1, 1, 2, 3]),
+)
+def test_weight_gradient(images, channels, filters, size, kernel, strides, dilations, pads, group):
+    shape = (images, channels * group, filters * group, size, kernel, strides, dilations, pads, group)
+    check_weight_gradient(*shape, blocked=False)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    images=st.integers(1, 5),
+    channels=st.integers(1, 40),
+    filters=st.integers(1, 40),
+    size=st.tuples(st.integers(7, 14), st.integers(7, 14)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    is_depthwise=st.booleans(),
+)
+def test_weight_gradient_in_blocks(images, channels, filters, size, kernel, strides, dilations, pads, is_depthwise):
+    filters, group = (channels, channels) if is_depthwise else (filters, 1)
+    check_weight_gradient(images, channels, filters, size, kernel, strides, dilations, pads, group, blocked=True)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize(
+    ("images", "channels", "filters", "size"), [(32, 16, 16, (32, 32)), (3, 160, 200, (9, 8)), (8, 64, 130, (28, 28))]
+)
+def test_weight_gradients_of_many_parts(images, channels, filters, size, blocked):
+    check_weight_gradient(images, channels, filters, size, (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1, blocked)
+
+
+def test_images_do_not_run_into_each_other():
+    """Lines and images share their pads: what lies beyond a line must not come in."""
+    x, dy = np.zeros((2, 1, 3, 3), np.float32), np.zeros((2, 1, 3, 3), np.float32)
+    x[0, 0, 2, 2] = x[1, 0, 0, 0] = 1
+    dy[1, 0, 0, 0] = 1
+    (dw,) = run("ConvWeightGrad", [x, dy], kernel_shape=[3, 3], strides=[1, 1], dilations=[1, 1], pads=[1] * 4, group=1)
+    expected = np.zeros((1, 1, 3, 3))
+    expected[0, 0, 1, 1] = 1
+    np.testing.assert_array_equal(dw, expected)
+
+
+# Batch normalization
+
+
+def batch_normalization(x, scale, bias, epsilon, relu):
+    axes = (0, *range(2, x.ndim))
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    x = x.astype(np.float64)
+    mean, variance = x.mean(axes), x.var(axes)
+    h = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)
+    y = h * scale.reshape(shape) + bias.reshape(shape)
+    return (np.maximum(y, 0) if relu else y), mean, variance
+
+
+def check_batch_normalization(shape, relu, blocked):
+    x = 3 * normal(*shape) + RANDOM.normal(size=(1, shape[1], *[1] * (len(shape) - 2))).astype(np.float32) * 20
+    scale, bias = normal(shape[1]), normal(shape[1])
+    expected = batch_normalization(x, scale, bias, 1e-3, relu)
+    name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
+    y, mean, variance = run(name, [data, scale, bias], 3, epsilon=1e-3, relu=int(relu))
+    assert_near(out_of_blocks(y, shape[1]) if blocked else y, expected[0], 1e-4)
+    assert_near(mean, expected[1])
+    assert_near(variance, expected[2], 1e-4)
+
+
+SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12)).filter(
+    lambda s: s[0] * s[2] * s[3] > 3
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(shape=SHAPES, relu=st.booleans(), blocked=st.booleans())
+def test_batch_normalization(shape, relu, blocked):
+    check_batch_normalization(shape, relu, blocked)
+
+
+@pytest.mark.parametrize("shape", [(64, 5), (8, 3, 17), (2, 3, 4, 5, 6), (1, 40, 64, 64), (32, 16, 32, 32)])
+def test_batch_normalization_of_any_rank_and_size(shape):
+    check_batch_normalization(shape, True, blocked=False)
+    if len(shape) == 4:
+        check_batch_normalization(shape, True, blocked=True)
+
+
+def test_the_variance_of_numbers_far_from_zero():
+    x = (1e4 + RANDOM.normal(size=(4, 2, 8, 8))).astype(np.float32)
+    *_, variance = run(
+        "BatchNormalization", [x, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, relu=0
+    )
+    np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 2, 3)), rtol=1e-4)
+
+
+def check_batch_normalization_grad(shape, masked, blocked):
+    """Against the body of the ONNX function of the same name."""
+    x, dy, scale = normal(*shape), normal(*shape), normal(shape[1])
+    axes = (0, *range(2, len(shape)))
+    mean, variance = x.mean(axes), x.var(axes)
+    y = normal(*shape)
+    seen = np.where(y > 0, dy, 0) if masked else dy
+    function = gradient_functions()["BatchNormalizationGrad"]
+    attributes = {"epsilon": 1e-3, "axes": list(axes), "vector_shape": [1, -1, *[1] * (len(shape) - 2)]}
+    operands = [a.astype(np.float64) for a in (seen, x, scale, mean, variance)]
+    expected = by_function(function, operands, attributes)
+    name = "BatchNormalizationReluGrad" if masked else "BatchNormalizationGrad"
+    images = [dy, x, *([y] if masked else [])]
+    given_images = [in_blocks(a) for a in images] if blocked else images
+    feeds = [*given_images[:2], scale, mean, variance, *given_images[2:]]
+    dx, dscale, dbias = run(f"Blocked{name}" if blocked else name, feeds, 3, epsilon=1e-3)
+    assert_near(out_of_blocks(dx, shape[1]) if blocked else dx, expected[0], 1e-4)
+    assert_near(dscale, expected[1], 1e-4)
+    assert_near(dbias, expected[2], 1e-4)
+
+
+def by_function(function, operands, attributes):
+    """What a function of domain wootz gives, by onnx's reference evaluator."""
+    names = [f"x{i}" for i in range(len(operands))]
+    outputs = [t.name for t in function.outputs]
+    call = helper.make_node(function.name, names, outputs, domain="wootz", **attributes)
+    inputs = [helper.make_tensor_value_info(n, 11, x.shape) for n, x in zip(names, operands, strict=True)]
+    values = [helper.make_tensor_value_info(n, 11, None) for n in outputs]
+    library_model = Model(function_graph(function)).to_proto()
+    model = helper.make_model(
+        helper.make_graph([call], "g", inputs, values),
+        opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("wootz", 1)],
+        functions=list(library_model.functions),
+    )
+    return ReferenceEvaluator(model).run(None, dict(zip(names, operands, strict=True)))
+
+
+def function_graph(function):
+    graph = parse_text('<ir_version: 8, opset_import: ["" : 18, "wootz" : 1]> g () => () {}').graph
+    graph.functions = [function.copy()]
+    return graph
+
+
+@settings(max_examples=50, deadline=None)
+@given(shape=SHAPES, masked=st.booleans(), blocked=st.booleans())
+def test_batch_normalization_grad(shape, masked, blocked):
+    check_batch_normalization_grad(shape, masked, blocked)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(64, 5), (8, 3, 17), (2, 3, 4, 5, 6), (32, 16, 32, 32)])
+def test_batch_normalization_grad_of_any_rank_and_size(shape, masked):
+    check_batch_normalization_grad(shape, masked, blocked=False)
+    if len(shape) == 4:
+        check_batch_normalization_grad(shape, masked, blocked=True)
+
+
+# Weights, masks, programs
+
+
+def test_relu_grad_is_zero_where_y_is():
+    y = np.array([[-1, 0, 1e-45, 3, np.inf, np.nan] * 7000], np.float32)
+    dy = np.full_like(y, 2)
+    np.testing.assert_array_equal(run("ReluGrad", [dy, y])[0], np.where(y > 0, dy, 0))
+
+
+@pytest.mark.parametrize(("shape", "group"), [((5, 7, 3, 2), 1), ((6, 4, 3, 3), 2), ((8, 1, 3, 3), 8)])
+def test_turned_weights(shape, group):
+    w = normal(*shape)
+    filters, channels, *kernel = shape
+    turned = w[:, :, ::-1, ::-1].reshape(group, filters // group, channels, *kernel).swapaxes(1, 2)
+    expected = turned.reshape(group * channels, filters // group, *kernel)
+    np.testing.assert_array_equal(run("TurnWeights", [w], group=group)[0], expected)
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("shape", [(16, 16, 3, 3), (5, 20, 1, 1), (33, 8, 3, 2)])
+@pytest.mark.parametrize(("block", "together"), [(16, 16), (8, 8), (16, 1)])
+def test_ordered_weights(shape, block, together, turned):
+    w = normal(*shape)
+    logical = w[:, :, ::-1, ::-1].swapaxes(0, 1) if turned else w
+    filters, channels, *kernel = logical.shape
+    padded = np.pad(logical, [(0, -filters % block), (0, -channels % together), (0, 0), (0, 0)])
+    split = padded.reshape(-1, block, padded.shape[1] // together, together, *kernel)
+    expected = split.transpose(0, 2, 4, 5, 3, 1).reshape(padded.shape)
+    found = run("OrderWeights", [w], block=block, together=together, turned=turned)[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+ARITHMETIC = {
+    "Add": np.add,
+    "Sub": np.subtract,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Max": np.maximum,
+    "Min": np.minimum,
+    "Neg": np.negative,
+    "Sqrt": np.sqrt,
+    "Reciprocal": np.reciprocal,
+    "Relu": lambda x: np.maximum(x, np.float32(0)),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), length=st.sampled_from([1, 3, 255, 256, 257, 40000]))
+def test_programs_round_as_single_operators_do(data, length):
+    sizes = data.draw(st.lists(st.sampled_from([1, length]), min_size=1, max_size=5))
+    operands = [np.abs(normal(n)) + np.float32(0.5) for n in sizes]
+    constants = data.draw(st.lists(st.floats(0.5, 2, width=32), min_size=1, max_size=3))
+    values = [*operands, *(np.float32(c) for c in constants)]
+    program = []
+    for _ in range(data.draw(st.integers(1, 8))):
+        name = data.draw(st.sampled_from(sorted(OPERATIONS)))
+        places = [data.draw(st.integers(0, len(values) - 1)) for _ in range(2)]
+        program += [OPERATIONS[name], *places]
+        with np.errstate(all="ignore"):
+            values.append(ARITHMETIC[name](*(values[p] for p in places[: OPERANDS[name]])))
+    first = len(operands) + len(constants)
+    results = data.draw(st.lists(st.integers(first, len(values) - 1), min_size=1, max_size=3, unique=True))
+    found = run(
+        "Elementwise",
+        operands,
+        len(results),
+        inputs=len(operands),
+        constants=constants,
+        program=program,
+        results=results,
+    )
+    for place, result in zip(results, found, strict=True):
+        expected = np.broadcast_to(values[place], result.shape)
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+        np.testing.assert_array_equal(result[~np.isnan(result)], expected[~np.isnan(expected)])
+
+
+# Refusals, and other processors
+
+
+WEIGHT_GRADIENT = {"kernel_shape": [3, 3], "strides": [1, 1], "dilations": [1, 1], "pads": [1] * 4, "group": 1}
+
+
+@pytest.mark.parametrize(
+    ("operator", "shapes", "attributes", "message"),
+    [
+        ("ConvWeightGrad", [(1, 2, 4, 4), (1, 2, 3, 4)], WEIGHT_GRADIENT, "don't belong to one convolution"),
+        ("ConvWeightGrad", [(1, 2, 4, 4), (2, 2, 4, 4)], WEIGHT_GRADIENT, r"not \[N, C, H, W\]"),
+        ("ConvWeightGrad", [(1, 3, 4, 4), (1, 2, 4, 4)], {**WEIGHT_GRADIENT, "group": 2}, "multiple of group"),
+        (
+            "BlockedConvWeightGrad",
+            [(1, LANES + 1, 4, 4), (1, LANES, 4, 4)],
+            {**WEIGHT_GRADIENT, "channels": 3, "filters": 3},
+            "aren't in blocks",
+        ),
+        ("BlockedBatchNormalization", [(1, LANES + 1, 4, 4), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, "in blocks"),
+        ("BatchNormalization", [(3,), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, r"not \[N, C"),
+        ("BatchNormalization", [(0, 3, 4), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, "empty"),
+        (
+            "Elementwise",
+            [(3,), (4,)],
+            {"inputs": 2, "constants": [0.0], "program": [0, 0, 1], "results": [3]},
+            "different shapes",
+        ),
+        (
+            "Elementwise",
+            [(3,)],
+            {"inputs": 1, "constants": [0.0], "program": [0, 0, 7], "results": [2]},
+            "isn't there yet",
+        ),
+        (
+            "Elementwise",
+            [(3,)],
+            {"inputs": 1, "constants": [0.0], "program": [0, 0, 1], "results": [1]},
+            "no instruction gives",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(operator, shapes, attributes, message):
+    count = 3 if "Normalization" in operator else 1
+    with pytest.raises(WootzError, match=message):
+        run(operator, [normal(*shape) for shape in shapes], count, **attributes)
+
+
+def test_on_this_processor():
+    """A little of everything, which the next test repeats with other vector instructions."""
+    for blocked in (False, True):
+        check_weight_gradient(3, 19, 21, (9, 11), (3, 2), (1, 2), (2, 1), (1, 0, 2, 1), 1, blocked)
+        check_weight_gradient(2, 19, 19, (9, 11), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 19, blocked)
+        for flag in (False, True):
+            check_batch_normalization((3, 19, 7, 9), flag, blocked)
+            check_batch_normalization_grad((3, 19, 7, 9), flag, blocked)
+
+
+@pytest.mark.parametrize("instructions", ["baseline", "avx2", "avx512"])
+def test_with_other_vector_instructions(instructions):
+    code = "from wootz.runtime.kernels import library; print(library().instructions)"
+    environment = {**os.environ, "WOOTZ_KERNELS": instructions}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    if said.stdout.strip() != instructions:
+        pytest.skip(f"this processor has no {instructions}")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_on_this_processor"]
+    ran = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
+    assert ran.returncode == 0, ran.stdout
+
+
+def test_numerics_name_instructions_and_program():
+    instructions, program = LIBRARY.numerics.split()
+    assert instructions == LIBRARY.instructions
+    assert len(program) == 12
