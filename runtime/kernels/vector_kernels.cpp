@@ -362,14 +362,18 @@ void compute(const Program& program, const float* const* inputs, float* const* o
       if (count < kChunk)
         for (std::size_t i = 0; i < kChunk; ++i) held[k][i] = i < count ? inputs[k][begin + i] : 1.0f;
     }
+    float* results[kMostValues];
+    for (std::size_t i = 0; i < program.instruction_count; ++i) results[i] = held[first + i];
+    if (count == kChunk)
+      for (std::size_t k = 0; k < program.result_count; ++k) results[program.results[k] - first] = outputs[k] + begin;
     for (std::size_t i = 0; i < program.instruction_count; ++i) {
       const Instruction& next = program.instructions[i];
-      operate(next.operation, values[next.first], values[next.second], held[first + i]);
+      values[first + i] = results[i];
+      operate(next.operation, values[next.first], values[next.second], results[i]);
     }
-    for (std::size_t k = 0; k < program.result_count; ++k) {
-      const float* from = held[program.results[k]];
-      for (std::size_t i = 0; i < count; ++i) outputs[k][begin + i] = from[i];
-    }
+    if (count < kChunk)
+      for (std::size_t k = 0; k < program.result_count; ++k)
+        for (std::size_t i = 0; i < count; ++i) outputs[k][begin + i] = held[program.results[k]][i];
   }
 }
 

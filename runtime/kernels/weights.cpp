@@ -29,11 +29,13 @@ void order_weights(const Threads& threads, const Weights& w, std::size_t block, 
       const std::size_t channel = g * together, depth = std::min(together, channels - channel);
       float* to = ordered + (b * groups + g) * tile;
       if (width < block || depth < together) std::memset(to, 0, tile * sizeof(float));
-      for (std::size_t f = 0; f < width; ++f)
-        for (std::size_t c = 0; c < depth; ++c) {
+      // The loop over what lies side by side in w is the inner one: lines far from each other fall into one set of a cache.
+      const std::size_t outer = turned ? depth : width, inner = turned ? width : depth;
+      for (std::size_t i = 0; i < outer; ++i)
+        for (std::size_t j = 0; j < inner; ++j) {
+          const std::size_t f = turned ? j : i, c = turned ? i : j;
           const float* one = from + (first + f) * of_filter + (channel + c) * of_channel;
-          for (std::size_t t = 0; t < taps; ++t)
-            to[(t * together + c) * block + f] = one[turned ? taps - 1 - t : t];
+          for (std::size_t t = 0; t < taps; ++t) to[(t * together + c) * block + f] = one[turned ? taps - 1 - t : t];
         }
     }
   });
