@@ -1,6 +1,7 @@
 """How long a training step takes and what memory it needs, beside the same step in PyTorch on the same cores.
 
-    python benchmarks/train_step.py [--json] [--quick] [--target onnx] [--threads 2] [--repetitions 15] [NAME…]
+    python benchmarks/train_step.py [--json] [--quick] [--target native] [--threads 2] [--processes 5]
+        [--repetitions 7] [NAME…]
 
 resnet50_finetune   forward, backward and SGD with momentum: ResNet-50 at 224², 8 images
 resnet20_finetune   the same for a ResNet-20 at 32², 32 images
@@ -9,10 +10,14 @@ resnet50_pretrain   ResNet-50 as frozen teacher and, for each of its 16 modules 
 
 PyTorch runs in both memory formats, contiguous and channels_last, its teacher under `no_grad` in eval mode, with one
 optimizer for all students. Every system has a process of its own; they take turns, one repetition each, while the
-others sleep, and the medians count. Memory is the most that a process held at once (VmHWM) above what it held before it
-built the network. `--json` prints as its last line {"resnet50_finetune": our median over that of the faster PyTorch,
-"resnet50_finetune_memory": our peak over that one's, …}; `--quick` takes small images and few students, to see whether
-everything runs. On a GPU, `--device cuda` measures steps whose data set stays there (resident_steps.py).
+others sleep. After so many repetitions all begin anew in other processes; what counts are medians of each process, and
+of these the median. Memory is the most that a process held at once (VmHWM) above what it held before it built the
+network. A process is slow where its median is more than SLOW times that of the fastest process of its system.
+
+`--json` prints as its last line {"resnet50_finetune": our median over that of the faster PyTorch,
+"resnet50_finetune_memory": our peak over that one's, …, "slow_state_share": of our processes, those that were slow}.
+`--quick` takes small images and few students, to see whether everything runs. On a GPU, `--device cuda` measures steps
+whose data set stays there (resident_steps.py).
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import TEACHER, TeacherStudent, student_loss
-from wootz.runtime.session import Device, TrainingSession
+from wootz.runtime.session import Device, TrainingSession, fastest_target
 
 Step = Callable[[], object]
 SOLVER = Solver(base_lr=0.01, momentum=0.9, weight_decay=1e-4)
@@ -256,6 +261,7 @@ def batch(count: int, size: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 SYSTEMS = ("wootz", "torch contiguous", "torch channels_last")
+SLOW = 1.3
 NAMES = ("resnet50_finetune", "resnet20_finetune", "resnet50_pretrain")
 
 
@@ -312,14 +318,35 @@ def memory(kind: Literal["VmRSS", "VmHWM"]) -> int:
 
 @dataclass(frozen=True)
 class Measured:
-    """The median seconds of a step, and the bytes that its process needed."""
+    """What a system's processes took: the median seconds of a step of each, and the bytes that one needed at most."""
 
-    seconds: float
+    medians: tuple[float, ...]
     bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.medians)
+
+    @property
+    def slow(self) -> int:
+        """How many processes were slow."""
+        return sum(seconds > SLOW * min(self.medians) for seconds in self.medians)
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Measured]:
-    """All systems, one repetition of each after the other."""
+    """All systems in new processes, so many times."""
+    rounds = [in_new_processes(name, options) for _ in range(options.processes)]
+    return {
+        system: Measured(
+            tuple(statistics.median(seconds for seconds, _ in found[system]) for found in rounds),
+            max(found[system][-1][1] for found in rounds),
+        )
+        for system in SYSTEMS
+    }
+
+
+def in_new_processes(name: str, options: argparse.Namespace) -> dict[str, list[tuple[float, int]]]:
+    """Seconds and bytes of all systems, one repetition of each after the other."""
     command = [sys.executable, __file__, name, "--target", options.target, "--threads", str(options.threads)]
     command += ["--quick"] if options.quick else []
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
@@ -336,10 +363,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Measured]:
                 found[system].append(ask(worker, system))
         for worker in workers.values():
             worker.communicate()
-    return {
-        system: Measured(statistics.median(seconds for seconds, _ in steps[1:]), steps[-1][1])
-        for system, steps in found.items()
-    }
+    return {system: steps[1:] for system, steps in found.items()}
 
 
 def ask(worker: subprocess.Popen[str], system: str) -> tuple[float, int]:
@@ -353,14 +377,24 @@ def ask(worker: subprocess.Popen[str], system: str) -> tuple[float, int]:
     return float(answer[0]), int(answer[1])
 
 
-def in_turns(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Ratios of our time and memory to those of the PyTorch that is faster."""
+def in_turns(name: str, options: argparse.Namespace) -> dict[str, Measured]:
+    """Ours and the PyTorch that is faster."""
     found = measure(name, options)
-    ours = found["wootz"]
-    best = min((m for system, m in found.items() if system != "wootz"), key=lambda m: m.seconds)
-    ratios = {name: ours.seconds / best.seconds, f"{name}_memory": ours.bytes / best.bytes}
-    parts = ", ".join(f"{system} {m.seconds:.4f} s, {m.bytes / 1e6:.0f} MB" for system, m in found.items())
-    print(f"{name}: {parts}; ratio {ratios[name]:.2f}, of memory {ratios[f'{name}_memory']:.2f}", flush=True)
+    best = min((system for system in SYSTEMS if system != "wootz"), key=lambda system: found[system].seconds)
+    for system, m in found.items():
+        medians = ", ".join(f"{seconds:.4f}" for seconds in m.medians)
+        print(f"{name}, {system}: {m.seconds:.4f} s ({medians}; {m.slow} slow), {m.bytes / 1e6:.0f} MB", flush=True)
+    return {"wootz": found["wootz"], "torch": found[best]}
+
+
+def summary(found: dict[str, dict[str, Measured]]) -> dict[str, float]:
+    """The ratios of all that was measured, by name, and the share of our processes that were slow."""
+    ratios: dict[str, float] = {}
+    for name, systems in found.items():
+        ours, best = systems["wootz"], systems["torch"]
+        ratios |= {name: ours.seconds / best.seconds, f"{name}_memory": ours.bytes / best.bytes}
+    ours = [systems["wootz"] for systems in found.values()]
+    ratios["slow_state_share"] = sum(m.slow for m in ours) / sum(len(m.medians) for m in ours)
     return ratios
 
 
@@ -383,9 +417,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", choices=[[], *NAMES], default=[], metavar="NAME")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--target", help="default: onnx, on CUDA onnx-cuda")
+    parser.add_argument("--target", help="default: native where its operators were built, else onnx; on CUDA onnx-cuda")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=5, help="of each system, one after the other")
+    parser.add_argument("--repetitions", type=int, default=7, help="of each process")
     parser.add_argument("--system", choices=SYSTEMS, help=argparse.SUPPRESS)
     on_device = parser.add_argument_group("with the data set on the device (resident_steps.py): always so on CUDA")
     on_device.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -395,13 +430,15 @@ def main() -> None:
     on_device.add_argument("--tf32", action="store_true")
     on_device.add_argument("--cuda-graphs", action="store_true", help="on our side")
     options = parser.parse_args()
-    options.target = options.target or ("onnx-cuda" if options.device == "cuda" else "onnx")
+    options.target = options.target or fastest_target(Device(options.device))
     if options.system:
         serve(options.names[0], options.system, options.target, options.threads, options.quick)
         return
-    ratios: dict[str, float] = {}
-    for name in options.names or NAMES:
-        ratios |= (resident if options.resident or options.device == "cuda" else in_turns)(name, options)
+    names = options.names or NAMES
+    if options.resident or options.device == "cuda":
+        ratios = {name: ratio for n in names for name, ratio in resident(n, options).items()}
+    else:
+        ratios = summary({name: in_turns(name, options) for name in names})
     if options.json:
         print(json.dumps({name: round(ratio, 4) for name, ratio in ratios.items()}))
 

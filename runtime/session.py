@@ -599,8 +599,9 @@ def _for_kernels(model: Model, device: Device) -> Model:
         return SymmetricPads().apply(model).model
     block = channel_block()
     if uses_native(model.graph):
+        joined = FuseElementwise().apply(model).model
         has_blocks = block in BLOCKS and block == _native_library().lanes
-        return FuseElementwise().apply(BlockedLayout(channels=block).apply(model).model if has_blocks else model).model
+        return BlockedLayout(channels=block).apply(joined).model if has_blocks else joined
     return BlockConvolutions(channels=block).apply(model).model if block in BLOCKS else model
 
 

@@ -15,6 +15,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, is_fixed, producer
 from wootz.passes.ir.rewrite import erase_dead_nodes, replace_node, rewriting
 from wootz.passes.training.block_convolutions import BLOCKS, DOMAIN, LEAST_PRODUCTS, REORDERED_TOGETHER
+from wootz.passes.training.fuse_elementwise import gives_zeros_for_zeros, same_extents
 from wootz.passes.training.lowerings.native import DOMAIN as NATIVE
 from wootz.passes.training.lowerings.native import is_native, uses_native
 
@@ -35,8 +36,8 @@ class BlockedLayout(Pass):
     1. A Conv in float32 over two axes, depthwise or of one group, whose weights are trained, runs in blocks, and
        ConvWeightGrad likewise, unless most of the blocks would be fill. Fewer channels than a block has are read as
        they are.
-    2. Batch normalizations, their gradients, ReluGrad and elementwise operators run in blocks where an operand is there
-       already. What fills the last block of channels stays zero.
+    2. Batch normalizations, their gradients, ReluGrad, elementwise operators and programs (`fuse-elementwise`) run in
+       blocks where an operand is there already. What fills the last block of channels stays zero.
     3. Others get their operands in the usual layout.
 
     Refuses another size of blocks than 8 and 16. The outputs are the same but for rounding on processors with blocks of
@@ -99,7 +100,7 @@ class _Layout:
             return self._batch_normalization(node, images=[0])
         if is_native(node, "BatchNormalizationGrad", "BatchNormalizationReluGrad"):
             return self._batch_normalization(node, images=[0, 1, 5])
-        if is_native(node, "ReluGrad") or (not node.domain and node.op in ELEMENTWISE):
+        if is_native(node, "ReluGrad", "Elementwise") or (not node.domain and node.op in ELEMENTWISE):
             return self._elementwise(node)
         return None
 
@@ -144,11 +145,18 @@ class _Layout:
         return [self._result(outputs[0], node.outputs[0]), _Result(outputs[1]), _Result(outputs[2])]
 
     def _elementwise(self, node: Node) -> list[_Result] | None:
-        shapes = {tuple(t.shape) if t.shape is not None else None for t in node.inputs}
-        if len(shapes) > 1 or len(node.outputs) > 1 or not self._any_in_blocks(node.inputs):
+        whole = [t for t in node.inputs if same_extents(t, node.outputs[0])]
+        if not self._any_in_blocks(whole):
             return None
-        y = self.builder.op(node.op, *map(self._blocks, node.inputs), domain=node.domain or "", **node.attrs)
-        return [self._result(y, node.outputs[0])]
+        if is_native(node, "Elementwise"):
+            if not gives_zeros_for_zeros(node):
+                return None
+        elif len(whole) < len(node.inputs):
+            return None
+        operands = [self._blocks(t) if any(t is w for w in whole) else t for t in node.inputs]
+        count = len(node.outputs)
+        outputs = self.builder.ops(node.op, *operands, count=count, domain=node.domain or "", **node.attrs)
+        return [self._result(y, like) for y, like in zip(outputs, node.outputs, strict=True)]
 
     def _any_in_blocks(self, tensors: Iterable[Tensor]) -> bool:
         return any(id(t) in self._blocked for t in tensors)

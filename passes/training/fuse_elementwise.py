@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, producer
+from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, producer
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, replace_node, rewriting
 from wootz.passes.ir.shapes import annotate_shapes
 from wootz.passes.training.lowerings.native import DOMAIN
 
 OPERATIONS = {
     name: code
-    for code, name in enumerate(("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Sqrt", "Reciprocal", "Relu"))
+    for code, name in enumerate(
+        ("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Sqrt", "Reciprocal", "Relu", "Greater", "Less", "Where")
+    )
 }
-"""The numbers of runtime/kernels/vector_kernels.h."""
+"""The numbers of runtime/kernels/vector_kernels.h. Comparisons give 1 and 0 there."""
 
-OPERANDS = {name: 1 if name in ("Neg", "Sqrt", "Reciprocal", "Relu") else 2 for name in OPERATIONS}
+OPERANDS = dict.fromkeys(OPERATIONS, 2) | dict.fromkeys(("Neg", "Sqrt", "Reciprocal", "Relu"), 1) | {"Where": 3}
+
+COMPARISONS = ("Greater", "Less")
 
 MOST_VALUES = 48
 """Operands, constants and results that one program has, by vector_kernels.h."""
@@ -34,7 +38,9 @@ class FuseElementwise(Pass):
 
     1. Nodes join if their results have one shape and their operands that shape or one element, and if all that read
        their results from outside come behind the last of them.
-    2. What is read from outside, and only that, is a result of the node that takes their place.
+    2. What is read from outside, and only that, is a result of the node that takes their place. Comparisons join if
+       none is.
+    3. Clip between constants is Max and Min.
 
     Each operation is rounded as before. Outputs are the same, where zeros' signs and NaNs aside Max and Min are.
     """
@@ -46,8 +52,9 @@ class FuseElementwise(Pass):
         result = model.copy()
         graph = result.graph
         annotate_shapes(graph)
+        clipped = _write_clips_out(graph)
         groups = {id(group.nodes[-1]): group for group in _groups(graph)}
-        if not groups:
+        if not groups and not clipped:
             return PassResult(model, False, {"nodes": 0, "programs": 0})
         builder = Builder(graph)
         for node in rewriting(graph):
@@ -64,7 +71,14 @@ class _Group:
     """Nodes that become one, in the graph's order, with the values that are read from outside."""
 
     nodes: list[Node]
-    results: list[Tensor] = field(default_factory=list)
+    results: list[Tensor]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no truth value comes in or goes out."""
+        computed = {id(n.outputs[0]) for n in self.nodes}
+        conditions = [n.inputs[0] for n in self.nodes if n.op == "Where"]
+        return all(id(t) in computed for t in conditions) and all(t.dtype == np.float32 for t in self.results)
 
 
 def _groups(graph: Graph) -> list[_Group]:
@@ -85,7 +99,7 @@ def _groups(graph: Graph) -> list[_Group]:
                 id(reader) not in members and place[id(reader)] < i for n in before for reader in n.outputs[0].outputs
             )
             fits = _values([*before, *joined]) <= MOST_VALUES
-            if _same_extents(before[0].outputs[0], node.outputs[0]) and not is_read_earlier and fits:
+            if same_extents(before[0].outputs[0], node.outputs[0]) and not is_read_earlier and fits:
                 joined = [*before, *joined]
         for n in joined:
             group_of[id(n)] = joined
@@ -99,21 +113,54 @@ def _groups(graph: Graph) -> list[_Group]:
             for n in nodes
             if id(n.outputs[0]) in outputs or any(id(reader) not in members for reader in n.outputs[0].outputs)
         ]
-        found.append(_Group(nodes, results))
+        group = _Group(nodes, results)
+        if group.is_whole:
+            found.append(group)
     return found
+
+
+def _write_clips_out(graph: Graph) -> int:
+    """As Max and Min, where the bounds are constants; how many."""
+    builder = Builder(graph)
+    written = 0
+    for node in rewriting(graph):
+        bounds = [(t, op) for t, op in zip(node.inputs[1:], ("Max", "Min"), strict=False) if not t.is_empty()]
+        if node.op != "Clip" or node.inputs[0].dtype != np.float32 or node.inputs[0].shape is None or not bounds:
+            continue
+        if not all(isinstance(t, Constant) and t.values.size == 1 for t, _ in bounds):
+            continue
+        builder.prefix = f"{node.name}/"
+        y: Tensor = node.inputs[0]
+        for bound, op in bounds:
+            y = builder.op(op, y, bound)
+            y.dtype, y.shape = np.dtype(np.float32), node.outputs[0].shape
+        replace_node(node, [y])
+        written += 1
+    return written
 
 
 def _is_elementwise(node: Node) -> bool:
     if node.domain or OPERANDS.get(node.op) != len(node.inputs):
         return False
-    y = node.outputs[0]
-    if y.shape is None or any(t.dtype != np.float32 or t.shape is None for t in (*node.inputs, y)):
+    y, operands = node.outputs[0], list(node.inputs[1:] if node.op == "Where" else node.inputs)
+    floats = operands if node.op in COMPARISONS else [*operands, y]
+    if y.shape is None or any(t.dtype != np.float32 or t.shape is None for t in floats):
         return False
-    return all(_same_extents(t, y) or _size(t) == 1 for t in node.inputs)
+    return all(same_extents(t, y) or _size(t) == 1 for t in operands)
 
 
-def _same_extents(a: Tensor, b: Tensor) -> bool:
-    return list(a.shape) == list(b.shape)
+def same_extents(a: Tensor, b: Tensor) -> bool:
+    """Whether they have one shape. A symbol in front is the batch, whatever inference calls it.
+
+    That such symbols are never 1 beside the batch is checked when a program runs.
+    """
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return False
+    pairs = list(zip(a.shape, b.shape, strict=True))
+    batch, others = pairs[:1], pairs[1:]
+    return all(m == n or not any(isinstance(d, int) for d in (m, n)) for m, n in batch) and all(
+        m == n for m, n in others
+    )
 
 
 def _size(t: Tensor) -> int | None:
@@ -157,15 +204,51 @@ class _Program:
             program=[code for n in self.group.nodes for code in self._instruction(n, number)],
             results=[number[id(t)] for t in self.group.results],
         )
-        computed = {id(old): new for old, new in zip(self.group.results, outputs, strict=True)}
+        for old, new in zip(self.group.results, outputs, strict=True):
+            new.dtype, new.shape = old.dtype, old.shape
+        computed: dict[int, Variable] = {id(old): new for old, new in zip(self.group.results, outputs, strict=True)}
         for n in self.group.nodes:
-            new = computed.get(id(n.outputs[0]))
-            if new is None:
-                disconnect(n)
+            if id(n.outputs[0]) in computed:
+                replace_node(n, [computed[id(n.outputs[0])]])
             else:
-                replace_node(n, [new])
+                disconnect(n)
 
     @staticmethod
     def _instruction(node: Node, number: dict[int, int]) -> Iterator[int]:
-        first, *second = (number[id(t)] for t in node.inputs)
-        yield from (OPERATIONS[node.op], first, second[0] if second else first)
+        read = [number[id(t)] for t in node.inputs]
+        yield from (OPERATIONS[node.op], *read, *read[:1] * (3 - len(read)))
+
+
+def gives_zeros_for_zeros(program: Node) -> bool:
+    """Whether all results of an operator Elementwise are 0 where the operands of its results' shape are."""
+    like = program.outputs[0]
+    values: list[float | None] = [0.0 if same_extents(t, like) else None for t in program.inputs]
+    values += program.attrs["constants"]
+    codes = program.attrs["program"]
+    names = list(OPERATIONS)
+    for code, *places in zip(*(codes[i::4] for i in range(4)), strict=True):
+        values.append(_value(names[code], [values[p] for p in places]))
+    return all(values[place] == 0 for place in program.attrs["results"])
+
+
+def _value(operator: str, given: Sequence[float | None]) -> float | None:
+    """What an operator gives for operands of which some aren't known, as far as it can be said."""
+    a, b, c = given
+    if operator == "Mul" and 0.0 in (a, b):
+        return 0.0
+    if operator == "Where":
+        return c if a == 0 else b if a is not None or b == c else None
+    if a is None or b is None:
+        return None
+    compute = {
+        "Add": lambda: a + b,
+        "Sub": lambda: a - b,
+        "Mul": lambda: a * b,
+        "Max": lambda: max(a, b),
+        "Min": lambda: min(a, b),
+        "Neg": lambda: -a,
+        "Relu": lambda: max(a, 0.0),
+        "Greater": lambda: float(a > b),
+        "Less": lambda: float(a < b),
+    }
+    return compute[operator]() if operator in compute else None

@@ -525,15 +525,15 @@ struct Elementwise {
     for (const std::int64_t n : a.integers("results")) results.push_back(static_cast<int>(n));
     const std::vector<std::int64_t> program = a.integers("program");
     const std::size_t first = static_cast<std::size_t>(inputs) + constants.size();
-    a.require(inputs > 0 && program.size() % 3 == 0 && first + program.size() / 3 <= kMostValues && !results.empty(),
+    a.require(inputs > 0 && program.size() % 4 == 0 && first + program.size() / 4 <= kMostValues && !results.empty(),
               "Elementwise: too long a program, or a damaged one");
-    for (std::size_t i = 0; i < program.size(); i += 3) {
-      const auto known = static_cast<std::int64_t>(first + i / 3);
-      a.require(program[i] >= 0 && program[i] <= static_cast<int>(Operation::positive) && program[i + 1] >= 0 &&
-                    program[i + 1] < known && program[i + 2] >= 0 && program[i + 2] < known,
-                "Elementwise: an instruction reads what isn't there yet");
+    for (std::size_t i = 0; i < program.size(); i += 4) {
+      const auto known = static_cast<std::int64_t>(first + i / 4);
+      a.require(program[i] >= 0 && program[i] <= kLastOperation, "Elementwise: an operation that there isn't");
+      for (std::size_t k = 1; k < 4; ++k)
+        a.require(program[i + k] >= 0 && program[i + k] < known, "Elementwise: an instruction reads what isn't there yet");
       instructions.push_back({static_cast<Operation>(program[i]), static_cast<int>(program[i + 1]),
-                              static_cast<int>(program[i + 2])});
+                              static_cast<int>(program[i + 2]), static_cast<int>(program[i + 3])});
     }
     for (const int result : results)
       a.require(result >= static_cast<int>(first) && result < static_cast<int>(first + instructions.size()),

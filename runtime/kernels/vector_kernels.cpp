@@ -32,8 +32,9 @@ inline float sum(Vector v) {
   return fold<1>(fold<2>(v))[0];
 }
 
-inline Vector positive(Vector v) { return v > 0.0f ? v : Vector{}; }
-inline float positive(float v) { return v > 0.0f ? v : 0.0f; }
+// NaN stays NaN: a training that has failed must be seen to.
+inline Vector positive(Vector v) { return v <= 0.0f ? Vector{} : v; }
+inline float positive(float v) { return v <= 0.0f ? 0.0f : v; }
 
 Moments moments(const float* x, Rows rows) {
   const float shift = x[0];  // near the mean, which keeps the difference below from cancelling
@@ -329,18 +330,26 @@ inline Vector root(Vector v) {
   return v;
 }
 
-void operate(Operation operation, const float* a, const float* b, float* result) {
+void select(const float* condition, const float* a, const float* b, float* result) {
+  for (std::size_t i = 0; i < kChunk; i += kLanes)
+    store(result + i, load(condition + i) != 0.0f ? load(a + i) : load(b + i));
+}
+
+void operate(Operation operation, const float* a, const float* b, const float* c, float* result) {
   switch (operation) {
     case Operation::add: return each(a, b, result, [](Vector x, Vector y) { return x + y; });
     case Operation::subtract: return each(a, b, result, [](Vector x, Vector y) { return x - y; });
     case Operation::multiply: return each(a, b, result, [](Vector x, Vector y) { return x * y; });
     case Operation::divide: return each(a, b, result, [](Vector x, Vector y) { return x / y; });
-    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return x > y ? x : y; });
-    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return x < y ? x : y; });
+    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return x <= y ? y : x; });
+    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return x >= y ? y : x; });
     case Operation::negate: return each(a, b, result, [](Vector x, Vector) { return -x; });
     case Operation::root: return each(a, b, result, [](Vector x, Vector) { return root(x); });
     case Operation::reciprocal: return each(a, b, result, [](Vector x, Vector) { return 1.0f / x; });
     case Operation::positive: return each(a, b, result, [](Vector x, Vector) { return positive(x); });
+    case Operation::greater: return each(a, b, result, [](Vector x, Vector y) { return x > y ? all(1.0f) : Vector{}; });
+    case Operation::less: return each(a, b, result, [](Vector x, Vector y) { return x < y ? all(1.0f) : Vector{}; });
+    case Operation::select: return select(a, b, c, result);
   }
 }
 
@@ -369,7 +378,7 @@ void compute(const Program& program, const float* const* inputs, float* const* o
     for (std::size_t i = 0; i < program.instruction_count; ++i) {
       const Instruction& next = program.instructions[i];
       values[first + i] = results[i];
-      operate(next.operation, values[next.first], values[next.second], results[i]);
+      operate(next.operation, values[next.first], values[next.second], values[next.third], results[i]);
     }
     if (count < kChunk)
       for (std::size_t k = 0; k < program.result_count; ++k)

@@ -71,11 +71,27 @@ struct VectorKernels {
   void (*compute)(const struct Program&, const float* const* inputs, float* const* outputs, std::size_t length);
 };
 
-enum class Operation : int { add, subtract, multiply, divide, maximum, minimum, negate, root, reciprocal, positive };
+enum class Operation : int {
+  add,
+  subtract,
+  multiply,
+  divide,
+  maximum,
+  minimum,
+  negate,
+  root,
+  reciprocal,
+  positive,
+  greater,  // 1 or 0
+  less,
+  select,  // the second where the first isn't 0, else the third
+};
+
+constexpr int kLastOperation = static_cast<int>(Operation::select);
 
 struct Instruction {
   Operation operation;
-  int first, second;
+  int first, second, third;
 };
 
 // Values are numbered: first the inputs, then the constants, then what the instructions give.

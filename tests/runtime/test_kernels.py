@@ -206,6 +206,18 @@ def test_the_variance_of_numbers_far_from_zero():
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 2, 3)), rtol=1e-4)
 
 
+@pytest.mark.parametrize("blocked", [False, True])
+def test_a_training_that_has_failed_is_seen(blocked):
+    """A ReLU doesn't make zeros of NaN."""
+    x = normal(2, 3, 4, 4)
+    x[0, 1, 2, 3] = np.nan
+    name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
+    y, *_ = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, relu=1)
+    y = out_of_blocks(y, 3) if blocked else y
+    assert np.isnan(y[:, 1]).all()
+    assert np.isfinite(y[:, ::2]).all()
+
+
 def check_batch_normalization_grad(shape, masked, blocked):
     """Against the body of the ONNX function of the same name."""
     x, dy, scale = normal(*shape), normal(*shape), normal(shape[1])
@@ -306,6 +318,9 @@ ARITHMETIC = {
     "Sqrt": np.sqrt,
     "Reciprocal": np.reciprocal,
     "Relu": lambda x: np.maximum(x, np.float32(0)),
+    "Greater": lambda x, y: (x > y).astype(np.float32),
+    "Less": lambda x, y: (x < y).astype(np.float32),
+    "Where": lambda c, x, y: np.where(c != 0, x, y),
 }
 
 
@@ -319,7 +334,7 @@ def test_programs_round_as_single_operators_do(data, length):
     program = []
     for _ in range(data.draw(st.integers(1, 8))):
         name = data.draw(st.sampled_from(sorted(OPERATIONS)))
-        places = [data.draw(st.integers(0, len(values) - 1)) for _ in range(2)]
+        places = [data.draw(st.integers(0, len(values) - 1)) for _ in range(3)]
         program += [OPERATIONS[name], *places]
         with np.errstate(all="ignore"):
             values.append(ARITHMETIC[name](*(values[p] for p in places[: OPERANDS[name]])))
@@ -364,19 +379,25 @@ WEIGHT_GRADIENT = {"kernel_shape": [3, 3], "strides": [1, 1], "dilations": [1, 1
         (
             "Elementwise",
             [(3,), (4,)],
-            {"inputs": 2, "constants": [0.0], "program": [0, 0, 1], "results": [3]},
+            {"inputs": 2, "constants": [0.0], "program": [0, 0, 1, 0], "results": [3]},
             "different shapes",
         ),
         (
             "Elementwise",
             [(3,)],
-            {"inputs": 1, "constants": [0.0], "program": [0, 0, 7], "results": [2]},
+            {"inputs": 1, "constants": [0.0], "program": [0, 0, 7, 0], "results": [2]},
             "isn't there yet",
         ),
         (
             "Elementwise",
             [(3,)],
-            {"inputs": 1, "constants": [0.0], "program": [0, 0, 1], "results": [1]},
+            {"inputs": 1, "constants": [0.0], "program": [99, 0, 0, 0], "results": [2]},
+            "that there isn't",
+        ),
+        (
+            "Elementwise",
+            [(3,)],
+            {"inputs": 1, "constants": [0.0], "program": [0, 0, 1, 0], "results": [1]},
             "no instruction gives",
         ),
     ],

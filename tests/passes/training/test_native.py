@@ -191,14 +191,54 @@ def test_what_does_not_join(text):
     assert not programs(text)[0]
 
 
+RELU6 = """g (float[N,{width},8,8] x) => (float[N,3] y)
+<float[{width},{width},3,3] w1, float[{width},{width},3,3] w2, float[3,{width}] f,
+ float low = {{{low}}}, float high = {{6}}>
+{{
+  [conv1] a = Conv<pads = [1,1,1,1]>(x, w1)
+  [clip1] b = Clip(a, low, high)
+  [conv2] c = Conv<pads = [1,1,1,1]>(b, w2)
+  [clip2] d = Clip(c, low)
+  [pool] p = GlobalAveragePool(d)
+  [flat] q = Flatten(p)
+  [fc] y = Gemm<transB = 1>(q, f)
+}}"""
+
+
+@pytest.mark.parametrize(("width", "low"), [(16, 0), (24, 0), (24, 1), (24, -1)])
+def test_clips_and_their_gradients(width, low, make_model):
+    """With a lower bound above 0 what fills blocks would not stay zero: such programs run in the usual layout."""
+    shapes = {"w1": (width, width, 3, 3), "w2": (width, width, 3, 3), "f": (3, width)}
+    model = make_model(RELU6.format(width=width, low=low), **shapes)
+    random = np.random.default_rng(0)
+    batches = [(random.normal(size=(4, width, 8, 8)).astype(np.float32), random.integers(0, 3, 4)) for _ in range(3)]
+    losses, state = steps_of(build_training_graph(model, SGD), batches)
+    graph = build_training_graph(model, SGD, target="native")
+    found, found_state = steps_of(graph, batches)
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    for name, values in state.items():
+        assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
+    joined = FuseElementwise().apply(graph).model
+    assert not {"Clip", "Where", "Greater", "Less"} & {n.op for n in joined.graph.nodes}
+    blocked = BlockedLayout(channels=channel_block()).apply(joined).model
+    usual = [n for n in blocked.graph.nodes if n.op == "Elementwise" and n.outputs[0].shape[1:] == [width, 8, 8]]
+    assert bool(usual) == (low > 0) or width == channel_block()
+
+
+def test_truth_values_neither_come_in_nor_go_out():
+    found, _ = programs("""g (float[2] x, bool[2] c) => (float[2] y, bool[2] g, float[2] z)
+    { g = Greater(x, x)  y = Where(g, x, x)  n = Neg(x)  z = Where(c, n, x) }""")
+    assert not found
+
+
 def test_long_chains_become_several_programs():
     count = 100
     body = "\n".join(f"y{i + 1} = Add(y{i}, x{i % 7})" for i in range(count))
     inputs = ", ".join(f"float[5] x{i}" for i in range(7))
     found, model = programs(f"g (float[5] y0, {inputs}) => (float[5] y{count}) {{ {body} }}")
     assert len(found) > 1
-    assert all(len(node.attrs["program"]) // 3 + len(node.inputs) + 1 <= 48 for node in found)
-    assert sum(len(node.attrs["program"]) // 3 for node in found) + len(model.graph.nodes) - len(found) == count
+    assert all(len(node.attrs["program"]) // 4 + len(node.inputs) + 1 <= 48 for node in found)
+    assert sum(len(node.attrs["program"]) // 4 for node in found) + len(model.graph.nodes) - len(found) == count
 
 
 def test_without_the_library_the_target_is_onnx(monkeypatch):
