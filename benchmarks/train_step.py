@@ -393,8 +393,8 @@ def summary(found: dict[str, dict[str, Measured]]) -> dict[str, float]:
     for name, systems in found.items():
         ours, best = systems["wootz"], systems["torch"]
         ratios |= {name: ours.seconds / best.seconds, f"{name}_memory": ours.bytes / best.bytes}
-    ours = [systems["wootz"] for systems in found.values()]
-    ratios["slow_state_share"] = sum(m.slow for m in ours) / sum(len(m.medians) for m in ours)
+    all_ours = [systems["wootz"] for systems in found.values()]
+    ratios["slow_state_share"] = sum(m.slow for m in all_ours) / sum(len(m.medians) for m in all_ours)
     return ratios
 
 
