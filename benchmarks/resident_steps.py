@@ -2,7 +2,7 @@
 
 On either side a step chooses its batch from uint8 images on the device, mirrors half of it and normalises it there;
 nothing is copied from or to the host within a measurement, and losses are read at its end. PyTorch: cuDNN's benchmark
-mode, the memory format that is faster, and with float16 autocast and GradScaler. TF32 is on or off on both sides.
+mode, the memory format that is faster, on CUDA also by `torch.compile`, and with float16 autocast and GradScaler. TF32 is on or off on both sides.
 """
 
 from __future__ import annotations
@@ -77,11 +77,14 @@ def systems(
     default_batch = 32 if resnet is RESNET20 else 2 if quick else 8
     setting = Setting(device, target, precision, batch_size or default_batch, 2 if quick else 20, split)
     rates = () if name.endswith("finetune") else RATES[:1] if quick else RATES
-    return {
+    found = {
         "wootz": our_steps(resnet, rates, setting),
         "torch contiguous": torch_steps(resnet, rates, setting, channels_last=False),
         "torch channels_last": torch_steps(resnet, rates, setting, channels_last=True),
-    }, setting.steps
+    }
+    if device.kind == "cuda":
+        found["torch compiled"] = torch_steps(resnet, rates, setting, channels_last=True, compiled=True)
+    return found, setting.steps
 
 
 def our_steps(resnet: ResNet, rates: tuple[float, ...], setting: Setting) -> Step:
@@ -112,7 +115,9 @@ def _pretraining(model: Model, rates: tuple[float, ...], setting: Setting) -> Mo
     return joint_training_graph(BlockPruner.of(model, "l1"), blocks, SOLVER, setting.target, setting.precision)
 
 
-def torch_steps(resnet: ResNet, rates: tuple[float, ...], setting: Setting, channels_last: bool) -> Step:
+def torch_steps(
+    resnet: ResNet, rates: tuple[float, ...], setting: Setting, channels_last: bool, compiled: bool = False
+) -> Step:
     """The same by hand in PyTorch: a frozen teacher under `no_grad` in eval mode, one optimizer for all students."""
     import torch
 
@@ -123,17 +128,21 @@ def torch_steps(resnet: ResNet, rates: tuple[float, ...], setting: Setting, chan
     network = torch_network(resnet).to(kind, memory_format=form)
     if rates:
         network.eval()
+    parameters = list(network.parameters())
     shapes = [(i, shape, rate) for i, shape in enumerate(resnet.blocks) for rate in rates]
     kept = [max(1, int(width * (1 - rate) + 1e-9)) for _, (_, width, _), rate in shapes]
     students = [
         (i, torch_block(resnet.bottleneck, *shape, count).to(kind, memory_format=form))
         for (i, shape, _), count in zip(shapes, kept, strict=True)
     ]
-    trained = [p for _, student in students for p in student.parameters()] if rates else list(network.parameters())
+    trained = [p for _, student in students for p in student.parameters()] if rates else parameters
     optimizer = torch.optim.SGD(trained, SOLVER.base_lr, SOLVER.momentum, weight_decay=SOLVER.weight_decay)
     half = setting.precision == "float16"
     scaler = torch.amp.GradScaler(kind, enabled=half)
     batches = _torch_batches(setting, form)
+    if compiled:
+        network = network if rates else torch.compile(network)
+        students = [(i, torch.compile(student)) for i, student in students]
 
     def losses(x: Any, labels: Any) -> Iterator[Any]:
         if not rates:
