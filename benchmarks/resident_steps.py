@@ -2,7 +2,8 @@
 
 On either side a step chooses its batch from uint8 images on the device, mirrors half of it and normalises it there;
 nothing is copied from or to the host within a measurement, and losses are read at its end. PyTorch: cuDNN's benchmark
-mode, the memory format that is faster, on CUDA also by `torch.compile`, and with float16 autocast and GradScaler. TF32 is on or off on both sides.
+mode, the memory format that is faster, on CUDA also `torch.compile`, and with float16 autocast and GradScaler. TF32 is
+on or off on both sides.
 """
 
 from __future__ import annotations
