@@ -82,7 +82,7 @@ class _Group:
 
 
 def _groups(graph: Graph) -> list[_Group]:
-    place = {id(node): i for i, node in enumerate(graph.nodes)}
+    place = {id(node): i for i, node in enumerate(graph.nodes)}  # nodes of subgraphs have none, and count as the first
     outputs = {id(t) for t in graph.outputs}
     group_of: dict[int, list[Node]] = {}
     for i, node in enumerate(graph.nodes):
@@ -95,9 +95,8 @@ def _groups(graph: Graph) -> list[_Group]:
             if before is None or any(n is before[0] for n in joined):
                 continue
             members = {id(n) for n in (*before, *joined)}
-            is_read_earlier = any(
-                id(reader) not in members and place[id(reader)] < i for n in before for reader in n.outputs[0].outputs
-            )
+            readers = [reader for n in before for reader in n.outputs[0].outputs if id(reader) not in members]
+            is_read_earlier = any(place.get(id(reader), 0) < i for reader in readers)
             fits = _values([*before, *joined]) <= MOST_VALUES
             if same_extents(before[0].outputs[0], node.outputs[0]) and not is_read_earlier and fits:
                 joined = [*before, *joined]

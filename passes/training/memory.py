@@ -17,7 +17,11 @@ import numpy as np
 
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, captured_tensors
 from wootz.passes.ir.shapes import inferred_types, set_batch_size
+from wootz.passes.training.blocked_layout import BlockedLayout
+from wootz.passes.training.fuse_elementwise import FuseElementwise
 from wootz.passes.training.interface import TrainingInterface
+from wootz.passes.training.lowerings.native import DOMAIN as NATIVE
+from wootz.passes.training.lowerings.native import uses_native
 
 VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 """Operators whose result shares the memory of their first operand."""
@@ -49,7 +53,9 @@ class MemoryEstimate:
 
 def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
     """What one step of a training graph takes, on batches of `batch_size` images."""
-    interface = TrainingInterface.of(graph)
+    interface, nodes = TrainingInterface.of(graph), len(graph.graph.nodes)
+    if uses_native(graph.graph):  # as a session opens it; blocks of 8 channels take no more
+        graph = BlockedLayout().apply(FuseElementwise().apply(graph).model).model
     sizes = _sizes(graph, batch_size)
     tensors = graph.graph.tensors()
     state = {slot.input for slot in interface.slots}
@@ -59,7 +65,7 @@ def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
         constants=2 * sum(sizes[name] for name in constants),
         state=2 * sum(sizes[name] for name in state),
         activations=_most_alive(graph.graph, sizes, given_back),
-        program=BYTES_A_NODE * len(graph.graph.nodes),
+        program=BYTES_A_NODE * nodes,
     )
 
 
@@ -85,7 +91,13 @@ def _most_alive(graph: Graph, sizes: Mapping[str, int], elsewhere: set[str]) -> 
             buffers.place(tensor, node)
         most = max(most, buffers.alive)
         buffers.finish(node, results)
-    return most
+    return most + max((_copied(node, sizes) for node in order), default=0)
+
+
+def _copied(node: Node, sizes: Mapping[str, int]) -> int:
+    """The bytes of operands that a node lays out anew, in memory that is kept for the next one."""
+    copied = {"ConvWeightGrad": 2, "BlockedConvWeightGrad": 1}.get(node.op, 0) if node.domain == NATIVE else 0
+    return sum(sizes.get(t.name, 0) for t in node.inputs[:copied])
 
 
 class _Buffers:

@@ -5,9 +5,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
+#include "scratch.h"
 #include "weight_gradient.h"
 
 namespace wootz {
@@ -29,13 +29,12 @@ void blocked_weight_gradient(const VectorKernels& kernels, const Threads& thread
   for (int axis = 0; axis < 2; ++axis) padded[axis] = c.size[axis] + c.pads_begin[axis] + c.pads_end[axis];
   const std::size_t plane = padded[0] * padded[1] * lanes;
 
-  std::unique_ptr<float[]> copy;
   if (padded[0] * padded[1] > c.size[0] * c.size[1]) {
-    copy.reset(new float[c.images * blocks_of_x * plane]);
+    float* copy = scratch(Room::right_operand, c.images * blocks_of_x * plane);
     threads.run(c.images * blocks_of_x, [&](std::size_t i) {
       const std::size_t line = c.size[1] * lanes, before = c.pads_begin[1] * lanes, behind = c.pads_end[1] * lanes;
       const float* from = x + i * c.size[0] * line;
-      float* to = copy.get() + i * plane;
+      float* to = copy + i * plane;
       const auto clear = [&to](std::size_t count) { std::memset(to, 0, count * sizeof(float)), to += count; };
       clear(c.pads_begin[0] * (before + line + behind));
       for (std::size_t h = 0; h < c.size[0]; ++h, from += line) {
@@ -45,7 +44,7 @@ void blocked_weight_gradient(const VectorKernels& kernels, const Threads& thread
       }
       clear(c.pads_end[0] * (before + line + behind));
     });
-    x = copy.get();
+    x = copy;
   }
 
   const bool is_depthwise = c.group > 1;
@@ -67,12 +66,12 @@ void blocked_weight_gradient(const VectorKernels& kernels, const Threads& thread
 
   // sums[part][tile][filter of the tile, block as seen, lane]: blocks as seen by threes
   const std::size_t of_tile = (is_depthwise ? 1 : at_once) * seen_blocks * lanes, of_part = tiles * of_tile;
-  std::unique_ptr<float[]> sums(new float[parts * of_part]);
+  float* sums = scratch(Room::sums, parts * of_part);
   threads.run(groups * parts, [&](std::size_t task) {
     const std::size_t first = task / parts * tiles_of_task, last = std::min(first + tiles_of_task, tiles);
     const std::size_t part = task % parts;
     const std::size_t begin = part * images_of_part, end = std::min(begin + images_of_part, c.images);
-    float* of_task = sums.get() + part * of_part;
+    float* of_task = sums + part * of_part;
     std::memset(of_task + first * of_tile, 0, (last - first) * of_tile * sizeof(float));
     const auto see = [&](std::size_t channels, std::size_t index, std::size_t image) {
       const std::size_t block = channels + index / taps, tap = index % taps;
@@ -103,7 +102,7 @@ void blocked_weight_gradient(const VectorKernels& kernels, const Threads& thread
   });
 
   threads.run(tiles, [&](std::size_t tile) {
-    float* total = sums.get() + tile * of_tile;
+    float* total = sums + tile * of_tile;
     for (std::size_t p = 1; p < parts; ++p)
       for (std::size_t i = 0; i < of_tile; ++i) total[i] += total[p * of_part + i];
     if (is_depthwise) {

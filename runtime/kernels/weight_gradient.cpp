@@ -14,8 +14,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
+
+#include "scratch.h"
 
 namespace wootz {
 namespace {
@@ -104,29 +105,29 @@ void weight_gradient(const VectorKernels& kernels, const Threads& threads, const
   const std::size_t parts = std::max<std::size_t>(1, std::min(wanted, layout.row / kLeastPart));
   const std::size_t part = divided(divided(layout.row, parts), kLongestVector) * kLongestVector;
 
-  std::unique_ptr<float[]> rows_of_dy(new float[c.filters * layout.row + kLongestVector]);
-  std::unique_ptr<float[]> rows_of_x(new float[c.channels * layout.channel()]);
+  float* rows_of_dy = scratch(Room::left_operand, c.filters * layout.row + kLongestVector);
+  float* rows_of_x = scratch(Room::right_operand, c.channels * layout.channel());
   threads.run(c.filters + c.channels, [&](std::size_t i) {
     if (i < c.filters)
-      lay_out_filter(c, layout, dy, i, rows_of_dy.get() + i * layout.row);
+      lay_out_filter(c, layout, dy, i, rows_of_dy + i * layout.row);
     else
-      lay_out_channel(c, layout, x, i - c.filters, rows_of_x.get() + (i - c.filters) * layout.channel());
+      lay_out_channel(c, layout, x, i - c.filters, rows_of_x + (i - c.filters) * layout.channel());
   });
 
   const std::size_t weights = c.filters * columns;
-  std::unique_ptr<float[]> further(new float[(parts - 1) * weights]);
+  float* further = scratch(Room::sums, (parts - 1) * weights);
   threads.run(groups * parts, [&](std::size_t task) {
     const std::size_t group = task / parts, index = task % parts;
     const std::size_t of_channels = group / (groups / c.group);
     const std::size_t first = of_channels * filters + group % (groups / c.group) * filters_at_once;
     const std::size_t last = std::min(first + filters_at_once, (of_channels + 1) * filters);
-    float* sums = (index ? further.get() + (index - 1) * weights : dw) + first * columns;
+    float* sums = (index ? further + (index - 1) * weights : dw) + first * columns;
     std::memset(sums, 0, (last - first) * columns * sizeof(float));
 
     std::vector<const float*> seen(columns);
     for (std::size_t k = 0; k < columns; ++k) {
       const std::size_t channel = of_channels * channels + k / taps, tap = k % taps;
-      seen[k] = rows_of_x.get() + channel * layout.channel() + layout.tap(c, tap / c.kernel[1], tap % c.kernel[1]);
+      seen[k] = rows_of_x + channel * layout.channel() + layout.tap(c, tap / c.kernel[1], tap % c.kernel[1]);
     }
     const std::size_t end = std::min(layout.row, (index + 1) * part);
     for (std::size_t begin = index * part; begin < end; begin += kBlock) {
@@ -138,7 +139,7 @@ void weight_gradient(const VectorKernels& kernels, const Threads& threads, const
         for (std::size_t filter = first; filter < last; filter += kernels.tile_rows) {
           const std::size_t height = std::min(kernels.tile_rows, last - filter);
           const float* left[kMostTileRows];
-          for (std::size_t k = 0; k < height; ++k) left[k] = rows_of_dy.get() + (filter + k) * layout.row + begin;
+          for (std::size_t k = 0; k < height; ++k) left[k] = rows_of_dy + (filter + k) * layout.row + begin;
           kernels.add_products(left, height, right, width, length, sums + (filter - first) * columns + column, columns);
         }
       }

@@ -44,7 +44,7 @@ def relu(node: Node, builder: Builder) -> list[Tensor] | None:
     before = producer(x)
     if before is None or not is_native(before, "BatchNormalization"):
         return None
-    if len(x.outputs) > 1 or any(x is t for t in builder.graph.outputs):
+    if x is not before.outputs[0] or len(x.outputs) > 1 or any(x is t for t in builder.graph.outputs):
         return None
     before.attrs = {**before.attrs, "relu": 1}
     return [x]

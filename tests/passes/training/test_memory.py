@@ -75,8 +75,9 @@ def joint(example, rates, target="onnx"):
     return joint_training_graph(pruner, blocks, Solver(momentum=0.9), target)
 
 
-def finetuning(example):
-    return build_training_graph(import_caffe(EXAMPLES / example / "net.prototxt").model, Solver(momentum=0.9))
+def finetuning(example, target="onnx"):
+    model = import_caffe(EXAMPLES / example / "net.prototxt").model
+    return build_training_graph(model, Solver(momentum=0.9), target=target)
 
 
 def test_a_student_adds_state_but_few_activations():
@@ -121,10 +122,12 @@ print(json.dumps(int(lines["VmHWM"].split()[0]) * 1024 - before))
         ("fine-tune flowers", 64),
     ],
 )
-def test_the_estimate_is_within_20_percent_of_the_peak_of_a_process(tmp_path, name, batch):
+@pytest.mark.parametrize("target", ["onnx", "native"])
+def test_the_estimate_is_within_20_percent_of_the_peak(tmp_path, name, batch, target, skip_unless_run_here):
     """Mostly activations in the small networks, mostly weights and their state in the ResNet-50."""
     kind, example = name.split()
-    graph = joint(example, (0.3, 0.5, 0.7)) if kind == "joint" else finetuning(example)
+    skip_unless_run_here(target)
+    graph = joint(example, (0.3, 0.5, 0.7), target) if kind == "joint" else finetuning(example, target)
     save(graph, tmp_path / "graph.onnx")
     arguments = [sys.executable, "-c", MEASUREMENT, str(tmp_path / "graph.onnx"), str(batch)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
