@@ -665,6 +665,7 @@ def _reported() -> Iterator[None]:
         state.InvalidArgument,
         state.InvalidProtobuf,
         state.NoSuchFile,
+        RuntimeError,  # of run_with_iobinding
     ) as error:
         said = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # it colours its messages
         raise WootzError(f"ONNX Runtime: {' '.join(said.split())}") from error

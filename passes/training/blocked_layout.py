@@ -37,7 +37,9 @@ class BlockedLayout(Pass):
        ConvWeightGrad likewise, unless most of the blocks would be fill. Fewer channels than a block has are read as
        they are.
     2. Batch normalizations, their gradients, ReluGrad, elementwise operators and programs (`fuse-elementwise`) run in
-       blocks where an operand is there already. What fills the last block of channels stays zero.
+       blocks where an operand is computed there. One that is reordered for another node doesn't count: sums of batch
+       normalizations round otherwise in blocks, and a block mustn't depend on those that are trained beside it. What
+       fills the last block of channels stays zero.
     3. Others get their operands in the usual layout.
 
     Refuses another size of blocks than 8 and 16. The outputs are the same but for rounding on processors with blocks of
@@ -76,6 +78,7 @@ class _Layout:
         self.graph, self.block = graph, block
         self.builder = Builder(graph)
         self._blocked: dict[int, Tensor] = {}
+        self._computed: set[int] = set()
         self._seen: list[Tensor] = []  # so that no other tensor gets the identity of one
 
     def bring_in(self, node: Node) -> bool:
@@ -89,6 +92,7 @@ class _Layout:
         for output, result in zip(outputs, results, strict=True):
             if result.blocked is not None:
                 self._remember(output, result.blocked)
+                self._computed.add(id(output))
         return True
 
     def _in_blocks(self, node: Node) -> list[_Result] | None:
@@ -138,7 +142,7 @@ class _Layout:
 
     def _batch_normalization(self, node: Node, images: Sequence[int]) -> list[_Result] | None:
         places = [i for i in images if i < len(node.inputs)]
-        if not self._any_in_blocks(node.inputs[i] for i in places):
+        if not self._any_computed_in_blocks(node.inputs[i] for i in places):
             return None
         operands = [self._blocks(t) if i in places else t for i, t in enumerate(node.inputs)]
         outputs = self.builder.ops(f"Blocked{node.op}", *operands, count=3, domain=NATIVE, **node.attrs)
@@ -146,7 +150,7 @@ class _Layout:
 
     def _elementwise(self, node: Node) -> list[_Result] | None:
         whole = [t for t in node.inputs if same_extents(t, node.outputs[0])]
-        if not self._any_in_blocks(whole):
+        if not self._any_computed_in_blocks(whole):
             return None
         if is_native(node, "Elementwise"):
             if not gives_zeros_for_zeros(node):
@@ -158,8 +162,8 @@ class _Layout:
         outputs = self.builder.ops(node.op, *operands, count=count, domain=node.domain or "", **node.attrs)
         return [self._result(y, like) for y, like in zip(outputs, node.outputs, strict=True)]
 
-    def _any_in_blocks(self, tensors: Iterable[Tensor]) -> bool:
-        return any(id(t) in self._blocked for t in tensors)
+    def _any_computed_in_blocks(self, tensors: Iterable[Tensor]) -> bool:
+        return any(id(t) in self._computed for t in tensors)
 
     def _blocks(self, x: Tensor) -> Tensor:
         """`x` in blocks, reordered once."""

@@ -11,9 +11,21 @@ import numpy as np
 
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, producer
+from wootz.passes.ir.model import (
+    TRAINING_KEY,
+    Constant,
+    Graph,
+    Model,
+    Node,
+    Tensor,
+    Variable,
+    captured_tensors,
+    is_fixed,
+    producer,
+)
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, replace_node, rewriting
 from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.lowerings.native import DOMAIN
 
 OPERATIONS = {
@@ -41,8 +53,10 @@ class FuseElementwise(Pass):
     2. What is read from outside, and only that, is a result of the node that takes their place. Comparisons join if
        none is.
     3. Clip between constants is Max and Min.
+    4. Of a training graph these are nodes that depend on its state. What doesn't, as a teacher, is left to ONNX
+       Runtime, which adds up in its convolutions what is added to them: it mustn't depend on who reads it.
 
-    Each operation is rounded as before. Outputs are the same, where zeros' signs and NaNs aside Max and Min are.
+    Each operation is rounded as before. Outputs are the same, where zeros' signs in Max and Min are.
     """
 
     name: ClassVar[str] = "fuse-elementwise"
@@ -52,15 +66,16 @@ class FuseElementwise(Pass):
         result = model.copy()
         graph = result.graph
         annotate_shapes(graph)
-        clipped = _write_clips_out(graph)
-        groups = {id(group.nodes[-1]): group for group in _groups(graph)}
+        trained = _trained_tensors(result)
+        clipped = _write_clips_out(graph, trained)
+        groups = {id(group.nodes[-1]): group for group in _groups(graph, trained)}
         if not groups and not clipped:
             return PassResult(model, False, {"nodes": 0, "programs": 0})
         builder = Builder(graph)
         for node in rewriting(graph):
             if group := groups.get(id(node)):
                 builder.prefix = f"{node.name}/"
-                _Program.of(group).put_in_place(builder)
+                _Program.of(group, graph).put_in_place(builder)
         erase_dead_nodes(graph)
         joined = sum(len(group.nodes) for group in groups.values())
         return PassResult(result, True, {"nodes": joined, "programs": len(groups)})
@@ -81,12 +96,26 @@ class _Group:
         return all(id(t) in computed for t in conditions) and all(t.dtype == np.float32 for t in self.results)
 
 
-def _groups(graph: Graph) -> list[_Group]:
+def _trained_tensors(model: Model) -> set[int]:
+    """Identities of the tensors that depend on parameters or statistics; in other than training graphs on any input."""
+    graph = model.graph
+    inputs = {t.name: t for t in graph.inputs}
+    if TRAINING_KEY in model.metadata:
+        slots = TrainingInterface.of(model).slots
+        inputs = {s.input: inputs[s.input] for s in slots if s.kind in ("parameter", "statistic")}
+    found = {id(t) for t in inputs.values()}
+    for node in graph.nodes:
+        if any(id(t) in found for t in (*node.inputs, *captured_tensors(node))):
+            found |= {id(t) for t in node.outputs}
+    return found
+
+
+def _groups(graph: Graph, trained: set[int]) -> list[_Group]:
     place = {id(node): i for i, node in enumerate(graph.nodes)}  # nodes of subgraphs have none, and count as the first
     outputs = {id(t) for t in graph.outputs}
     group_of: dict[int, list[Node]] = {}
     for i, node in enumerate(graph.nodes):
-        if not _is_elementwise(node):
+        if id(node.outputs[0]) not in trained or not _is_elementwise(node):
             continue
         joined = [node]
         for operand in node.inputs:
@@ -118,21 +147,28 @@ def _groups(graph: Graph) -> list[_Group]:
     return found
 
 
-def _write_clips_out(graph: Graph) -> int:
-    """As Max and Min, where the bounds are constants; how many."""
+def _write_clips_out(graph: Graph, trained: set[int]) -> int:
+    """Those of trained tensors as Max and Min, where the bounds are constants; how many."""
     builder = Builder(graph)
     written = 0
     for node in rewriting(graph):
         bounds = [(t, op) for t, op in zip(node.inputs[1:], ("Max", "Min"), strict=False) if not t.is_empty()]
-        if node.op != "Clip" or node.inputs[0].dtype != np.float32 or node.inputs[0].shape is None or not bounds:
+        if (
+            node.op != "Clip"
+            or id(node.outputs[0]) not in trained
+            or node.inputs[0].dtype != np.float32
+            or node.inputs[0].shape is None
+            or not bounds
+        ):
             continue
-        if not all(isinstance(t, Constant) and t.values.size == 1 for t, _ in bounds):
+        if not all(is_fixed(t, graph) and t.values.size == 1 for t, _ in bounds):
             continue
         builder.prefix = f"{node.name}/"
         y: Tensor = node.inputs[0]
         for bound, op in bounds:
             y = builder.op(op, y, bound)
             y.dtype, y.shape = np.dtype(np.float32), node.outputs[0].shape
+            trained.add(id(y))
         replace_node(node, [y])
         written += 1
     return written
@@ -181,10 +217,10 @@ class _Program:
     constants: tuple[Constant, ...]
 
     @staticmethod
-    def of(group: _Group) -> _Program:
+    def of(group: _Group, graph: Graph) -> _Program:
         computed = {id(n.outputs[0]) for n in group.nodes}
         read = {id(t): t for n in group.nodes for t in n.inputs if id(t) not in computed}
-        constants = tuple(t for t in read.values() if isinstance(t, Constant) and t.values.size == 1)
+        constants = tuple(t for t in read.values() if is_fixed(t, graph) and t.values.size == 1)
         operands = tuple(t for t in read.values() if not any(t is c for c in constants))
         return _Program(group, operands, constants)
 

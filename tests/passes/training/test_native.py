@@ -10,14 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wootz.passes.base import PassResult
+from wootz.passes.errors import WootzError
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
+from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.solver import Solver, SolverType
+from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.block_convolutions import BLOCKS
 from wootz.passes.training.blocked_layout import BlockedLayout
 from wootz.passes.training.fuse_elementwise import FuseElementwise
+from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.lowerings.native import DOMAIN, uses_native
 from wootz.passes.training.training_graph import build_training_graph
+from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime import session as session_module
 from wootz.runtime.kernels import library
 from wootz.runtime.session import Device, TrainingSession, channel_block, fastest_target
@@ -133,6 +138,57 @@ def test_joined_chains_change_no_bit(make_model, monkeypatch):
         np.testing.assert_array_equal(found_state[name], values, name)
 
 
+def modules_that_begin_with_normalization(make_model, names, width):
+    """Each reads its input in a normalization, a convolution, and nothing else; it ends with a sum."""
+    lines, shapes, x = [], {"w": (width, 3, 3, 3), "f": (3, width)}, "stem"
+    for m in names:
+        lines += [
+            f"[{m}_norm1] {m}a = BatchNormalization({x}, {m}s1, {m}b1, {m}m1, {m}v1)",
+            f"[{m}_relu1] {m}b = Relu({m}a)",
+            f"[{m}_conv1] {m}c = Conv<pads = [1,1,1,1]>({m}b, {m}w1)",
+            f"[{m}_norm2] {m}d = BatchNormalization({m}c, {m}s2, {m}b2, {m}m2, {m}v2)",
+            f"[{m}_relu2] {m}e = Relu({m}d)",
+            f"[{m}_conv2] {m}g = Conv<pads = [1,1,1,1]>({m}e, {m}w2)",
+            f"[{m}_short] {m}h = Conv({x}, {m}w3)",
+            f"[{m}_sum] {m}i = Add({m}g, {m}h)",
+        ]
+        shapes |= {f"{m}w{i}": (width, width, k, k) for i, k in ((1, 3), (2, 3), (3, 1))}
+        shapes |= {f"{m}{kind}{i}": (width,) for kind in "sbm" for i in (1, 2)}
+        shapes |= {f"{m}v{i}": np.full(width, 0.5) for i in (1, 2)}
+        x = f"{m}i"
+    extents = {n: s if isinstance(s, tuple) else s.shape for n, s in shapes.items()}
+    weights = ", ".join(f"float[{','.join(map(str, s))}] {n}" for n, s in extents.items())
+    text = "\n".join(lines)
+    return make_model(
+        f"""g (float[N,3,8,8] x) => (float[N,3] y) <{weights}> {{
+          [stem] stem = Conv<pads = [1,1,1,1]>(x, w)
+          {text}
+          [pool] p = GlobalAveragePool({x})  [flat] q = Flatten(p)  [fc] y = Gemm<transB = 1>(q, f) }}""",
+        **shapes,
+    )
+
+
+def test_a_block_is_the_same_to_the_bit_beside_any_others(make_model):
+    """What others read in blocks, or leave to ONNX Runtime of the teacher, changes no rounding: outcomes are stored."""
+    pruner = BlockPruner.of(modules_that_begin_with_normalization(make_model, ("m1", "m2"), 32), "l1")
+    blocks = [TuningBlock((Symbol(i, rate),)) for i in range(len(pruner.modules)) for rate in (0.3, 0.7)]
+    assert len(blocks) == 4
+    batches = [(x[:, :, :8, :8], None) for x, _ in batches_of(3)]
+    _, together = steps_of(joint_training_graph(pruner, blocks, SGD, "native"), batches)
+    for index, block in enumerate(blocks):
+        _, alone = steps_of(joint_training_graph(pruner, [block], SGD, "native"), batches)
+        assert alone
+        for name, values in alone.items():
+            beside = together[name.replace(student_prefix(0), student_prefix(index))]
+            np.testing.assert_array_equal(beside, values, f"{block}: {name}")
+
+
+def test_an_empty_batch_is_refused(make_model):
+    graph = build_training_graph(network(make_model, 3, 16, 32, 1), SGD, target="native")
+    with pytest.raises(WootzError, match="empty"):
+        TrainingSession(graph).step(np.zeros((0, 3, 9, 9)), np.zeros(0, np.int64), 0.1)
+
+
 def test_what_lies_between_convolutions_stays_in_blocks(make_model):
     """No tensor comes back from blocks but for the pooling, and none but its gradient and x goes in."""
     assert channel_block() in BLOCKS
@@ -223,6 +279,22 @@ def test_clips_and_their_gradients(width, low, make_model):
     blocked = BlockedLayout(channels=channel_block()).apply(joined).model
     usual = [n for n in blocked.graph.nodes if n.op == "Elementwise" and n.outputs[0].shape[1:] == [width, 8, 8]]
     assert bool(usual) == (low > 0) or width == channel_block()
+
+
+def test_constants_alone_do_not_join():
+    """A program has an operand."""
+    found, _ = programs("""g (float[2] x) => (float[2] y) <float j = {2}, float k = {3}>
+    { a = Mul(j, k)  b = Add(a, a)  c = Neg(x)  y = Mul(c, b) }""")
+    assert [len(node.inputs) for node in found] == [2]
+
+
+def test_state_of_one_element_is_no_constant(make_model):
+    """It has a first value beside the graph, which isn't its value in later steps."""
+    text = """g (float[N,2] x) => (float[N,1] y) <float[1,2] w, float[1] b> { y = Gemm<transB = 1>(x, w, b) }"""
+    graph = build_training_graph(make_model(text, w=(1, 2), b=(1,)), SGD, loss="mse", target="native")
+    inputs = {t.name: t for t in FuseElementwise().apply(graph).model.graph.inputs}
+    assert inputs["b"].outputs
+    assert inputs["b.momentum"].outputs
 
 
 def test_truth_values_neither_come_in_nor_go_out():
