@@ -9,19 +9,17 @@ shares the memory of its operand.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, captured_tensors
 from wootz.passes.ir.shapes import inferred_types, set_batch_size
 from wootz.passes.training.blocked_layout import BlockedLayout
 from wootz.passes.training.fuse_elementwise import FuseElementwise
 from wootz.passes.training.interface import TrainingInterface
-from wootz.passes.training.lowerings.native import DOMAIN as NATIVE
-from wootz.passes.training.lowerings.native import uses_native
+from wootz.passes.training.lowerings.native import is_native, uses_native
 
 VIEWS = {"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 """Operators whose result shares the memory of their first operand."""
@@ -56,7 +54,7 @@ def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
     interface, nodes = TrainingInterface.of(graph), len(graph.graph.nodes)
     if uses_native(graph.graph):  # as a session opens it; blocks of 8 channels take no more
         graph = BlockedLayout().apply(FuseElementwise().apply(graph).model).model
-    sizes = _sizes(graph, batch_size)
+    sizes, shapes = _sizes(graph, batch_size)
     tensors = graph.graph.tensors()
     state = {slot.input for slot in interface.slots}
     given_back = {slot.output for slot in interface.slots}
@@ -64,23 +62,28 @@ def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
     return MemoryEstimate(
         constants=2 * sum(sizes[name] for name in constants),
         state=2 * sum(sizes[name] for name in state),
-        activations=_most_alive(graph.graph, sizes, given_back),
+        activations=_most_alive(graph.graph, sizes, shapes, given_back),
         program=BYTES_A_NODE * nodes,
     )
 
 
-def _sizes(model: Model, batch_size: int) -> dict[str, int]:
-    """The bytes of every tensor. The first dimension of the inputs is the batch where it isn't fixed."""
+def _sizes(model: Model, batch_size: int) -> tuple[dict[str, int], dict[str, Sequence[int]]]:
+    """The bytes and the extents of every tensor. The first dimension of the inputs is the batch
+    where it isn't fixed."""
     sized = model.copy()
     set_batch_size(sized.graph, batch_size)
-    found = {name: t.values.nbytes for name, t in sized.graph.tensors().items() if isinstance(t, Constant)}
+    constants = {name: t for name, t in sized.graph.tensors().items() if isinstance(t, Constant)}
+    found = {name: t.values.nbytes for name, t in constants.items()}
+    shapes: dict[str, Sequence[int]] = {name: t.values.shape for name, t in constants.items()}
     for name, (dtype, shape) in inferred_types(sized.graph).items():
-        extents = [d if isinstance(d, int) else 1 for d in shape or ()]
-        found.setdefault(name, int(np.prod(extents, dtype=np.int64)) * dtype.itemsize)
-    return found
+        shapes[name] = [d if isinstance(d, int) else 1 for d in shape or ()]
+        found.setdefault(name, math.prod(shapes[name]) * dtype.itemsize)
+    return found, shapes
 
 
-def _most_alive(graph: Graph, sizes: Mapping[str, int], elsewhere: set[str]) -> int:
+def _most_alive(
+    graph: Graph, sizes: Mapping[str, int], shapes: Mapping[str, Sequence[int]], elsewhere: set[str]
+) -> int:
     """The most bytes of intermediate results alive at once; those named in `elsewhere` have a place of their own."""
     order = execution_order(graph)
     buffers = _Buffers(sizes, order, graph.outputs)
@@ -91,13 +94,35 @@ def _most_alive(graph: Graph, sizes: Mapping[str, int], elsewhere: set[str]) -> 
             buffers.place(tensor, node)
         most = max(most, buffers.alive)
         buffers.finish(node, results)
-    return most + max((_copied(node, sizes) for node in order), default=0)
+    return most + max((_copied(node, sizes, shapes) for node in order), default=0)
 
 
-def _copied(node: Node, sizes: Mapping[str, int]) -> int:
-    """The bytes of operands that a node lays out anew, in memory that is kept for the next one."""
-    copied = {"ConvWeightGrad": 2, "BlockedConvWeightGrad": 1}.get(node.op, 0) if node.domain == NATIVE else 0
-    return sum(sizes.get(t.name, 0) for t in node.inputs[:copied])
+def _copied(node: Node, sizes: Mapping[str, int], shapes: Mapping[str, Sequence[int]]) -> int:
+    """The bytes in which a node lays operands out anew, with pads; they are kept for the next one.
+
+    As runtime/kernels does it: `weight_gradient` x and dy in one grid, x once for each remainder of its coordinates by
+    the strides that the kernel meets; `blocked_weight_gradient` x alone.
+    """
+    if not is_native(node, "ConvWeightGrad", "BlockedConvWeightGrad"):
+        return 0
+    x, dy = (shapes[t.name] for t in node.inputs)
+    grid, remainders = [], 1
+    for axis, (size, count) in enumerate(zip(x[2:], dy[2:], strict=True)):
+        pads, stride = node.attrs["pads"][axis::2], node.attrs["strides"][axis]
+        extent = size + sum(pads)
+        if node.op == "ConvWeightGrad":
+            extent = max(size + max(pads) if stride == 1 else math.ceil(extent / stride), count)
+            remainders *= min(stride, (node.attrs["kernel_shape"][axis] - 1) * node.attrs["dilations"][axis] + 1)
+        grid.append(extent)
+    pixels = math.prod(grid)
+    if node.op == "BlockedConvWeightGrad":
+        return sizes[node.inputs[0].name] // math.prod(x[2:]) * pixels if any(node.attrs["pads"]) else 0
+    lines, columns = (
+        (k - 1) * d // s + 1
+        for k, d, s in zip(*(node.attrs[a] for a in ("kernel_shape", "dilations", "strides")), strict=True)
+    )
+    row = x[0] * pixels
+    return 4 * (dy[1] * row + x[1] * remainders * (row + lines * grid[1] + columns))
 
 
 class _Buffers:

@@ -87,6 +87,24 @@ def test_a_student_adds_state_but_few_activations():
     assert one.activations <= three.activations < 1.7 * one.activations
 
 
+@pytest.mark.parametrize("channels", [8, 32])
+def test_pads_of_dilated_convolutions_take_memory(make_model, channels):
+    """An operator of ours lays x out with its pads, and where that isn't in blocks of channels, dy too."""
+
+    def activations(dilation, batch):
+        text = f"""g (float[N,{channels},8,8] x) => (float[N,3] y)
+        <float[{channels},{channels},3,3] w1, float[{channels},{channels},3,3] w2, float[3,{channels}] f> {{
+          a = Conv<pads = [1,1,1,1]>(x, w1)
+          b = Conv<pads = {[dilation] * 4}, dilations = {[dilation] * 2}>(a, w2)
+          p = GlobalAveragePool(b)  q = Flatten(p)  y = Gemm<transB = 1>(q, f) }}"""
+        model = make_model(text, w1=(channels, channels, 3, 3), w2=(channels, channels, 3, 3), f=(3, channels))
+        return training_memory(build_training_graph(model, Solver(), target="native"), batch).activations
+
+    more = (activations(12, 32) - activations(12, 16) - activations(1, 32) + activations(1, 16)) / (4 * channels * 16)
+    copies, extents = (2, (8 + 1, 8 + 12)) if channels < 16 else (1, (8 + 2, 8 + 24))
+    assert more == pytest.approx(copies * (extents[1] ** 2 - extents[0] ** 2))
+
+
 MEASUREMENT = """
 import ctypes, gc, json, resource, sys
 import numpy as np
