@@ -324,21 +324,29 @@ struct BlockedBatchNormalization {
     const VectorKernels& kernels = vector_kernels();
     const std::size_t lanes = kernels.lanes;
 
-    std::vector<double> sums(blocks.tasks() * 2 * lanes);
-    run.threads().run(blocks.tasks(), [&](std::size_t task) {
-      double* found = &sums[task * 2 * lanes];
-      kernels.add_moments(x + blocks.offset(task), blocks.rows(task), x + blocks.first(task), found, found + lanes);
-    });
-    std::vector<float> slopes(blocks.count * lanes), offsets(blocks.count * lanes);
-    blocks.each_channel(sums, [&](std::size_t c, double total, double squares) {
-      const double shift = x[blocks.first(c / lanes * blocks.parts) + c % lanes];
-      const double mean = total / blocks.elements, variance = std::max(0.0, squares / blocks.elements - mean * mean);
-      means[c] = static_cast<float>(mean + shift);
-      variances[c] = static_cast<float>(variance);
-      const double slope = scale[c] / std::sqrt(variance + epsilon);
-      slopes[c] = static_cast<float>(slope);
-      offsets[c] = static_cast<float>(bias[c] - (mean + shift) * slope);
-    });
+    std::vector<float> slopes(blocks.count * lanes), offsets(slopes), shifts(slopes);
+    for (std::size_t b = 0; b < blocks.count; ++b)
+      std::memcpy(&shifts[b * lanes], x + blocks.first(b * blocks.parts), lanes * sizeof(float));
+    bool again = true;
+    for (int pass = 0; again && pass < 2; ++pass) {
+      std::vector<double> sums(blocks.tasks() * 2 * lanes);
+      run.threads().run(blocks.tasks(), [&](std::size_t task) {
+        double* found = &sums[task * 2 * lanes];
+        const float* shift = &shifts[task / blocks.parts * lanes];
+        kernels.add_moments(x + blocks.offset(task), blocks.rows(task), shift, found, found + lanes);
+      });
+      again = false;
+      blocks.each_channel(sums, [&](std::size_t c, double total, double squares) {
+        const double distance = total / blocks.elements, mean = distance + shifts[c];
+        const double variance = std::max(squares / blocks.elements - distance * distance, 0.0);  // NaN stays NaN
+        means[c] = static_cast<float>(mean);
+        variances[c] = static_cast<float>(variance);
+        const double slope = scale[c] / std::sqrt(variance + epsilon);
+        slopes[c] = static_cast<float>(slope);
+        offsets[c] = static_cast<float>(bias[c] - mean * slope);
+        if (is_far(distance, variance)) again = true, shifts[c] = means[c];
+      });
+    }
     run.threads().run(blocks.tasks(), [&](std::size_t task) {
       const std::size_t at = blocks.offset(task), c = task / blocks.parts * lanes;
       kernels.normalize_block(x + at, y + at, blocks.rows(task), &slopes[c], &offsets[c], relu);

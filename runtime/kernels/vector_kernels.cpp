@@ -36,8 +36,7 @@ inline float sum(Vector v) {
 inline Vector positive(Vector v) { return v <= 0.0f ? Vector{} : v; }
 inline float positive(float v) { return v <= 0.0f ? 0.0f : v; }
 
-Moments moments(const float* x, Rows rows) {
-  const float shift = x[0];  // near the mean, which keeps the difference below from cancelling
+Moments moments_about(const float* x, Rows rows, float shift) {
   double total = 0, squares = 0;
   for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride) {
     Vector s[2] = {}, q[2] = {};
@@ -59,7 +58,13 @@ Moments moments(const float* x, Rows rows) {
   }
   const double count = static_cast<double>(rows.images * rows.length), mean = total / count;
   const double variance = squares / count - mean * mean;
-  return {mean + shift, variance > 0 ? variance : 0};
+  return {mean + shift, variance < 0 ? 0 : variance};
+}
+
+Moments moments(const float* x, Rows rows) {
+  const Moments found = moments_about(x, rows, x[0]);
+  const float mean = static_cast<float>(found.mean);
+  return is_far(found.mean - x[0], found.variance) ? moments_about(x, rows, mean) : found;
 }
 
 template <bool relu>
@@ -341,8 +346,8 @@ void operate(Operation operation, const float* a, const float* b, const float* c
     case Operation::subtract: return each(a, b, result, [](Vector x, Vector y) { return x - y; });
     case Operation::multiply: return each(a, b, result, [](Vector x, Vector y) { return x * y; });
     case Operation::divide: return each(a, b, result, [](Vector x, Vector y) { return x / y; });
-    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return x <= y ? y : x; });
-    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return x >= y ? y : x; });
+    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return (x <= y) | (y != y) ? y : x; });
+    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return (x >= y) | (y != y) ? y : x; });
     case Operation::negate: return each(a, b, result, [](Vector x, Vector) { return -x; });
     case Operation::root: return each(a, b, result, [](Vector x, Vector) { return root(x); });
     case Operation::reciprocal: return each(a, b, result, [](Vector x, Vector) { return 1.0f / x; });

@@ -15,6 +15,10 @@ struct Moments {
   double mean, variance;
 };
 
+// Whether numbers must be summed again, less their mean: sums of what is left of them and of its squares are taken in
+// float32 less some number near the mean, and where that isn't near, the variance is a small difference of large numbers.
+constexpr bool is_far(double distance, double variance) { return distance * distance > 64 * variance; }
+
 struct Sums {
   double gradient, product;
 };

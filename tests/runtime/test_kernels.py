@@ -207,6 +207,30 @@ def test_the_variance_of_numbers_far_from_zero():
 
 
 @pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("first", [-1000, 1e4])
+def test_the_variance_where_the_first_number_is_far_from_the_others(first, blocked):
+    x = normal(32, 2, 64, 64)
+    x[0, 1, 0, 0] = first
+    name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
+    _, mean, variance = run(name, [data, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, relu=0)
+    np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_variance_of_what_has_none(bad, blocked):
+    x = normal(2, 3, 4, 4)
+    x[1, 1, 2, 3] = bad
+    name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
+    y, _, variance = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, relu=1)
+    y = out_of_blocks(y, 3) if blocked else y
+    np.testing.assert_array_equal(np.isnan(variance), [False, True, False])
+    assert np.isnan(y[:, 1]).all()
+    assert np.isfinite(y[:, ::2]).all()
+
+
+@pytest.mark.parametrize("blocked", [False, True])
 def test_a_training_that_has_failed_is_seen(blocked):
     """A ReLU doesn't make zeros of NaN."""
     x = normal(2, 3, 4, 4)
@@ -353,6 +377,15 @@ def test_programs_round_as_single_operators_do(data, length):
         expected = np.broadcast_to(values[place], result.shape)
         np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
         np.testing.assert_array_equal(result[~np.isnan(result)], expected[~np.isnan(expected)])
+
+
+@pytest.mark.parametrize("operator", ["Max", "Min"])
+def test_not_a_number_is_the_largest_and_the_smallest(operator):
+    x = np.array([np.nan, 1, np.nan, 2, np.inf, -np.inf] * 50, np.float32)
+    y = np.array([1, np.nan, np.nan, 3, np.nan, 0] * 50, np.float32)
+    program = [OPERATIONS[operator], 0, 1, 0]
+    (found,) = run("Elementwise", [x, y], inputs=2, constants=[0.0], program=program, results=[3])
+    np.testing.assert_array_equal(found, {"Max": np.maximum, "Min": np.minimum}[operator](x, y))
 
 
 # Refusals, and other processors
