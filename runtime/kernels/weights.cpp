@@ -17,27 +17,29 @@ void turn_weights(const Threads& threads, const Weights& w, std::size_t group, c
   });
 }
 
+// Weights are read line by line as they lie in memory: what is far apart there are the places that are written to, which
+// stay in the cache. A line of w is a filter; of turned weights these are the channels.
 void order_weights(const Threads& threads, const Weights& w, std::size_t block, std::size_t together, bool turned,
                    const float* from, float* ordered) {
-  const std::size_t taps = w.height * w.width;
-  const std::size_t filters = turned ? w.channels : w.filters, channels = turned ? w.filters : w.channels;
-  const std::size_t of_filter = turned ? taps : w.channels * taps, of_channel = turned ? w.channels * taps : taps;
-  const std::size_t groups = (channels + together - 1) / together, tile = taps * together * block;
-  threads.run((filters + block - 1) / block, [&](std::size_t b) {
-    const std::size_t first = b * block, width = std::min(block, filters - first);
-    for (std::size_t g = 0; g < groups; ++g) {
-      const std::size_t channel = g * together, depth = std::min(together, channels - channel);
-      float* to = ordered + (b * groups + g) * tile;
-      if (width < block || depth < together) std::memset(to, 0, tile * sizeof(float));
-      // The loop over what lies side by side in w is the inner one: lines far from each other fall into one set of a cache.
-      const std::size_t outer = turned ? depth : width, inner = turned ? width : depth;
-      for (std::size_t i = 0; i < outer; ++i)
-        for (std::size_t j = 0; j < inner; ++j) {
-          const std::size_t f = turned ? j : i, c = turned ? i : j;
-          const float* one = from + (first + f) * of_filter + (channel + c) * of_channel;
-          for (std::size_t t = 0; t < taps; ++t) to[(t * together + c) * block + f] = one[turned ? taps - 1 - t : t];
-        }
-    }
+  const std::size_t taps = w.height * w.width, line = w.channels * taps;
+  const std::size_t of_lines = turned ? together : block, of_others = turned ? block : together;
+  const std::size_t blocks = (w.channels + of_others - 1) / of_others, tile = taps * together * block;
+  const std::size_t tasks = (w.filters + of_lines - 1) / of_lines;
+  threads.run(tasks, [&](std::size_t task) {
+    const std::size_t height = std::min(of_lines, w.filters - task * of_lines);
+    const auto tile_of = [&](std::size_t b) { return ordered + (turned ? b * tasks + task : task * blocks + b) * tile; };
+    for (std::size_t b = 0; b < blocks; ++b)
+      if (height < of_lines || (b + 1) * of_others > w.channels) std::memset(tile_of(b), 0, tile * sizeof(float));
+    for (std::size_t l = 0; l < height; ++l)
+      for (std::size_t b = 0; b < blocks; ++b) {
+        const float* one = from + (task * of_lines + l) * line + b * of_others * taps;
+        const std::size_t width = std::min(of_others, w.channels - b * of_others);
+        float* to = tile_of(b) + (turned ? l * block : l);
+        const std::size_t step = turned ? 1 : block;
+        for (std::size_t k = 0; k < width; ++k)
+          for (std::size_t t = 0; t < taps; ++t)
+            to[t * together * block + k * step] = one[k * taps + (turned ? taps - 1 - t : t)];
+      }
   });
 }
 
