@@ -68,8 +68,8 @@ void blocked_weight_gradient(const VectorKernels& kernels, const Threads& thread
   const std::size_t of_tile = (is_depthwise ? 1 : at_once) * seen_blocks * lanes, of_part = tiles * of_tile;
   float* sums = scratch(Room::sums, parts * of_part);
   threads.run(groups * parts, [&](std::size_t task) {
-    const std::size_t first = task / parts * tiles_of_task, last = std::min(first + tiles_of_task, tiles);
-    const std::size_t part = task % parts;
+    const std::size_t first = task % groups * tiles_of_task, last = std::min(first + tiles_of_task, tiles);
+    const std::size_t part = task / groups;  // images in front: threads keep those that they had in the node before
     const std::size_t begin = part * images_of_part, end = std::min(begin + images_of_part, c.images);
     float* of_task = sums + part * of_part;
     std::memset(of_task + first * of_tile, 0, (last - first) * of_tile * sizeof(float));

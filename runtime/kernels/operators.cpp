@@ -197,7 +197,8 @@ struct GradientOfChannel {
   float dscale, dy_slope, x_slope, offset;
 };
 
-// How the blocks of a tensor [N, count · lanes, …] are dealt out: each one's images in parts, by the shape alone.
+// How the blocks of a tensor [N, count · lanes, …] are dealt out: each one's images in parts, by the shape alone, and all
+// blocks of the first images first: so threads keep the images that they had in the node before.
 struct Blocks {
   Blocks(const Run& run, const Dimensions& shape, const Dimensions& of_channels) : channels(wootz::elements(of_channels)) {
     const std::size_t lanes = vector_kernels().lanes;
@@ -208,7 +209,7 @@ struct Blocks {
     images = static_cast<std::size_t>(shape[0]);
     pixels = wootz::elements(shape, 2);
     elements = static_cast<double>(images * pixels);
-    const std::size_t wanted = (kPartsOfTensor + count - 1) / count;
+    const std::size_t wanted = std::max(kLeastParts, (kPartsOfTensor + count - 1) / count);
     const std::size_t worthwhile = images * pixels * lanes / kLeastWork;
     parts = std::max<std::size_t>(1, std::min({wanted, worthwhile, images}));
   }
@@ -216,18 +217,18 @@ struct Blocks {
   std::size_t tasks() const { return count * parts; }
 
   Rows rows(std::size_t task) const {
-    const std::size_t part = task % parts;
+    const std::size_t part = task / count;
     const std::size_t begin = images * part / parts, end = images * (part + 1) / parts;
     return {end - begin, pixels, count * pixels * vector_kernels().lanes};
   }
 
   std::size_t offset(std::size_t task) const {
-    const std::size_t begin = images * (task % parts) / parts;
-    return (begin * count + task / parts) * pixels * vector_kernels().lanes;
+    const std::size_t begin = images * (task / count) / parts;
+    return (begin * count + task % count) * pixels * vector_kernels().lanes;
   }
 
   // Of the block that a task is a part of.
-  std::size_t first(std::size_t task) const { return task / parts * pixels * vector_kernels().lanes; }
+  std::size_t first(std::size_t task) const { return task % count * pixels * vector_kernels().lanes; }
 
   // Calls task(channel, first sum, second sum), with the two sums of all parts.
   template <typename Task>
@@ -236,14 +237,14 @@ struct Blocks {
     for (std::size_t c = 0; c < channels; ++c) {
       double first = 0, second = 0;
       for (std::size_t part = 0; part < parts; ++part) {
-        const double* of_part = &sums[(c / lanes * parts + part) * 2 * lanes + c % lanes];
+        const double* of_part = &sums[(part * count + c / lanes) * 2 * lanes + c % lanes];
         first += of_part[0], second += of_part[lanes];
       }
       task(c, first, second);
     }
   }
 
-  static constexpr std::size_t kPartsOfTensor = 16;
+  static constexpr std::size_t kPartsOfTensor = 16, kLeastParts = 4;
   std::size_t channels, count, images, pixels, parts;
   double elements;
 };
@@ -326,13 +327,13 @@ struct BlockedBatchNormalization {
 
     std::vector<float> slopes(blocks.count * lanes), offsets(slopes), shifts(slopes);
     for (std::size_t b = 0; b < blocks.count; ++b)
-      std::memcpy(&shifts[b * lanes], x + blocks.first(b * blocks.parts), lanes * sizeof(float));
+      std::memcpy(&shifts[b * lanes], x + blocks.first(b), lanes * sizeof(float));
     bool again = true;
     for (int pass = 0; again && pass < 2; ++pass) {
       std::vector<double> sums(blocks.tasks() * 2 * lanes);
       run.threads().run(blocks.tasks(), [&](std::size_t task) {
         double* found = &sums[task * 2 * lanes];
-        const float* shift = &shifts[task / blocks.parts * lanes];
+        const float* shift = &shifts[task % blocks.count * lanes];
         kernels.add_moments(x + blocks.offset(task), blocks.rows(task), shift, found, found + lanes);
       });
       again = false;
@@ -348,7 +349,7 @@ struct BlockedBatchNormalization {
       });
     }
     run.threads().run(blocks.tasks(), [&](std::size_t task) {
-      const std::size_t at = blocks.offset(task), c = task / blocks.parts * lanes;
+      const std::size_t at = blocks.offset(task), c = task % blocks.count * lanes;
       kernels.normalize_block(x + at, y + at, blocks.rows(task), &slopes[c], &offsets[c], relu);
     });
   }
@@ -380,7 +381,7 @@ struct BlockedBatchNormalizationGrad {
       const std::size_t at = blocks.offset(task);
       double* found = &sums[task * 2 * lanes];
       kernels.add_gradient_sums(dy + at, x + at, masked ? y + at : nullptr, blocks.rows(task),
-                                &padded_means[task / blocks.parts * lanes], found, found + lanes);
+                                &padded_means[task % blocks.count * lanes], found, found + lanes);
     });
     std::vector<float> dy_slopes(blocks.count * lanes), x_slopes(dy_slopes), offsets(dy_slopes);
     blocks.each_channel(sums, [&](std::size_t c, double gradient, double product) {
@@ -390,7 +391,7 @@ struct BlockedBatchNormalizationGrad {
       dy_slopes[c] = found.dy_slope, x_slopes[c] = found.x_slope, offsets[c] = found.offset;
     });
     run.threads().run(blocks.tasks(), [&](std::size_t task) {
-      const std::size_t at = blocks.offset(task), c = task / blocks.parts * lanes;
+      const std::size_t at = blocks.offset(task), c = task % blocks.count * lanes;
       kernels.gradient_block(dy + at, x + at, masked ? y + at : nullptr, dx + at, blocks.rows(task), &dy_slopes[c],
                              &x_slopes[c], &offsets[c]);
     });
