@@ -97,11 +97,14 @@ class _Group:
 
 
 def _trained_tensors(model: Model) -> set[int]:
-    """Identities of the tensors that depend on the state of a training graph; in other graphs on any input."""
+    """Identities of the tensors that depend on the state of a training; in other than training graphs on any input.
+
+    What makes batches in the graph (`embed-batches`) stays: it must give the host's to the bit.
+    """
     graph = model.graph
     inputs = {t.name: t for t in graph.inputs}
     if TRAINING_KEY in model.metadata:
-        inputs = {s.input: inputs[s.input] for s in TrainingInterface.of(model).slots}
+        inputs = {s.input: inputs[s.input] for s in TrainingInterface.of(model).slots if s.kind != "schedule"}
     found = {id(t) for t in inputs.values()}
     for node in graph.nodes:
         if any(id(t) in found for t in (*node.inputs, *captured_tensors(node))):
