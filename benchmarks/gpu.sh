@@ -22,9 +22,9 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | 
 "$python" -c 'import onnxruntime; print("onnxruntime", onnxruntime.__version__)' | tee -a "$out/device.txt"
 for precision in "" "--tf32" "--precision=float16"; do
   for graphs in "" "--cuda-graphs"; do
-    label="${precision#--}${graphs#-}"
-    measure "resnet50-${label:-float32}" resnet50_finetune --batch-size 64 $precision $graphs
-    measure "resnet20-${label:-float32}" resnet20_finetune --batch-size 128 $precision $graphs
+    label="${precision:---float32}$graphs"
+    measure "resnet50$label" resnet50_finetune --batch-size 64 $precision $graphs
+    measure "resnet20$label" resnet20_finetune --batch-size 128 $precision $graphs
   done
 done
 timeout 240 "$python" -m pytest -q -m gpu tests 2>&1 | tee "$out/tests.log" | tail -n 15

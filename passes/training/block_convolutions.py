@@ -112,7 +112,7 @@ class _Weights:
     @property
     def padded(self) -> tuple[int, int]:
         """Filters and channels with what fills the last blocks."""
-        return _round_up(self.filters, self.block), _round_up(self.channels, self.channels_together)
+        return round_up(self.filters, self.block), round_up(self.channels, self.channels_together)
 
     @property
     def pays(self) -> bool:
@@ -177,5 +177,6 @@ def _pad(x: Expression, behind: list[int]) -> Expression:
     return x.op("Pad", x.integers([0] * len(behind) + behind)) if any(behind) else x
 
 
-def _round_up(number: int, multiple: int) -> int:
+def round_up(number: int, multiple: int) -> int:
+    """The least multiple that is no smaller."""
     return math.ceil(number / multiple) * multiple

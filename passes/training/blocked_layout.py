@@ -14,7 +14,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, is_fixed, producer
 from wootz.passes.ir.rewrite import erase_dead_nodes, replace_node, rewriting
-from wootz.passes.training.block_convolutions import BLOCKS, DOMAIN, LEAST_PRODUCTS, REORDERED_TOGETHER
+from wootz.passes.training.block_convolutions import BLOCKS, DOMAIN, LEAST_PRODUCTS, REORDERED_TOGETHER, round_up
 from wootz.passes.training.fuse_elementwise import gives_zeros_for_zeros, same_extents
 from wootz.passes.training.lowerings.native import DOMAIN as NATIVE
 from wootz.passes.training.lowerings.native import is_native, uses_native
@@ -197,7 +197,7 @@ class _Layout:
         return self.builder.op("Pad", x, self.builder.constant(pads))
 
     def _whole(self, channels: int) -> int:
-        return _round_up(channels, self.block)
+        return round_up(channels, self.block)
 
 
 def runs_in_blocks(node: Node, graph: Graph, block: int) -> bool:
@@ -218,7 +218,7 @@ def runs_in_blocks(node: Node, graph: Graph, block: int) -> bool:
 
 def _is_mostly_fill(filters: int, filter_block: int, channels: int, block: int) -> bool:
     """Whether more products than allowed would be with the last blocks' fill."""
-    return _round_up(filters, filter_block) * _round_up(channels, block) > MOST_PADDING * filters * channels
+    return round_up(filters, filter_block) * round_up(channels, block) > MOST_PADDING * filters * channels
 
 
 def _is_planar(x: Tensor) -> bool:
@@ -230,7 +230,3 @@ def _static(w: Tensor) -> tuple[int, ...] | None:
     if w.dtype != np.float32 or w.shape is None or not all(isinstance(n, int) for n in w.shape):
         return None
     return tuple(int(n) for n in w.shape)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return math.ceil(number / multiple) * multiple

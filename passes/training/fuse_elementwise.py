@@ -193,11 +193,8 @@ def same_extents(a: Tensor, b: Tensor) -> bool:
     """
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
         return False
-    pairs = list(zip(a.shape, b.shape, strict=True))
-    batch, others = pairs[:1], pairs[1:]
-    return all(m == n or not any(isinstance(d, int) for d in (m, n)) for m, n in batch) and all(
-        m == n for m, n in others
-    )
+    batches = {t.shape[0] for t in (a, b) if t.shape}
+    return list(a.shape[1:]) == list(b.shape[1:]) and (len(batches) < 2 or not any(isinstance(n, int) for n in batches))
 
 
 def _size(t: Tensor) -> int | None:

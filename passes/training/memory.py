@@ -68,8 +68,7 @@ def training_memory(graph: Model, batch_size: int) -> MemoryEstimate:
 
 
 def _sizes(model: Model, batch_size: int) -> tuple[dict[str, int], dict[str, Sequence[int]]]:
-    """The bytes and the extents of every tensor. The first dimension of the inputs is the batch
-    where it isn't fixed."""
+    """The bytes and the extents of every tensor, where the inputs' first dimension is the batch if it isn't fixed."""
     sized = model.copy()
     set_batch_size(sized.graph, batch_size)
     constants = {name: t for name, t in sized.graph.tensors().items() if isinstance(t, Constant)}

@@ -37,7 +37,6 @@ enum Place : std::size_t {
   kGetTensorTypeAndShape = 65,
   kKernelInfoGetAttributeFloat = 85,
   kKernelInfoGetAttributeInt64 = 86,
-  kKernelContextGetInputCount = 88,
   kKernelContextGetInput = 90,
   kKernelContextGetOutput = 91,
   kReleaseTensorTypeAndShapeInfo = 99,
@@ -46,9 +45,9 @@ enum Place : std::size_t {
   kKernelContextParallelFor = 274,
 };
 
-enum ErrorCode : int { kFail = 1, kInvalidArgument = 2 };
+enum ErrorCode : int { kInvalidArgument = 2 };
 enum ElementType : int { kFloat = 1 };
-enum Characteristic : int { kRequired = 0, kOptional = 1, kVariadic = 2 };
+enum Characteristic : int { kRequired = 0, kVariadic = 2 };
 
 // OrtCustomOp of version 17: the functions that describe an operator, and those that make and run its kernel.
 struct CustomOp {

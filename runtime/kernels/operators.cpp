@@ -1,5 +1,5 @@
-// The library of custom operators that a session of ONNX Runtime loads: domain `wootz.native`, version 1. The operators
-// compute what the functions of the same name in passes/training/gradient_functions.onnxtxt do, in float32.
+// The library of custom operators that a session of ONNX Runtime loads: domain `wootz.native`, version 1, in float32.
+// Gradients are what the functions of the same name in passes/training/gradient_functions.onnxtxt compute.
 
 #include <algorithm>
 #include <cmath>
@@ -75,6 +75,14 @@ class Run {
     check(call(api_, ort::kKernelContextGetInput, static_cast<const ort::KernelContext*>(context_), index, &value));
     if (dimensions) *dimensions = shape(value);
     return data(const_cast<ort::Value*>(value));
+  }
+
+  // An operand that must have these extents.
+  const float* input_of(std::size_t index, const Dimensions& extents) const {
+    Dimensions found;
+    const float* values = input(index, &found);
+    require(found == extents, "operands of different shapes");
+    return values;
   }
 
   float* output(std::size_t index, const Dimensions& dimensions) const {
@@ -227,8 +235,8 @@ struct Blocks {
     return (begin * count + task % count) * pixels * vector_kernels().lanes;
   }
 
-  // Of the block that a task is a part of.
-  std::size_t first(std::size_t task) const { return task % count * pixels * vector_kernels().lanes; }
+  // Where a block of the first image begins.
+  std::size_t first(std::size_t block) const { return block * pixels * vector_kernels().lanes; }
 
   // Calls task(channel, first sum, second sum), with the two sums of all parts.
   template <typename Task>
@@ -259,8 +267,8 @@ struct BatchNormalization {
   void compute(const Run& run) const {
     Dimensions shape;
     const float* x = run.input(0, &shape);
-    const float *scale = run.input(1), *bias = run.input(2);
     run.require(shape.size() >= 2 && elements(shape) > 0, "BatchNormalization: x is not [N, C, …], or empty");
+    const float *scale = run.input_of(1, {shape[1]}), *bias = run.input_of(2, {shape[1]});
     float *y = run.output(0, shape), *means = run.output(1, {shape[1]}), *variances = run.output(2, {shape[1]});
     const Rows rows = rows_of(shape);
     each_channel(run, shape, [&](std::size_t c) {
@@ -288,9 +296,11 @@ struct BatchNormalizationGrad {
 
   void compute(const Run& run) const {
     Dimensions shape;
-    const float *dy = run.input(0, &shape), *x = run.input(1), *scale = run.input(2);
-    const float *means = run.input(3), *variances = run.input(4), *y = masked ? run.input(5) : nullptr;
+    const float* dy = run.input(0, &shape);
     run.require(shape.size() >= 2 && elements(shape) > 0, "BatchNormalizationGrad: dy is not [N, C, …], or empty");
+    const float *x = run.input_of(1, shape), *scale = run.input_of(2, {shape[1]});
+    const float *means = run.input_of(3, {shape[1]}), *variances = run.input_of(4, {shape[1]});
+    const float* y = masked ? run.input_of(5, shape) : nullptr;
     float *dx = run.output(0, shape), *dscale = run.output(1, {shape[1]}), *dbias = run.output(2, {shape[1]});
     const Rows rows = rows_of(shape);
     const double count = static_cast<double>(rows.images * rows.length);
@@ -319,7 +329,8 @@ struct BlockedBatchNormalization {
 
   void compute(const Run& run) const {
     Dimensions shape, channels;
-    const float *x = run.input(0, &shape), *scale = run.input(1, &channels), *bias = run.input(2);
+    const float *x = run.input(0, &shape), *scale = run.input(1, &channels);
+    const float* bias = run.input_of(2, channels);
     const Blocks blocks(run, shape, channels);
     float *y = run.output(0, shape), *means = run.output(1, channels), *variances = run.output(2, channels);
     const VectorKernels& kernels = vector_kernels();
@@ -367,8 +378,9 @@ struct BlockedBatchNormalizationGrad {
 
   void compute(const Run& run) const {
     Dimensions shape, channels;
-    const float *dy = run.input(0, &shape), *x = run.input(1), *scale = run.input(2, &channels);
-    const float *means = run.input(3), *variances = run.input(4), *y = masked ? run.input(5) : nullptr;
+    const float *dy = run.input(0, &shape), *x = run.input_of(1, shape), *scale = run.input(2, &channels);
+    const float *means = run.input_of(3, channels), *variances = run.input_of(4, channels);
+    const float* y = masked ? run.input_of(5, shape) : nullptr;
     const Blocks blocks(run, shape, channels);
     float *dx = run.output(0, shape), *dscale = run.output(1, channels), *dbias = run.output(2, channels);
     const VectorKernels& kernels = vector_kernels();
@@ -409,7 +421,7 @@ struct ReluGrad {
 
   void compute(const Run& run) const {
     Dimensions shape;
-    const float *dy = run.input(0, &shape), *y = run.input(1);
+    const float *dy = run.input(0, &shape), *y = run.input_of(1, shape);
     float* dx = run.output(0, shape);
     const std::size_t count = elements(shape);
     run.threads().run((count + kLeastWork - 1) / kLeastWork, [&](std::size_t i) {

@@ -22,7 +22,7 @@ namespace wootz {
 namespace {
 
 constexpr std::size_t kLongestVector = 16;
-constexpr std::size_t kBlock = 2048;            // numbers of a row at a time: a tile's rows stay in the first cache
+constexpr std::size_t kBlock = 2048;            // numbers of a row at a time
 constexpr std::size_t kFiltersAtOnce = 64;      // whose blocks stay in the second one
 constexpr std::size_t kTasks = 16;              // so many threads have something to do
 constexpr std::size_t kLeastPart = 2 * kBlock;  // shorter parts would be mostly adding up
