@@ -477,7 +477,8 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
     `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
-    better than the best one; else the search ended with the networks that it was allowed.
+    better than the best one; else the search ended with the networks that it was allowed. `gap` is proven: no network
+    within a budget has a predicted loss that is smaller by more than this share than the one which was chosen for it.
     """
 
     options: tuple[tuple[float, ...], ...]
@@ -488,6 +489,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     front: tuple[FrontPoint, ...] = ()
     prediction_error: float | None = None
     is_complete: bool = True
+    gap: float = 0.0
 
 
 class RunResult(Struct, frozen=True, kw_only=True):

@@ -278,6 +278,7 @@ def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[T
         networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
         prediction_error=course.prediction_error,
         is_complete=course.is_complete,
+        gap=course.gap,
     )
 
 

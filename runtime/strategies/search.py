@@ -72,6 +72,15 @@ LEAST_LOSS = 1e-6
 
 
 @dataclass(frozen=True)
+class Solved:
+    """Answers of the solver, and the largest share of a predicted loss by which another network might beat one of them:
+    proven, and 0 up to rounding."""
+
+    configurations: tuple[Configuration, ...]
+    gap: float
+
+
+@dataclass(frozen=True)
 class Search:
     """Searches `space` for networks as `objective` asks, of which `most` are fine-tuned and `looks` looked at.
 
@@ -170,30 +179,28 @@ class Search:
 
     def solved(
         self, space: Space, losses: Mapping[Option, float], window: tuple[float, float], count: int, a_budget: int
-    ) -> tuple[Configuration, ...]:
+    ) -> Solved:
         """About `count` answers of the solver for budgets of the cost within a window, `a_budget` for each; all
         networks of the space, if there are no more than that."""
         key = (space.options, tuple(losses.values()), window, count, a_budget)
         if key not in self._memo:
             self._memo[key] = self._solved(space, space.by_option(losses), window, count, a_budget)
-        found: tuple[Configuration, ...] = self._memo[key]
+        found: Solved = self._memo[key]
         return found
 
-    def _solved(
-        self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int
-    ) -> tuple[Configuration, ...]:
+    def _solved(self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int) -> Solved:
         if space.count <= count:
-            return tuple(filter(any, space.configurations()))
+            return Solved(tuple(filter(any, space.configurations())), 0.0)
         cost, bounds = self.costs[self.cost], self._solver_bounds
         apart = max(1, len(space.modules) // 8)
         budgets = self._budgets(*window, max(1, count // a_budget))
-        points = [choice.configuration for choice in front(space, losses, cost, budgets, bounds)]
-        found = dict.fromkeys(points)
+        points = front(space, losses, cost, budgets, bounds)
+        choices = list(points)
         for point in points if a_budget > 1 else ():
-            below = Bound(cost, space.total(cost, point))
-            others = k_best(space, losses, (*bounds, below), a_budget, apart)
-            found |= dict.fromkeys(other.configuration for other in others)
-        return tuple(filter(any, found))[:count]
+            below = Bound(cost, space.total(cost, point.configuration))
+            choices += k_best(space, losses, (*bounds, below), a_budget, apart)
+        configurations = filter(any, dict.fromkeys(choice.configuration for choice in choices))
+        return Solved(tuple(configurations)[:count], max((choice.gap for choice in choices), default=0.0))
 
     def _budgets(self, low: float, high: float, count: int) -> list[float]:
         """So many between both, evenly by their logarithms; where accuracy is the aim, all may be spent."""
@@ -241,7 +248,8 @@ class Course:
     """A search as it went with what is `finished`, replayed from its beginning: nothing is kept in between.
 
     `missing` are the tasks that it waits for: none at its end. `networks` are those met so far, with their numbers;
-    `trainings` those of blocks so far, `options` what networks can be assembled of, and `losses` what these lose.
+    `trainings` those of blocks so far, `options` what networks can be assembled of, and `losses` what these lose. `gap`
+    is the largest of all answers of the solver.
     """
 
     search: Search
@@ -257,6 +265,7 @@ class Course:
     predictor: Predictor | None = None
     is_regression: bool = False
     is_complete: bool = False
+    gap: float = 0.0
 
     def advance(self) -> None:
         for needed in self._stages():
@@ -356,14 +365,21 @@ class Course:
         losses = {
             (m, r): self.losses.get((m, r), worst) if r else 0.0 for m, of in enumerate(space.options) for r in of
         }
-        return self.search.solved(space, losses, window, count, A_BUDGET)
+        return self._answers(space, losses, window, count, A_BUDGET)
+
+    def _answers(
+        self, space: Space, losses: Mapping[Option, float], window: tuple[float, float], count: int, a_budget: int
+    ) -> tuple[Configuration, ...]:
+        solved = self.search.solved(space, losses, window, count, a_budget)
+        self.gap = max(self.gap, solved.gap)
+        return solved.configurations
 
     def _missed(self, window: tuple[float, float], count: int) -> list[Option]:
         """Options that are not trained, and that the solver would choose within a window: those first that more of its
         answers have."""
         search = self.search
         losses = expected_losses(search.space.options, self.losses)
-        answers = search.solved(search.space, losses, window, max(1, count // A_BUDGET), 1)
+        answers = self._answers(search.space, losses, window, max(1, count // A_BUDGET), 1)
         uses = Counter(option for answer in answers for option in search.options_of([answer]))
         most = math.ceil(NEW_SHARE * len(search.options_of(search.first_space.stars)))
         return [option for option, _ in uses.most_common() if option not in self.options][:most]

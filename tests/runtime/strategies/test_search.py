@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from wootz.passes.plan.objective import Constraint, Objective
 from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
+from wootz.runtime.strategies import search as search_module
+from wootz.runtime.strategies.choice import Choice, front
 from wootz.runtime.strategies.predictor import Predictor
 from wootz.runtime.strategies.search import LEAST_GAIN, Search
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
@@ -143,6 +146,23 @@ def test_no_more_are_fine_tuned_than_allowed():
     for most in (1, 2, 5):
         search = WORLD.search(most=most)
         assert len(tuned(WORLD.carry_out(search))) <= most
+
+
+def test_the_solver_has_proven_its_answers():
+    search = WORLD.search()
+    assert 0 <= search.course(WORLD.carry_out(search)).gap < 1e-6
+
+
+def test_the_largest_gap_is_told(monkeypatch):
+    gaps = iter([0.0, 0.02, *[0.01] * 100])
+
+    def with_a_gap(*arguments: Any, **options: Any) -> tuple[Choice, ...]:
+        share = next(gaps)
+        return tuple(replace(choice, at_least=choice.value * (1 - share)) for choice in front(*arguments, **options))
+
+    monkeypatch.setattr(search_module, "front", with_a_gap)
+    search = WORLD.search()
+    assert search.course(WORLD.carry_out(search)).gap == pytest.approx(0.02)
 
 
 def test_a_search_that_may_not_go_on_says_so():
