@@ -11,6 +11,7 @@ from typing import Literal
 from courses import Course, course_of_run
 from processor_time import ProcessorTime, run
 
+from wootz.passes.plan.sampling import Sampling
 from wootz.runtime.result import FullNetworkResult, RunResult
 from wootz.runtime.run_directory import RESULT_FILE
 
@@ -44,12 +45,14 @@ class Explorer:
         given = ("--data", self.data, "--objective", objective, "--seed", seed, "--threads", self.threads)
         run(_wootz(command, self.model, *given, "--out", folder, *arguments, *self.further), _processor_file(folder))
 
-    def enumerate(self, folder: Path, count: int, objective: str, seed: int, *arguments: object) -> None:
+    def enumerate(
+        self, folder: Path, count: int, objective: str, seed: int, *arguments: object, sampling: Sampling = "spread"
+    ) -> None:
         """`count` random configurations, which lie beside `folder`."""
         subspace = folder.with_name(f"subspace-{count}.json")
         if not subspace.exists():
             subspace.parent.mkdir(parents=True, exist_ok=True)
-            sampled = ("--rates", RATES, "--count", count, "--seed", seed)
+            sampled = ("--rates", RATES, "--count", count, "--seed", seed, "--sampling", sampling)
             subprocess.run(_wootz("subspace", "sample", self.model, *sampled, "-o", subspace), stdout=sys.stderr)
         self.explore("run", folder, objective, seed, "--subspace", subspace, *arguments)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from wootz.passes.blocks.identifier import Method
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import OPSET, Model, tensor_shape
 from wootz.passes.plan.lesson import LABELLED, Lesson
@@ -94,7 +95,7 @@ class Job:
     out: Path
     quality: Quality = ACCURACY
     baseline: bool = False
-    identifier: Literal["paper", "maximal"] = "maximal"
+    identifier: Method = "maximal"
     groups: Literal["joint", "paper"] = "joint"
     memory_budget: int | None = None
     criterion: str = "l1"

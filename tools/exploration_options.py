@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from wootz.passes.blocks.identifier import Method
 from wootz.passes.plan.lesson import NO_LOSS, TEMPERATURE, LossKind
 from wootz.passes.plan.transform import Resize
 from wootz.runtime.defaults import SHARE_OF_A_GIVEN_NETWORK
@@ -220,10 +221,11 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     for_run(
         click.option(
             "--identifier",
-            type=click.Choice(["maximal", "paper"]),
+            type=click.Choice(get_args(Method)),
             default="maximal",
             show_default=True,
-            help="How tuning blocks are identified.",
+            help="How tuning blocks are identified: runs of modules that the same networks share, those that the "
+            "paper's walk finds, or each module for itself.",
         )
     ),
     for_run(

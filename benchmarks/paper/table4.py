@@ -75,11 +75,11 @@ class Trained:
     def compared(self, sizes: Sequence[int], drop: float) -> Comparison:
         """In the subspace of the networks of these sizes."""
         among, least = set(sizes), self.full_accuracy - drop
-        default, block_trained = (_explored(c.networks, among, least) for c in (self.default, self.block_trained))
+        default, block_trained = (explored(c.networks, among, least) for c in (self.default, self.block_trained))
         return Comparison(default, block_trained, self.block_trained.pretraining, self.full_size)
 
 
-def _explored(networks: Sequence[Network], among: set[int], least: float) -> Exploration:
+def explored(networks: Sequence[Network], among: set[int], least: float) -> Exploration:
     tried, seconds = 0, 0.0
     for network in sorted((n for n in networks if n.size in among), key=lambda n: n.size):
         tried, seconds = tried + 1, seconds + network.own

@@ -18,14 +18,16 @@ occur together may come out in pieces.
 `maximal` joins those pieces: neighbouring symbols are in one block when exactly the same networks contain them. That
 is decided pair by pair, without a grammar and whatever the order of the networks.
 
-Both ways every symbol that at least two networks contain lies in exactly one block, and a network that contains a part
-of a block contains all of it, so that the blocks of a network never overlap.
+`modules` joins nothing: each symbol is a block.
+
+Whichever way, every symbol that at least two networks contain lies in exactly one block, and a network that contains a
+part of a block contains all of it, so that the blocks of a network never overlap.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from itertools import groupby, pairwise
 from typing import Literal
@@ -34,7 +36,7 @@ from wootz.passes.blocks.sequitur import Grammar, infer_grammar
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.subspace import Configuration, Rate, Subspace
 
-Method = Literal["paper", "maximal"]
+Method = Literal["paper", "maximal", "modules"]
 
 Network = tuple[int, ...]
 """A configuration, each of its symbols replaced by the symbol's number."""
@@ -52,7 +54,7 @@ def identify_blocks(
     """
     alphabet = Alphabet(sources or {})
     networks = [alphabet.spell(configuration) for configuration in subspace.configurations]
-    runs = _paper_runs(networks) if method == "paper" else _maximal_runs(networks)
+    runs = _RUNS[method](networks)
     letters = alphabet.letters
     block_of: dict[int, TuningBlock] = {}
     for run in runs:
@@ -116,6 +118,11 @@ def _maximal_runs(networks: Sequence[Network]) -> list[Network]:
     return runs
 
 
+def _single_symbols(networks: Sequence[Network]) -> list[Network]:
+    frequency = Counter(number for network in networks for number in network)
+    return [(number,) for number, count in frequency.items() if count > 1]
+
+
 def _paper_runs(networks: Sequence[Network]) -> list[Network]:
     grammar = infer_grammar(_with_separators(networks))
     return [grammar.expand(-node) if node < 0 else (node,) for node in _marked_nodes(grammar)]
@@ -163,3 +170,10 @@ def _children_first(grammar: Grammar) -> list[int]:
     for node in grammar.rules[0]:
         sorter.add(node)
     return list(sorter.static_order())
+
+
+_RUNS: dict[Method, Callable[[Sequence[Network]], list[Network]]] = {
+    "paper": _paper_runs,
+    "maximal": _maximal_runs,
+    "modules": _single_symbols,
+}

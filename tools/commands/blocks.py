@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import click
 from rich.console import Console
@@ -48,7 +48,7 @@ RATES_IN_TENTHS = "networks (the rate of each module in tenths, s: left out)"
 @size_option
 @click.option("--subspace", "subspace_file", type=click.Path(path_type=Path), required=True,
               help="Configurations: .json, .csv, .npy or pickle.")  # fmt: skip
-@click.option("--identifier", type=click.Choice(["maximal", "paper"]), default="maximal", show_default=True,
+@click.option("--identifier", type=click.Choice(get_args(Method)), default="maximal", show_default=True,
               help="How tuning blocks are identified.")  # fmt: skip
 @click.option("--groups", type=click.Choice(["joint", "paper"]), default="joint", show_default=True,
               help="Blocks in one graph: all that fit into memory, or those that don't overlap.")  # fmt: skip

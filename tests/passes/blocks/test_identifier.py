@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wootz.passes.blocks.identifier import identify_blocks, symbols
+from wootz.passes.blocks.identifier import Method, identify_blocks, symbols
 from wootz.passes.plan.blocks import Symbol, TuningBlock
 from wootz.passes.plan.subspace import SKIP, Subspace
 
@@ -93,7 +94,14 @@ def test_maximal_joins_what_the_paper_splits():
     ]
 
 
-@pytest.mark.parametrize("method", ["paper", "maximal"])
+def test_modules_by_themselves_are_not_joined():
+    space = subspace((0.3, 0.5, 0.3, 0.3), (0.5, 0.3, 0.3, 0.5), (0.5, 0.3, 0.3, 0.3))
+    plan = identify_blocks(space, "modules")
+    assert texts(plan.blocks) == ["1(0.5)", "2(0.3)", "3(0.3)", "4(0.3)"]
+    assert texts(plan.composites[1]) == ["1(0.5)", "2(0.3)", "3(0.3)", "-"]
+
+
+@pytest.mark.parametrize("method", get_args(Method))
 @given(space=subspaces(), is_chain=st.booleans())
 def test_invariants(method, space, is_chain):
     sources = {module: (module - 1,) for module in range(1, len(space.modules))} if is_chain else {}
@@ -172,7 +180,7 @@ def test_what_is_left_out_has_nothing_to_learn():
     assert not TuningBlock((Symbol(0, 0.0), Symbol(1, SKIP))).is_pruned
 
 
-@pytest.mark.parametrize("method", ["paper", "maximal"])
+@pytest.mark.parametrize("method", get_args(Method))
 def test_a_single_network_shares_nothing(method):
     plan = identify_blocks(subspace((0.3, 0.5)), method)
     assert plan.blocks == ()
