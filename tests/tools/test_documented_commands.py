@@ -1,0 +1,92 @@
+"""Commands of the documents: those that take seconds are executed, of the others options and arguments are read.
+
+`docs/tutorial.md` is executed as a whole (test_tutorial.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+
+from wootz.tools.cli import wootz
+from wootz.tools.opt import opt
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+NETWORKS = ("net", "network", "model", "full", "pruned")
+EXECUTED = r"wootz-opt |wootz (subspace|blocks|cache) "
+OTHER_NETWORK = "res2a@"
+"""Names modules of a network that isn't at hand."""
+
+
+def commands(document: Path) -> list[str]:
+    """Its indented lines that begin with `wootz` or `wootz-opt`, behind `mpiexec` too, without what stands behind a
+    comment or a pipe."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", document.read_text()).replace("\\\n", " ")
+    lines = re.findall(r"(?m)^    +(?:mpiexec .*? )?(wootz(?:-opt)? .*)$", text)
+    return [re.sub(r"\s+", " ", re.split(r"\s{2,}#|\s\|\s", line)[0]).strip() for line in lines]
+
+
+def quick_commands(document: Path) -> list[str]:
+    """Those that are executed."""
+    return [c for c in commands(document) if re.match(EXECUTED, c) and OTHER_NETWORK not in c and "…" not in c]
+
+
+COMMANDS = [(document.stem, command) for document in DOCUMENTS for command in dict.fromkeys(commands(document))]
+
+
+def understand(command: str) -> None:
+    """Raises a click.UsageError for an option, an argument or a choice that there isn't."""
+    program, *words = shlex.split(command.replace("run …", "run net.onnx").replace("…", ""))
+    found: click.Command = opt if program == "wootz-opt" else wootz
+    context = None
+    while isinstance(found, click.Group):
+        context = click.Context(found, parent=context)
+        name = words.pop(0)
+        inner = found.get_command(context, name)
+        assert inner is not None, f"there is no {name}"
+        found = inner
+    found.make_context(program, words, parent=context)
+
+
+@pytest.mark.parametrize(("document", "command"), COMMANDS)
+def test_options_and_arguments_are_understood(document, command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        understand(command)
+    except click.exceptions.Exit:  # what an option such as --list-passes does at once
+        assert capsys.readouterr().out
+    except click.BadParameter as error:
+        if "does not exist" not in error.message:
+            raise
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with the files that the documents' commands read."""
+    for name in NETWORKS:
+        shutil.copy(REPOSITORY / "examples" / "shapes_onnx" / "shapes.onnx", tmp_path / f"{name}.onnx")
+    (tmp_path / "MODEL").symlink_to("net.onnx")
+    np.savez(tmp_path / "sample.npz", image=np.zeros((4, 3, 32, 32), np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if quick_commands(d)], ids=lambda document: document.stem)
+def test_what_takes_seconds_does_what_it_says(document, folder):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in quick_commands(document):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        written = re.search(r" -o (\S+)", command)
+        assert not written or (folder / written[1]).stat().st_size, command
