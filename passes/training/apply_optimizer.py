@@ -22,6 +22,7 @@ from wootz.passes.training.interface import Slot, TrainingInterface
 from wootz.passes.training.loss_scaling import LossScale, all_finite
 from wootz.passes.training.optimizers import OPTIMIZERS, Optimizer, Step
 from wootz.passes.training.state import GRADIENT_SUFFIX, NEW_SUFFIX, loss_outputs, multipliers
+from wootz.passes.transforms.teacher_student import TEACHER
 
 ITERATION = "optimizer.iteration"
 LEARNING_RATE = "learning_rate"
@@ -51,7 +52,8 @@ class ApplyOptimizer(Pass):
        scale; `loss-scale-interval` steps without one double it. Each loss has a scale of its own, `<loss>.scale`.
     6. With `own-rates` each loss has a factor of the learning rate of its own, `<loss>.rate`, 1 at first, that falls by
        `<loss>.fade` in each run, 0 at first, down to 0.
-    7. The graph's interface is stored in the metadata (`wootz.training`).
+    7. The graph's interface is stored in the metadata (`wootz.training`). Inputs whose names begin with `teacher/` are
+       those that `distill{given=true}` has made.
 
     Refuses a graph without gradients, parameters of float16, and settings that mean nothing. Outputs that are neither
     loss nor state are dropped.
@@ -106,7 +108,7 @@ class ApplyOptimizer(Pass):
         slots = [*step.update_parameters(losses), *step.keep_statistics(losses)]
         graph.outputs = [*losses, *step.outputs]
         erase_dead_nodes(graph)
-        data, targets = self._data_and_targets(model)
+        data, targets, teacher = self._sorted_inputs(model)
         interface = TrainingInterface(
             data=data[0],
             labels=targets[0] if targets else None,
@@ -115,15 +117,18 @@ class ApplyOptimizer(Pass):
             slots=tuple(slots),
             targets=targets[1:],
             more_data=data[1:],
+            teacher=teacher,
         )
         metadata = {**model.metadata, TRAINING_KEY: interface.to_json()}
         return PassResult(replace(result, metadata=metadata), True, {"slots": len(slots)})
 
-    def _data_and_targets(self, model: Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The inputs for the data, in the graph's order, and those for labels or targets, in that of the option."""
+    def _sorted_inputs(self, model: Model) -> tuple[tuple[str, ...], ...]:
+        """The inputs for the data, in the graph's order, those for labels or targets, in that of the option, and those
+        that `distill` has made for what the teacher gives."""
         names = [t.name for t in model.graph.inputs]
         targets = tuple(n for n in dict.fromkeys(self.labels) if n in names)
-        data = tuple(n for n in names if n not in targets)
+        teacher = tuple(n for n in names if n.startswith(TEACHER) and n not in (*targets, *self.data))
+        data = tuple(n for n in names if n not in (*targets, *teacher))
         unnamed = [n for n in data if n not in self.data]
         if not data or (unnamed and len(data) > 1):
             raise self.refuse(
@@ -131,7 +136,7 @@ class ApplyOptimizer(Pass):
                 f"{', '.join(data) or 'none'}; labels=NAME,NAME names all inputs with labels or targets, and "
                 f"data=NAME,NAME those of a network of several inputs"
             )
-        return data, targets
+        return data, targets, teacher
 
 
 class _GraphStep:

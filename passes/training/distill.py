@@ -13,7 +13,7 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.files import load
-from wootz.passes.ir.model import Graph, Model, Tensor, tensor_shape
+from wootz.passes.ir.model import Graph, Model, Tensor, Variable, tensor_shape
 from wootz.passes.ir.rewrite import erase_dead_nodes, redirect_readers
 from wootz.passes.plan.lesson import Lesson
 from wootz.passes.training.decoding import Decoding, Undecoded
@@ -57,10 +57,12 @@ class Distill(Pass):
        that have the same shape in both networks. Modules are those of either model's table, which is gone afterwards.
     6. With share 1 the outputs of the network are gone; otherwise `attach-loss{scale=1-share plus=distillation}` is
        to follow.
+    7. With `given` the teacher isn't there: what the losses read of it are inputs, [batch, …], by the names that these
+       tensors would have (`teacher/…`). `teacher_part` computes them.
 
     Refuses to have no teacher, one that has other inputs or no output in common, an output of another shape than the
-    teacher's, weights that are not one for each of the outputs, and features where no module's output has the
-    teacher's shape.
+    teacher's, weights that are not one for each of the outputs, features where no module's output has the teacher's
+    shape, and `given` where the losses read something that has no batch in front.
     """
 
     name: ClassVar[str] = "distill"
@@ -74,6 +76,7 @@ class Distill(Pass):
     decoded: bool = option(False, "whether all outputs are compared as they are (without 3)")
     outputs: tuple[str, ...] = option((), "the outputs that are compared; by default all")
     weights: tuple[float, ...] = option((), "how much each of these outputs counts; by default alike")
+    given: bool = option(False, "whether what the losses read of the full network are inputs, and it isn't there")
     network: Model | None = None
     """The full network, where it is there already."""
 
@@ -92,6 +95,18 @@ class Distill(Pass):
         )
 
     def apply(self, model: Model) -> PassResult:
+        pair, losses = self._compared(model)
+        if self.given:
+            pair.leave_teacher_out()
+        return PassResult(replace(pair.model, modules=()), True, losses)
+
+    def teacher_part(self, model: Model) -> Model:
+        """What computes the inputs that `given` leaves of the teacher of `model`: it has the inputs of `model`, and
+        these as outputs. Raises PassError as the pass does."""
+        return self._compared(model)[0].teacher_part()
+
+    def _compared(self, model: Model) -> tuple[_Pair, dict[str, int]]:
+        """Both networks with their loss as an output, and how many losses of each kind that has."""
         self._check_options()
         student = model.copy()
         annotate_symbolic_shapes(student.graph)
@@ -106,8 +121,7 @@ class Distill(Pass):
         kept = [] if self.share == ONLY_DISTILLATION else student.graph.outputs
         student.graph.outputs = [*kept, loss]
         erase_dead_nodes(student.graph)
-        result = replace(student, modules=())
-        return PassResult(result, True, {"outputs": len(outputs), "features": len(features)})
+        return pair, {"outputs": len(outputs), "features": len(features)}
 
     def _check_options(self) -> None:
         if not 0 <= self.share <= 1:
@@ -140,7 +154,7 @@ class _Pair:
     """A network and its teacher, in the network's graph."""
 
     def __init__(self, student: Model, teacher: Model, options: Distill):
-        self._graph, self._options = student.graph, options
+        self.model, self._graph, self._options = student, student.graph, options
         self._modules = student.modules or teacher.modules
         self._before = student.graph.tensors()
         self._teacher = teacher.graph.tensors()
@@ -150,8 +164,41 @@ class _Pair:
             output.name: [*self._pairs(decoding.sources(target))] if decoding else []
             for output, target in self._outputs
         }
+        self._first_input, self._teacher_nodes = teacher.graph.inputs[0], tuple(teacher.graph.nodes)
         self._put_beside(teacher.graph)
         self._builder = Builder(self._graph, f"{DISTILLATION}/")
+
+    def leave_teacher_out(self) -> None:
+        """What is read of the teacher become inputs."""
+        for tensor in self._read_of_teacher():
+            given = Variable(tensor.name, tensor.dtype, self._shape_of_batch(tensor))
+            redirect_readers(tensor, given)
+            self._graph.inputs.append(given)
+        erase_dead_nodes(self._graph)
+
+    def teacher_part(self) -> Model:
+        """What computes these inputs, of the network's own."""
+        graph = self._graph
+        graph.outputs = self._read_of_teacher()
+        for tensor in graph.outputs:
+            tensor.shape = self._shape_of_batch(tensor)
+        erase_dead_nodes(graph)
+        return Model(graph)
+
+    def _read_of_teacher(self) -> list[Tensor]:
+        """What others than the teacher's nodes read of what these compute, in their order."""
+        own = {id(node) for node in self._teacher_nodes}
+        computed = [t for node in self._teacher_nodes for t in node.outputs]
+        return [t for t in computed if any(id(reader) not in own for reader in t.outputs)]
+
+    def _shape_of_batch(self, tensor: Tensor) -> list[int | str]:
+        """The shape as the network has it, that calls the batch as it likes. Refuses one that has no batch in front."""
+        batch, *_ = tensor_shape(self._first_input) or (None,)
+        own = next(t for t in self._graph.inputs if t.name == self._first_input.name)
+        shape = tensor_shape(tensor)
+        if not shape or batch is None or shape[0] != batch:
+            raise self._options.refuse(f"given: it has no batch in front, its shape is {shape}", tensor.name)
+        return [own.shape[0], *shape[1:]]
 
     def output_losses(self) -> Iterator[Expression]:
         for output, target in self._outputs:

@@ -18,6 +18,8 @@ from wootz.passes.training.state import NEW_SUFFIX
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")
 RECORDED_SUFFIX = ".recorded"
+OF_ALL = "image_"
+"""The inputs that hold something for all images begin with it, and end with what a batch has of it."""
 PARTS = 256
 """Positions between two pixels of an image that is resized."""
 
@@ -31,7 +33,8 @@ class EmbedBatches(Pass):
        `image_target/OUTPUT`), all of a split, and a schedule for `window` runs: `order` int64 [window, batch], which
        images make a batch; where images are cropped `tops` and `lefts`, where crops are resized `heights` and `widths`
        of them, and where images are mirrored `flips` (1: from left to right), int64 [window, batch]; `learning_rates`
-       float32 [window].
+       float32 [window]. What the full network gives is `image_teacher/TENSOR` [images, …]; where images are mirrored
+       [2 · images, …], that of a mirrored image behind that of the image.
     2. A new slot, `position`, is the number of the run in the window, from 0.
     3. The losses of the runs in the window are slots too, `<loss>.recorded` float32 [window]: a program that reads
        them, gives the next part of the schedule and sets `position` to 0 copies nothing in the runs between.
@@ -42,7 +45,8 @@ class EmbedBatches(Pass):
     The batches are those of the runtime, bit for bit. Which tensor is what is stored in the metadata (`wootz.batches`,
     and `wootz.training` with the new names). Refuses a model that is no training graph, data that are not [batch,
     channels, height, width] and targets that are not [batch, …] with known extents, and targets that are more than
-    [batch] or [batch, numbers] where images are cropped or mirrored: these have their positions.
+    [batch] or [batch, numbers] where images are cropped or mirrored: these have their positions. Refuses what the full
+    network gives, where images are cropped: that is of whole ones.
     """
 
     name: ClassVar[str] = "embed-batches"
@@ -78,13 +82,15 @@ class EmbedBatches(Pass):
 
     def _check_targets(self, model: Model, transform: InputTransform) -> None:
         crop, stored = transform.crop_size, (self.height, self.width)
-        moves = transform.mirror or transform.least_area < 1 or (crop > 0 and stored not in ((0, 0), (crop, crop)))
-        inputs = {t.name: t for t in model.graph.inputs}
-        for name in TrainingInterface.of(model).target_inputs:
+        crops = transform.least_area < 1 or (crop > 0 and stored not in ((0, 0), (crop, crop)))
+        inputs, interface = {t.name: t for t in model.graph.inputs}, TrainingInterface.of(model)
+        for name in (*interface.target_inputs, *interface.teacher):
             shape = inputs[name].shape
             if shape is None or not all(isinstance(extent, int) for extent in shape[1:]):
                 raise self.refuse(f"targets have known extents but for the batch, not {shape}", name)
-            if moves and len(shape) > 2:
+            if name in interface.teacher and crops:
+                raise self.refuse("what the full network gives is of whole images, and these are cropped", name)
+            if name in interface.target_inputs and (crops or transform.mirror) and len(shape) > 2:
                 raise self.refuse("targets with positions don't fit images that are cropped or mirrored", name)
 
 
@@ -96,6 +102,7 @@ class _Embedding:
         self.builder = Builder(graph)
         self.inputs: list[Tensor] = []
         self.slots: list[Slot] = []
+        self._rows_of_run: dict[str, Expression] = {}
         self.given = {t.name: t for t in graph.inputs}
         self.channels, self.height, self.width = self._network_shape()
         self.stored_height = options.height or self.height
@@ -109,6 +116,7 @@ class _Embedding:
             "images", self.options.pixels, "images", self.channels, self.stored_height, self.stored_width
         )
         targets = {name: self._whole_targets(name) for name in self.interface.target_inputs}
+        given = {name: self._whole_outputs(name) for name in self.interface.teacher}
         rates = self._input("learning_rates", np.float32, self.options.window)
         position = self._slot("position", np.zeros((), np.int64))
         order = self._of_this_run("order", position)
@@ -116,6 +124,10 @@ class _Embedding:
         self._replace_input(self.interface.data, self._normalized(self._arranged(chosen, position)))
         for name, whole in targets.items():
             self._replace_input(name, whole.op("Gather", order, axis=0))
+        if given:
+            rows = order * 2 + self._of_this_run("flips", position) if self.transform.mirror else order
+            for name, whole in given.items():
+                self._replace_input(name, whole.op("Gather", rows, axis=0))
         self._replace_input(self.interface.learning_rate, rates.op("Gather", position, axis=0))
         recorded = self._record_losses(body, position)
         self._set_slot("position", position + 1)
@@ -126,11 +138,12 @@ class _Embedding:
             data="images",
             labels=names[0] if names else None,
             targets=names[1:],
+            teacher=tuple(whole.tensor.name for whole in given.values()),
             learning_rate="learning_rates",
             slots=(*self.interface.slots, *self.slots),
         )
-        given = {t.name for t in self.inputs}
-        optional = {n: n if n in given else None for n in ("tops", "lefts", "heights", "widths", "flips")}
+        made = {t.name for t in self.inputs}
+        optional = {n: n if n in made else None for n in ("tops", "lefts", "heights", "widths", "flips")}
         return interface, EmbeddedBatches(
             order="order", position="position", recorded=recorded, window=self.options.window, **optional
         )
@@ -138,8 +151,13 @@ class _Embedding:
     def _whole_targets(self, name: str) -> Expression:
         """The input for what a batch has as `name`, of all images."""
         given, is_of_output = self.given[name], name.startswith(TARGET_OF)
-        whole = f"image_{name}" if is_of_output else "image_labels"
+        whole = OF_ALL + name if is_of_output else "image_labels"
         return self._input(whole, given.dtype, "images", *given.shape[1:])
+
+    def _whole_outputs(self, name: str) -> Expression:
+        """The input for what the full network gives for all images, and for all mirrored ones."""
+        given, extent = self.given[name], "variants" if self.transform.mirror else "images"
+        return self._input(OF_ALL + name, given.dtype, extent, *given.shape[1:])
 
     def _network_shape(self) -> tuple[int, int, int]:
         shape = self.given[self.interface.data].shape
@@ -282,9 +300,11 @@ class _Embedding:
         return tuple(name + RECORDED_SUFFIX for name in self.interface.losses)
 
     def _of_this_run(self, name: str, position: Expression) -> Expression:
-        """Row `position` of a new input int64 [window, batch]."""
-        schedule = self._input(name, np.int64, self.options.window, self.options.batch_size)
-        return schedule.op("Gather", position, axis=0)
+        """Row `position` of an input int64 [window, batch], which is made where it is first asked for."""
+        if name not in self._rows_of_run:
+            schedule = self._input(name, np.int64, self.options.window, self.options.batch_size)
+            self._rows_of_run[name] = schedule.op("Gather", position, axis=0)
+        return self._rows_of_run[name]
 
     def _input(self, name: str, dtype: Any, *shape: int | str) -> Expression:
         tensor = Variable(self._claim(name), np.dtype(dtype), list(shape))

@@ -47,14 +47,15 @@ class Slot:
 
 @dataclass(frozen=True)
 class TrainingInterface:
-    """Names of graph inputs (`data`, `labels`, `learning_rate`, `targets`, `more_data`) and outputs (`losses`), and the
-    state between steps.
+    """Names of graph inputs (`data`, `labels`, `learning_rate`, `targets`, `more_data`, `teacher`) and outputs
+    (`losses`), and the state between steps.
 
     `more_data` are the other inputs of a network that has several, in its order, of any element type.
     `labels` is None where targets are computed in the graph; it takes classes, int64 [N] or [N, …], or what another
     loss than the cross-entropy compares with, float32 in the shape of the network's output. `targets` are further such
-    inputs, where there are several losses. `learning_rate` is a float32 scalar. Each loss is a float32 scalar, the mean
-    over the batch, before the step.
+    inputs, where there are several losses. `teacher` are those for what the full network gives for the data, [N, …],
+    where it isn't in the graph itself (`distill{given=true}`). `learning_rate` is a float32 scalar. Each loss is a
+    float32 scalar, the mean over the batch, before the step.
     """
 
     data: str
@@ -64,9 +65,11 @@ class TrainingInterface:
     slots: tuple[Slot, ...]
     targets: tuple[str, ...] = ()
     more_data: tuple[str, ...] = ()
+    teacher: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        """Without `teacher` where it is empty, as graphs had it before there was one: their digests stay."""
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "teacher" or value})
 
     @property
     def target_inputs(self) -> tuple[str, ...]:
@@ -87,7 +90,7 @@ class TrainingInterface:
             raise WootzError("not a training graph: apply-optimizer has not been run on this model")
         interface: TrainingInterface = read_metadata(model.metadata, TRAINING_KEY, TrainingInterface)
         given, computed = ({t.name for t in tensors} for tensors in (model.graph.inputs, model.graph.outputs))
-        inputs = [interface.data, *interface.more_data, interface.labels, interface.learning_rate]
+        inputs = [interface.data, *interface.more_data, *interface.teacher, interface.labels, interface.learning_rate]
         inputs += [s.input for s in interface.slots]
         outputs = [*interface.losses, *(s.output for s in interface.slots)]
         missing = [n for n in inputs if n is not None and n not in given] + [n for n in outputs if n not in computed]

@@ -84,9 +84,10 @@ def find_parameters(
 ) -> Parameters:
     """The constants that an operator uses as weights and that `losses` depend on.
 
-    Left out is what `frozen` names (a name, or a prefix that ends in / or *), what has lr_mult 0, and placeholders that
-    `trained` does not name. For the pass `asking` it raises PassError where `frozen` or `trained` names no constant,
-    where weights would stay as they are though nobody has frozen them, and where gradients are there already.
+    Left out is what `frozen` names (a name, or a prefix that ends in / or *; inputs, which are never trained, may have
+    it, too), what has lr_mult 0, and placeholders that `trained` does not name. For the pass `asking` it raises
+    PassError where `frozen` or `trained` names no constant, where weights would stay as they are though nobody has
+    frozen them, and where gradients are there already.
     """
     for output in model.graph.outputs:
         if output.name.endswith(GRADIENT_SUFFIX):
@@ -202,10 +203,11 @@ def with_frozen(model: Model, patterns: Sequence[str]) -> Model:
 
 
 def _check_names(options: Mapping[str, tuple[str, ...]], graph: Graph, asking: str) -> None:
-    names = _constant_names(graph)
+    constants = _constant_names(graph)
+    names = {"frozen": constants | {t.name for t in graph.inputs}, "trained": constants}
     for option, patterns in options.items():
         for name in patterns:
-            if not any(is_named(known, [name]) for known in names):
+            if not any(is_named(known, [name]) for known in names[option]):
                 raise PassError(asking, f"{option}={name} names no constant (a prefix ends in / or *)")
 
 
