@@ -28,7 +28,7 @@ from wootz.passes.analysis.modules import find_modules
 from wootz.passes.ir.files import load
 from wootz.passes.ir.model import Model, with_weights
 from wootz.passes.ir.shapes import infer_shapes
-from wootz.passes.plan.lesson import LABELLED, Lesson
+from wootz.passes.plan.lesson import Lesson
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.subspace import Configuration
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
@@ -36,7 +36,6 @@ from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.decoding import Decoding
 from wootz.passes.training.distill import Distill
 from wootz.passes.training.trainable_part import TrainablePart
-from wootz.passes.training.training_graph import build_training_graph
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.python_data import from_python
 from wootz.runtime.outcome import Failed
@@ -59,12 +58,8 @@ OUTPUTS, UNDECODED = "from the outputs", "from before decoding"
 class FromOutputs(Trainer):
     """Trains towards the outputs as they are. Its store is its own: keys don't tell."""
 
-    def training_graph(
-        self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
-    ) -> Model:
-        assert teacher is not None, "all is learned from the full network"
-        distill = replace(Distill.of(lesson, teacher), decoded=True)
-        return build_training_graph(model, solver, loss=None, distill=distill, target=self.target)
+    def distillation(self, lesson: Lesson, teacher: Model) -> Distill:
+        return replace(super().distillation(lesson, teacher), decoded=True)
 
 
 @dataclass(frozen=True)

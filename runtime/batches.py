@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -22,18 +22,29 @@ PREPARED_AHEAD = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """`data` as the network takes them, `labels` what the data say of them, if they do."""
+    """`data` as the network takes them, `labels` what the data say of them, if they do; `teacher` what the full network
+    gives for them, by the names of a training graph's inputs, where that isn't computed in the graph."""
 
     data: Data
     labels: Targets | None
+    teacher: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def training_batches(
-    split: Split, transform: InputTransform, size: int, count: int, seed: int, first: int = 0
+    split: Split,
+    transform: InputTransform,
+    size: int,
+    count: int,
+    seed: int,
+    first: int = 0,
+    teacher: Callable[[Choice], Mapping[str, np.ndarray]] = lambda _: {},
 ) -> Iterator[Batch]:
-    """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`; those from `first` on."""
+    """`count` batches of `size` images, chosen, cropped and flipped by `training_schedule`; those from `first` on.
+
+    `teacher` says what the full network gives for those chosen."""
     schedule = training_schedule(len(split), extents(split), transform, size, count, seed)
-    return _ahead(training_batch(split, transform, choice) for choice in islice(schedule, first, None))
+    chosen = islice(schedule, first, None)
+    return _ahead(replace(training_batch(split, transform, choice), teacher=teacher(choice)) for choice in chosen)
 
 
 def extents(split: Split) -> tuple[int, int]:

@@ -37,7 +37,7 @@ class ExpectedTime:
 class Trainings:
     """What a run trains: the full network by `teacher`, None where it is given; itself by `solver` as the others are,
     if it `tunes` it; the blocks by `pretrain_solver`; and all networks by `solver`, once or with a baseline twice.
-    Where these learn from the full network, it runs beside them."""
+    Where these learn from the full network, it runs beside them, or once on `examples_once`."""
 
     teacher: Solver | None
     solver: Solver
@@ -47,9 +47,10 @@ class Trainings:
     validation_images: int
     search: Searching | None = None
     learns_from_full: bool = False
+    examples_once: int = 0
 
 
-def trainings_of(job: Job) -> Trainings:
+def trainings_of(job: Job, examples_once: int) -> Trainings:
     return Trainings(
         teacher=job.teacher_solver if job.untrained else None,
         solver=job.solver,
@@ -59,14 +60,16 @@ def trainings_of(job: Job) -> Trainings:
         validation_images=len(job.dataset.validation),
         search=job.search,
         learns_from_full=job.lesson.needs_teacher,
+        examples_once=examples_once,
     )
 
 
 def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> ExpectedTime:
     """What a single worker needs for the networks of a survey; the step that was measured is one of fine-tuning."""
     full_macs = max(1, survey.full.macs)
-    beside = speed.image if trainings.learns_from_full else 0.0  # the full network, in each step
-    image = max(speed.step / speed.batch_size - beside, beside)  # of the full network, going forward and back
+    beside = speed.image if trainings.learns_from_full and not trainings.examples_once else 0.0  # in each step
+    measured_beside = speed.image if speed.runs_teacher else 0.0
+    image = max(speed.step / speed.batch_size - measured_beside, measured_beside)  # of the full network, forward, back
 
     def training(solver: Solver, macs: int) -> float:
         share = UNPRUNABLE_SHARE + (1 - UNPRUNABLE_SHARE) * macs / full_macs
@@ -87,13 +90,14 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
     teacher = [training(trainings.teacher, full_macs)] if trainings.teacher is not None else []
     tuned = [taught(full_macs)] if trainings.tunes else []
     networks = [taught(cost.macs) for cost in survey.costs]
+    once = trainings.examples_once * speed.image
     if trainings.search is not None:
         networks = [sum(networks) / len(networks)] * trainings.search.networks
     return ExpectedTime(
         plan=rehearsed * (speed.prepare + 2 * speed.step),
         teacher=sum((*teacher, *tuned)),
         blocks=(len(survey.groups) + 1) * speed.prepare + images * image * shared if blocks else 0.0,
-        networks=trainings.explorations * sum(networks),
+        networks=trainings.explorations * sum(networks) + once,
         scoring=0.0 if trainings.search is None else _scoring(trainings.search, trainings.validation_images, speed),
     )
 

@@ -227,6 +227,7 @@ def _rehearsal_key(workshop: Workshop, plan: RunPlan) -> str:
         repr((plan.tried, plan.groups, job.teacher_solver, job.solver, job.pretrain_solver, job.test_transform)),
         repr((job.train_transform, job.target, job.precision, job.checks_pruned, job.untrained, job.reference)),
         repr((job.interface, job.opset, job.keeps_batchnorm, job.embed_normalization, job.lesson, job.quality.text)),
+        str(len(job.dataset.train)),  # whether the full network runs in each step depends on that
         workshop.trainer.machine,
         compiler_digest(),
     )

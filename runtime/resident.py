@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
 from wootz.passes.plan.solver import Solver
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
-from wootz.passes.training.embed_batches import EmbedBatches
+from wootz.passes.training.embed_batches import OF_ALL, EmbedBatches
 from wootz.passes.training.interface import EmbeddedBatches
 from wootz.passes.transforms.fold_constants import FoldConstants
 from wootz.runtime.data.dataset import Split
@@ -79,8 +80,16 @@ class ResidentSteps:
     """
 
     def __init__(
-        self, graph: Model, session: TrainingSession, split: Split, schedule: Iterator[Choice], solver: Solver
+        self,
+        graph: Model,
+        session: TrainingSession,
+        split: Split,
+        schedule: Iterator[Choice],
+        solver: Solver,
+        teacher: Mapping[str, np.ndarray] = MappingProxyType({}),
     ):
+        """`teacher` is what the full network gives for all images, by the names of the graph's inputs before it made
+        its batches itself, where it had such."""
         self.names = session.interface.losses
         self._batches = EmbeddedBatches.of(graph)
         self._session, self._schedule, self._solver = session, schedule, solver
@@ -88,6 +97,8 @@ class ResidentSteps:
         session.put_whole(session.interface.data, np.asarray(split.images))
         for name, targets in session.interface.targets_by_input(split.labels):
             session.put_whole(name, session.in_form(name, targets))
+        for name in session.interface.teacher:
+            session.put_whole(name, teacher[name.removeprefix(OF_ALL)])
 
     def advance(self, first: int, stop: int) -> np.ndarray:
         begin = time.perf_counter()

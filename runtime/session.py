@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -344,11 +345,18 @@ class TrainingSession:
         ]
         self._current = 0
 
-    def step(self, data: Data | Mapping[str, np.ndarray], labels: Targets | None, learning_rate: float) -> np.ndarray:
+    def step(
+        self,
+        data: Data | Mapping[str, np.ndarray],
+        labels: Targets | None,
+        learning_rate: float,
+        teacher: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> np.ndarray:
         """One run on a batch: float32 data, and int64 labels or float32 targets, as the graph has them.
 
         The data of a network with several inputs are given by their names, each of the input's type, and the targets of
-        several outputs by the names of these.
+        several outputs by the names of these. `teacher` is what the full network gives for the data, by the names of
+        the inputs, where the graph has such.
         Gives the losses before the step, one a loss output."""
         if isinstance(data, np.ndarray):
             self.put(self.interface.data, np.asarray(data, np.float32))
@@ -359,6 +367,8 @@ class TrainingSession:
         self.put(self.interface.learning_rate, np.asarray(learning_rate, np.float32))
         for name, values in self.interface.targets_by_input(labels):
             self.put(name, self.in_form(name, values))
+        for name in self.interface.teacher:
+            self.put(name, np.asarray(teacher[name], self._given[name].dtype))
         self.run()
         return np.array([value.numpy() for value in self._losses])
 

@@ -22,12 +22,13 @@ LONGEST_SECONDS = 5.0
 @dataclass(frozen=True)
 class Speed:
     """Seconds: of a training `step` with `batch_size` images, of an `image` in a test, and what it takes to `prepare` a
-    training, to build its graph and to open it."""
+    training, to build its graph and to open it. `runs_teacher` says that the full network ran in the step, too."""
 
     step: float
     batch_size: int
     image: float
     prepare: float
+    runs_teacher: bool = False
 
 
 def speed(
@@ -35,6 +36,8 @@ def speed(
 ) -> Speed:
     """That of a network, measured once a store and machine."""
     measure = f"speed with {solver.type.value}, {solver.batch_size} images on {trainer.device.numerics_threads} threads"
+    if trainer.examples_once(model, solver, lesson, teacher):
+        measure += ", given what the full network says"
     data = f"{trainer.dataset.train.digests} {trainer.train_transform}"
     recipe = EvaluationRecipe(trainer.digests.program(model), f"{measure}, {lesson}", data, trainer.machine)
     found = recipe.measured(trainer.store, lambda: asdict(measured_speed(trainer, model, solver, lesson, teacher)))
@@ -45,7 +48,7 @@ def measured_speed(
     trainer: Trainer, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
 ) -> Speed:
     begin = time.perf_counter()
-    _, steps = trainer.open(trainer.training_graph(model, solver, lesson, teacher), solver)
+    _, steps = trainer.open_to_try(model, solver, lesson, teacher)
     prepare = time.perf_counter() - begin
     steps.advance(0, 1)
     begin, made = time.perf_counter(), 0
@@ -58,4 +61,5 @@ def measured_speed(
     for batch in ordered_batches(tested, trainer.test_transform, EVALUATION_BATCH):
         session.run(batch.data)
     image = (time.perf_counter() - begin) / len(tested)
-    return Speed(step, solver.batch_size, image, prepare)
+    runs_teacher = teacher is not None and not trainer.examples_once(model, solver, lesson, teacher)
+    return Speed(step, solver.batch_size, image, prepare, runs_teacher)

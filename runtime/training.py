@@ -66,7 +66,7 @@ class HostSteps:
     def advance(self, first: int, stop: int) -> np.ndarray:
         rate = self._solver.learning_rate(first)
         runs = islice(self._batches, self._solver.iter_size)
-        losses = [self._session.step(batch.data, batch.labels, rate) for batch in runs]
+        losses = [self._session.step(batch.data, batch.labels, rate, batch.teacher) for batch in runs]
         return np.mean(losses, axis=0, keepdims=True) if losses else np.empty((0, len(self.names)))
 
     def diverged(self) -> set[str]:

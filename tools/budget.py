@@ -47,7 +47,7 @@ def within_budget(
             survey = survey_space(pruner, space, space_costs(pruner, space), candidate.subspace, one_group)
         else:
             survey = survey_subspace(pruner, candidate.subspace, job.identifier, one_group)
-        return expected_time(survey, trainings_of(candidate), its_speed)
+        return expected_time(survey, trainings_of(candidate, at.examples_once(candidate)), its_speed)
 
     def fits(candidate: Job) -> bool:
         return expected(candidate).total <= SHARE_OF_BUDGET * budget

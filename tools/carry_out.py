@@ -265,7 +265,7 @@ def _expected_line(workshop: Workshop, plan: RunPlan) -> str:
     its_speed = speed(
         workshop.trainer, workshop.network, job.solver, job.lesson, workshop.instructor(workshop.architecture)
     )
-    expected = expected_time(plan.survey, trainings_of(job), its_speed)
+    expected = expected_time(plan.survey, trainings_of(job, workshop.examples_once(job)), its_speed)
     return (
         f"expected: at most {show_seconds(expected.total)} by one worker, with nothing in the store "
         f"({show_expected(expected)}){'; further files come on top' if job.finish else ''}"

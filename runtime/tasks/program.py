@@ -27,6 +27,8 @@ class Program:
     Building a graph of thousands of nodes takes seconds. It follows from its `sources` (digests, texts) and from the
     code that builds it. Under these the store remembers its digest and the memory that it takes, so that who looks for
     a result needn't build it. Where the code has changed the graph is built, and is found to be the same, or not.
+
+    Where the graph is given what the full network computes, `teacher` computes that.
     """
 
     build: Callable[[], Model]
@@ -34,6 +36,7 @@ class Program:
     what: str
     store: Store
     digests: Digests
+    teacher: Program | None = None
 
     @cached_property
     def graph(self) -> Model:
@@ -41,7 +44,7 @@ class Program:
 
     @cached_property
     def digest(self) -> str:
-        return self._remembered("program", lambda: self.digests.program(self.graph))
+        return self.remembered("program", lambda: self.digests.program(self.graph))
 
     def order_of_sums(self, device: Device, batch_size: int) -> str:
         """What `Device.order_of_sums` says of the graph."""
@@ -49,14 +52,15 @@ class Program:
         if threads == 1:
             return ""
         place = f"order of sums on {device.numerics}, {threads} threads, batches of {batch_size}"
-        return self._remembered(place, lambda: device.order_of_sums(self.graph, batch_size))
+        return self.remembered(place, lambda: device.order_of_sums(self.graph, batch_size))
 
     def memory(self, batch_size: int) -> int:
         """What one step of the graph takes, in bytes, on batches of `batch_size` images."""
         name = f"memory with batches of {batch_size}"
-        return int(self._remembered(name, lambda: str(training_memory(self.graph, batch_size).total)))
+        return int(self.remembered(name, lambda: str(training_memory(self.graph, batch_size).total)))
 
-    def _remembered(self, name: str, find: Callable[[], str]) -> str:
+    def remembered(self, name: str, find: Callable[[], str]) -> str:
+        """What `find` says of the graph, under the `name` of that."""
         key = digest(*(part.encode() for part in (name, *self.sources, compiler_digest())))
         known = self.store.get_record(key)
         if known is not None and isinstance(known.get(name), str):

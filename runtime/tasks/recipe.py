@@ -31,9 +31,10 @@ class TrainingRecipe:
     """A training: all that its outcome depends on. The fields are digests, or what they would be of.
 
     `program` is the training graph with the values that it begins with; `images` and `labels` are those that it reads,
-    labels empty where it reads none; `schedule` says which of them come in which step, and how they are turned into
-    input. `rates` are the learning rates of all steps. `tests` is what is measured on the way, and `end` the rule that
-    may end the training early, both empty for blocks. `machine` is what else changes numbers.
+    labels empty where it reads none, and with what the full network says where that isn't in the program; `schedule`
+    says which of them come in which step, and how they are turned into input. `rates` are the learning rates of all
+    steps. `tests` is what is measured on the way, and `end` the rule that may end the training early, both empty for
+    blocks. `machine` is what else changes numbers.
     """
 
     program: str

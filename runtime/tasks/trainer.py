@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from wootz.passes.errors import PassError
 from wootz.passes.ir.model import Model
 from wootz.passes.pipeline import Observers
 from wootz.passes.plan.blocks import TuningBlock
@@ -25,6 +26,7 @@ from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.legalize import Target
 from wootz.passes.training.mixed_precision import Precision
+from wootz.passes.training.trainable_part import TrainablePart
 from wootz.passes.training.training_graph import build_training_graph
 from wootz.passes.transforms.teacher_student import student_prefix
 from wootz.runtime.batches import extents, training_batches
@@ -73,6 +75,14 @@ from wootz.runtime.tasks.recipe import (
 )
 from wootz.runtime.tasks.task import Finished, finished_of
 from wootz.runtime.tasks.training_run import TrainingRun
+from wootz.runtime.teacher_outputs import (
+    TEACHER_BATCH,
+    TeacherOutputs,
+    can_be_kept,
+    examples_once,
+    teacher_outputs,
+    values_of_example,
+)
 from wootz.runtime.training import HostSteps, Steps
 from wootz.runtime.variants.scoring import Score, score_variants
 
@@ -117,6 +127,7 @@ class Trainer:
     run: str = ""
     digests: Digests = field(default_factory=Digests, repr=False)
     references: dict[str, Reference] = field(default_factory=dict, repr=False)
+    taught: dict[str, TeacherOutputs] = field(default_factory=dict, repr=False)
     should_stop: Callable[[], bool] = lambda: False
     verify_each: bool = False
     observers: Observers = field(default_factory=Observers, repr=False)
@@ -154,7 +165,8 @@ class Trainer:
             if (found := self._known_network(recipe, solver, end)) is not None:  # another process was quicker
                 return found
             begin = time.perf_counter()
-            training = TrainingRun(self, program.graph, solver, title, recipe.key, snapshots)
+            taught = self.teacher_outputs(program)
+            training = TrainingRun(self, program.graph, solver, title, recipe.key, snapshots, teacher=taught)
             outcome = NetworkTraining(training, model, partial(self._validated, full), self.device, end).outcome()
             self.store.put(recipe.key, outcome, what=title, seconds=time.perf_counter() - begin, by=self.run)
             self.store.drop_checkpoint(recipe.key)
@@ -198,6 +210,9 @@ class Trainer:
     ) -> TrainingRecipe:
         images, labels = self.dataset.train.digests
         labels = labels if lesson.reads_targets else ""
+        if (teacher := program.teacher) is not None:
+            order_of_sums = teacher.order_of_sums(self.device, TEACHER_BATCH)
+            labels = f"{labels}, {teacher.digest} of {TEACHER_BATCH} images at once {order_of_sums}"
         validation = self.dataset.validation.digests
         images_tested = f"every {solver.test_interval}, {tested_images(solver)} images"
         tests = f"{self._judged_by(full)} {validation} {self.test_transform} {images_tested}, the best kept"
@@ -234,19 +249,74 @@ class Trainer:
         self, model: Model, solver: Solver, title: str, lesson: Lesson = LABELLED, teacher: Model | None = None
     ) -> Program:
         taught = () if teacher is None else (self.digests.program(teacher), repr(teacher.modules))
-        sources = ("network", self.digests.program(model), *self._options(solver), repr(lesson), *taught)
-        build = partial(self.training_graph, model, solver, lesson, teacher)
-        return Program(build, sources, title, self.store, self.digests)
+        part = self._teacher_part(model, solver, lesson, teacher)
+        given = () if part is None else ("given what the full network says",)
+        sources = ("network", self.digests.program(model), *self._options(solver), repr(lesson), *taught, *given)
+        build = partial(self.training_graph, model, solver, lesson, teacher, is_given=part is not None)
+        return Program(build, sources, title, self.store, self.digests, part)
+
+    def _teacher_part(self, model: Model, solver: Solver, lesson: Lesson, teacher: Model | None) -> Program | None:
+        """What computes once for each training image what `model` learns of the teacher; None where that is computed in
+        each step: images are cropped at random, a training doesn't see all of them, or it is too much to be kept."""
+        split, transform = self.dataset.train, self.train_transform
+        if teacher is None or not (examples := examples_once(split, transform, solver)):
+            return None
+
+        def build() -> Model:
+            return self.distillation(lesson, teacher).teacher_part(TrainablePart().apply(model).model)
+
+        def values() -> str:
+            try:
+                return str(values_of_example(part.graph))
+            except PassError:  # what the training graph can't be made of either, or what has no batch in front
+                return str(None)
+
+        of_networks = (*map(self.digests.program, (model, teacher)), repr(teacher.modules))
+        sources = ("what the full network says", *of_networks, repr(lesson))
+        part = Program(build, sources, "what the full network says", self.store, self.digests)
+        found = part.remembered("values of an example", values)
+        return part if found != str(None) and can_be_kept(int(found), examples, split) else None
+
+    def examples_once(self, model: Model, solver: Solver, lesson: Lesson, teacher: Model | None) -> int:
+        """For how many examples, mirrored ones counted, the teacher runs once before `model` is trained, instead of in
+        each step; 0 where it doesn't."""
+        is_given = self._teacher_part(model, solver, lesson, teacher) is not None
+        return examples_once(self.dataset.train, self.train_transform, solver) if is_given else 0
+
+    def teacher_outputs(self, program: Program, limit: int | None = None) -> TeacherOutputs | None:
+        """What the training graph of `program` is given of the full network, None where it is given nothing: computed
+        once a process; with a `limit`, for so many training images, and zeros for the others."""
+        part, split, transform = program.teacher, self.dataset.train, self.train_transform
+        if part is None:
+            return None
+        key = f"{part.digest} {split.digests} {transform}"
+        if key in self.taught:
+            return self.taught[key]
+        found = teacher_outputs(part.graph, split, transform, self.device, limit, self._stop_if_asked)
+        if limit is None:
+            self.taught.clear()
+            self.taught[key] = found
+        return found
+
+    def distillation(self, lesson: Lesson, teacher: Model) -> Distill:
+        """The pass that puts the teacher beside a network."""
+        return Distill.of(lesson, teacher)
 
     def training_graph(
-        self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
+        self,
+        model: Model,
+        solver: Solver,
+        lesson: Lesson = LABELLED,
+        teacher: Model | None = None,
+        is_given: bool = False,
     ) -> Model:
-        """What trains all parameters of a network. Raises PassError for what has no gradient."""
+        """What trains all parameters of a network; where it `is_given` what the teacher computes, without that. Raises
+        PassError for what has no gradient."""
         return build_training_graph(
             model,
             solver,
             loss=lesson.losses if lesson.reads_targets else None,
-            distill=None if teacher is None else Distill.of(lesson, teacher),
+            distill=None if teacher is None else replace(self.distillation(lesson, teacher), given=is_given),
             target=self.target,
             precision=self.precision,
             verify_each=self.verify_each,
@@ -340,8 +410,7 @@ class Trainer:
 
         Nothing is kept. Raises WootzError, or PassError for what has no gradient.
         """
-        graph = self.training_graph(model, solver, lesson, teacher)
-        session, steps = self.open(graph, solver)
+        session, steps = self.open_to_try(model, solver, lesson, teacher)
         steps.advance(0, 1)
         evaluator = WeightedSession(model, session.weights(), self.device)
         evaluator.set_weights(session.device_weights())
@@ -457,8 +526,19 @@ class Trainer:
         outcome = self.store.get(key)
         return outcome.weights if isinstance(outcome, Trained) else None
 
-    def open(self, graph: Model, solver: Solver, first_step: int = 0) -> tuple[TrainingSession, Steps]:
-        """A session for `graph`, and its steps on the training split from number `first_step` on."""
+    def open_to_try(
+        self, model: Model, solver: Solver, lesson: Lesson = LABELLED, teacher: Model | None = None
+    ) -> tuple[TrainingSession, Steps]:
+        """What `fine_tune` opens, but that the teacher says of few images something else than zeros, if it is asked
+        once for each: the steps are of use to see whether they can be made, and how long they take."""
+        program = self.network_program(model, solver, "a trial", lesson, teacher)
+        return self.open(program.graph, solver, teacher=self.teacher_outputs(program, limit=TEACHER_BATCH))
+
+    def open(
+        self, graph: Model, solver: Solver, first_step: int = 0, teacher: TeacherOutputs | None = None
+    ) -> tuple[TrainingSession, Steps]:
+        """A session for `graph`, and its steps on the training split from number `first_step` on; `teacher` where the
+        graph is given what that computes."""
         split, transform = self.dataset.train, self.train_transform
         count, first = solver.max_iter * solver.iter_size, first_step * solver.iter_size
         if self.data_on_device:
@@ -469,9 +549,11 @@ class Trainer:
             )
             for _ in range(first):
                 next(schedule)
-            return session, ResidentSteps(graph, session, split, schedule, solver)
+            tensors = {} if teacher is None else teacher.tensors
+            return session, ResidentSteps(graph, session, split, schedule, solver, tensors)
         session = TrainingSession(graph, self.device, solver.batch_size)
-        batches = training_batches(split, transform, solver.batch_size, count, solver.random_seed, first)
+        says = (lambda _: {}) if teacher is None else teacher.of
+        batches = training_batches(split, transform, solver.batch_size, count, solver.random_seed, first, says)
         return session, HostSteps(session, batches, solver)
 
     @cached_property

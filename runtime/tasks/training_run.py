@@ -22,6 +22,7 @@ from wootz.runtime.progress import Progress
 from wootz.runtime.quality.quality import Quality
 from wootz.runtime.session import DRAWS_RANDOM_NUMBERS, TrainingSession
 from wootz.runtime.store import Checkpoint, Store
+from wootz.runtime.teacher_outputs import TeacherOutputs
 from wootz.runtime.training import Curve, History, Steps, train
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
@@ -49,7 +50,9 @@ class Surroundings(Protocol):
     @property
     def should_stop(self) -> Callable[[], bool]: ...
 
-    def open(self, graph: Model, solver: Solver, first_step: int = 0) -> tuple[TrainingSession, Steps]: ...
+    def open(
+        self, graph: Model, solver: Solver, first_step: int = 0, teacher: TeacherOutputs | None = None
+    ) -> tuple[TrainingSession, Steps]: ...
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,11 @@ class TrainingRun:
         blocks: Sequence[str] = (),
         start: Callable[[], Mapping[str, np.ndarray]] = dict,
         state: Checkpoint | None = None,
+        teacher: TeacherOutputs | None = None,
     ):
         """`blocks` are the keys of those that are trained together: a checkpoint of others is of no use. `start` gives
-        other first values of slots than those in the graph; `state` is what to go on from instead of a checkpoint."""
+        other first values of slots than those in the graph; `state` is what to go on from instead of a checkpoint, and
+        `teacher` what the full network gives, where the graph is given that."""
         self.trainer, self.solver, self.title, self.key, self.snapshots = trainer, solver, title, key, snapshots
         self._blocks = list(blocks)
         self.can_continue = not any(node.op in DRAWS_RANDOM_NUMBERS for node in graph.graph.nodes)
@@ -88,7 +93,7 @@ class TrainingRun:
         self.first = start() if stored is None else _first(stored)
         self.kept = None if stored is None else _kept(stored)
         values = self.first if stored is None else stored.arrays
-        self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0)
+        self.session, self.steps = trainer.open(graph, solver, self.begun.steps if self.begun else 0, teacher)
         for slot in values.keys() & set(self._slots()):
             self.session.write_slot(slot, values[slot])
         self._last_checkpoint = time.monotonic()

@@ -150,6 +150,11 @@ class Workshop:
         """The full network, with its modules, that pruned ones learn from; None where they don't."""
         return replace(pruner.model, modules=pruner.modules) if self.job.lesson.needs_teacher else None
 
+    def examples_once(self, job: Job) -> int:
+        """On how many examples the full network runs once before those of `job` learn from it, not in each step."""
+        teacher = self.instructor(self.architecture)
+        return self.trainer.examples_once(self.network, job.solver, job.lesson, teacher)
+
     @cached_property
     def architecture(self) -> BlockPruner:
         """Prunes the full network as it was given: whoever asks for sizes and structure needs no trained weights."""

@@ -56,10 +56,19 @@ def test_pruned_networks_take_less_than_the_full_one_but_not_as_little_as_they_c
 def test_a_full_network_that_teaches_runs_beside_those_that_learn(pruner):
     teaching = replace(TRAININGS, tunes=True, learns_from_full=True)
     alone = expected(pruner, SHARED, replace(TRAININGS, tunes=True))
-    taught = expected(pruner, SHARED, teaching, replace(SPEED, step=SPEED.step + 16 * 0.01))
+    taught = expected(pruner, SHARED, teaching, replace(SPEED, step=SPEED.step + 16 * 0.01, runs_teacher=True))
     assert taught.networks == pytest.approx(alone.networks + 3 * 100 * 32 * 0.01)
     assert taught.teacher == pytest.approx(alone.teacher + 100 * 32 * 0.01)
     assert taught.blocks == pytest.approx(alone.blocks)
+
+
+@pytest.mark.parametrize("measured", [replace(SPEED, step=SPEED.step + 16 * 0.01, runs_teacher=True), SPEED])
+def test_a_full_network_that_is_asked_once_for_each_image_runs_on_each_once(pruner, measured):
+    alone = expected(pruner, SHARED, replace(TRAININGS, tunes=True))
+    teaching = replace(TRAININGS, tunes=True, learns_from_full=True, examples_once=500)
+    taught = expected(pruner, SHARED, teaching, measured)
+    assert taught.networks == pytest.approx(alone.networks + 500 * 0.01)
+    assert taught.teacher == pytest.approx(alone.teacher)
 
 
 def test_twice_the_networks_and_a_baseline_take_twice_the_time(pruner):

@@ -149,7 +149,7 @@ def test_the_learning_rate_is_that_of_each_step(network, split):
     solver = Solver(base_lr=0.1, lr_policy="step", gamma=0.5, stepsize=2, max_iter=5, batch_size=16, iter_size=2)
     session = TrainingSession(build_training_graph(network, solver), ONE_THREAD)
     step = session.step
-    session.step = lambda data, labels, rate: rates.append(rate) or step(data, labels, rate)
+    session.step = lambda data, labels, rate, teacher: rates.append(rate) or step(data, labels, rate, teacher)
     batches = training_batches(split, InputTransform(channel_order="RGB"), 16, 10, seed=1)
     train(HostSteps(session, batches, solver), solver)
     np.testing.assert_allclose(rates, np.repeat([0.1, 0.1, 0.05, 0.05, 0.025], 2))

@@ -59,7 +59,7 @@ def rates_within(budget: float, monkeypatch) -> list[float]:
     subspace = Subspace(("m",), tuple((rate,) for rate in (0.7, 0.5, 0.3, 0.6)))
     monkeypatch.setattr("wootz.tools.budget.speed", lambda *_: None)
     monkeypatch.setattr("wootz.tools.budget.survey_subspace", lambda _, subspace, *__: subspace)
-    monkeypatch.setattr("wootz.tools.budget.trainings_of", lambda _: None)
+    monkeypatch.setattr("wootz.tools.budget.trainings_of", lambda *_: None)
     monkeypatch.setattr(
         "wootz.tools.budget.expected_time", lambda subspace, *_: ExpectedTime(0, 0, 0, len(subspace.configurations))
     )

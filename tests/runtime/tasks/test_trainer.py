@@ -110,8 +110,8 @@ def test_a_block_that_the_last_step_spoils_is_marked_and_the_others_are_kept(tra
     blocks = [TuningBlock((Symbol(0, rate),)) for rate in (0.25, 0.5, 0.75)]
     open_steps = Trainer.open
 
-    def open_spoiled(self, graph, solver, first_step=0):
-        session, steps = open_steps(self, graph, solver, first_step)
+    def open_spoiled(self, graph, solver, *more):
+        session, steps = open_steps(self, graph, solver, *more)
         advance = steps.advance
 
         def spoil_the_last(first, stop):
@@ -749,8 +749,8 @@ def test_a_block_that_diverges_leaves_the_others_alone(split, two_modules, tmp_p
     expected = pretrained(a_trainer(split, Store.open(tmp_path / "whole"), plateau=EARLY), two_modules, blocks)
     open_steps = Trainer.open
 
-    def open_spoiled(self, graph, solver, first_step=0):
-        session, steps = open_steps(self, graph, solver, first_step)
+    def open_spoiled(self, graph, solver, *more):
+        session, steps = open_steps(self, graph, solver, *more)
         advance = steps.advance
 
         def spoil_the_fourth(first, stop):
