@@ -9,8 +9,9 @@ once. Networks, one of each rate in all modules and further random ones, are fin
 weights (default) and from these blocks, by the recipe of `wootz run`: for each seed with labels alone, and with each
 share of distillation and temperature, share 1 being without labels; and, with --features, with a feature loss besides.
 All of one network and seed see the same batches, so that their accuracies are compared in pairs: printed are the mean
-differences to labels alone, with the standard error over networks and seeds. Steps are timed in turns. Everything
-trained is in the store of --out: the same command goes on where it was interrupted.
+differences to labels alone, with the standard error over networks and seeds. Steps are timed in turns, with the full
+network in the graph and with what it says given; --only-steps does nothing else. Everything trained is in the store of
+--out: the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -37,11 +39,13 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.plan.subspace import Configuration
 from wootz.passes.plan.transform import TRANSFORM_KEY, InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
+from wootz.passes.training.legalize import Target
 from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.outcome import Failed
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.trainer import Trainer
+from wootz.runtime.teacher_outputs import TEACHER_BATCH, TeacherOutputs, teacher_outputs
 
 IMAGENET = InputTransform(
     mean=(123.675, 116.28, 103.53), scale=(1 / 58.395, 1 / 57.12, 1 / 57.375), channel_order="RGB"
@@ -80,7 +84,7 @@ class Setting:
         return found
 
 
-def opened(network: Path, data: str, out: Path, images: int) -> Setting:
+def opened(network: Path, data: str, out: Path, images: int, target: Target) -> Setting:
     """Raises SystemExit for a full network that can't be trained."""
     if network.is_dir():
         imported = import_caffe(network / "net.prototxt")
@@ -96,7 +100,7 @@ def opened(network: Path, data: str, out: Path, images: int) -> Setting:
         dataset=replace(dataset, validation=dataset.validation.part(slice(images))),
         train_transform=train,
         test_transform=test,
-        target="onnx",
+        target=target,
         device=Device(threads=1),
         store=Store.open(out / "store"),
     )
@@ -193,25 +197,51 @@ def summary(outcomes: Sequence[Outcome], lessons: Sequence[Lesson]) -> list[dict
     return rows
 
 
-def step_costs(setting: Setting, configuration: Configuration, lessons: Sequence[Lesson]) -> dict[str, float]:
-    """The seconds of a step over those of one that learns from labels alone: the median of several turns."""
+@dataclass(frozen=True)
+class StepCost:
+    """Of a lesson: the processor time of a step, over that of one that learns from labels alone, and the nodes of its
+    graph. Medians of several turns."""
+
+    lesson: str
+    milliseconds: float
+    ratio: float
+    nodes: int
+
+
+def step_costs(setting: Setting, configuration: Configuration, lessons: Sequence[Lesson]) -> list[StepCost]:
+    """With the full network in the graph, and with what it says given."""
     trainer, network = setting.trainer, setting.network(configuration, {})
     solver = replace(FINE_TUNING, max_iter=1 + TIMED_STEPS * TURNS)
-    opened_steps = []
+    names, nodes, opened_steps = [], [], []
     for lesson in lessons:
         teacher = setting.teacher if lesson.needs_teacher else None
-        _, steps = trainer.open(trainer.training_graph(network, solver, lesson, teacher), solver)
-        steps.advance(0, 1)
-        opened_steps.append(steps)
-    seconds = np.empty((TURNS, len(lessons)))
+        for is_given in (False, True)[: 1 if teacher is None else 2]:
+            graph = trainer.training_graph(network, solver, lesson, teacher, is_given)
+            _, steps = trainer.open(graph, solver, teacher=given(setting, network, lesson) if is_given else None)
+            steps.advance(0, 1)
+            names.append(f"{named(lesson)}, given" if is_given else named(lesson))
+            nodes.append(len(graph.graph.nodes))
+            opened_steps.append(steps)
+    seconds = np.empty((TURNS, len(names)))
     for turn in range(TURNS):
         for i, steps in enumerate(opened_steps):
-            begin = time.perf_counter()
+            begin = time.process_time()
             for step in range(TIMED_STEPS):
                 steps.advance(1 + turn * TIMED_STEPS + step, 2 + turn * TIMED_STEPS + step)
-            seconds[turn, i] = time.perf_counter() - begin
+            seconds[turn, i] = time.process_time() - begin
+    milliseconds = 1000 * np.median(seconds, axis=0) / TIMED_STEPS
     ratios = np.median(seconds / seconds[:, :1], axis=0)
-    return {named(lesson): round(float(ratio), 2) for lesson, ratio in zip(lessons, ratios, strict=True)}
+    return [
+        StepCost(name, round(float(ms), 2), round(float(ratio), 3), count)
+        for name, ms, ratio, count in zip(names, milliseconds, ratios, nodes, strict=True)
+    ]
+
+
+def given(setting: Setting, network: Model, lesson: Lesson) -> TeacherOutputs:
+    """What the full network says of a few images, and zeros for the others: steps take as long."""
+    trainer = setting.trainer
+    part = trainer.distillation(lesson, setting.teacher).teacher_part(network)
+    return teacher_outputs(part, trainer.dataset.train, trainer.train_transform, trainer.device, TEACHER_BATCH)
 
 
 def printed(rows: Sequence[dict[str, object]]) -> str:
@@ -222,6 +252,11 @@ def printed(rows: Sequence[dict[str, object]]) -> str:
         for r in rows
     )
     return "\n".join([head, *lines])
+
+
+def printed_costs(costs: Sequence[StepCost]) -> str:
+    head = "| lesson | ms of the processor a step | of labels alone | nodes |\n| --- | --- | --- | --- |"
+    return "\n".join([head, *(f"| {c.lesson} | {c.milliseconds} | {c.ratio} | {c.nodes} |" for c in costs)])
 
 
 def main() -> None:
@@ -237,18 +272,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--pretrain", type=int, default=300, metavar="STEPS")
     parser.add_argument("--images", type=int, default=2000, help="of the validation split, at most")
+    parser.add_argument("--target", choices=get_args(Target), default="onnx")
+    parser.add_argument("--only-steps", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rates, shares, temperatures = (
         [float(v) for v in text.split(",") if v] for text in (options.rates, options.shares, options.temperatures)
     )
-    setting = opened(options.network, options.data, options.out, options.images)
+    setting = opened(options.network, options.data, options.out, options.images, options.target)
     modules = tuple(module.name for module in setting.pruner.modules)
     uniform = [tuple(rate if t.prunable else 0.0 for t in setting.pruner.convolutions) for rate in rates]
     random = sample_subspace(modules, rates, 2 * options.networks, seed=0).configurations
     configurations = list(dict.fromkeys([*uniform, *random]))[: options.networks]
     lessons = lessons_of(shares, temperatures, options.features)
+    if options.only_steps:
+        costs = step_costs(setting, configurations[len(rates) // 2], lessons)
+        print(json.dumps([asdict(cost) for cost in costs]) if options.json else printed_costs(costs))
+        return
     blocks = pretrained(setting, configurations, options.pretrain)
     outcomes: list[Outcome] = []
     for outcome in tuned(setting, configurations, blocks, lessons, options.seeds, options.steps):
@@ -258,11 +299,9 @@ def main() -> None:
     rows, costs = summary(outcomes, lessons), step_costs(setting, configurations[len(rates) // 2], lessons)
     full = setting.trainer.quality_of(setting.teacher, setting.trainer.dataset.validation)
     if options.json:
-        print(json.dumps({"full_accuracy": full, "rows": rows, "step": costs}))
+        print(json.dumps({"full_accuracy": full, "rows": rows, "step": [asdict(c) for c in costs]}))
         return
-    print(f"\nthe full network: {full:.4f}\n\n{printed(rows)}\n")
-    for name, ratio in costs.items():
-        print(f"a step, {name}: {ratio:.2f} times")
+    print(f"\nthe full network: {full:.4f}\n\n{printed(rows)}\n\n{printed_costs(costs)}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.runtime import teacher_outputs as module
 from wootz.runtime.data.dataset import Dataset, Split
+from wootz.runtime.executors.control import Stopped
 from wootz.runtime.inputs import Inputs
 from wootz.runtime.schedule import Choice
 from wootz.runtime.session import Device, InferenceSession, fastest_target
@@ -191,6 +192,23 @@ def test_the_teacher_runs_once_a_process_whatever_networks_learn_from_it(
     softer = with_weights(network, {"fc.weight": constants(network.graph)["fc.weight"] / 2})
     mirrored.fine_tune(student, SOLVER, "softer", lesson=LESSON, teacher=softer)
     assert len(computed) == 3
+
+
+@pytest.mark.parametrize("stops", [1, 4])
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(stops, asymmetric, student, network, tmp_path):
+    """Also one that was interrupted before the first step, while the full network was running."""
+
+    def fine_tuned(folder, **changes):
+        trainer = a_trainer(asymmetric, Store.open(tmp_path / folder), train_transform=MIRRORED, **changes)
+        return trainer.store.get(trainer.fine_tune(student, SOLVER, "net", lesson=LESSON, teacher=network).key)
+
+    expected, asked = fine_tuned("whole"), iter(range(100))
+    with pytest.raises(Stopped):
+        fine_tuned("interrupted", should_stop=lambda: next(asked) >= stops - 1)
+    found = fine_tuned("interrupted")
+    assert found.record["kept"] == expected.record["kept"] > 0
+    for name, values in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[name], values, err_msg=name)
 
 
 def test_keys_follow_the_teacher_though_the_graph_has_none_of_it(asymmetric, student, network, store):
