@@ -50,7 +50,7 @@ lint:
 # An editable install maps folders where mypy can't follow: it gets the installed layout as links instead.
 types: build/types/wootz/examples
 	MYPYPATH=build/types:typings $(BIN)/python -m mypy -p wootz
-	MYPYPATH=build/types:typings $(BIN)/python -m mypy benchmarks/*.py benchmarks/paper/*.py
+	MYPYPATH=build/types:typings $(BIN)/python -m mypy benchmarks/*.py benchmarks/paper/*.py benchmarks/paper/by_hand/*.py
 
 build/types/wootz/examples:
 	mkdir -p $(@D)

@@ -43,7 +43,7 @@ class Explorer:
         if "--store" not in arguments:
             arguments += ("--store", store_of(folder))
         given = ("--data", self.data, "--objective", objective, "--seed", seed, "--threads", self.threads)
-        run(_wootz(command, self.model, *given, "--out", folder, *arguments, *self.further), _processor_file(folder))
+        run(_wootz(command, self.model, *given, "--out", folder, *arguments, *self.further), processor_file(folder))
 
     def enumerate(
         self, folder: Path, count: int, objective: str, seed: int, *arguments: object, sampling: Sampling = "spread"
@@ -75,11 +75,11 @@ def full_network(folder: Path) -> FullNetworkResult:
 
 def course_in(folder: Path, is_default: bool, by_processor: bool) -> Course | None:
     """None for a run that isn't finished."""
-    processor = ProcessorTime.load(_processor_file(folder)) if by_processor else None
+    processor = ProcessorTime.load(processor_file(folder)) if by_processor else None
     return course_of_run(folder, is_default, processor)
 
 
-def _processor_file(folder: Path) -> Path:
+def processor_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-processor.jsonl")
 
 
