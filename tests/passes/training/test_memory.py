@@ -135,7 +135,7 @@ print(json.dumps(int(lines["VmHWM"].split()[0]) * 1024 - before))
     [
         ("joint flowers", 64),
         ("joint flowers", 128),
-        ("joint digits", 512),
+        ("joint digits", 1024),
         ("joint resnet50", 4),
         ("fine-tune flowers", 64),
     ],

@@ -278,7 +278,7 @@ def test_clips_and_their_gradients(width, low, make_model):
     assert not {"Clip", "Where", "Greater", "Less"} & {n.op for n in joined.graph.nodes}
     blocked = BlockedLayout(channels=channel_block()).apply(joined).model
     usual = [n for n in blocked.graph.nodes if n.op == "Elementwise" and n.outputs[0].shape[1:] == [width, 8, 8]]
-    assert bool(usual) == (low > 0) or width == channel_block()
+    assert bool(usual) == (low > 0) or width % channel_block() == 0  # without fill both layouts have one shape
 
 
 def test_constants_alone_do_not_join():

@@ -17,7 +17,7 @@ from wootz.passes.ir.verifier import verify
 from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.passes.transforms.int8 import Int8, quantizable
 from wootz.runtime.delivery.quantization import quantize, signal_to_noise
-from wootz.runtime.session import FileSession, evaluate
+from wootz.runtime.session import ExactSession, evaluate
 
 NETWORK = """<ir_version: 8, opset_import: ["": 18]>
 g (float[N,2,6,6] x) => (float[N,3] y) {
@@ -40,10 +40,12 @@ def int8(model: Model, **options: object) -> Model:
 
 
 def run(model: Model, folder: Path) -> np.ndarray:
-    """The scores of the file that is written, for the sample."""
+    """The scores of the file that is written, for the sample, as the operators are defined: ONNX Runtime's own kernels
+    for 8 bits saturate where a processor has no VNNI."""
     verify(model)
     save(model, folder / "net.onnx")
-    return FileSession(str(folder / "net.onnx")).run(IMAGES)
+    (scores,) = ExactSession(load(folder / "net.onnx")).run({"x": IMAGES}).values()
+    return scores
 
 
 def test_weights_have_a_scale_for_each_output_channel(tmp_path):
