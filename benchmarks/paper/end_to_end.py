@@ -23,7 +23,6 @@ beside it, without the network's definition in PyTorch; the arguments of the scr
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pickle
@@ -39,6 +38,7 @@ import onnxruntime
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from arguments import experiment_arguments, seeds
 from explorer import Explorer, course_in, full_network, is_finished, objective, processor_file
 from machine import machine
 from processor_time import ProcessorTime, run
@@ -271,17 +271,11 @@ def lines_of(way: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0,))
+    parser = experiment_arguments(__doc__, OUT)
+    parser.add_argument("--seeds", type=seeds, default=(0,))
     parser.add_argument("--drop", type=float, default=0.01)
     parser.add_argument("--trainings", type=int, default=6, help="of what is done by hand")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", type=lambda text: text.split(","), default=(OURS, *BY_HAND))
-    parser.add_argument("--report", action="store_true")
     options, further = parser.parse_known_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))

@@ -16,7 +16,6 @@ the processor's, of all that a search does, and of the default network's fine-tu
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from arguments import experiment_arguments
 from explorer import Explorer, course_in, full_network, is_finished
 from machine import machine
 
@@ -98,16 +98,10 @@ def lines(budgets: Sequence[Budget]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--name", required=True)
+    parser = experiment_arguments(__doc__, OUT)
     parser.add_argument("--kept", type=lambda text: [float(part) for part in text.split(",")], default=[0.476, 0.392])
-    parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", type=int, default=4, help="that a search fine-tunes")
-    parser.add_argument("--report", action="store_true")
     options, further = parser.parse_known_args()
     budgets = [Budget(options.out / options.name, kept) for kept in options.kept]
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))

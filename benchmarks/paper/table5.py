@@ -14,7 +14,6 @@ What is finished isn't run again, and what was interrupted goes on; --report pri
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from statistics import geometric_mean
 
 sys.path.append(str(Path(__file__).parents[1]))
 
+from arguments import experiment_arguments, seeds
 from courses import Course
 from explorer import Explorer, course_in, full_network, is_finished
 from machine import machine
@@ -92,16 +92,10 @@ def lines(folder: Path, drops: Sequence[float]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", type=Path)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), default=(0, 1, 2))
+    parser = experiment_arguments(__doc__, OUT)
+    parser.add_argument("--seeds", type=seeds, default=(0, 1, 2))
     parser.add_argument("--count", type=int, default=8)
     parser.add_argument("--drops", type=lambda text: [float(part) for part in text.split(",")], default=[0, 0.01, 0.02])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--report", action="store_true")
     options, further = parser.parse_known_args()
     folder = options.out / options.name
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))

@@ -9,6 +9,7 @@ Networks trained with BatchNormalization are best exported with it (optimize=Fal
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +72,16 @@ def moved(images: Tensor) -> Tensor:
     return shifted + 0.1 * torch.randn(images.shape)
 
 
-def trained(images: Tensor, labels: Tensor) -> nn.Module:
-    network = DigitsNetwork()
-    steps = EPOCHS * (len(images) // BATCH)
+def train(
+    network: nn.Module, images: Tensor, labels: Tensor, changed: Callable[[Tensor], Tensor], epochs: int
+) -> nn.Module:
+    """The network, trained on batches that are `changed` anew each time."""
+    steps = epochs * (len(images) // BATCH)
     optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].split(BATCH):
-            loss = F.cross_entropy(network(moved(images[batch])), labels[batch])
+            loss = F.cross_entropy(network(changed(images[batch])), labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -86,15 +89,11 @@ def trained(images: Tensor, labels: Tensor) -> nn.Module:
     return network.eval()
 
 
-def main(folder: Path, file: Path) -> None:
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    network = trained(*read(folder / "train"))
-    images, labels = read(folder / "test")
-    print(f"{float((network(images).argmax(1) == labels).float().mean()):.4f} of the test images")
+def export(network: nn.Module, images: Tensor, file: Path) -> None:
+    """Writes the network with an open batch and its BatchNormalizations; `images` are an example of its input."""
     program = torch.onnx.export(
         network,
-        (images[:2],),
+        (images,),
         input_names=["image"],
         output_names=["scores"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -105,6 +104,15 @@ def main(folder: Path, file: Path) -> None:
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of source that it comes from
     onnx.save(model, file)
+
+
+def main(folder: Path, file: Path) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    network = train(DigitsNetwork(), *read(folder / "train"), moved, EPOCHS)
+    images, labels = read(folder / "test")
+    print(f"{float((network(images).argmax(1) == labels).float().mean()):.4f} of the test images")
+    export(network, images[:2], file)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,18 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from wootz.examples.digits_onnx.export import Block, convolution
+from wootz.examples.digits_onnx.export import Block, convolution, export, train
 from wootz.examples.tasks.scenes import SHAPES
 
 SIZE = 32
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 EPOCHS = 30
-BATCH = 32
 
 
 class ShapesNetwork(nn.Module):
@@ -57,41 +55,14 @@ def moved(images: Tensor) -> Tensor:
     return torch.where(torch.rand(len(images), 1, 1, 1) < 0.5, shifted, shifted.flip(3))
 
 
-def trained(images: Tensor, labels: Tensor) -> nn.Module:
-    network = ShapesNetwork()
-    steps = EPOCHS * (len(images) // BATCH)
-    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(EPOCHS):
-        for batch in torch.randperm(len(images))[: len(images) // BATCH * BATCH].split(BATCH):
-            loss = F.cross_entropy(network(moved(images[batch])), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return network.eval()
-
-
 def main(folder: Path, file: Path) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    network = trained(*read(folder / "train"))
+    network = train(ShapesNetwork(), *read(folder / "train"), moved, EPOCHS)
     for split in ("val", "test"):
         images, labels = read(folder / split)
         print(f"{float((network(images).argmax(1) == labels).float().mean()):.4f} of the {split} images")
-    program = torch.onnx.export(
-        network,
-        (images[:2],),
-        input_names=["image"],
-        output_names=["scores"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        optimize=False,
-    )
-    assert program is not None, "the newer exporter gives a program"
-    model = program.model_proto
-    for node in model.graph.node:
-        del node.metadata_props[:]  # the lines of source that it comes from
-    onnx.save(model, file)
+    export(network, images[:2], file)
 
 
 if __name__ == "__main__":
