@@ -22,7 +22,7 @@ import pages  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 TUTORIAL = (REPOSITORY / "docs" / "tutorial.md").read_text()
-EXPORT = (REPOSITORY / "examples" / "shapes_onnx" / "export.py").read_text()
+EXPORT = (REPOSITORY / "examples" / "digits_onnx" / "export.py").read_text()
 MODULES = {"import cv2": "cv2", "import openvino": "openvino"}
 PROGRAMS = {r"\bnpm ": "npm", r"\bnode ": "node", r"\bchromium ": "chromium", r"\bcurl ": "curl"}
 COMPARED = {"OpenCV", "OpenVINO", "Node", "A browser", "When a runtime refuses"}
