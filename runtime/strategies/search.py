@@ -37,6 +37,7 @@ from wootz.passes.plan.space import Quantity, Space
 from wootz.passes.plan.subspace import Configuration
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.choice import Bound, choose, front, k_best
+from wootz.runtime.strategies.exponent import best_exponent
 from wootz.runtime.strategies.predictor import FEWEST_FOR_REGRESSION, Predictor, fit
 from wootz.runtime.strategies.unscored import Option, expected_losses
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task, reached
@@ -50,6 +51,8 @@ NOTHING_LOST = 0.01
 """An accuracy: of networks that lost less before training, the part that comes back can't be told."""
 MARGIN = 2.0
 """The errors of the predictor by which a network may miss what is asked for and still be worth a training."""
+MADE_UP = 0.5
+"""The part of what a network misses the threshold by that a similar one has to be better by before training."""
 ALIKE = 0.02
 """Costs, relatively, that are hardly different."""
 COMPARED_SHARE = 1 / 3
@@ -248,8 +251,8 @@ class Course:
     """A search as it went with what is `finished`, replayed from its beginning: nothing is kept in between.
 
     `missing` are the tasks that it waits for: none at its end. `networks` are those met so far, with their numbers;
-    `trainings` those of blocks so far, `options` what networks can be assembled of, and `losses` what these lose. `gap`
-    is the largest of all answers of the solver.
+    `trainings` those of blocks so far, `options` what networks can be assembled of, and `losses` what these lose, which
+    adds up by the `exponent` (see exponent.py). `gap` is the largest of all answers of the solver.
     """
 
     search: Search
@@ -259,6 +262,7 @@ class Course:
     trainings: list[PretrainBlocks] = field(default_factory=list)
     options: list[Option] = field(default_factory=list)
     losses: dict[Option, float] = field(default_factory=dict)
+    exponent: float = 1.0
     looked: dict[Configuration, float] = field(default_factory=dict)
     tried: list[Configuration] = field(default_factory=list)
     recovered: float = RECOVERED
@@ -298,14 +302,19 @@ class Course:
             seen = len(self.looked)
             while batch := self._promising():
                 yield from self._try(batch)
-            if self._left and not self.is_regression:
-                yield from self._refine(window, min(fine, search.looks - seen))
+            if self._left:
+                yield from self._look_around_boundary(window, min(fine, search.looks - seen))
         self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all)
 
     def _refine(self, window: tuple[float, float], looks: int) -> Iterator[Sequence[Task]]:
         """Looks at so many networks around the boundary, of options that are trained for it where that is worth it."""
         if looks > 0:
+            self._learn_exponent(self._window(*window)[0])
             yield from self._add(self._missed(self._window(*window), looks))
+            yield from self._look_around_boundary(window, looks)
+
+    def _look_around_boundary(self, window: tuple[float, float], looks: int) -> Iterator[Sequence[Task]]:
+        if looks > 0:
             yield from self._look(self._solved(self._window(*window), looks))
 
     @property
@@ -370,7 +379,8 @@ class Course:
     def _answers(
         self, space: Space, losses: Mapping[Option, float], window: tuple[float, float], count: int, a_budget: int
     ) -> tuple[Configuration, ...]:
-        solved = self.search.solved(space, losses, window, count, a_budget)
+        summed = {option: loss**self.exponent for option, loss in losses.items()}
+        solved = self.search.solved(space, summed, window, count, a_budget)
         self.gap = max(self.gap, solved.gap)
         return solved.configurations
 
@@ -399,6 +409,19 @@ class Course:
         new = [c for c in configurations if c not in self.tried]
         yield [FineTune(number) for number in self._meet(new)]
         self.tried += new
+        self._learn()
+
+    # What is learned
+
+    def _learn_exponent(self, least_cost: float) -> None:
+        """From the networks that cost no less, which those to choose from resemble."""
+        dear = [c for c in self.looked if self._cost(c) >= least_cost]
+        losses = [self._losses_of(c) for c in dear]
+        self.exponent = best_exponent(losses, [self._cost(c) for c in dear], [self.looked[c] for c in dear])
+        self._learn()
+
+    def _learn(self) -> None:
+        """A predictor of the final accuracy from what was tried."""
         looked = (c for c in self.tried if c in self.looked)
         known = {c: a for c in looked if (a := self.accuracy(c)) is not None}
         self._fit({c: a for c, a in known.items() if self._is_whole(c)})
@@ -433,8 +456,11 @@ class Course:
         return self.search.quality.sign * reached(result.outcome)
 
     def loss(self, configuration: Configuration) -> float:
-        """The predicted loss of a network: the sum over its blocks."""
-        return sum(self.losses.get((m, r), 0.0) for m, r in enumerate(configuration) if not isinstance(r, tuple))
+        """The predicted loss of a network, in nats: the norm of its blocks' losses."""
+        return float(np.linalg.norm(self._losses_of(configuration), self.exponent))
+
+    def _losses_of(self, configuration: Configuration) -> list[float]:
+        return [self.losses[option] for option in self.search.options_of([configuration]) if option in self.losses]
 
     def predicted(self, configuration: Configuration) -> float | None:
         """The accuracy expected after fine-tuning a network that was looked at: no less than before, since the best
@@ -565,7 +591,8 @@ class Course:
     @property
     def _better(self) -> list[Configuration]:
         """Those that would be better than the best one, were they accurate enough, and of which nothing is known that
-        speaks against it: a network that misses the threshold does so for all that are hardly better."""
+        speaks against it: a network that misses the threshold does so for all that are hardly better before training,
+        of about the same cost or less."""
         most = (1 - LEAST_GAIN) * self._best_cost
         missed = [c for c in self.tried if c not in self._accurate and c in self.looked]
         return [
@@ -573,10 +600,10 @@ class Course:
         ]
 
     def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
+        reached = self.accuracy(than)
+        missed_by = 0.0 if reached is None else max(0.0, self.search.threshold - reached)
         is_dearer = self._cost(configuration) > (1 + ALIKE) * self._cost(than)
-        return (
-            not is_dearer and self.looked[configuration] <= self.looked[than] + self._uncertainty(self.looked[than]) / 2
-        )
+        return not is_dearer and self.looked[configuration] <= self.looked[than] + MADE_UP * missed_by
 
     def _expected(self, configurations: Iterable[Configuration]) -> dict[Configuration, float]:
         return {c: e for c in configurations if (e := self.predicted(c)) is not None}

@@ -249,6 +249,64 @@ def test_networks_to_begin_with_lie_between_a_sure_one_and_the_expected_boundary
     assert all(course.predicted(c) >= search.threshold - 0.01 for c in begun)
 
 
+@dataclass
+class Untrainable(World):
+    """Fine-tuning brings nothing: what a look sees is what a network has in the end, in steps of an image."""
+
+    def accuracy(self, configuration: Configuration) -> float:
+        return round(super().accuracy(configuration) * IMAGES) / IMAGES
+
+    def result(self, task: Task, met: tuple[Configuration, ...]) -> Results:
+        if isinstance(task, LookAt):
+            return tuple(Finished("", {"quality": self.accuracy(met[n])}) for n in task.networks)
+        return super().result(task, met)
+
+
+def test_where_training_gains_nothing_the_smallest_that_was_seen_to_be_accurate_enough_is_found():
+    world = Untrainable(WORLD.sizes, WORLD.importance)
+    search = world.search()
+    course = search.course(finished := world.carry_out(search))
+    enough = [search.measured(c)[Metric.MODEL_SIZE] for c, seen in course.looked.items() if seen >= search.threshold]
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= min(enough)
+
+
+def test_a_network_is_tried_that_was_a_little_better_than_one_that_missed():
+    world = Untrainable(WORLD.sizes, WORLD.importance)
+    search = world.search()
+    finished = world.carry_out(search)
+    course = search.course(finished)
+    missed = next(c for c in course.tried if course.accuracy(c) < search.threshold)
+    by = search.threshold - course.accuracy(missed)
+    (cheaper,) = (c for c in [(0.75, 0.0, 0.75, 0.0)] if c != missed)
+    for better, is_hardly in [(0.4 * by, True), (0.6 * by, False)]:
+        course.looked[cheaper] = course.looked[missed] + better
+        assert course._is_hardly_better(cheaper, missed) is (
+            is_hardly and course._cost(cheaper) <= 1.02 * course._cost(missed)
+        )
+
+
+def test_losses_that_do_not_add_up_are_noticed():
+    """Accuracies fall with the cube of what blocks lose."""
+
+    class Cubic(World):
+        def accuracy(self, configuration: Configuration) -> float:
+            return max(
+                0.0, 0.9 - 60 * sum((w * r * r) ** 3 for w, r in zip(self.importance, configuration, strict=True))
+            )
+
+        def result(self, task: Task, met: tuple[Configuration, ...]) -> Results:
+            if not isinstance(task, ScoreNetworks):
+                return super().result(task, met)
+            lost = (sum(w * r * r for w, r in zip(self.importance, met[n], strict=True)) for n in task.networks)
+            return tuple(Finished("", {"quality": 0.9 - x, "divergence": 2 * x, "error": x}) for x in lost)
+
+    world = Cubic((10.0, 21.0, 43.5, 30.25, 12.0, 25.0), (0.1, 0.25, 0.15, 0.3, 0.2, 0.05), noise=0.0)
+    search = world.search()
+    course = search.course(world.carry_out(search))
+    assert course.exponent > 1.0
+    assert WORLD.search().course({}).exponent == 1.0
+
+
 def test_a_network_that_fails_is_not_chosen_and_ends_nothing():
     search = WORLD.search()
     without_failure = best_of(search, WORLD.carry_out(search))
