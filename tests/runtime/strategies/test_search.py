@@ -270,19 +270,15 @@ def test_where_training_gains_nothing_the_smallest_that_was_seen_to_be_accurate_
     assert best_of(search, finished) * (1 - LEAST_GAIN) <= min(enough)
 
 
-def test_a_network_is_tried_that_was_a_little_better_than_one_that_missed():
+@pytest.mark.parametrize(("share", "is_hardly"), [(0.4, True), (0.6, False)])
+def test_a_network_says_less_of_others_the_less_it_missed_by(share, is_hardly):
     world = Untrainable(WORLD.sizes, WORLD.importance)
     search = world.search()
-    finished = world.carry_out(search)
-    course = search.course(finished)
+    course = search.course(world.carry_out(search))
     missed = next(c for c in course.tried if course.accuracy(c) < search.threshold)
-    by = search.threshold - course.accuracy(missed)
-    (cheaper,) = (c for c in [(0.75, 0.0, 0.75, 0.0)] if c != missed)
-    for better, is_hardly in [(0.4 * by, True), (0.6 * by, False)]:
-        course.looked[cheaper] = course.looked[missed] + better
-        assert course._is_hardly_better(cheaper, missed) is (
-            is_hardly and course._cost(cheaper) <= 1.02 * course._cost(missed)
-        )
+    smaller = (0.75, 0.75, 0.75, 0.75)
+    course.looked[smaller] = course.looked[missed] + share * (search.threshold - course.accuracy(missed))
+    assert course._is_hardly_better(smaller, missed) is is_hardly
 
 
 def test_losses_that_do_not_add_up_are_noticed():
