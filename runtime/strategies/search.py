@@ -8,9 +8,10 @@ Where modules have many rates, every second one is trained at first. Of the othe
 solver's answers around the boundary would have, if they lost what their neighbours let one expect (`unscored`).
 
 Candidates are the solver's answers for budgets over the whole range of costs, later around the boundary between the
-networks that meet the objective and those that don't; how the losses of blocks add up is learned from looks (`exponent`). Those that begin are one that needs no training, if there is one,
-and a few between it and the boundary, where that is expected to be; from what these come to a predictor of final
-accuracies follows, by which the next ones are chosen, until none is expected to be better than the best one.
+networks that meet the objective and those that don't; how the losses of blocks add up is learned from looks
+(`exponent`). Those that begin are one that needs no training, if there is one, and a few between it and the boundary,
+where that is expected to be; from what these come to a predictor of final accuracies follows, by which the next ones
+are chosen, until none is expected to be better than the best one.
 
 What a network has lost before training is expected to come back in part, the same part in all networks: that is the
 first feature of the predictor, and all of it until FEWEST_FOR_REGRESSION networks were trained to the end. Trainings
