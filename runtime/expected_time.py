@@ -10,7 +10,7 @@ from wootz.runtime.job import Job, Searching
 from wootz.runtime.recalibration import CALIBRATION_IMAGES
 from wootz.runtime.speed import Speed
 from wootz.runtime.survey import Survey
-from wootz.runtime.tasks.rehearsal import representatives
+from wootz.runtime.tasks.rehearsal import representatives, structure
 
 SECONDS_OF_A_LOOK = 0.3
 """For building and opening a network, beside running it."""
@@ -84,7 +84,8 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
 
     pretrain = trainings.pretrain_solver
     images = pretrain.max_iter * pretrain.iter_size * pretrain.batch_size
-    rehearsed = len(representatives(survey.subspace.configurations))
+    structures = [structure(configuration) for configuration in survey.subspace.configurations]
+    rehearsed = len(representatives(structures))
     blocks = len([use for use in survey.uses if use.block.is_pruned])
     shared = survey.work.pretraining / (TRAINING_FACTOR * full_macs)
     teacher = [training(trainings.teacher, full_macs)] if trainings.teacher is not None else []

@@ -30,7 +30,7 @@ from wootz.runtime.strategies.selection import Candidate, feasible_in_order
 from wootz.runtime.survey import Survey, space_costs, subspace_costs, survey_space, survey_subspace
 from wootz.runtime.tasks.program import compiler_digest
 from wootz.runtime.tasks.recipe import EvaluationRecipe
-from wootz.runtime.tasks.rehearsal import check_batches, representatives
+from wootz.runtime.tasks.rehearsal import check_batches, representatives, structure
 from wootz.runtime.tasks.task import reached
 from wootz.runtime.tasks.workshop import Workshop
 
@@ -187,8 +187,8 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
     networks, the files that they become, the groups of blocks, or a block that does not fit into the memory. Gives the
     seconds that it took.
 
-    Of the networks to be tried, those few are built that have each module at each of its rates; each takes a step, and
-    is brought into the form of `best.onnx`.
+    Of the networks to be tried, those few are built that have each module at each of its rates, and brought into the
+    form of `best.onnx`. Those of them take a step that have each module unpruned, pruned and left out.
     Weights play no part, so the full network need not be trained. What was rehearsed once isn't again.
     """
     store, begin = workshop.trainer.store, time.perf_counter()
@@ -202,13 +202,15 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
         trainer.rehearse(pruner.model, job.teacher_solver, job.lesson.without_teacher())
     if job.reference != "given":
         trainer.rehearse(pruner.model, job.solver, *taught, pruner.model)
-    for position in representatives(plan.tried.configurations):
-        configuration = plan.tried.configurations[position]
+    built = [plan.tried.configurations[position] for position in representatives(plan.tried.configurations)]
+    trained = representatives([structure(configuration) for configuration in built])
+    for position, configuration in enumerate(built):
         try:
             workshop.check_pruned(pruner, configuration)
             pruned = workshop.pruned(pruner, configuration)
             rehearse_delivery(job, pruned, for_inference(job, pruned))
-            trainer.rehearse(pruned, job.solver, *taught, pruner.model)
+            if position in trained:
+                trainer.rehearse(pruned, job.solver, *taught, pruner.model)
         except WootzError as error:
             raise WootzError(f"configuration {format_configuration(configuration)}: {error}") from error
     if job.groups == "paper" or job.memory_budget is None:  # else their graphs were built to know their memory

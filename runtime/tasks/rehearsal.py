@@ -8,14 +8,14 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.model import Model
-from wootz.passes.plan.subspace import Configuration, Rate
+from wootz.passes.plan.subspace import SKIP, Configuration, Rate
 from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.session import Device, InferenceSession
 
 MOST_REHEARSED = 12
-"""Architectures that take a step before the run. More differ from these in the sizes of their modules alone."""
+"""Architectures that are built before the run. More differ from these in the sizes of their modules alone."""
 IMAGES_AT_ONCE = 3
 SAME_SCORES = 1e-3
 """Relative to the largest score: rounding differs between batches, other images don't."""
@@ -35,6 +35,15 @@ def representatives(configurations: Sequence[Configuration], most: int = MOST_RE
         unseen[networks[best]] = False
         chosen.append(best)
     return chosen
+
+
+def structure(configuration: Configuration) -> Configuration:
+    """The same for configurations whose networks differ in the sizes of their layers alone."""
+    return tuple(tuple(map(_kind, rate)) if isinstance(rate, tuple) else _kind(rate) for rate in configuration)
+
+
+def _kind(rate: float) -> float:
+    return rate if rate in (0.0, SKIP) else 0.5
 
 
 def check_batches(model: Model, split: Split, transform: InputTransform, device: Device) -> None:

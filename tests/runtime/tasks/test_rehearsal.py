@@ -12,7 +12,7 @@ from wootz.passes.plan.transform import InputTransform
 from wootz.runtime.data.dataset import Dataset
 from wootz.runtime.session import Device
 from wootz.runtime.store import Store
-from wootz.runtime.tasks.rehearsal import check_batches, representatives
+from wootz.runtime.tasks.rehearsal import check_batches, representatives, structure
 from wootz.runtime.tasks.trainer import Trainer
 
 AS_THEY_ARE = InputTransform(channel_order="RGB")
@@ -37,6 +37,12 @@ def test_representatives_are_few():
     rates = (0.3, 0.5, 0.7)
     configurations = [tuple(rates[(i // 3**m) % 3] for m in range(5)) for i in range(243)]
     assert len(representatives(configurations)) <= 5
+
+
+def test_networks_of_other_sizes_have_the_same_structure():
+    assert structure((0.3, 0.0, 1.0, (0.5, 0.0))) == structure((0.125, 0.0, 1.0, (0.3, 0.0)))
+    different = [(0.3, 0.0), (0.0, 0.3), (0.3, 1.0), (0.3, 0.3), ((0.3, 0.0), 0.3), ((0.3, 0.3), 0.3)]
+    assert len({structure(configuration) for configuration in different}) == len(different)
 
 
 @pytest.mark.parametrize(
