@@ -60,11 +60,16 @@ COMPARED_SHARE = 1 / 3
 """Of the looks, at most, are at networks for comparison."""
 LEAST_GAIN = 0.01
 """The part of the best network's cost that another one has to save to be worth a training."""
-COARSE_SHARE = 0.6
+COARSE_SHARE = 0.5
 """Of the looks; the others are around the boundary."""
+ROUNDS = 3
+"""In which that is closed in on."""
 A_BUDGET = 4
 """Candidates for each budget."""
+MORE_ANSWERS = (1, 2, 4, 8)
+"""Times the answers that are wanted, as long as too many of them are known."""
 REFINEMENTS = 2
+"""Rounds in which further rates are trained, where the boundary needs them."""
 NEAR = 0.85
 """Of what may be spent: the most accurate network takes hardly less."""
 NEW_SHARE = 1 / 3
@@ -295,28 +300,35 @@ class Course:
         yield from self._look((*search.known, *compared, *self._solved(window, coarse)))
         yield from self._try(search.known)
         yield from self._try(self._first())
-        for _ in range(REFINEMENTS):
-            yield from self._refine(window, fine)
-            yield from self._try(self._promising())
+        for number in range(ROUNDS):
+            yield from self._close_in(window, fine, trains=number < REFINEMENTS)
+            if not self._is_last_chance:
+                yield from self._try(self._promising())
         seen = 0
         while seen < len(self.looked):
             seen = len(self.looked)
             while batch := self._promising():
                 yield from self._try(batch)
             if self._left:
-                yield from self._look_around_boundary(window, min(fine, search.looks - seen))
+                yield from self._close_in(window, min(fine, search.looks - seen), trains=False)
         self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all)
 
-    def _refine(self, window: tuple[float, float], looks: int) -> Iterator[Sequence[Task]]:
-        """Looks at so many networks around the boundary, of options that are trained for it where that is worth it."""
+    def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:
+        """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too."""
         if looks > 0:
-            self._learn_exponent(self._window(*window)[0])
-            yield from self._add(self._missed(self._window(*window), looks))
-            yield from self._look_around_boundary(window, looks)
+            around = self._window(*window)
+            self._learn_exponent(around[0])
+            if trains:
+                yield from self._add(self._missed(around, looks))
+            yield from self._look(self._new(around, looks))
 
-    def _look_around_boundary(self, window: tuple[float, float], looks: int) -> Iterator[Sequence[Task]]:
-        if looks > 0:
-            yield from self._look(self._solved(self._window(*window), looks))
+    def _new(self, window: tuple[float, float], count: int) -> list[Configuration]:
+        """Answers of the solver that were not looked at: so many, if it has them."""
+        for factor in MORE_ANSWERS:
+            answers = [c for c in self._solved(window, factor * count) if c not in self.looked]
+            if len(answers) >= count:
+                break
+        return answers[:count]
 
     @property
     def _has_seen_all(self) -> bool:
@@ -325,9 +337,9 @@ class Course:
 
     @staticmethod
     def _shares(looks: int) -> tuple[int, int]:
-        """Looks at first, and in each refinement."""
-        fine = int(looks * (1 - COARSE_SHARE) / REFINEMENTS)
-        return looks - REFINEMENTS * fine, fine
+        """Looks at first, and in each round."""
+        fine = int(looks * (1 - COARSE_SHARE) / ROUNDS)
+        return looks - ROUNDS * fine, fine
 
     # Tasks
 
@@ -390,7 +402,7 @@ class Course:
         answers have."""
         search = self.search
         losses = expected_losses(search.space.options, self.losses)
-        answers = self._answers(search.space, losses, window, max(1, count // A_BUDGET), 1)
+        answers = self._answers(search.space, losses, window, count, 1)
         uses = Counter(option for answer in answers for option in search.options_of([answer]))
         most = math.ceil(NEW_SHARE * len(search.options_of(search.first_space.stars)))
         return [option for option, _ in uses.most_common() if option not in self.options][:most]
@@ -500,6 +512,12 @@ class Course:
         assert not isinstance(result.outcome, Failed)
         return bool(result.outcome["ended"] != "bound met" or result.outcome["steps"] >= self.search.steps)
 
+    @property
+    def _known_or_expected(self) -> dict[Configuration, float]:
+        """The accuracy after training of all that were looked at: the known one of those that were tried."""
+        known = {c: a for c in self.tried if c in self.looked and (a := self.accuracy(c)) is not None}
+        return self._expected(self.looked) | known
+
     def _lost(self, configuration: Configuration) -> float:
         """What a network is less accurate than the full one, before training."""
         return self.search.of_full - self.looked[configuration]
@@ -536,7 +554,7 @@ class Course:
             needed = self.search.threshold + self._uncertainty(self.search.threshold)
             sure = sorted((c for c in pool if self.looked[c] >= needed), key=self._cost)[:1]
             if not sure and self._is_last_chance:
-                return self._ranked[:1]
+                return []
         worth = [c for c in pool if self.search.maximises_accuracy or not sure or self._cost(c) < self._cost(sure[0])]
         least = min(
             (self._cost(c) for c, e in self._expected(worth).items() if e >= self.search.threshold), default=0.0
@@ -632,10 +650,17 @@ class Course:
         return min(costs, *(c.bound(self.search.full) for c in uppers)) if uppers else costs
 
     def _window(self, low: float, high: float) -> tuple[float, float]:
-        """The costs between which the boundary is expected: from the dearest network that misses the threshold to the
-        cheapest that meets it."""
+        """The costs between which the boundary is expected: from the dearest network that is likely to miss the
+        threshold, though none that costs less is better, to the cheapest that meets it."""
         if self.search.maximises_accuracy:
             return NEAR * high, high
-        met = min(high, self._best_cost)
-        missed = [self._cost(c) for c in self.tried if c not in self._accurate and self._cost(c) < met]
-        return max(low, max(missed, default=low)), met
+        threshold = self.search.threshold
+        sure = (self._cost(c) for c in self._eligible if self.looked[c] >= threshold)
+        met = min(high, self._best_cost, *sure)
+        unlikely, best, dearest = threshold - self._uncertainty(threshold), -math.inf, low
+        accuracies = self._known_or_expected
+        for configuration in sorted((c for c in accuracies if self._cost(c) < met), key=self._cost):
+            if accuracies[configuration] > best:
+                best = accuracies[configuration]
+                dearest = self._cost(configuration) if best < unlikely else dearest
+        return max(low, dearest), met
