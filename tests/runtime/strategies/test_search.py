@@ -202,7 +202,7 @@ def test_rates_in_between_are_trained_where_the_boundary_needs_them():
     trained = [(b.symbols[0].module, b.symbols[0].rate) for b in course.blocks]
     assert len(set(trained)) == len(trained)
     assert {rate for _, rate in trained[:12]} == {0.25, 0.5, 0.75}
-    assert 12 < len(trained) < 20, "few of the other 16"
+    assert 12 < len(trained) <= 20, "half of the other 16, at most"
     assert {option for c in course.looked for option in search.options_of([c])} <= set(trained)
     assert {option for c in course.tried for option in search.options_of([c])} - set(trained[:12])
     assert best_of(search, finished) * (1 - 4 * LEAST_GAIN) <= smallest(world, search)
