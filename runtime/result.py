@@ -449,9 +449,9 @@ class BlockScore(Struct, frozen=True, kw_only=True):
 class SearchedNetwork(Network, frozen=True, kw_only=True):
     """A network that a search has met: what was expected of it, and what it came to.
 
-    `loss` is the sum of its blocks' divergences, `looked` the quality without any training, `predicted` that expected
-    after fine-tuning, `quality` what it got there. `origin` says whose idea it was: the `solver`'s, or those beside
-    which it is compared, `uniform` pruning and `random` configurations of the paper's rates.
+    `loss` is predicted from its blocks' divergences, `looked` the quality without any training, `predicted` that
+    expected after fine-tuning, `quality` what it got there. `origin` says whose idea it was: the `solver`'s, or those
+    beside which it is compared, `uniform` pruning and `random` configurations of the paper's rates.
     """
 
     origin: Literal["solver", "uniform", "random"]
@@ -477,8 +477,9 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
     `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
-    better than the best one; else the search ended with the networks that it was allowed. `gap` is proven: no network
-    within a budget has a predicted loss that is smaller by more than this share than the one which was chosen for it.
+    better than the best one; else the search ended with the networks that it was allowed. Networks are chosen by the
+    sum of their blocks' divergences to the power `exponent`, of which a predicted loss, in nats, is the root. `gap` is
+    proven: no network within a budget has a sum that is smaller by more than this share than the one chosen for it.
     """
 
     options: tuple[tuple[float, ...], ...]
@@ -490,6 +491,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     prediction_error: float | None = None
     is_complete: bool = True
     gap: float = 0.0
+    exponent: float = 1.0
 
 
 class RunResult(Struct, frozen=True, kw_only=True):

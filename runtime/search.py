@@ -279,6 +279,7 @@ def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[T
         prediction_error=course.prediction_error,
         is_complete=course.is_complete,
         gap=course.gap,
+        exponent=course.exponent,
     )
 
 
