@@ -478,11 +478,16 @@ class Course:
     def predicted(self, configuration: Configuration) -> float | None:
         """The accuracy expected after fine-tuning a network that was looked at: no less than before, since the best
         weights are kept."""
-        if configuration not in self.looked:
-            return None
-        features = self._features(configuration)
-        expected = features[0] if self.predictor is None else self.predictor.predict(features[None])[0]
-        return max(self.looked[configuration], float(min(expected, self._most_accurate)))
+        return self._expected([configuration]).get(configuration)
+
+    def _expected(self, configurations: Iterable[Configuration]) -> dict[Configuration, float]:
+        """What is predicted of those that were looked at."""
+        looked = [c for c in configurations if c in self.looked]
+        if not looked:
+            return {}
+        features, most = np.array([self._features(c) for c in looked]), self._most_accurate
+        expected = features[:, 0] if self.predictor is None else self.predictor.predict(features)
+        return {c: max(self.looked[c], min(float(e), most)) for c, e in zip(looked, expected, strict=True)}
 
     @property
     def _most_accurate(self) -> float:
@@ -623,9 +628,6 @@ class Course:
         missed_by = 0.0 if reached is None else max(0.0, self.search.threshold - reached)
         is_dearer = self._cost(configuration) > (1 + ALIKE) * self._cost(than)
         return not is_dearer and self.looked[configuration] <= self.looked[than] + MADE_UP * missed_by
-
-    def _expected(self, configurations: Iterable[Configuration]) -> dict[Configuration, float]:
-        return {c: e for c in configurations if (e := self.predicted(c)) is not None}
 
     @property
     def _best_cost(self) -> float:
