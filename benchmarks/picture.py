@@ -71,8 +71,10 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     axes.tick_params(labelsize=11)
     axes.set_xlabel("parameters left", fontsize=12)
     axes.set_ylabel("validation accuracy", fontsize=12)
-    axes.legend(
-        loc="lower right",
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=2,
         fontsize=11,
         frameon=False,
         title="before ○ and after ● fine-tuning",
