@@ -5,7 +5,8 @@
 
 --photographs is a folder {train,test}/CLASS/*.jpg. For each seed, so many of a class of those for training are for
 validation, by which everything is chosen: the full network never learns from them. The test photographs are for the
-report alone.
+report alone. The full network is trained and tested as --resize says, pruned ones and the full one beside them on whole
+photographs.
 
 teacher         the network, at the photographs' size, gets a new last layer and is fine-tuned: the full network
 enumeration     COUNT random configurations of the rates 0.3, 0.5 and 0.7, the smallest first, from pre-trained blocks
@@ -85,11 +86,12 @@ class Results:
 
     def found(self, seed: int, way: str, drop: float) -> Found | None:
         """None where the way wasn't gone to its end."""
-        course = course_in(self.folder(seed, way, drop if way == "search" else None), way == "default", True)
+        folder = self.folder(seed, way, drop if way == "search" else None)
+        course = course_in(folder, way == "default", True)
         if course is None:
             return None
-        full = full_network(self.teacher(seed))
-        least = full.quality - drop
+        full = full_network(folder)
+        least = full.reference_quality - drop
         best = course.best(least)
         share, accuracy = (1.0, None) if best is None else (best.size / full.model_size, best.accuracy)
         return Found(course.tried(least), course.seconds_to(least), course.pretraining, share, accuracy)
@@ -102,8 +104,8 @@ class Results:
 @dataclass(frozen=True)
 class Experiment:
     """`size` is the height and width that the network gets, `held_back` the number of photographs a class for
-    validation, `teacher` the solver of the full network's training, and `resize` how photographs get
-    the network's size."""
+    validation, `teacher` the solver of the full network's training, and `resize` how photographs get the network's size
+    in it."""
 
     results: Results
     model: Path
