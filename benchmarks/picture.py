@@ -1,6 +1,8 @@
 """Draws what a finished run found, for a page with a light or a dark background: accuracy over size.
 
-python benchmarks/picture.py RUN docs/cifar10    writes docs/cifar10-light.svg and docs/cifar10-dark.svg
+python benchmarks/picture.py RUN [SEARCH] docs/flowers    writes docs/flowers-light.svg and docs/flowers-dark.svg
+
+SEARCH is a search of the same network with the same data, whose networks stand beside those of the run.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ SHIFT = 0.005
 """By which networks of one configuration stand beside each other."""
 
 
-def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Figure:
+def picture(result: RunResult, search: RunResult | None, full: FullNetworkResult, palette: Palette) -> Figure:
     """A network is a line up from its accuracy before fine-tuning to a dot, that after it."""
     figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.add_subplot()
@@ -34,6 +36,8 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     _networks(
         axes, result.block_trained, full.model_size, palette.block_trained, "from pre-trained blocks", shift=SHIFT
     )
+    if search is not None:
+        _networks(axes, search.block_trained, full.model_size, palette.blocks, "found by a search", shift=0.0)
     accuracy = full.reference_quality
     axes.scatter([1], [accuracy], s=90, marker="s", color=palette.full, zorder=3)
     axes.annotate(
@@ -48,12 +52,11 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     for constraint in result.objective.constraints:
         if constraint.bound is not None:
             axes.axhline(constraint.bound, color=palette.full, linewidth=1, linestyle="--")
-    best = result.best
+    best = result.best if search is None else search.best
     if best is not None:
         share = best.model_size / full.model_size
-        axes.scatter(
-            [share + SHIFT], [best.quality], s=260, facecolors="none", edgecolors=palette.block_trained, linewidths=2
-        )
+        x, colour = (share + SHIFT, palette.block_trained) if search is None else (share, palette.blocks)
+        axes.scatter([x], [best.quality], s=260, facecolors="none", edgecolors=colour, linewidths=2)
         axes.annotate(
             f"chosen: {100 * share:.0f} % of the size, {100 * best.quality:.1f} %",
             (share, best.quality),
@@ -74,7 +77,7 @@ def picture(result: RunResult, full: FullNetworkResult, palette: Palette) -> Fig
     figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside lower left",
-        ncols=2,
+        ncols=3,
         fontsize=11,
         frameon=False,
         title="before ○ and after ● fine-tuning",
@@ -93,15 +96,15 @@ def _networks(axes: Axes, found: Exploration, full_size: int, colour: str, label
     axes.scatter(x, after, s=44, color=colour, label=label)
 
 
-def main(folder: Path, target: str) -> None:
-    result = RunResult.load(folder)
+def main(target: str, folder: Path, searched: Path | None = None) -> None:
+    result, search = RunResult.load(folder), None if searched is None else RunResult.load(searched)
     if not isinstance(result.full, FullNetworkResult):
         sys.exit(f"{folder}: the full network could not be trained")
     for name, palette in (("light", LIGHT), ("dark", DARK)):
-        Path(f"{target}-{name}.svg").write_bytes(svg(partial(picture, result, result.full), palette))
+        Path(f"{target}-{name}.svg").write_bytes(svg(partial(picture, result, search, result.full), palette))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4):
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(sys.argv[-1], *map(Path, sys.argv[1:-1]))
