@@ -224,6 +224,22 @@ def test_without_the_check_it_is_not_looked_at_and_a_later_failure_is_a_result(j
     assert finished(replace(job, checks_pruned=False, out=job.out / "other")).best is not None
 
 
+def test_of_networks_that_differ_in_sizes_alone_one_takes_a_step_before_the_run(job, monkeypatch, finished):
+    built, stepped = [], []
+    check, rehearse = plan_module.rehearse_delivery, Trainer.rehearse
+
+    def step(self, model, *rest):
+        stepped.append(model)
+        return rehearse(self, model, *rest)
+
+    monkeypatch.setattr(plan_module, "rehearse_delivery", lambda *given: built.append(given[1]) or check(*given))
+    monkeypatch.setattr(Trainer, "rehearse", step)
+    sizes = tuple((rate, rate) for rate in (0.25, 0.5, 0.75))
+    finished(replace(job, subspace=replace(job.subspace, configurations=sizes)))
+    pruned = [model for model in stepped if any(model is of for of in built)]
+    assert (len(built), len(pruned)) == (3, 1)
+
+
 @pytest.mark.parametrize("criterion", ["apoz", "taylor"])
 def test_criteria_that_look_at_data_see_training_images_prepared_for_testing(job, criterion, monkeypatch, finished):
     seen = []
