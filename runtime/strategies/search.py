@@ -517,12 +517,6 @@ class Course:
         assert not isinstance(result.outcome, Failed)
         return bool(result.outcome["ended"] != "bound met" or result.outcome["steps"] >= self.search.steps)
 
-    @property
-    def _known_or_expected(self) -> dict[Configuration, float]:
-        """The accuracy after training of all that were looked at: the known one of those that were tried."""
-        known = {c: a for c in self.tried if c in self.looked and (a := self.accuracy(c)) is not None}
-        return self._expected(self.looked) | known
-
     def _lost(self, configuration: Configuration) -> float:
         """What a network is less accurate than the full one, before training."""
         return self.search.of_full - self.looked[configuration]
@@ -660,7 +654,8 @@ class Course:
         sure = (self._cost(c) for c in self._eligible if self.looked[c] >= threshold)
         met = min(high, self._best_cost, *sure)
         unlikely, best, dearest = threshold - self._uncertainty(threshold), -math.inf, low
-        accuracies = self._known_or_expected
+        known = {c: a for c in self.tried if c in self.looked and (a := self.accuracy(c)) is not None}
+        accuracies = self._expected(self.looked) | known
         for configuration in sorted((c for c in accuracies if self._cost(c) < met), key=self._cost):
             if accuracies[configuration] > best:
                 best = accuracies[configuration]
