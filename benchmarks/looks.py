@@ -73,7 +73,8 @@ def parts_of_a_look(trainer: Trainer, network: Model, clock: Clock) -> Statistic
         session = InferenceSession(network, trainer.device)
     with clock("evaluation: running"):
         trainer.measured(session.outputs, trainer.dataset.validation, None)
-    return measured_statistics(network, trainer.dataset.train, trainer.test_transform, trainer.device)
+    (measured,) = measured_statistics([network], trainer.dataset.train, trainer.test_transform, trainer.device)
+    return measured
 
 
 def pretrained(
@@ -159,7 +160,7 @@ def main() -> None:
         finished = trainer.fine_tune(network, replace(FINE_TUNING, max_iter=options.steps), "network")
         assert not isinstance(finished.outcome, Failed)
         networks = [network, with_weights(network, measured)]
-        looks = [trainer.look(one, own).quality for one in (network, bare)]
+        looks = [look.quality for look in trainer.looks([network, bare], [own, own])]
         accuracies = [trainer.quality_of(one, validation) for one in networks]
         rows.append([*accuracies, *looks, float(finished.outcome["curve"][-1][1])])
         print("   ".join(f"{value:{len(kind)}.4f}" for kind, value in zip(KINDS, rows[-1], strict=True)), flush=True)

@@ -14,7 +14,7 @@ times), what is measured is the mean of what each of them measures, which is wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ from wootz.passes.training.training_mode import BATCH_MEAN, BATCH_VARIANCE
 from wootz.runtime.batches import ordered_batches
 from wootz.runtime.data.dataset import Split
 from wootz.runtime.inputs import Data
-from wootz.runtime.session import Device, InferenceSession
+from wootz.runtime.session import Device, MergedSession
 
 CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 128
@@ -51,22 +51,27 @@ def calibration_batches(split: Split, transform: InputTransform) -> Iterator[Dat
 
 
 def measured_statistics(
-    model: Model, split: Split, transform: InputTransform, device: Device, target: Target = "onnx"
-) -> Statistics:
-    """Mean and population variance of what each BatchNormalization sees of `calibration_batches`; empty without any.
+    models: Sequence[Model], split: Split, transform: InputTransform, device: Device, target: Target = "onnx"
+) -> list[Statistics]:
+    """Of each model, mean and population variance of what its BatchNormalizations see of `calibration_batches`.
 
     All layers are measured in one pass, in which each normalises by the statistics of the batch, as in training. What
     is measured of batches is put together as the moments of all their images.
     """
-    layers = _layers(model)
+    layers = {number: found for number, model in enumerate(models) if (found := _layers(model))}
     if not layers:
-        return {}
-    session = InferenceSession(batch_statistics(model, target), device)
-    moments = {layer.outputs[0].name: _Moments() for layer in layers}
+        return [{} for _ in models]
+    session = MergedSession([batch_statistics(models[number], target) for number in layers], device)
+    moments = {number: {layer.outputs[0].name: _Moments() for layer in found} for number, found in layers.items()}
     for data in calibration_batches(split, transform):
-        measured = session.outputs(data)
-        for output, found in moments.items():
-            found.add(measured[output + BATCH_MEAN], measured[output + BATCH_VARIANCE], len(data))
+        for number, measured in zip(layers, session.outputs(data), strict=True):
+            for output, of_layer in moments[number].items():
+                of_layer.add(measured[output + BATCH_MEAN], measured[output + BATCH_VARIANCE], len(data))
+    return [_by_name(layers.get(number, []), moments.get(number, {})) for number in range(len(models))]
+
+
+def _by_name(layers: Iterable[Node], moments: Mapping[str, _Moments]) -> Statistics:
+    """Statistics under the names of the running ones, of the moments by the layers' outputs."""
     seen: dict[str, list[np.ndarray]] = {}
     for layer in layers:
         for name, values in zip(_statistics(layer), moments[layer.outputs[0].name].statistics(), strict=True):

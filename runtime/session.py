@@ -19,7 +19,8 @@ import numpy as np
 
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.initial_values import without_initial_values
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model, tensor_shape
+from wootz.passes.ir.merge import merge
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, has_subgraphs, tensor_shape
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
 from wootz.passes.training.blocked_layout import BlockedLayout
@@ -220,6 +221,21 @@ class InferenceSession:
         with _reported():
             found = self._session.run(self._outputs, dict(feeds(data, self._input)))
         return dict(zip(self._outputs, found, strict=True))
+
+
+class MergedSession:
+    """Runs several models that take the same data. What they begin with alike is computed once, but for models with If,
+    Loop or Scan."""
+
+    def __init__(self, models: Sequence[Model], device: Device = CPU):
+        is_mergeable = not any(has_subgraphs(model.graph) for model in models)
+        parts = [merge(part) for part in ([models] if is_mergeable else [[model] for model in models])]
+        self._parts = [(InferenceSession(part.model, device), part.outputs) for part in parts]
+
+    def outputs(self, data: Data) -> list[Arrays]:
+        """All outputs of each model, by name."""
+        found = ((session.outputs(data), outputs) for session, outputs in self._parts)
+        return [{own: arrays[name] for own, name in names.items()} for arrays, outputs in found for names in outputs]
 
 
 class TensorSession:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -65,14 +65,28 @@ def measured(
     `reference` is the full network, for a quality that compares; outputs are matched with its by their order, since a
     file may call them otherwise. Raises WootzError where the quality can't be measured.
     """
-    tally, start = quality.begin(), 0
+    (value,) = measured_each(quality, lambda data: [predict(data)], 1, split, transform, reference, limit)
+    return value
+
+
+def measured_each(
+    quality: Quality,
+    predict: Callable[[Data], Sequence[Outputs]],
+    count: int,
+    split: Split,
+    transform: InputTransform,
+    reference: Reference | None = None,
+    limit: int = 0,
+) -> list[float]:
+    """The same of `count` networks, of which `predict` gives the outputs one after the other."""
+    tallies, start = [quality.begin() for _ in range(count)], 0
     for batch in ordered_batches(split.part(slice(limit)) if limit else split, transform, EVALUATION_BATCH):
-        outputs = predict(batch.data)
         full: Outputs = {}
         if quality.compares:
             assert reference is not None, "there is no full network to compare with"
             full = reference.outputs(split, start, len(batch.data))
-            outputs = dict(zip(full, outputs.values(), strict=True))
-        tally.add(outputs, full, batch.labels)
+        for tally, outputs in zip(tallies, predict(batch.data), strict=True):
+            named = dict(zip(full, outputs.values(), strict=True)) if quality.compares else outputs
+            tally.add(named, full, batch.labels)
         start += len(batch.data)
-    return tally.value
+    return [tally.value for tally in tallies]

@@ -409,7 +409,9 @@ class Course:
 
     def _look(self, configurations: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
         new = [c for c in dict.fromkeys(configurations) if c not in self.looked]
-        numbers = self._meet(new)
+        self._meet(new)
+        alike_together = sorted(new, key=lambda c: [rate if isinstance(rate, tuple) else (rate,) for rate in c])
+        numbers = [self.networks[c] for c in alike_together]
         tasks = [LookAt(tuple(numbers[i : i + NETWORKS_A_LOOK])) for i in range(0, len(numbers), NETWORKS_A_LOOK)]
         yield tasks
         by_number = {number: c for c, number in self.networks.items()}

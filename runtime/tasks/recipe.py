@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -79,12 +79,29 @@ class EvaluationRecipe:
 
     def measured(self, store: Store, measure: Callable[[], Mapping[str, Any]], what: str = "") -> Mapping[str, Any]:
         """The record that `measure` gives, which the store keeps; `what` is its title there, else what is measured."""
-        record = store.get_record(self.key)
-        if record is None:
-            begin = time.perf_counter()
-            record = measure()
-            store.put(self.key, Trained({}, record), what=what or self.measure, seconds=time.perf_counter() - begin)
+        (record,) = measured_together([self], store, lambda _: [measure()], what)
         return record
+
+
+def measured_together(
+    recipes: Sequence[EvaluationRecipe],
+    store: Store,
+    measure: Callable[[Sequence[int]], Sequence[Mapping[str, Any]]],
+    what: str = "",
+    by: str = "",
+) -> list[Mapping[str, Any]]:
+    """The records of all recipes. `measure` gives those that the store doesn't have, of the recipes with these numbers;
+    the time that it takes is divided among them."""
+    records = [store.get_record(recipe.key) for recipe in recipes]
+    missing = [number for number, record in enumerate(records) if record is None]
+    begin = time.perf_counter()
+    for number, record in zip(missing, measure(missing) if missing else (), strict=True):
+        records[number] = record
+    seconds = (time.perf_counter() - begin) / max(1, len(missing))
+    for number in missing:
+        recipe = recipes[number]
+        store.put(recipe.key, Trained({}, records[number] or {}), what=what or recipe.measure, seconds=seconds, by=by)
+    return [record for record in records if record is not None]
 
 
 @dataclass(frozen=True)

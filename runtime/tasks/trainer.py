@@ -38,7 +38,7 @@ from wootz.runtime.inputs import inputs_of_network, zeros
 from wootz.runtime.latency import Latency, latencies
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.progress import Progress
-from wootz.runtime.quality.measuring import Predict, Reference, measured
+from wootz.runtime.quality.measuring import Predict, Reference, measured, measured_each
 from wootz.runtime.quality.quality import ACCURACY, Quality
 from wootz.runtime.recalibration import (
     CALIBRATION_BATCH,
@@ -53,6 +53,7 @@ from wootz.runtime.schedule import training_schedule
 from wootz.runtime.session import (
     Device,
     InferenceSession,
+    MergedSession,
     TrainingSession,
     WeightedSession,
     native_numerics,
@@ -70,6 +71,7 @@ from wootz.runtime.tasks.recipe import (
     EvaluationRecipe,
     TrainingRecipe,
     combined,
+    measured_together,
     rates_digest,
     schedule_text,
 )
@@ -440,62 +442,82 @@ class Trainer:
 
     def quality_of(self, model: Model, split: Split, full: Model | None = None) -> float:
         """That of a finished network on `split`, beside the full one; measured once and stored."""
-        data = f"{split.digests} {self.test_transform}"
-        recipe = EvaluationRecipe(self.digests.program(model), self._judged_by(full), data, self.machine)
-        record = recipe.measured(
-            self.store, lambda: {"value": self.measured(InferenceSession(model, self.device).outputs, split, full)}
-        )
-        return float(record["value"])
+        (quality,) = self.qualities_of([model], split, full)
+        return quality
+
+    def qualities_of(self, models: Sequence[Model], split: Split, full: Model | None = None) -> list[float]:
+        """The same of several networks, which are measured together."""
+        data, judged = f"{split.digests} {self.test_transform}", self._judged_by(full)
+        recipes = [EvaluationRecipe(self.digests.program(model), judged, data, self.machine) for model in models]
+
+        def measure(missing: Sequence[int]) -> list[Mapping[str, float]]:
+            return [{"value": value} for value in self._measured_together([models[i] for i in missing], split, full)]
+
+        return [float(record["value"]) for record in measured_together(recipes, self.store, measure)]
+
+    def _measured_together(self, models: Sequence[Model], split: Split, full: Model | None) -> list[float]:
+        predict, reference = MergedSession(models, self.device).outputs, self.reference(full)
+        return measured_each(self.quality, predict, len(models), split, self.test_transform, reference)
 
     def scores(self, full: Model, variants: Mapping[K, Model], split: Split) -> dict[K, Score]:
         """What each variant of a finished network is worth on `split`, measured once and stored; all that is missing is
         measured together. Raises WootzError for a variant whose output isn't like the network's."""
         data, whole = f"{split.digests} {self.test_transform}", self.digests.program(full)
-        recipes = {
-            key: EvaluationRecipe(
+        recipes = [
+            EvaluationRecipe(
                 f"{whole} {self.digests.program(variant)}", f"score, {self.quality.text}", data, self.machine
             )
-            for key, variant in variants.items()
-        }
-        records = {key: self.store.get_record(recipe.key) for key, recipe in recipes.items()}
-        missing = {key: variants[key] for key, record in records.items() if record is None}
-        if missing:
-            begin = time.perf_counter()
-            found = score_variants(full, missing, split, self.test_transform, self.device, self.quality)
-            seconds = (time.perf_counter() - begin) / len(missing)
-            for key, score in found.items():
-                records[key] = asdict(score)
-                self.store.put(recipes[key].key, Trained({}, asdict(score)), what="score", seconds=seconds, by=self.run)
-        return {key: Score(**record) for key, record in records.items() if record is not None}
+            for variant in variants.values()
+        ]
 
-    def look(self, model: Model, beyond: Statistics, full: Model | None = None) -> Look:
-        """What an assembled network is worth without training, measured once and stored.
+        def measure(missing: Sequence[int]) -> list[Mapping[str, float]]:
+            wanted = dict(list(variants.items())[i] for i in missing)
+            found = score_variants(full, wanted, split, self.test_transform, self.device, self.quality)
+            return [asdict(found[key]) for key in wanted]
 
-        Its BatchNormalizations get statistics of what they see of training images. `beyond` are `statistics_offsets` of
-        the full network in the channels that are left.
+        records = measured_together(recipes, self.store, measure, what="score", by=self.run)
+        return {key: Score(**record) for key, record in zip(variants, records, strict=True)}
+
+    def looks(self, models: Sequence[Model], beyond: Sequence[Statistics], full: Model | None = None) -> list[Look]:
+        """What assembled networks are worth without training, measured once, together, and stored.
+
+        Their BatchNormalizations get statistics of what they see of training images. `beyond` are `statistics_offsets`
+        of the full network in the channels that each has left.
         """
         images, _ = self.dataset.train.digests
+        data = f"{images} {self.dataset.validation.digests} {self.test_transform}"
+        recipes = [
+            EvaluationRecipe(self.digests.program(model), self._looked_at(own, full), data, self.machine)
+            for model, own in zip(models, beyond, strict=True)
+        ]
+
+        def measure(missing: Sequence[int]) -> list[Mapping[str, float]]:
+            assembled = [models[i] for i in missing]
+            measured = self._measured_statistics(assembled)
+            networks = [
+                recalibrated(model, found, beyond[i])
+                for model, found, i in zip(assembled, measured, missing, strict=True)
+            ]
+            values = self._measured_together(networks, self.dataset.validation, full)
+            return [{"quality": value} for value in values]
+
+        records = measured_together(recipes, self.store, measure, what="look")
+        return [Look(float(record["quality"])) for record in records]
+
+    def _looked_at(self, beyond: Statistics, full: Model | None) -> str:
         corrections = " ".join(f"{name} {self.digests.array(values)}" for name, values in sorted(beyond.items()))
-        measure = (
+        return (
             f"{self._judged_by(full)} with statistics of {CALIBRATION_IMAGES} images, {CALIBRATION_BATCH} at once: "
             f"{corrections}"
         )
-        data = f"{images} {self.dataset.validation.digests} {self.test_transform}"
-        recipe = EvaluationRecipe(self.digests.program(model), measure, data, self.machine)
-
-        def evaluated() -> Mapping[str, float]:
-            network = recalibrated(model, self._measured_statistics(model), beyond)
-            predict = InferenceSession(network, self.device).outputs
-            return {"quality": self.measured(predict, self.dataset.validation, full)}
-
-        return Look(float(recipe.measured(self.store, evaluated, what="look")["quality"]))
 
     def statistics_offsets(self, full: Model) -> Statistics:
         """What the running statistics of the full network have beyond those that looks measure."""
-        return offsets(full, self._measured_statistics(full))
+        (measured,) = self._measured_statistics([full])
+        return offsets(full, measured)
 
-    def _measured_statistics(self, model: Model) -> Statistics:
-        return measured_statistics(model, self.dataset.train, self.test_transform, self.device, self.target)
+    def _measured_statistics(self, models: Sequence[Model]) -> list[Statistics]:
+        return measured_statistics(models, self.dataset.train, self.test_transform, self.device, self.target)
 
     def above_guessing(self, model: Model, split: Split) -> float:
         """By how many standard deviations a finished network is better on `split` than if it knew nothing of images."""

@@ -122,8 +122,7 @@ class Workshop:
                 scores = trainer.scores(self.teacher(order.teacher), variants, split.part(split.spread(SCORED_IMAGES)))
                 return tuple(Finished("", asdict(scores[c])) for c in order.configurations)
             case LookAt():
-                looks = (self.look(order, c) for c in order.configurations)
-                return tuple(Finished("", asdict(look)) for look in looks)
+                return tuple(Finished("", asdict(look)) for look in self.looks(order))
             case FineTune():
                 (configuration,) = order.configurations
                 check = partial(self.check_pruned, self.pruner(order.teacher), configuration)
@@ -206,16 +205,21 @@ class Workshop:
         (configuration,) = order.configurations
         return with_weights(self.assembled(order, configuration), self.weights(key, str(order.task)))
 
-    def look(self, order: Order, configuration: Configuration) -> Look:
-        """What the network of a configuration is worth without training: as it is assembled or, if that is more, with
-        statistics of what its BatchNormalizations see."""
-        network, full = self.assembled(order, configuration), self.pruner(order.teacher).model
-        as_assembled = self.trainer.quality_of(network, self.job.dataset.validation, full)
-        sign = self.trainer.quality.metric.sign
-        if order.of_full is not None and sign * (order.of_full - as_assembled) < RECALIBRATED_FROM:
-            return Look(as_assembled)
-        recalibrated = self.trainer.look(network, self._statistics_left(order.teacher, configuration), full)
-        return Look(sign * max(sign * as_assembled, sign * recalibrated.quality))
+    def looks(self, order: Order) -> list[Look]:
+        """What the networks of an order are worth without training: as they are assembled or, if that is more, with
+        statistics of what their BatchNormalizations see."""
+        trainer, full, sign = self.trainer, self.pruner(order.teacher).model, self.trainer.quality.metric.sign
+        networks = [self.assembled(order, c) for c in order.configurations]
+        qualities = trainer.qualities_of(networks, self.job.dataset.validation, full)
+        spoiled = [
+            i
+            for i, quality in enumerate(qualities)
+            if order.of_full is None or sign * (order.of_full - quality) >= RECALIBRATED_FROM
+        ]
+        beyond = [self._statistics_left(order.teacher, order.configurations[i]) for i in spoiled]
+        for i, look in zip(spoiled, trainer.looks([networks[i] for i in spoiled], beyond, full), strict=True):
+            qualities[i] = sign * max(sign * qualities[i], sign * look.quality)
+        return [Look(quality) for quality in qualities]
 
     def _statistics_left(self, teacher: str, configuration: Configuration) -> Statistics:
         """What looks have to add to statistics, in the channels that a configuration leaves."""

@@ -62,7 +62,8 @@ def test_batches_are_spread_over_a_split_that_is_sorted_by_class(count):
 
 
 def measured(network, split):
-    return measured_statistics(network, split, TRANSFORM, ONE_THREAD)
+    (measured,) = measured_statistics([network], split, TRANSFORM, ONE_THREAD)
+    return measured
 
 
 def test_statistics_are_those_of_all_batches_together(network):

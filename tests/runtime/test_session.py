@@ -14,6 +14,7 @@ from wootz.runtime.session import (
     Device,
     FileSession,
     InferenceSession,
+    MergedSession,
     TensorSession,
     TrainingSession,
     WeightedSession,
@@ -24,6 +25,10 @@ from wootz.runtime.session import (
 NETWORK = """<ir_version: 8, opset_import: ["" : 18]>
 g (float[N,2] x) => (float[N,2] y) <float[2,2] w = {1,2,3,4}> {
   [fc] y = MatMul(x, w)
+}"""
+CHOICE = """<ir_version: 8, opset_import: ["" : 18]>
+g (float[N,2] x) => (float[N,2] y) <bool[1] c = {1}> {
+  y = If(c) <then_branch = t () => (float[N,2] a) { a = Neg(x) }, else_branch = e () => (float[N,2] b) { b = Abs(x) }>
 }"""
 DROPOUT = NETWORK.replace("y = MatMul(x, w)", "h = MatMul(x, w)\n  [drop] y = Dropout(h)")
 ONE_THREAD = Device(threads=1)
@@ -202,3 +207,12 @@ def test_parts_of_a_network_hand_over_several_tensors():
     assert tensors.keys() == {"x", "a", "b", "y"}
     np.testing.assert_array_equal(on_host(tensors["a"]), -DATA)
     np.testing.assert_array_equal(on_host(tensors["y"]), -3 * DATA)
+
+
+@pytest.mark.parametrize("others", [[], [CHOICE]], ids=["merged", "beside a choice"])
+def test_models_that_run_together_give_what_they_give_alone(others):
+    models = [parse_text(text) for text in (NETWORK, NETWORK.replace("1,2,3,4", "5,6,7,8"), NETWORK, *others)]
+    found = MergedSession(models, ONE_THREAD).outputs(DATA)
+    assert len(found) == len(models)
+    for model, outputs in zip(models, found, strict=True):
+        np.testing.assert_array_equal(outputs["y"], InferenceSession(model, ONE_THREAD).outputs(DATA)["y"])

@@ -122,14 +122,14 @@ def test_a_look_compares_the_channels_that_are_left_to_the_full_networks(job, tm
     assert len(kept) == 2
     offsets = workshop.trainer.statistics_offsets(full)
     own = {name: values[kept] if name.startswith("n.") else values for name, values in offsets.items()}
-    expected = workshop.trainer.look(pruned, own)
+    expected = workshop.trainer.looks([pruned], [own])
     looks = []
     monkeypatch.setattr(
-        Trainer, "look", lambda trainer, network, beyond, full: looks.append((network, beyond)) or expected
+        Trainer, "looks", lambda _, networks, beyond, full: looks.append((*networks, *beyond)) or expected
     )
     order = Order(LookAt((0,)), configurations=((0.5,),))
-    monkeypatch.setattr(Trainer, "quality_of", lambda *_: 0.0)
-    assert workshop.look(order, (0.5,)) == expected
+    monkeypatch.setattr(Trainer, "qualities_of", lambda *_: [0.0])
+    assert workshop.looks(order) == expected
     ((network, beyond),) = looks
     for name, values in constants(pruned.graph).items():
         np.testing.assert_array_equal(constants(network.graph)[name], values)
@@ -138,13 +138,31 @@ def test_a_look_compares_the_channels_that_are_left_to_the_full_networks(job, tm
         np.testing.assert_array_equal(beyond[name], values)
 
 
-@pytest.mark.parametrize(
-    ("as_assembled", "recalibrated", "looked"),
-    [(0.85, 0.9, 0.85), (0.7, 0.75, 0.75), (0.7, 0.65, 0.7)],
-    ids=["little was lost", "better", "worse"],
-)
-def test_a_look_measures_statistics_where_much_was_lost(job, tmp_path, monkeypatch, as_assembled, recalibrated, looked):
+def test_networks_looked_at_together_are_worth_what_each_is_alone(job, tmp_path):
+    rates = (0.25, 0.5, 0.75)
+    together = Order(LookAt((0, 1, 2)), configurations=tuple((rate,) for rate in rates), of_full=1.0)
+    found = Workshop(job, Store.open(tmp_path / "together")).looks(together)
+    alone = Workshop(job, Store.open(tmp_path / "alone"))
+    for rate, look in zip(rates, found, strict=True):
+        assert alone.looks(Order(LookAt((0,)), configurations=((rate,),), of_full=1.0)) == [look]
+    some_known = Workshop(job, Store.open(tmp_path / "alone"))
+    assert some_known.looks(together) == found
+
+
+def test_a_look_measures_statistics_where_much_was_lost(job, tmp_path, monkeypatch):
     workshop = Workshop(job, Store.open(tmp_path / "s"))
-    monkeypatch.setattr(Trainer, "quality_of", lambda *_: as_assembled)
-    monkeypatch.setattr(Trainer, "look", lambda *_: Look(recalibrated))
-    assert workshop.look(Order(LookAt((0,)), configurations=((0.5,),), of_full=0.9), (0.5,)) == Look(looked)
+    little_was_lost, better, worse = (0.85, 0.9, 0.85), (0.7, 0.75, 0.75), (0.71, 0.65, 0.71)
+    as_assembled, recalibrated, looked = zip(better, little_was_lost, worse, strict=True)
+    quality_with = dict(zip(as_assembled, recalibrated, strict=True))
+    networks = {rate: workshop.pruned(workshop.architecture, (rate,)) for rate in (0.25, 0.5, 0.75)}
+    quality_of = {
+        constants(n.graph)["a1.weight"].shape: q for n, q in zip(networks.values(), as_assembled, strict=True)
+    }
+
+    def qualities(_, models, *__):
+        return [quality_of[constants(m.graph)["a1.weight"].shape] for m in models]
+
+    monkeypatch.setattr(Trainer, "qualities_of", qualities)
+    monkeypatch.setattr(Trainer, "looks", lambda _, models, *__: [Look(quality_with[q]) for q in qualities(_, models)])
+    order = Order(LookAt((0, 1, 2)), configurations=tuple((rate,) for rate in networks), of_full=0.9)
+    assert workshop.looks(order) == list(map(Look, looked))

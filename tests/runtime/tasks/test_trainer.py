@@ -888,19 +888,19 @@ def test_a_look_is_taken_once_with_statistics_of_training_images(split, store, n
     trainer = a_trainer(split, store)
     spoiled = with_weights(network, {"bn.mean": np.float32([5, -5, 5, -5])})
     beyond = trainer.statistics_offsets(network)
-    look = trainer.look(spoiled, beyond)
-    assert look == trainer.look(network, beyond), "the statistics that a network comes with don't matter"
+    (look,) = trainer.looks([spoiled], [beyond])
+    assert [look] == trainer.looks([network], [beyond]), "the statistics that a network comes with don't matter"
     assert look.quality == trainer.quality_of(network, split)
 
     def measured_again(*_):
         raise AssertionError("measured again")
 
     monkeypatch.setattr(trainer_module, "recalibrated", measured_again)
-    assert a_trainer(split, store, run="another").look(spoiled, beyond) == look
+    assert a_trainer(split, store, run="another").looks([spoiled], [beyond]) == [look]
     others = replace(trainer, dataset=Dataset(CLASSES, other_pixels(split), split, None))
     for trains_on, differs_by in ((others, beyond), (trainer, {n: v + np.float32(1) for n, v in beyond.items()})):
         with pytest.raises(AssertionError, match="measured again"):
-            trains_on.look(spoiled, differs_by)
+            trains_on.looks([spoiled], [differs_by])
 
 
 def outputs(model, images):
