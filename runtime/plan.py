@@ -18,7 +18,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Measurements
 from wootz.passes.plan.space import Quantity
-from wootz.passes.plan.subspace import Configuration, Subspace, format_configuration
+from wootz.passes.plan.subspace import SKIP, Configuration, Subspace, format_configuration
 from wootz.runtime.delivery.delivered import for_inference, rehearse_delivery
 from wootz.runtime.digest import digest
 from wootz.runtime.job import Searching
@@ -188,7 +188,8 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
     seconds that it took.
 
     Of the networks to be tried, those few are built that have each module at each of its rates, and brought into the
-    form of `best.onnx`. Those of them take a step that have each module unpruned, pruned and left out.
+    form of `best.onnx`; a search's without any module is left out, in which there may be nothing to train. Those of
+    them take a step that have each module unpruned, pruned and left out.
     Weights play no part, so the full network need not be trained. What was rehearsed once isn't again.
     """
     store, begin = workshop.trainer.store, time.perf_counter()
@@ -202,7 +203,8 @@ def rehearse(workshop: Workshop, plan: RunPlan) -> float:
         trainer.rehearse(pruner.model, job.teacher_solver, job.lesson.without_teacher())
     if job.reference != "given":
         trainer.rehearse(pruner.model, job.solver, *taught, pruner.model)
-    built = [plan.tried.configurations[position] for position in representatives(plan.tried.configurations)]
+    configurations = [c for c in plan.tried.configurations if job.search is None or set(c) != {SKIP}]
+    built = [configurations[position] for position in representatives(configurations)]
     trained = representatives([structure(configuration) for configuration in built])
     for position, configuration in enumerate(built):
         try:

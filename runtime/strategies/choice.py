@@ -12,7 +12,8 @@ relaxation is, too.
 
 HiGHS allows rows to be violated by 10^-6 and proves an optimum to 10^-6, absolutely. Rows are therefore scaled to
 coefficients near 10^4, and every answer's sums are formed again from the pieces: one that violates a bound is cut off,
-and the program solved again.
+and the program solved again. It is also solved again where the least sum is small beside the coefficients: no network
+that is better has a piece of more than that sum, and without these pieces the scale is finer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ COEFFICIENT_BITS = 14
 """Rows and objective are multiplied by a power of two that brings their largest coefficient below 2^14."""
 MOST_VIOLATIONS = 50
 """Networks that violate a bound, by what HiGHS tolerates, before it is given up."""
+COARSE = 2.0
+"""A coefficient of so many times the least sum is too large beside it."""
 FIRST_COLUMNS = 0.25
 """The share of columns that is tried first."""
 TOLERANCE = 1e-6
@@ -161,44 +164,69 @@ class _Program:
         self._apart.append((configuration, modules))
 
     def best(self, minimise: Quantity, bounds: Sequence[Bound], gap: float) -> Choice | None:
-        rows = self._fixed.copy()
+        found = self._best(minimise, bounds, gap)
+        while found is not None and self._is_coarse(minimise, bounds, found.value):
+            bounds = [*bounds, Bound(minimise, found.value)]
+            found = self._best(minimise, bounds, gap) or found
+        return found
+
+    def _is_coarse(self, minimise: Quantity, bounds: Sequence[Bound], least: float) -> bool:
+        coefficients = np.delete(self._coefficients(minimise), self._excluded(bounds))
+        return bool(least > 0 and coefficients.min() >= 0 and coefficients.max() > COARSE * least)
+
+    def _best(self, minimise: Quantity, bounds: Sequence[Bound], gap: float) -> Choice | None:
+        rows, excluded = self._fixed.copy(), self._excluded(bounds)
+        if excluded.size:
+            rows.add(excluded, np.ones(excluded.size), -math.inf, 0)
         for configuration, modules in self._apart:
             self._add_difference(rows, configuration, modules)
         for bound in bounds:
             if bound.most < math.inf:
-                self._add_bound(rows, bound)
+                coefficients, exponent = self._scaled(bound.quantity, excluded)
+                rows.add(range(self._count), coefficients, -math.inf, math.ldexp(bound.most, exponent))
+        objective, exponent = self._scaled(minimise, excluded)
         proven = -math.inf
         for _ in range(MOST_VIOLATIONS):
-            solution = self._solve(rows, minimise, gap)
+            solution = self._solve(rows, objective, gap)
             if solution is None:
                 return None
             configuration, at_least = solution
-            proven = max(proven, at_least)
+            proven = max(proven, math.ldexp(at_least, -exponent))
             if all(self.space.total(bound.quantity, configuration) <= bound.most for bound in bounds):
                 value = self.space.total(minimise, configuration)
                 return Choice(configuration, value, min(proven, value))
             self._add_difference(rows, configuration, 1)
         raise WootzError(f"HiGHS gave {MOST_VIOLATIONS} networks one after the other that do not meet the bounds")
 
+    def _excluded(self, bounds: Sequence[Bound]) -> np.ndarray:
+        """The columns of pieces that alone are more than a bound allows, where nothing is negative."""
+        excluded = np.zeros(self._count, bool)
+        for bound in bounds:
+            coefficients = self._coefficients(bound.quantity)
+            if coefficients.min() >= 0:
+                excluded |= coefficients > bound.most
+        return np.flatnonzero(excluded)
+
     def _add_difference(self, rows: _Rows, configuration: tuple[float, ...], modules: int) -> None:
         chosen = zip(self._first, self.space.options, configuration, strict=False)
         columns = [first + options.index(rate) for first, options, rate in chosen]
         rows.add(columns, np.ones(len(columns)), -math.inf, len(columns) - modules)
 
-    def _add_bound(self, rows: _Rows, bound: Bound) -> None:
-        coefficients, exponent = self._scaled(bound.quantity)
-        rows.add(range(self._count), coefficients, -math.inf, math.ldexp(bound.most, exponent))
-
-    def _scaled(self, quantity: Quantity) -> tuple[np.ndarray, int]:
-        """The coefficients of all columns times a power of two, and the exponent of that."""
+    def _coefficients(self, quantity: Quantity) -> np.ndarray:
+        """Those of all columns."""
         coefficients = np.zeros(self._count)
         np.add.at(coefficients, list(self._columns.values()), [quantity[piece] for piece in self._columns])
+        return coefficients
+
+    def _scaled(self, quantity: Quantity, excluded: np.ndarray) -> tuple[np.ndarray, int]:
+        """The coefficients times a power of two, and its exponent; 0 in excluded columns."""
+        coefficients = self._coefficients(quantity)
+        coefficients[excluded] = 0
         exponent = COEFFICIENT_BITS - math.frexp(np.abs(coefficients).max())[1]
         return np.ldexp(coefficients, exponent), exponent
 
-    def _solve(self, rows: _Rows, minimise: Quantity, gap: float) -> tuple[tuple[float, ...], float] | None:
+    def _solve(self, rows: _Rows, objective: np.ndarray, gap: float) -> tuple[tuple[float, ...], float] | None:
         """A best network as far as HiGHS can tell, and what it proves that all have at least."""
-        objective, exponent = self._scaled(minimise)
         with _without_messages():
             solution = _minimum(objective, rows.constraint(self._count), gap)
         if solution is None:
@@ -206,7 +234,7 @@ class _Program:
         values, at_least = solution
         chosen = [int(np.argmax(values[first:behind])) for first, behind in pairwise(self._first)]
         configuration = tuple(options[option] for options, option in zip(self.space.options, chosen, strict=True))
-        return configuration, math.ldexp(at_least, -exponent)
+        return configuration, at_least
 
 
 def _minimum(

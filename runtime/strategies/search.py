@@ -13,9 +13,10 @@ networks that meet the objective and those that don't; how the losses of blocks 
 where that is expected to be; from what these come to a predictor of final accuracies follows, by which the next ones
 are chosen, until none is expected to be better than the best one.
 
-What a network has lost before training is expected to come back in part, the same part in all networks: that is the
-first feature of the predictor, and all of it until FEWEST_FOR_REGRESSION networks were trained to the end. Trainings
-that ended early, at the bound, count only where they came to more than was expected: the rest of it is not known.
+What a network has lost before training is expected to come back in part, the same part in all networks that leave
+modules out, and in all that don't: that is the first feature of the predictor, and all of it until
+FEWEST_FOR_REGRESSION networks were trained to the end. Trainings that ended early, at the bound, count only where they
+came to more than was expected: the rest of it is not known.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Constraint, Measurements, Objective
 from wootz.passes.plan.space import Quantity, Space
-from wootz.passes.plan.subspace import Configuration
+from wootz.passes.plan.subspace import SKIP, Configuration
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies.choice import Bound, choose, front, k_best
 from wootz.runtime.strategies.exponent import best_exponent
@@ -49,7 +50,8 @@ START = 4
 RECOVERED = 0.5
 """The part of the lost accuracy that fine-tuning is expected to bring back, before it is known."""
 NOTHING_LOST = 0.01
-"""An accuracy: of networks that lost less before training, the part that comes back can't be told."""
+"""Of an accuracy, or of the most that any network has lost of another quality: of networks that lost less before
+training, the part that comes back can't be told."""
 MARGIN = 2.0
 """The errors of the predictor by which a network may miss what is asked for and still be worth a training."""
 MADE_UP = 0.5
@@ -78,6 +80,8 @@ NETWORKS_A_LOOK = 10
 """Networks in a task."""
 LEAST_LOSS = 1e-6
 """Nats: below it divergences are rounding."""
+LEAST_SHARE = 1e-3
+"""Of the full network's cost: networks that cost less are alike."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +161,10 @@ class Search:
 
     @cached_property
     def threshold(self) -> float:
-        """The accuracy that the objective asks for at least; minus infinity where it asks for none."""
-        asked = self.objective.bounds_of_quality
-        return max((self.quality.sign * c.bound(self.full) for c in asked), default=-math.inf)
+        """The least accuracy that meets the objective; minus infinity where it asks for none."""
+        asked = ((c, self.quality.sign * c.bound(self.full)) for c in self.objective.bounds_of_quality)
+        least = (bound if "=" in c.comparison else math.nextafter(bound, math.inf) for c, bound in asked)
+        return max(least, default=-math.inf)
 
     @cached_property
     def cost(self) -> Metric:
@@ -214,6 +219,7 @@ class Search:
     def _budgets(self, low: float, high: float, count: int) -> list[float]:
         """So many between both, evenly by their logarithms; where accuracy is the aim, all may be spent."""
         parts = (np.arange(count) + 1) / (count + (not self.maximises_accuracy))
+        low = max(low, LEAST_SHARE * high)
         budgets: list[float] = (low * (high / low) ** parts).tolist()
         return budgets
 
@@ -252,6 +258,11 @@ def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Obje
         )
 
 
+def leaves_out(configuration: Configuration) -> bool:
+    """Whether a network is without a module: other networks seem worse before fine-tuning, which brings more back."""
+    return SKIP in configuration
+
+
 @dataclass
 class Course:
     """A search as it went with what is `finished`, replayed from its beginning: nothing is kept in between.
@@ -271,7 +282,7 @@ class Course:
     exponent: float = 1.0
     looked: dict[Configuration, float] = field(default_factory=dict)
     tried: list[Configuration] = field(default_factory=list)
-    recovered: float = RECOVERED
+    recovered: dict[bool, float] = field(default_factory=lambda: dict.fromkeys((False, True), RECOVERED))
     predictor: Predictor | None = None
     is_regression: bool = False
     is_complete: bool = False
@@ -292,7 +303,7 @@ class Course:
         low = search.least_cost(first)
         if low is None:
             return
-        window = low, self._highest()
+        window, whole = (low, self._highest()), (search.least_cost(search.space) or low, self._highest())
         compared = search.beside[: int(COMPARED_SHARE * search.looks)]
         coarse, fine = self._shares(search.looks - len(compared))
         if search.space.count <= search.looks:
@@ -301,7 +312,7 @@ class Course:
         yield from self._try(search.known)
         yield from self._try(self._first())
         for number in range(ROUNDS):
-            yield from self._close_in(window, fine, trains=number < REFINEMENTS)
+            yield from self._close_in(whole, fine, trains=number < REFINEMENTS)
             if not self._is_last_chance:
                 yield from self._try(self._promising())
         seen = 0
@@ -310,8 +321,8 @@ class Course:
             while batch := self._promising():
                 yield from self._try(batch)
             if self._left:
-                yield from self._close_in(window, min(fine, search.looks - seen), trains=False)
-        self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all)
+                yield from self._close_in(whole, min(fine, search.looks - seen), trains=False)
+        self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all or self._is_cheapest)
 
     def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:
         """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too."""
@@ -334,6 +345,12 @@ class Course:
     def _has_seen_all(self) -> bool:
         """Whether no network of the space was left out."""
         return self.search.space.count - 1 <= len(self.looked)
+
+    @property
+    def _is_cheapest(self) -> bool:
+        """Whether no network of the space could be cheaper than the best one."""
+        least = self.search.least_cost(self.search.space)
+        return not self.search.maximises_accuracy and least is not None and least >= (1 - LEAST_GAIN) * self._best_cost
 
     @staticmethod
     def _shares(looks: int) -> tuple[int, int]:
@@ -383,10 +400,8 @@ class Course:
 
     def _solved(self, window: tuple[float, float], count: int) -> tuple[Configuration, ...]:
         """The solver's answers among the networks that can be assembled."""
-        space, worst = self._space, max(self.losses.values(), default=1.0)
-        losses = {
-            (m, r): self.losses.get((m, r), worst) if r else 0.0 for m, of in enumerate(space.options) for r in of
-        }
+        space = self._space
+        losses = {(m, r): self._loss_of((m, r)) if r else 0.0 for m, of in enumerate(space.options) for r in of}
         return self._answers(space, losses, window, count, A_BUDGET)
 
     def _answers(
@@ -432,7 +447,7 @@ class Course:
         """From the networks that cost no less, which those to choose from resemble."""
         dear = [c for c in self.looked if self._cost(c) >= least_cost]
         losses = [self._losses_of(c) for c in dear]
-        self.exponent = best_exponent(losses, [self._cost(c) for c in dear], [self.looked[c] for c in dear])
+        self.exponent = best_exponent(losses, [self._share(c) for c in dear], [self.looked[c] for c in dear])
         self._learn()
 
     def _learn(self) -> None:
@@ -445,8 +460,11 @@ class Course:
 
     def _fit(self, known: Mapping[Configuration, float]) -> None:
         if known:
-            shares = [(a - self.looked[c]) / lost for c, a in known.items() if (lost := self._lost(c)) > NOTHING_LOST]
-            self.recovered = min(1.0, max(0.0, float(np.mean(shares)))) if shares else RECOVERED
+            nothing = NOTHING_LOST * (1.0 if self.search.quality.is_share else max(map(self._lost, self.looked)))
+            shares = {c: (a - self.looked[c]) / lost for c, a in known.items() if (lost := self._lost(c)) > nothing}
+            for kind in self.recovered:
+                alike = [share for c, share in shares.items() if leaves_out(c) == kind] or list(shares.values())
+                self.recovered[kind] = min(1.0, max(0.0, float(np.mean(alike)))) if alike else RECOVERED
             self.predictor = fit(np.array([self._features(c) for c in known]), np.array(list(known.values())))
             self.is_regression = len(known) >= FEWEST_FOR_REGRESSION
 
@@ -475,7 +493,11 @@ class Course:
         return float(np.linalg.norm(self._losses_of(configuration), self.exponent))
 
     def _losses_of(self, configuration: Configuration) -> list[float]:
-        return [self.losses[option] for option in self.search.options_of([configuration]) if option in self.losses]
+        return [self._loss_of(option) for option in self.search.options_of([configuration])]
+
+    def _loss_of(self, option: Option) -> float:
+        """The worst one where a block could not be scored."""
+        return self.losses.get(option, max(self.losses.values(), default=1.0))
 
     def predicted(self, configuration: Configuration) -> float | None:
         """The accuracy expected after fine-tuning a network that was looked at: no less than before, since the best
@@ -515,23 +537,29 @@ class Course:
 
     def _is_whole(self, configuration: Configuration) -> bool:
         """Whether a network was trained to the end."""
-        ((result),) = self.finished[FineTune(self.networks[configuration])]
+        (result,) = self.finished[FineTune(self.networks[configuration])]
         assert not isinstance(result.outcome, Failed)
-        return bool(result.outcome["ended"] != "bound met" or result.outcome["steps"] >= self.search.steps)
+        ended_early = result.outcome["ended"] in ("bound met", "given up")
+        return not ended_early or result.outcome["steps"] >= self.search.steps
 
     def _lost(self, configuration: Configuration) -> float:
         """What a network is less accurate than the full one, before training."""
         return self.search.of_full - self.looked[configuration]
 
     def _features(self, configuration: Configuration) -> np.ndarray:
+        recovered = self.recovered[leaves_out(configuration)]
         return np.array([
-            self.looked[configuration] + self.recovered * max(0.0, self._lost(configuration)),
+            self.looked[configuration] + recovered * max(0.0, self._lost(configuration)),
             math.log(self.loss(configuration) + LEAST_LOSS),
-            math.log(self._cost(configuration) / self.search.full[self.search.cost]),
+            math.log(self._share(configuration)),
         ])  # fmt: skip
 
     def _cost(self, configuration: Configuration) -> float:
         return self.search.measured(configuration)[self.search.cost]
+
+    def _share(self, configuration: Configuration) -> float:
+        """What a network costs of the full one's cost."""
+        return max(LEAST_SHARE, self._cost(configuration) / self.search.full[self.search.cost])
 
     # What is worth trying
 
@@ -562,7 +590,10 @@ class Course:
         )
         worth = [c for c in worth if self._cost(c) >= least]
         count = max(1, min(START, self._left // 2)) - len(sure)
-        return [*sure, *(c for c in self._spread(worth, count) if c not in sure)]
+        spread = self._spread(worth, count)
+        if count > 1 and all(map(leaves_out, spread)):
+            spread = [*self._spread(worth, count - 1), *self._spread([c for c in worth if not leaves_out(c)], 1)]
+        return list(dict.fromkeys([*sure, *spread]))
 
     def _spread(self, pool: Sequence[Configuration], count: int) -> list[Configuration]:
         """So many networks that span the front of accuracy without training over cost."""
@@ -572,7 +603,7 @@ class Course:
                 on_front.append(configuration)
         if len(on_front) <= count:
             return on_front
-        costs = np.log([self._cost(c) for c in on_front])
+        costs = np.log([self._share(c) for c in on_front])
         parts = (np.arange(count) + 0.5) / max(1, count)
         wanted = costs[0] + parts * (costs[-1] - costs[0])
         return list(dict.fromkeys(on_front[int(np.argmin(abs(costs - cost)))] for cost in wanted))
@@ -621,9 +652,14 @@ class Course:
 
     def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
         reached = self.accuracy(than)
-        missed_by = 0.0 if reached is None else max(0.0, self.search.threshold - reached)
+        missed_by = max(0.0, self.search.threshold - reached) if reached is not None and self._is_whole(than) else 0.0
         is_dearer = self._cost(configuration) > (1 + ALIKE) * self._cost(than)
-        return not is_dearer and self.looked[configuration] <= self.looked[than] + MADE_UP * missed_by
+        recovers_more = leaves_out(than) and not leaves_out(configuration)
+        return (
+            not is_dearer
+            and not recovers_more
+            and self.looked[configuration] <= self.looked[than] + MADE_UP * missed_by
+        )
 
     @property
     def _best_cost(self) -> float:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,3 +159,21 @@ def test_nothing_is_printed_by_the_solver(capfd):
     assert choose(space, space.by_option({(m, r): r for m in range(2) for r in (0.0, 0.5)})) is not None
     print("after")
     assert capfd.readouterr().out == "before\nafter\n"
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_small_sums_are_told_apart_beside_large_pieces(exponent, seed):
+    """Losses to the third power lie far apart: near the full network the sums are 10^-15 of the largest piece."""
+    generator, rates = np.random.default_rng(seed), (0.0, 0.25, 0.5, 0.875)
+    space = Space(tuple("abcd"), (rates,) * 4)
+    own, sizes = 10 ** generator.uniform(-5, 0, 4), generator.integers(10, 100_000, 4)
+    loss = space.by_option({(m, r): max(1e-6, own[m] * r * r) ** exponent * (r > 0) for m in range(4) for r in rates})
+    cost = {p: float(sizes[p.module] * (1 - p.rate)) for m in range(4) for p in space.pieces(m)}
+    cost |= dict.fromkeys(space.pieces(4), 1.0)
+    all_of_them = [(space.total(loss, c), space.total(cost, c)) for c in space.configurations()]
+    for budget in np.geomspace(*np.quantile([c for _, c in all_of_them], (0.1, 1.0)), 8).tolist():
+        (choice,) = front(space, loss, cost, [budget])
+        least = min(value for value, spent in all_of_them if spent <= budget)
+        assert choice.value == pytest.approx(least, rel=1e-9, abs=0)
+        assert choice.gap == pytest.approx(0, abs=1e-6)

@@ -16,7 +16,7 @@ from wootz.passes.plan.blocks import TuningBlock
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Constraint, Objective
 from wootz.passes.plan.space import Space
-from wootz.passes.plan.subspace import Configuration
+from wootz.passes.plan.subspace import SKIP, Configuration
 from wootz.runtime.outcome import Failed
 from wootz.runtime.strategies import search as search_module
 from wootz.runtime.strategies.choice import Choice, front
@@ -34,13 +34,15 @@ MOST_ACCURATE = Objective("max", Metric.ACCURACY, (Constraint(Metric.MODEL_SIZE,
 @dataclass
 class World:
     """Modules of some `sizes`, which lose accuracy by `importance` times the square of their rate; what a look sees is
-    lower and noisy. With `ends_early_at` a training ends as soon as it has that accuracy."""
+    lower and noisy. With `ends_early_at` a training ends as soon as it has that accuracy, with `gives_up_below` it is
+    given up long before the end if it wouldn't have that."""
 
     sizes: tuple[float, ...]
     importance: tuple[float, ...]
     noise: float = 0.01
     fails: frozenset[Configuration] = frozenset()
     ends_early_at: float | None = None
+    gives_up_below: float | None = None
     rates: tuple[float, ...] = RATES
     random: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
@@ -87,6 +89,8 @@ class World:
                 failed, accuracy = met[network] in self.fails, self.accuracy(met[network])
                 if self.ends_early_at is not None and accuracy >= self.ends_early_at:
                     curve, ended, steps = [[0, self.ends_early_at]], "bound met", 0
+                elif self.gives_up_below is not None and accuracy < self.gives_up_below:
+                    curve, ended, steps = [[0, 0.1], [STEPS // 2, accuracy / 2]], "given up", STEPS // 2
                 else:
                     curve, ended, steps = [[0, 0.1], [STEPS, accuracy]], "all steps", STEPS
                 record = {"curve": curve, "kept": curve[-1][0], "ended": ended, "steps": steps}
@@ -434,3 +438,81 @@ def test_a_quality_that_is_better_where_it_is_lower_is_searched_alike(is_aim):
         tried.append(search.course(world.carry_out(search)).tried)
     assert tried[0] == tried[1]
     assert len(tried[0]) > 3
+
+
+def test_a_strict_bound_is_not_met_by_a_network_that_reaches_it():
+    best = WORLD.accuracy((0.5, 0.25, 0.75, 0.0))
+    sizes = []
+    for comparison in (">=", ">"):
+        bound = Constraint(Metric.ACCURACY, comparison, best)
+        search = WORLD.search(Objective("min", Metric.MODEL_SIZE, (bound,)), most=20)
+        sizes.append(best_of(search, WORLD.carry_out(search)))
+        enough = (c for c in WORLD.space.configurations() if bound.holds({Metric.ACCURACY: WORLD.accuracy(c)}, {}))
+        least = min(search.measured(c)[Metric.MODEL_SIZE] for c in enough)
+        assert sizes[-1] * (1 - LEAST_GAIN) <= least
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("bound", [0.1, 0.3, 0.5, None])
+def test_the_cheapest_networks_of_all_rates_are_reached(bound):
+    """At first every second rate is trained, without the largest one."""
+    world = replace(WORLD, rates=EIGHTHS)
+    bounds = () if bound is None else (Constraint(Metric.ACCURACY, ">=", bound),)
+    search = world.search(Objective("min", Metric.MODEL_SIZE, bounds))
+    finished = world.carry_out(search)
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= smallest(world, search)
+    assert search.course(finished).is_complete
+
+
+def test_networks_may_cost_nothing():
+    world = World(sizes=(10.0, 20.0), importance=(0.01, 0.02), rates=(0.0, 0.5, 1.0))
+    search = world.search()
+    outside = next(world.space.pieces(2))
+    search = replace(search, costs={Metric.MODEL_SIZE: {**search.costs[Metric.MODEL_SIZE], outside: 0.0}})
+    finished = world.carry_out(search)
+    assert best_of(search, finished) == smallest(world, search) == 0.0
+
+
+def test_a_block_that_could_not_be_scored_loses_what_the_worst_one_does():
+    search = WORLD.search()
+    finished = WORLD.carry_out(search)
+    course = search.course(finished)
+    worst = max(course.losses, key=course.losses.__getitem__)
+    unscored = (0.25, 0.0, 0.0, 0.0)
+    (scored,) = [task for task in finished if isinstance(task, ScoreNetworks)]
+    position = [course.networks[unscored] == n for n in scored.networks].index(True)
+    results = list(finished[scored])
+    results[position] = Finished("", Failed("no"))
+    spoiled = search.course({**finished, scored: tuple(results)})
+    assert spoiled.loss(unscored) == spoiled.losses[worst]
+
+
+def test_a_training_that_was_given_up_says_nothing_of_others():
+    world = replace(WORLD, gives_up_below=0.85)
+    search = world.search(most=20)
+    finished = world.carry_out(search)
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= smallest(world, search)
+    course = search.course(finished)
+    assert any(world.accuracy(c) < 0.85 for c in course.tried)
+    assert course.recovered[False] > 0
+    assert course.prediction_error is None or course.prediction_error < 0.02
+
+
+@dataclass
+class WorldOfSkips(World):
+    """Modules that are left out lose little at once, and it stays lost; pruned ones lose much, and all comes back."""
+
+    def result(self, task: Task, met: tuple[Configuration, ...]) -> Results:
+        if not isinstance(task, LookAt):
+            return super().result(task, met)
+        lost = ((0.9 - self.accuracy(met[n])) * (1 if SKIP in met[n] else 6) for n in task.networks)
+        return tuple(Finished("", {"quality": 0.9 - x}) for x in lost)
+
+
+def test_networks_that_leave_modules_out_say_little_of_others():
+    world = WorldOfSkips((30.0, 30.0, 30.0), (0.06, 0.05, 0.055), noise=0.0, rates=(0.0, 0.25, 0.5, 0.75, SKIP))
+    search = world.search()
+    finished = world.carry_out(search)
+    course = search.course(finished)
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= smallest(world, search)
+    assert course.recovered[False] > course.recovered[True]
