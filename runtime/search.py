@@ -115,8 +115,8 @@ def search(
     first = sum(len(training.blocks) for training in course.trainings)
     watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
-        f"The space has {show_count(space.count)} networks of {len(keys)} blocks{_trained_later(first, len(keys))}; "
-        f"at most {_networks(job.search.networks)} fine-tuned."
+        f"The space has {show_count(space.count)} networks of {len(keys)} {'block' if len(keys) == 1 else 'blocks'}"
+        f"{_trained_later(first, len(keys))}; at most {_networks(job.search.networks)} fine-tuned."
     )
     if strategy.known:
         watch.message(f"{len(strategy.known)} of them were fine-tuned by earlier searches, and come first.")

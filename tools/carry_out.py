@@ -243,10 +243,14 @@ def _show_plan(
 def _space_line(search: Searching, plan: RunPlan) -> str:
     blocks = sum(map(len, plan.groups))
     return (
-        f"{show_count(search.space.count)} networks of {blocks} blocks that are trained in {len(plan.groups)} "
-        f"{'group' if len(plan.groups) == 1 else 'groups'}; at most {search.looks} are looked at without training, at "
-        f"most {search.networks} fine-tuned"
+        f"{show_count(search.space.count)} networks of {_counted(blocks, 'block')} to be trained in "
+        f"{_counted(len(plan.groups), 'group')}; at most {search.looks} are looked at without training, at most "
+        f"{search.networks} fine-tuned"
     )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _solver_lines(job: Job) -> Iterator[str]:

@@ -177,7 +177,7 @@ class _Program:
     def _best(self, minimise: Quantity, bounds: Sequence[Bound], gap: float) -> Choice | None:
         rows, excluded = self._fixed.copy(), self._excluded(bounds)
         if excluded.size:
-            rows.add(excluded, np.ones(excluded.size), -math.inf, 0)
+            rows.add(excluded.tolist(), np.ones(excluded.size), -math.inf, 0)
         for configuration, modules in self._apart:
             self._add_difference(rows, configuration, modules)
         for bound in bounds:
