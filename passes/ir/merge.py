@@ -48,7 +48,7 @@ class _Merging:
         self._inputs = dict(inputs)
         self._known: dict[Hashable, Node] = {}
         self._constants: dict[Hashable, Constant] = {}
-        self._contents: dict[int, Hashable] = {}
+        self._contents: dict[int, tuple[np.ndarray, Hashable]] = {}
 
     def add(self, prefix: str, model: Model) -> Mapping[str, str]:
         """What the outputs of `model` are called here."""
@@ -92,8 +92,9 @@ class _Merging:
         """What equal arrays have in common; models share most of theirs, which are read once."""
         if id(values) not in self._contents:
             read = str(values.tolist()).encode() if values.dtype == object else values.tobytes()
-            self._contents[id(values)] = values.dtype.str, values.shape, hashlib.sha256(read).digest()
-        return self._contents[id(values)]
+            content = values.dtype.str, values.shape, hashlib.sha256(read).digest()
+            self._contents[id(values)] = values, content  # an array that is held keeps its identity
+        return self._contents[id(values)][1]
 
     def _name(self, tensor: Tensor, prefix: str) -> None:
         if not tensor.is_empty():

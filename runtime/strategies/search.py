@@ -460,7 +460,8 @@ class Course:
 
     def _fit(self, known: Mapping[Configuration, float]) -> None:
         if known:
-            nothing = NOTHING_LOST * (1.0 if self.search.quality.is_share else max(map(self._lost, self.looked)))
+            most = 1.0 if self.search.quality.is_share else max(0.0, *map(self._lost, self.looked))
+            nothing = NOTHING_LOST * most
             shares = {c: (a - self.looked[c]) / lost for c, a in known.items() if (lost := self._lost(c)) > nothing}
             for kind in self.recovered:
                 alike = [share for c, share in shares.items() if leaves_out(c) == kind] or list(shares.values())
