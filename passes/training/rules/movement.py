@@ -13,6 +13,8 @@ from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, 
 
 END = 2**31 - 1
 """A bound of Slice behind every element; its negative is before every element."""
+LARGEST_SELECTION = 512
+"""Elements of an axis up to which a product of matrices is faster than gathering them."""
 
 
 def to_operand_shape(b: Backward) -> Gradients:
@@ -55,7 +57,7 @@ def slice_(b: Backward) -> Gradients:
         taken = _taken(start, end, step, size)
         if not taken:
             return [_zeros(x)]
-        dx = _put_back(dx, taken, axis % x.rank, size)
+        dx = _put_back(dx, taken, axis % x.rank, size, is_last=axis % x.rank == x.rank - 1)
     return [dx]
 
 
@@ -78,7 +80,7 @@ def gather(b: Backward) -> Gradients:
             return [_zeros(x)]
         if len(set(taken)) == len(taken):
             parts = dy if indices.rank else dy.op("Unsqueeze", dy.integers([axis]))
-            return [_put_back(parts, taken, axis, size)]
+            return [_put_back(parts, taken, axis, size, is_last=axis == x.rank - 1)]
     to_front = [*range(axis, axis + indices.rank), *range(axis), *range(axis + indices.rank, dy.rank)]
     rows = [axis, *range(axis), *range(axis + 1, x.rank)]
     zeros = _zeros(_turned(x, rows))
@@ -210,10 +212,15 @@ def _scattered(zeros: Expression, scatter: str, indices: Expression, dy: Express
     return summed.as_type(dy.dtype)
 
 
-def _put_back(dy: Expression, taken: list[int], axis: int, size: int) -> Expression:
-    """Element i of `dy` along `axis` goes to position taken[i] of `size`; the other positions are zero."""
+def _put_back(dy: Expression, taken: list[int], axis: int, size: int, is_last: bool = False) -> Expression:
+    """Element i of `dy` along `axis` goes to position taken[i] of `size`; the other positions are zero.
+
+    Along the last axis a product with ones and zeros does that: runtimes gather single elements slowly.
+    """
     if taken == list(range(taken[0], taken[0] + len(taken))):
         return dy.op("Pad", dy.integers([taken[0], size - taken[-1] - 1]), None, dy.integers([axis]))
+    if is_last and size <= LARGEST_SELECTION:
+        return dy.op("MatMul", dy.constant(np.eye(size)[taken]))
     with_zero = dy.op("Pad", dy.integers([0, 1]), None, dy.integers([axis]))
     position = {place: i for i, place in enumerate(taken)}
     source = [position.get(place, len(taken)) for place in range(size)]
