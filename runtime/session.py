@@ -20,7 +20,7 @@ import numpy as np
 from wootz.passes.errors import WootzError
 from wootz.passes.ir.initial_values import without_initial_values
 from wootz.passes.ir.merge import merge
-from wootz.passes.ir.model import OPSET, Constant, Graph, Model, has_subgraphs, tensor_shape
+from wootz.passes.ir.model import OPSET, Constant, Graph, Model, constants, has_subgraphs, tensor_shape
 from wootz.passes.ir.text import parse_text
 from wootz.passes.training.block_convolutions import BLOCKS, BlockConvolutions
 from wootz.passes.training.blocked_layout import BlockedLayout
@@ -203,6 +203,10 @@ def check_loadable(model: Model) -> None:
     _open(model, CPU, exact=True)
 
 
+LARGEST_MERGED = 1 << 29
+"""Bytes of weights of models that run together: a program has to be smaller than 2 GiB, and all are in memory."""
+
+
 class InferenceSession:
     """Runs one model on many batches. Its first graph input takes images, its first output is given back."""
 
@@ -224,18 +228,33 @@ class InferenceSession:
 
 
 class MergedSession:
-    """Runs several models that take the same data. What they begin with alike is computed once, but for models with If,
-    Loop or Scan."""
+    """Runs several models that take the same data. What they begin with alike is computed once, as far as they have
+    neither If, Loop nor Scan, and LARGEST_MERGED has room for their weights."""
 
     def __init__(self, models: Sequence[Model], device: Device = CPU):
-        is_mergeable = not any(has_subgraphs(model.graph) for model in models)
-        parts = [merge(part) for part in ([models] if is_mergeable else [[model] for model in models])]
+        parts = map(merge, _mergeable(models))
         self._parts = [(InferenceSession(part.model, device), part.outputs) for part in parts]
 
     def outputs(self, data: Data) -> list[Arrays]:
         """All outputs of each model, by name."""
         found = ((session.outputs(data), outputs) for session, outputs in self._parts)
         return [{own: arrays[name] for own, name in names.items()} for arrays, outputs in found for names in outputs]
+
+
+def _mergeable(models: Sequence[Model]) -> list[list[Model]]:
+    """The models, in order, by what is run together."""
+    parts: list[list[Model]] = []
+    room = 0
+    for model in models:
+        held = sum(values.nbytes for values in constants(model.graph).values())
+        fits = bool(parts) and held <= room and not any(has_subgraphs(m.graph) for m in (model, parts[-1][0]))
+        if fits:
+            parts[-1].append(model)
+        else:
+            parts.append([model])
+            room = LARGEST_MERGED
+        room -= held
+    return parts
 
 
 class TensorSession:

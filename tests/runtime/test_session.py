@@ -209,10 +209,18 @@ def test_parts_of_a_network_hand_over_several_tensors():
     np.testing.assert_array_equal(on_host(tensors["y"]), -3 * DATA)
 
 
-@pytest.mark.parametrize("others", [[], [CHOICE]], ids=["merged", "beside a choice"])
-def test_models_that_run_together_give_what_they_give_alone(others):
+@pytest.mark.parametrize(
+    ("others", "room", "sessions"), [((), 1 << 29, 1), ((CHOICE,), 1 << 29, 2), ((), 32, 2), ((), 0, 3)]
+)
+def test_models_that_run_together_give_what_they_give_alone(others, room, sessions, monkeypatch):
+    monkeypatch.setattr(session_module, "LARGEST_MERGED", room)
+    opened = []
+    monkeypatch.setattr(
+        session_module, "InferenceSession", lambda *given: opened.append(given) or InferenceSession(*given)
+    )
     models = [parse_text(text) for text in (NETWORK, NETWORK.replace("1,2,3,4", "5,6,7,8"), NETWORK, *others)]
     found = MergedSession(models, ONE_THREAD).outputs(DATA)
     assert len(found) == len(models)
+    assert len(opened) == sessions
     for model, outputs in zip(models, found, strict=True):
         np.testing.assert_array_equal(outputs["y"], InferenceSession(model, ONE_THREAD).outputs(DATA)["y"])
