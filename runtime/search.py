@@ -24,7 +24,7 @@ from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import BlockScore, FullNetworkResult, SearchedNetwork, SearchResult
-from wootz.runtime.store.amounts import show_count
+from wootz.runtime.store.amounts import counted, show_count
 from wootz.runtime.strategies.search import Course, Search
 from wootz.runtime.strategies.selection import Candidate, best_of
 from wootz.runtime.tasks.recipe import combined
@@ -115,7 +115,7 @@ def search(
     first = sum(len(training.blocks) for training in course.trainings)
     watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
-        f"The space has {show_count(space.count)} networks of {len(keys)} {'block' if len(keys) == 1 else 'blocks'}"
+        f"The space has {show_count(space.count)} networks of {counted(len(keys), 'block')}"
         f"{_trained_later(first, len(keys))}; at most {_networks(job.search.networks)} fine-tuned."
     )
     if strategy.known:

@@ -229,7 +229,7 @@ class InferenceSession:
 
 class MergedSession:
     """Runs several models that take the same data. What they begin with alike is computed once, as far as they have
-    neither If, Loop nor Scan, and LARGEST_MERGED has room for their weights."""
+    neither If, Loop nor Scan, nor draw random numbers, and LARGEST_MERGED has room for their weights."""
 
     def __init__(self, models: Sequence[Model], device: Device = CPU):
         parts = map(merge, _mergeable(models))
@@ -247,14 +247,18 @@ def _mergeable(models: Sequence[Model]) -> list[list[Model]]:
     room = 0
     for model in models:
         held = sum(values.nbytes for values in constants(model.graph).values())
-        fits = bool(parts) and held <= room and not any(has_subgraphs(m.graph) for m in (model, parts[-1][0]))
-        if fits:
+        if parts and held <= room and _may_be_merged(model) and _may_be_merged(parts[-1][0]):
             parts[-1].append(model)
         else:
             parts.append([model])
             room = LARGEST_MERGED
         room -= held
     return parts
+
+
+def _may_be_merged(model: Model) -> bool:
+    """Whether equal nodes give equal results, and all of them can be seen."""
+    return not has_subgraphs(model.graph) and not any(n.op in DRAWS_RANDOM_NUMBERS for n in model.graph.nodes)
 
 
 class TensorSession:

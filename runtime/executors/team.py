@@ -18,6 +18,7 @@ from wootz.runtime.executors.mpi import Ranks, ranks, started_by_mpi
 from wootz.runtime.executors.shares import check_workers, shared_machine
 from wootz.runtime.executors.this_process import ThisProcess
 from wootz.runtime.machine import gpu_count
+from wootz.runtime.store.amounts import counted
 
 
 class Team(Protocol):
@@ -111,7 +112,7 @@ class _LocalTeam:
 
     @property
     def description(self) -> str:
-        return f"{_counted(self.workers, 'process')} of {_threads(self.places[0].threads)}"
+        return f"{counted(self.workers, 'process')} of {_threads(self.places[0].threads)}"
 
     def engine(
         self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
@@ -134,7 +135,7 @@ class _MpiTeam:
 
     @property
     def description(self) -> str:
-        return f"{_counted(self.workers, 'process')} of MPI"
+        return f"{counted(self.workers, 'process')} of MPI"
 
     def engine(
         self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
@@ -157,7 +158,7 @@ class _DaskTeam:
 
     @property
     def description(self) -> str:
-        return f"{_counted(self.workers, 'worker')} of Dask"
+        return f"{counted(self.workers, 'worker')} of Dask"
 
     def engine(
         self, work: Work[T, R], folder: Path, silence_limit: float = SILENCE_LIMIT, listener: Listener[T] = nobody
@@ -165,9 +166,5 @@ class _DaskTeam:
         return FutureEngine(self.crew, work, folder, silence_limit, listener)
 
 
-def _counted(count: int, thing: str) -> str:
-    return f"{count} {thing}{'es' if thing.endswith('s') else 's'}" if count != 1 else f"1 {thing}"
-
-
 def _threads(count: int) -> str:
-    return _counted(count, "thread")
+    return counted(count, "thread")

@@ -40,6 +40,11 @@ def show_count(count: int) -> str:
     return f"{count:,}" if count < 1_000_000 else f"{count:.2g}"
 
 
+def counted(count: int, thing: str) -> str:
+    """`1 block`, `2 blocks`, `3 processes`."""
+    return f"{count} {thing}{'es' if thing.endswith('s') else 's'}" if count != 1 else f"1 {thing}"
+
+
 def show_milliseconds(milliseconds: float) -> str:
     """With three digits: 0.0251 ms, 12.5 ms, 1,250 ms."""
     return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds:,.0f} ms"

@@ -235,8 +235,11 @@ class Search:
 
     def least_cost(self, space: Space) -> float | None:
         """Of any network of a space within the bounds; None where there is none."""
-        least = choose(space, self.costs[self.cost], self._solver_bounds)
-        return None if least is None else least.value
+        if space.options not in self._memo:
+            least = choose(space, self.costs[self.cost], self._solver_bounds)
+            self._memo[space.options] = None if least is None else least.value
+        found: float | None = self._memo[space.options]
+        return found
 
 
 def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Objective, full: Measurements) -> None:
@@ -303,7 +306,9 @@ class Course:
         low = search.least_cost(first)
         if low is None:
             return
-        window, whole = (low, self._highest()), (search.least_cost(search.space) or low, self._highest())
+        least = search.least_cost(search.space)
+        assert least is not None, "the first space is a part of the whole one"
+        window, of_all_rates = (low, self._highest()), (least, self._highest())
         compared = search.beside[: int(COMPARED_SHARE * search.looks)]
         coarse, fine = self._shares(search.looks - len(compared))
         if search.space.count <= search.looks:
@@ -312,7 +317,7 @@ class Course:
         yield from self._try(search.known)
         yield from self._try(self._first())
         for number in range(ROUNDS):
-            yield from self._close_in(whole, fine, trains=number < REFINEMENTS)
+            yield from self._close_in(of_all_rates, fine, trains=number < REFINEMENTS)
             if not self._is_last_chance:
                 yield from self._try(self._promising())
         seen = 0
@@ -321,7 +326,7 @@ class Course:
             while batch := self._promising():
                 yield from self._try(batch)
             if self._left:
-                yield from self._close_in(whole, min(fine, search.looks - seen), trains=False)
+                yield from self._close_in(of_all_rates, min(fine, search.looks - seen), trains=False)
         self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all or self._is_cheapest)
 
     def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:

@@ -79,11 +79,11 @@ class EvaluationRecipe:
 
     def measured(self, store: Store, measure: Callable[[], Mapping[str, Any]], what: str = "") -> Mapping[str, Any]:
         """The record that `measure` gives, which the store keeps; `what` is its title there, else what is measured."""
-        (record,) = measured_together([self], store, lambda _: [measure()], what)
+        (record,) = records_of([self], store, lambda _: [measure()], what)
         return record
 
 
-def measured_together(
+def records_of(
     recipes: Sequence[EvaluationRecipe],
     store: Store,
     measure: Callable[[Sequence[int]], Sequence[Mapping[str, Any]]],
@@ -92,16 +92,15 @@ def measured_together(
 ) -> list[Mapping[str, Any]]:
     """The records of all recipes. `measure` gives those that the store doesn't have, of the recipes with these numbers;
     the time that it takes is divided among them."""
-    records = [store.get_record(recipe.key) for recipe in recipes]
-    missing = [number for number, record in enumerate(records) if record is None]
+    known = [store.get_record(recipe.key) for recipe in recipes]
+    missing = [number for number, record in enumerate(known) if record is None]
     begin = time.perf_counter()
-    for number, record in zip(missing, measure(missing) if missing else (), strict=True):
-        records[number] = record
+    measured = dict(zip(missing, measure(missing), strict=True)) if missing else {}
     seconds = (time.perf_counter() - begin) / max(1, len(missing))
-    for number in missing:
+    for number, record in measured.items():
         recipe = recipes[number]
-        store.put(recipe.key, Trained({}, records[number] or {}), what=what or recipe.measure, seconds=seconds, by=by)
-    return [record for record in records if record is not None]
+        store.put(recipe.key, Trained({}, record), what=what or recipe.measure, seconds=seconds, by=by)
+    return [measured[number] if record is None else record for number, record in enumerate(known)]
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ from wootz.runtime.tasks.recipe import (
     EvaluationRecipe,
     TrainingRecipe,
     combined,
-    measured_together,
     rates_digest,
+    records_of,
     schedule_text,
 )
 from wootz.runtime.tasks.task import Finished, finished_of
@@ -451,11 +451,11 @@ class Trainer:
         recipes = [EvaluationRecipe(self.digests.program(model), judged, data, self.machine) for model in models]
 
         def measure(missing: Sequence[int]) -> list[Mapping[str, float]]:
-            return [{"value": value} for value in self._measured_together([models[i] for i in missing], split, full)]
+            return [{"value": value} for value in self._measured_each([models[i] for i in missing], split, full)]
 
-        return [float(record["value"]) for record in measured_together(recipes, self.store, measure)]
+        return [float(record["value"]) for record in records_of(recipes, self.store, measure)]
 
-    def _measured_together(self, models: Sequence[Model], split: Split, full: Model | None) -> list[float]:
+    def _measured_each(self, models: Sequence[Model], split: Split, full: Model | None) -> list[float]:
         predict, reference = MergedSession(models, self.device).outputs, self.reference(full)
         return measured_each(self.quality, predict, len(models), split, self.test_transform, reference)
 
@@ -475,7 +475,7 @@ class Trainer:
             found = score_variants(full, wanted, split, self.test_transform, self.device, self.quality)
             return [asdict(found[key]) for key in wanted]
 
-        records = measured_together(recipes, self.store, measure, what="score", by=self.run)
+        records = records_of(recipes, self.store, measure, what="score", by=self.run)
         return {key: Score(**record) for key, record in zip(variants, records, strict=True)}
 
     def looks(self, models: Sequence[Model], beyond: Sequence[Statistics], full: Model | None = None) -> list[Look]:
@@ -498,10 +498,10 @@ class Trainer:
                 recalibrated(model, found, beyond[i])
                 for model, found, i in zip(assembled, measured, missing, strict=True)
             ]
-            values = self._measured_together(networks, self.dataset.validation, full)
+            values = self._measured_each(networks, self.dataset.validation, full)
             return [{"quality": value} for value in values]
 
-        records = measured_together(recipes, self.store, measure, what="look")
+        records = records_of(recipes, self.store, measure, what="look")
         return [Look(float(record["quality"])) for record in records]
 
     def _looked_at(self, beyond: Statistics, full: Model | None) -> str:

@@ -14,7 +14,7 @@ from wootz.passes.training.rules.rule import Backward, Gradients, NoRule, Rule, 
 END = 2**31 - 1
 """A bound of Slice behind every element; its negative is before every element."""
 LARGEST_SELECTION = 512
-"""Elements of an axis up to which a product of matrices is faster than gathering them."""
+"""Elements of an axis up to which a product of matrices takes the place of gathering single ones."""
 
 
 def to_operand_shape(b: Backward) -> Gradients:
