@@ -249,6 +249,7 @@ def _inputs_of_lesson(lesson: Lesson) -> dict[str, str]:
 def _inputs_of_search(search: Searching) -> dict[str, str]:
     return {
         "space": digest(repr(search.space).encode()),
+        **({"--subspace": digest(repr(search.space.listed).encode())} if search.space.listed else {}),
         "--networks": str(search.networks),
         "--looks": str(search.looks),
         "--latency-table": digest(repr(search.latency_table).encode()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from wootz.passes.blocks.identifier import symbols
 from wootz.passes.errors import WootzError
@@ -81,7 +82,7 @@ def search(
         steps=job.solver.max_iter,
         images=len(job.dataset.validation),
         quality=job.quality.metric,
-        beside=(*space.thinned.uniform, *random_networks(space.thinned, job.seed)),
+        beside=() if space.listed else (*space.thinned.uniform, *random_networks(space.thinned, job.seed)),
         known=memory.known(is_known),
         workers=engine.workers,
     )
@@ -115,7 +116,8 @@ def search(
     first = sum(len(training.blocks) for training in course.trainings)
     watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
-        f"The space has {show_count(space.count)} networks of {counted(len(keys), 'block')}"
+        f"{'The list' if space.listed else 'The space'} has {show_count(space.count)} networks of "
+        f"{counted(len(keys), 'block')}"
         f"{_trained_later(first, len(keys))}; at most {_networks(job.search.networks)} fine-tuned."
     )
     if strategy.known:
@@ -152,7 +154,8 @@ def _why_it_ended(course: Course, most: int) -> str:
     if course.is_complete:
         return "No other network is expected to be better than the best one: the search is complete."
     if len(course.tried) < most:
-        return "The search ends: of those that it looked at, none that is left may be better; others may be (--looks)."
+        others = "" if course.search.space.listed else "; others may be (--looks)"
+        return f"The search ends: of those that it looked at, none that is left may be better{others}."
     networks = f"{most} networks" if most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
 
@@ -294,18 +297,26 @@ def _scores(strategy: Search, course: Course, finished: Mapping[Task, Results]) 
 
 def _searched(strategy: Search, course: Course, plan: RunPlan, configuration: Configuration) -> SearchedNetwork:
     measured, predicted = strategy.measured(configuration), course.predicted(configuration)
-    uniform = configuration in strategy.space.thinned.uniform
     return SearchedNetwork(
         configuration=configuration,
         model_size=int(measured[Metric.MODEL_SIZE]),
         flops=int(measured[Metric.FLOPS]),
         latency_ms=measured.get(Metric.LATENCY),
-        origin="uniform" if uniform else "random" if configuration in strategy.beside else "solver",
+        origin=_origin(strategy, configuration),
         loss=course.loss(configuration),
         looked=_signed(strategy, course.looked.get(configuration)),
         predicted=_signed(strategy, predicted),
         quality=_signed(strategy, course.accuracy(configuration)),
     )
+
+
+def _origin(strategy: Search, configuration: Configuration) -> Literal["listed", "solver", "uniform", "random"]:
+    space = strategy.space
+    if space.listed:
+        return "listed"
+    if configuration in space.thinned.uniform:
+        return "uniform"
+    return "random" if configuration in strategy.beside else "solver"
 
 
 def _signed(strategy: Search, accuracy: float | None) -> float | None:

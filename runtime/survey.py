@@ -63,12 +63,12 @@ def subspace_costs(pruner: BlockPruner, subspace: Subspace, sources: InputSource
     )
 
 
-def space_of(pruner: BlockPruner, options: Sequence[Sequence[float]]) -> Space:
-    """All networks that these options of the modules allow."""
+def space_of(pruner: BlockPruner, options: Sequence[Sequence[float]], listed: Sequence[Sequence[float]] = ()) -> Space:
+    """All networks that these options of the modules allow, or those that are listed."""
     sources = pruner.input_sources
     outside = {len(options): sources.outside} if sources.outside else {}
     names = tuple(module.name for module in pruner.modules)
-    return Space(names, tuple(map(tuple, options)), {**sources.of_modules, **outside})
+    return Space(names, tuple(map(tuple, options)), {**sources.of_modules, **outside}, tuple(map(tuple, listed)))
 
 
 def space_costs(pruner: BlockPruner, space: Space) -> Mapping[Symbol, Cost]:

@@ -15,7 +15,8 @@ from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.subspace import SKIP, Subspace
+from wootz.passes.plan.space import Space
+from wootz.passes.plan.subspace import SKIP, Rate, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
@@ -152,13 +153,15 @@ def complete_companions(
     about `quality`. Raises WootzError for files that
     don't fit the network, and where nothing of it can be pruned."""
     chosen: dict[str, str] = {}
-    subspace, warnings = _subspace(files, pruner)
+    searches = files.options.get("command") == "search"
+    subspace, warnings = _listed(files, pruner) if searches else _subspace(files, pruner)
     fine_tuning, teacher, pretraining = solvers.fine_tuning, solvers.teacher, solvers.pretraining
     search: Searching | None = None
-    if files.options.get("command") == "search":
+    if searches:
         solver = fine_tuning or fine_tuning_solver(circumstances)
-        search = _searching(files.options, pruner, image_shape, circumstances, solver)
-        subspace = Subspace(search.space.modules, (*search.space.stars, *search.space.uniform))
+        search = _searching(files.options, pruner, image_shape, circumstances, solver, subspace)
+        space = search.space
+        subspace = Subspace(space.modules, (*space.stars, *(space.listed or space.uniform)))
     if objective is None:
         objective = default_objective(quality)
         chosen[OBJECTIVE_FILE] = f"{objective}\n"
@@ -199,26 +202,51 @@ def _searching(
     image_shape: tuple[int, ...],
     circumstances: Circumstances,
     solver: Solver,
+    listed: Subspace | None,
 ) -> Searching:
-    """The space of a search, and how much of it is tried. Raises WootzError where no module can be pruned."""
+    """The space of a search, and how much of it is tried: of those that are `listed`, if they are. Raises WootzError
+    where no module can be pruned."""
     if not pruner.can_prune:
         raise WootzError(NOTHING_TO_PRUNE)
-    rates = options["rates"] or GRID
+    rates = (options["rates"] or GRID) if listed is None else listed.rates
     pruner = pruner.rounding_to(rounding(options["round_to"], rates))
-    least = _least_rates(pruner, rates)
-    left_out = pruner.skippable if options["skip"] else ()
-    of_modules = (
-        {0.0, *of_module.values(), *({SKIP} if module in left_out else ())} for module, of_module in least.items()
-    )
-    space = space_of(pruner, tuple(map(tuple, map(sorted, of_modules))))
+    if listed is not None:
+        space = _space_of_listed(pruner, listed)
+    else:
+        least = _least_rates(pruner, rates)
+        left_out = pruner.skippable if options["skip"] else ()
+        of_modules = (
+            {0.0, *of_module.values(), *({SKIP} if module in left_out else ())} for module, of_module in least.items()
+        )
+        space = space_of(pruner, tuple(map(tuple, map(sorted, of_modules))))
     networks, file = options["networks"] or networks_to_search(circumstances), options["latency_table"]
     return Searching(
         space=space,
         rates=rates,
         networks=networks,
-        looks=options["looks"] or looks(circumstances, solver, networks),
+        looks=len(space.listed) or options["looks"] or looks(circumstances, solver, networks),
         latency_table=None if file is None else read_fitting_table(Path(file), pruner, space.options, image_shape),
     )
+
+
+def _space_of_listed(pruner: BlockPruner, listed: Subspace) -> Space:
+    """The space of these networks alone, at the rates that stand for theirs."""
+    least = pruner.least_rates(listed.rates)
+    of_modules = [{**least[module], SKIP: SKIP} for module in listed.modules]
+    networks = [
+        tuple(of_module[single] for of_module, single in zip(of_modules, map(_single, configuration), strict=True))
+        for configuration in listed.configurations
+    ]
+    if not any(map(any, networks)):
+        raise WootzError("--subspace: of all its configurations the network stays as it is: nothing to search")
+    options = [sorted({0.0, *rates}) for rates in zip(*networks, strict=True)]
+    return space_of(pruner, options, networks)
+
+
+def _single(rate: Rate) -> float:
+    if isinstance(rate, tuple):
+        raise WootzError("--subspace: a search takes one rate a module, not one a convolution: wootz run takes both")
+    return rate
 
 
 def _least_rates(pruner: BlockPruner, rates: Sequence[float]) -> Mapping[str, Mapping[float, float]]:
@@ -247,6 +275,18 @@ def read_given_objective(files: CompanionFiles, metrics: Mapping[str, Metric]) -
         return parse_objective(given, "--objective", metrics)
     file = files.find("objective")
     return None if file is None else read_objective(file, metrics)
+
+
+def _listed(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:
+    """The networks that a search is told to keep to. Raises WootzError for options that then say nothing."""
+    if not files.options["subspace"]:
+        return None, ()
+    for option, says_nothing in (("rates", "it has the rates"), ("looks", "all of it are looked at")):
+        if files.options[option]:
+            raise WootzError(f"--subspace and --{option}: {says_nothing}, so give one of both")
+    if not files.options["skip"]:
+        raise WootzError("--subspace and --no-skip: leave out the configurations with modules that are left out")
+    return _subspace(files, pruner)
 
 
 def _subspace(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:

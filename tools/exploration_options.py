@@ -77,6 +77,13 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     for_run(click.option("--subspace", metavar="FILE", help="Configurations to try: .json, .csv, .npy or pickle.")),
     for_search(
         click.option(
+            "--subspace",
+            metavar="FILE",
+            help="Choose among these configurations alone, all of which are looked at: .json, .csv, .npy or pickle.",
+        )
+    ),
+    for_search(
+        click.option(
             "--rates",
             type=Rates(),
             metavar="R,R,…",

@@ -168,6 +168,13 @@ def _reused(result: RunResult) -> str:
     return f"{', '.join(counts)} known: {show_seconds(reuse.seconds_saved)} saved" if counts else ""
 
 
+def _advice(search: SearchResult | None) -> str:
+    if search is None:
+        return "add larger configurations"
+    is_listed = any(network.origin == "listed" for network in search.networks)
+    return f"allow more --networks or {'add larger configurations' if is_listed else '--looks'}"
+
+
 def nothing_found(result: RunResult) -> str:
     """Why a run has no best network, in one line."""
     if isinstance(result.full, FailedFullNetworkResult):
@@ -179,7 +186,7 @@ def nothing_found(result: RunResult) -> str:
     closest = max(found.trained, key=lambda n: metric.sign * n.quality)
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
     count = found.networks_evaluated
-    advice = "add larger configurations" if result.search is None else "allow more --networks or --looks"
+    advice = _advice(result.search)
     none = f"none of the {count} networks meets" if count > 1 else "the one network misses"
     return (
         f"{none} '{result.objective.text}'{failed}: "

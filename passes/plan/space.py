@@ -25,16 +25,18 @@ class Space:
     `sources` has, by the position of a module, the modules that its input's channels come from: a piece is then the
     module at a rate behind these at theirs, as in `wootz.passes.blocks.identifier`. What is outside of all modules is
     one more piece, at position `len(modules)` and rate 0, with sources of its own where pruning takes channels from it.
+    With `listed` networks these alone are in the space, each of them of the options.
     """
 
     modules: tuple[str, ...]
     options: tuple[tuple[float, ...], ...]
     sources: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    listed: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     @property
     def count(self) -> int:
         """How many networks there are."""
-        return math.prod(map(len, self.options))
+        return len(self.listed) or math.prod(map(len, self.options))
 
     @property
     def is_open(self) -> bool:
@@ -43,11 +45,13 @@ class Space:
 
     def has(self, configuration: Configuration) -> bool:
         """Whether a network is one of them."""
+        if self.listed:
+            return configuration in self.listed
         return all(rate in options for rate, options in zip(configuration, self.options, strict=True))
 
     def configurations(self) -> Iterator[tuple[float, ...]]:
-        """All of them, the last module's option changing fastest."""
-        return product(*self.options)
+        """All of them: as they are listed, or the last module's option changing fastest."""
+        return iter(self.listed) if self.listed else product(*self.options)
 
     @property
     def stars(self) -> tuple[tuple[float, ...], ...]:

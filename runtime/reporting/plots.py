@@ -106,8 +106,9 @@ def front(result: RunResult, full: FullNetworkResult, search: SearchResult, pale
         known = {network: x for network, x in costs.items() if x is not None}
         for origin, (colour, marker, area, label) in _origins(palette).items():
             expected = [(x, n.predicted) for n, x in known.items() if n.origin == origin and n.predicted is not None]
-            axes.plot(*_columns(expected), linestyle="none", marker=marker, markersize=area, markeredgewidth=0.8,
-                      markerfacecolor="none", markeredgecolor=colour, label=label)  # fmt: skip
+            if expected:
+                axes.plot(*_columns(expected), linestyle="none", marker=marker, markersize=area, markeredgewidth=0.8,
+                          markerfacecolor="none", markeredgecolor=colour, label=label)  # fmt: skip
         tuned = {n.configuration: (x, n.quality) for n, x in known.items() if n.quality is not None}
         axes.scatter(*_columns([*tuned.values()]), s=30, color=palette.block_trained, label="fine-tuned")
         if full_cost is not None:
@@ -140,6 +141,7 @@ def front(result: RunResult, full: FullNetworkResult, search: SearchResult, pale
 def _origins(palette: Palette) -> dict[str, tuple[str, str, int, str]]:
     """How networks of each origin are drawn: colour, marker, its size, and what they are called."""
     return {
+        "listed": (palette.full, "o", 3, "listed, expected"),
         "solver": (palette.full, "o", 3, "solver's, expected"),
         "uniform": (palette.default, "^", 6, "uniform pruning, expected"),
         "random": (palette.blocks, "x", 5, "random configurations, expected"),

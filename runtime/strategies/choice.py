@@ -243,24 +243,25 @@ def _minimum(
     """Whole numbers with the least sum, and a bound of that sum from below; None where the rows leave none.
 
     A network with a column of reduced cost r has at least the relaxation's minimum and r. So columns are left out whose
-    reduced cost is large, and what is found without them is the best if it is not further from the relaxation.
+    reduced cost is large, and what is found without them is the best if it is not further from the relaxation. HiGHS
+    may fail to solve that where coefficients differ by many orders of magnitude: then no column is left out.
     """
     relaxed = _relaxation(objective, rows)
-    if relaxed is None:
+    if relaxed.status == INFEASIBLE:
         return None
-    reduced_costs = relaxed.lower.marginals
-    allowed = np.quantile(reduced_costs, FIRST_COLUMNS)
+    is_relaxed = relaxed.status == OPTIMAL
+    least, reduced_costs = (relaxed.fun, relaxed.lower.marginals) if is_relaxed else (0.0, np.zeros(len(objective)))
+    allowed = np.quantile(reduced_costs, FIRST_COLUMNS) if is_relaxed else math.inf
     while True:
         kept = np.flatnonzero(reduced_costs <= allowed)
         part = scipy.optimize.LinearConstraint(rows.A[:, kept], rows.lb, rows.ub)
-        options = {"mip_rel_gap": gap}
-        result = scipy.optimize.milp(objective[kept], constraints=part, integrality=np.ones(len(kept)), options=options)
+        result = _integer_solution(objective[kept], part, gap)
         if _has_solution(result):
-            above = result.fun - relaxed.fun
+            above = result.fun - least
             if above <= allowed:
                 values = np.zeros(len(objective))
                 values[kept] = result.x
-                return values, min(result.mip_dual_bound, relaxed.fun + allowed)
+                return values, min(result.mip_dual_bound, least + allowed)
             allowed = above + TOLERANCE
         elif len(kept) == len(objective):
             return None
@@ -268,12 +269,22 @@ def _minimum(
             allowed = math.inf
 
 
-def _relaxation(objective: np.ndarray, rows: scipy.optimize.LinearConstraint) -> scipy.optimize.OptimizeResult | None:
+def _integer_solution(
+    objective: np.ndarray, rows: scipy.optimize.LinearConstraint, gap: float
+) -> scipy.optimize.OptimizeResult:
+    for presolve in (True, False):
+        options, integrality = {"mip_rel_gap": gap, "presolve": presolve}, np.ones(len(objective))
+        result = scipy.optimize.milp(objective, constraints=rows, integrality=integrality, options=options)
+        if result.status in (OPTIMAL, INFEASIBLE):
+            break
+    return result
+
+
+def _relaxation(objective: np.ndarray, rows: scipy.optimize.LinearConstraint) -> scipy.optimize.OptimizeResult:
     """The same in fractions of options; its `lower.marginals` are the reduced costs of columns."""
     is_equal = rows.lb == rows.ub
     above, equal = rows.A[~is_equal], rows.A[is_equal]
-    result = scipy.optimize.linprog(objective, above, rows.ub[~is_equal], equal, rows.ub[is_equal], method="highs")
-    return result if _has_solution(result) else None
+    return scipy.optimize.linprog(objective, above, rows.ub[~is_equal], equal, rows.ub[is_equal], method="highs")
 
 
 def _has_solution(result: scipy.optimize.OptimizeResult) -> bool:

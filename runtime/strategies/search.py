@@ -11,7 +11,8 @@ Candidates are the solver's answers for budgets over the whole range of costs, l
 networks that meet the objective and those that don't; how the losses of blocks add up is learned from looks
 (`exponent`). Those that begin are one that needs no training, if there is one, and a few between it and the boundary,
 where that is expected to be; from what these come to a predictor of final accuracies follows, by which the next ones
-are chosen, until none is expected to be better than the best one.
+are chosen, until none is expected to be better than the best one. Where the networks of the space are listed, all of
+them are looked at, and the solver has nothing to do.
 
 What a network has lost before training is expected to come back in part, the same part in all networks that leave
 modules out, and in all that don't: that is the first feature of the predictor, and all of it until
@@ -203,7 +204,7 @@ class Search:
         return found
 
     def _solved(self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int) -> Solved:
-        if space.count <= count:
+        if space.listed or space.count <= count:
             return Solved(tuple(filter(any, space.configurations())), 0.0)
         cost, bounds = self.costs[self.cost], self._solver_bounds
         apart = max(1, len(space.modules) // 8)
@@ -235,6 +236,9 @@ class Search:
 
     def least_cost(self, space: Space) -> float | None:
         """Of any network of a space within the bounds; None where there is none."""
+        if space.listed:
+            measured = map(self.measured, space.listed)
+            return min((m[self.cost] for m in measured if self.is_feasible(m)), default=None)
         if space.options not in self._memo:
             least = choose(space, self.costs[self.cost], self._solver_bounds)
             self._memo[space.options] = None if least is None else least.value
@@ -245,20 +249,28 @@ class Search:
 def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Objective, full: Measurements) -> None:
     """Raises WootzError where no network of the space can meet the bounds that are known before training."""
     known = [c for c in objective.constraints if not c.metric.needs_training]
+    more = "configurations" if space.listed else "--rates"
     for constraint in known:
         quantity = costs[constraint.metric]
-        ends = choose(space, quantity), choose(space, {piece: -value for piece, value in quantity.items()})
-        values = [space.total(quantity, end.configuration) for end in ends if end is not None]
+        values = [space.total(quantity, configuration) for configuration in _ends(space, quantity)]
         if not any(constraint.holds({constraint.metric: value}, full) for value in values):
             raise WootzError(
                 f"no network of the space can meet '{constraint}': {constraint.metric} goes from "
-                f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add --rates"
+                f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add {more}"
             )
     search = Search(space, costs, objective, full, groups=(), most=1, looks=1, steps=1, images=1)
     if search.least_cost(space) is None:
         raise WootzError(
-            f"no network of the space meets all bounds of '{objective}' together: relax one, or add --rates"
+            f"no network of the space meets all bounds of '{objective}' together: relax one, or add {more}"
         )
+
+
+def _ends(space: Space, quantity: Quantity) -> Iterable[Configuration]:
+    """Networks among which are those of the least and the largest value."""
+    if space.listed:
+        return space.listed
+    ends = choose(space, quantity), choose(space, {piece: -value for piece, value in quantity.items()})
+    return (end.configuration for end in ends if end is not None)
 
 
 def leaves_out(configuration: Configuration) -> bool:
@@ -330,10 +342,13 @@ class Course:
         self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all or self._is_cheapest)
 
     def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:
-        """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too."""
+        """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too. Those
+        that are listed were all looked at."""
         if looks > 0:
             around = self._window(*window)
             self._learn_exponent(around[0])
+            if self.search.space.listed:
+                return
             if trains:
                 yield from self._add(self._missed(around, looks))
             yield from self._look(self._new(around, looks))

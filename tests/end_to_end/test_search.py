@@ -12,6 +12,7 @@ from wootz.runtime.data.loading import load_dataset
 from wootz.runtime.result import RunResult
 from wootz.runtime.run_directory import read_run_mark
 
+MODULES = 4
 OBJECTIVE = "min ModelSize constraint Accuracy >= full - 0.1"
 
 
@@ -28,10 +29,14 @@ def search(wootz, job_files, store, tmp_path_factory):
     for name in ("net.prototxt", "solver.prototxt", "pretrain.prototxt"):
         (model / name).write_text((job_files / name).read_text())
 
-    def run(out: Path, *options: object, objective: str = OBJECTIVE):
+    def run(
+        out: Path, *options: object, objective: str = OBJECTIVE, rates: str | None = "0.25,0.5,0.75",
+        looks: int | None = 30,
+    ):  # fmt: skip
+        space = [*(() if rates is None else ("--rates", rates)), *(() if looks is None else ("--looks", looks))]
         return wootz(
-            "search", model, "--data", "digits", "--objective", objective, "--rates", "0.25,0.5,0.75",
-            "--looks", 30, "--threads", 1, "--store", store, "--out", out, *options,
+            "search", model, "--data", "digits", "--objective", objective, *space, "--threads", 1, "--store", store,
+            "--out", out, *options,
         )  # fmt: skip
 
     return run
@@ -154,3 +159,35 @@ def test_bounds_that_no_network_meets_are_told_before_anything_is_trained(search
     assert done.code == 1
     assert "no network of the space can meet 'ModelSize <= 10'" in done.err
     assert not (tmp_path / "none" / "teacher.onnx").exists()
+
+
+def test_a_search_keeps_to_the_networks_that_are_listed(search, searched, tmp_path):
+    rates = np.random.default_rng(0).choice([0.0, 0.25, 0.5, 0.75], (12, MODULES))
+    listed = {tuple(row) for row in rates.tolist()}
+    (tmp_path / "twelve.json").write_text(json.dumps([*map(list, listed)]))
+    done = search(tmp_path / "out", "--subspace", tmp_path / "twelve.json", rates=None, looks=None)
+    assert done.code == 0, done.err
+    found = RunResult.load(tmp_path / "out")
+    assert {n.configuration for n in found.search.networks} == listed
+    assert {n.origin for n in found.search.networks} == {"listed"}
+    assert found.best.configuration in listed
+    assert found.best.quality >= found.full.reference_quality - 0.1
+    assert found.reuse.blocks == len(found.blocks), "those of another search"
+    assert right(tmp_path / "out" / "best.onnx") == pytest.approx(found.best.quality, abs=0.005)
+    again = search(tmp_path / "out", "--subspace", tmp_path / "twelve.json", rates=None, looks=None)
+    assert "this run is finished" in again.out
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([[0.5] * MODULES], {"rates": "0.5", "looks": None}, "--subspace and --rates: it has the rates"),
+        ([[0.5] * MODULES], {"rates": None, "looks": 3}, "--subspace and --looks: all of it are looked at"),
+        ([[0.0] * MODULES], {"rates": None, "looks": None}, "of all its configurations the network stays as it is"),
+    ],
+)
+def test_a_list_that_says_nothing_is_refused(search, tmp_path, rows, options, message):
+    (tmp_path / "listed.json").write_text(json.dumps(rows))
+    done = search(tmp_path / "out", "--subspace", tmp_path / "listed.json", **options)
+    assert done.code == 1
+    assert message in done.err

@@ -10,7 +10,6 @@ from wootz.tools.carry_out import CommandThatKeepsArguments, carry_out
 from wootz.tools.exploration_options import options_of
 
 OF_RUN: dict[str, Any] = {
-    "subspace": None,
     "baseline": False,
     "static": False,
     "identifier": "maximal",
@@ -27,6 +26,9 @@ def search(**options: Any) -> None:
     Each module is pre-trained at each of its rates once, against the full network, and scored in its place; networks
     are assembled from these pieces, and an integer program says which are worth a fine-tuning. Beside best.onnx the
     folder front/ gets networks that trade accuracy for size, FLOPs or latency, whichever the objective is about.
+
+    With --subspace it chooses among given configurations, of which it fine-tunes few where `wootz run` takes them one
+    after the other.
 
     MODEL, objective and solvers are as in `wootz run`. What was interrupted goes on when the same command is given
     again; with another objective, all that is known is found in the store.

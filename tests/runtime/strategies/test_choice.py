@@ -80,6 +80,21 @@ def test_the_choice_is_the_best_of_all(problem):
         assert choose(space, dict(reversed(loss.items())), bounds) == found, "whatever order things come in"
 
 
+def test_bounds_whose_relaxation_cannot_be_solved():
+    """HiGHS 1.12 says "Unknown" of it."""
+    space = Space(("a", "b"), ((0.0, 0.3, 0.5), (0.0, 0.3, 0.5, 1.0)))
+    pieces = [piece for position in range(3) for piece in space.pieces(position)]
+    coefficients = {
+        42.0: (0, 0, 42, 43, 4, 0, 0, 0),
+        2097342.0: (157, 0, 0, 190, 190, 184609, 272, 2097152),
+        60478.0: (1775, 60479, 0, 0, 60477, 0, 0, 1),
+    }
+    bounds = [Bound(dict(zip(pieces, values, strict=True)), most) for most, values in coefficients.items()]
+    loss = dict(zip(pieces, (0, 0, 1, 0, 0, 0, 1, 0), strict=True))
+    found = choose(space, loss, bounds)
+    assert (found is None) == (not feasible(space, bounds))
+
+
 @settings(max_examples=50, deadline=None)
 @given(problems(most_bounds=1), st.integers(1, 6), st.integers(1, 3))
 def test_the_k_best_are_each_the_best_of_what_is_far_enough_from_those_before(problem, k, differ_in):

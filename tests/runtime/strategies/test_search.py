@@ -354,6 +354,39 @@ def test_all_networks_of_a_small_space_are_looked_at():
     assert len(search.course(WORLD.carry_out(search)).looked) == 4**4 - 1
 
 
+def listed(search: Search, networks: tuple[Configuration, ...]) -> Search:
+    return replace(search, space=replace(search.space, listed=networks), looks=len(networks), most=len(networks))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(*[st.sampled_from(RATES)] * 4).filter(any), min_size=1, max_size=40, unique=True))
+def test_among_listed_networks_the_best_is_found(networks):
+    search = listed(WORLD.search(), tuple(networks))
+    finished = WORLD.carry_out(search)
+    course = search.course(finished)
+    assert set(course.looked) == set(networks)
+    assert set(course.tried) <= set(networks)
+    sizes = [search.measured(c)[Metric.MODEL_SIZE] for c in networks if WORLD.accuracy(c) >= search.threshold]
+    assert course.is_complete
+    if sizes:
+        assert best_of(search, finished) * (1 - LEAST_GAIN) <= min(sizes)
+
+
+def test_among_many_listed_networks_few_are_fine_tuned():
+    chosen = np.random.default_rng(0).choice(4**4 - 1, 64, replace=False)
+    networks = [c for c in WORLD.space.configurations() if any(c)]
+    search = listed(WORLD.search(), tuple(networks[i] for i in chosen))
+    assert len(tuned(WORLD.carry_out(search))) <= 8
+
+
+def test_listed_networks_that_miss_a_bound_are_not_fine_tuned():
+    networks = ((0.25,) * 4, (0.75,) * 4, (0.5,) * 4, (0.75, 0.75, 0.75, 0.5))
+    search = listed(WORLD.search(MOST_ACCURATE), networks)
+    course = search.course(WORLD.carry_out(search))
+    assert course.tried
+    assert all(search.measured(c)[Metric.MODEL_SIZE] <= BOUND for c in course.tried)
+
+
 @pytest.mark.parametrize("looks", [1, 2, 7, 30])
 def test_no_more_looks_are_taken_than_allowed(looks):
     beside = ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4, (0.5, 0.25, 0.5, 0.25))

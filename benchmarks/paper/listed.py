@@ -1,0 +1,96 @@
+"""Few of a list: `wootz search --subspace` beside trying all configurations, the smallest first (Tables 3 and 4).
+
+    python benchmarks/paper/listed.py NETWORK --data DATA --name NAME [--out FOLDER] [--drops 0.01,0.02,0.03] \
+        [--report] [further options of `wootz search`]
+
+NAME in --out is a folder of what `table2.py` has left: the configurations of each of its seeds are searched for the
+smallest network that loses no more than the drop, once for each drop, with nothing known before. Further options are to
+be those of `table2.py`. What is finished isn't run again, and what was interrupted goes on; --report prints what is
+there, and runs nothing.
+
+Seconds are the processor's: of the search all that it does, planning and checks included; of block-trained and of
+default networks are from the first training on, up to the first that loses no more than the drop.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from arguments import experiment_arguments
+from explorer import Explorer, course_in, full_network, is_finished, objective
+from machine import machine
+from table2 import OUT, finished
+from table4 import Comparison, Trained
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A search of the configurations of `run` for the smallest network that loses no more than `drop`."""
+
+    run: Path
+    drop: float
+
+    @property
+    def folder(self) -> Path:
+        return self.run.with_name(f"listed-{self.drop:g}")
+
+    def search(self, explorer: Explorer) -> None:
+        (subspace,) = self.run.parent.glob("subspace-*.json")
+        seed = int(self.run.parent.name.removeprefix("seed-"))
+        explorer.explore("search", self.folder, objective(self.drop), seed, "--subspace", subspace)
+
+
+def lines(searches: Sequence[Listed]) -> Iterator[str]:
+    yield "| drop, seed | networks | tried | seconds | of full | accuracy | speedup |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for search in searches:
+        if is_finished(search.folder):
+            yield from _rows(search)
+
+
+def _rows(search: Listed) -> Iterator[str]:
+    trained = Trained.load(search.run)
+    compared = trained.compared(trained.sizes, search.drop)
+    course = course_in(search.folder, is_default=False, by_processor=True)
+    assert course is not None
+    case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
+    default, blocks = compared.default, compared.block_trained
+    of_blocks = compared.pretraining + blocks.seconds
+    yield f"| {case} | default | {default.tried} | {default.seconds:.0f} | {_share(default.size, compared)} | | |"
+    yield f"| {case} | block-trained | {blocks.tried} | {of_blocks:.0f} | {_share(blocks.size, compared)} | | {compared.speedup:.1f} |"
+    best = course.best(full_network(search.run).quality - search.drop)
+    speedup = default.seconds / course.seconds
+    accuracy = "" if best is None else f"{100 * best.accuracy:.1f} %"
+    size = None if best is None else best.size
+    yield (
+        f"| {case} | search of the list | {len(course.networks)} | {course.seconds:.0f} | {_share(size, compared)} "
+        f"| {accuracy} | {speedup:.1f} |"
+    )
+
+
+def _share(size: int | None, compared: Comparison) -> str:
+    return "none" if size is None else f"{100 * size / compared.full_size:.1f} %"
+
+
+def main() -> None:
+    parser = experiment_arguments(__doc__, OUT)
+    parser.add_argument(
+        "--drops", type=lambda text: [float(part) for part in text.split(",")], default=[0.01, 0.02, 0.03]
+    )
+    options, further = parser.parse_known_args()
+    explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))
+    searches = [Listed(run, drop) for run in finished(options.out / options.name) for drop in options.drops]
+    print(machine())
+    for search in () if options.report else searches:
+        search.search(explorer)
+    for line in lines(searches):
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
