@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -25,7 +25,7 @@ from arguments import experiment_arguments
 from explorer import Explorer, course_in, full_network, is_finished, objective
 from machine import machine
 from table2 import OUT, finished
-from table4 import Comparison, Trained
+from table4 import Exploration, Trained
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Listed:
 
 
 def lines(searches: Sequence[Listed]) -> Iterator[str]:
-    yield "| drop, seed | networks | tried | seconds | of full | accuracy | speedup |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield "| drop, seed | networks | tried | seconds | of full | speedup |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for search in searches:
         if is_finished(search.folder):
             yield from _rows(search)
@@ -58,30 +58,24 @@ def _rows(search: Listed) -> Iterator[str]:
     compared = trained.compared(trained.sizes, search.drop)
     course = course_in(search.folder, is_default=False, by_processor=True)
     assert course is not None
-    case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
-    default, blocks = compared.default, compared.block_trained
-    of_blocks = compared.pretraining + blocks.seconds
-    yield f"| {case} | default | {default.tried} | {default.seconds:.0f} | {_share(default.size, compared)} | | |"
-    yield f"| {case} | block-trained | {blocks.tried} | {of_blocks:.0f} | {_share(blocks.size, compared)} | | {compared.speedup:.1f} |"
     best = course.best(full_network(search.run).quality - search.drop)
-    speedup = default.seconds / course.seconds
-    accuracy = "" if best is None else f"{100 * best.accuracy:.1f} %"
-    size = None if best is None else best.size
-    yield (
-        f"| {case} | search of the list | {len(course.networks)} | {course.seconds:.0f} | {_share(size, compared)} "
-        f"| {accuracy} | {speedup:.1f} |"
-    )
+    few = Exploration(len(course.networks), course.seconds, None if best is None else best.size)
+    default, blocks = compared.default, compared.block_trained
+    all_blocks = replace(blocks, seconds=compared.pretraining + blocks.seconds)
+    case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
+    for way, found in (("default", default), ("block-trained", all_blocks), ("search of the list", few)):
+        of_full = "none" if found.size is None else f"{100 * found.size / compared.full_size:.1f} %"
+        speedup = default.seconds / found.seconds
+        yield f"| {case} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
 
 
-def _share(size: int | None, compared: Comparison) -> str:
-    return "none" if size is None else f"{100 * size / compared.full_size:.1f} %"
+def drops(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def main() -> None:
     parser = experiment_arguments(__doc__, OUT)
-    parser.add_argument(
-        "--drops", type=lambda text: [float(part) for part in text.split(",")], default=[0.01, 0.02, 0.03]
-    )
+    parser.add_argument("--drops", type=drops, default=[0.01, 0.02, 0.03])
     options, further = parser.parse_known_args()
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))
     searches = [Listed(run, drop) for run in finished(options.out / options.name) for drop in options.drops]
