@@ -91,7 +91,7 @@ def carry_out(
             raise WootzError(f"{parameter.opts[0]} is empty: leave it out")
     written = [name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     request = requested(command, model, options, written)
-    folder = (Path(out) if out else request.repeats or Path("runs") / run_name(model)).absolute()
+    folder = (Path(out) if out else request.repeats or Path("runs") / run_name(command, model)).absolute()
     check_name(str(folder))
     try:
         with gathered(workers, executor or "", options["threads"], gpu_count()) as team:

@@ -45,6 +45,7 @@ from wootz.runtime.quality.own import check_sent, read_quality
 from wootz.runtime.quality.quality import Quality
 from wootz.runtime.quality.table import judged_by, metrics
 from wootz.runtime.resident import keeps_on_device
+from wootz.runtime.run_directory import CommandName
 from wootz.runtime.session import Device, cuda_obstacle, fastest_target
 from wootz.runtime.store import Store
 from wootz.runtime.tasks.program import Program
@@ -89,12 +90,12 @@ NOTHING_GIVEN = Given()
 NORMALIZATIONS = ("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization")
 
 
-def run_name(model: str | None) -> str:
-    """What a run is called if nobody says: the network's file, or the folder of a `net.prototxt`."""
-    if model is None:
-        return DEFAULT_EXAMPLE
-    path = Path(model).resolve()
-    return path.parent.name if path.name == "net.prototxt" else path.stem
+def run_name(command: CommandName, model: str | None) -> str:
+    """What a run is called if nobody says: the network's file, or the folder of a `net.prototxt`. A search is called
+    otherwise, so that both have a place."""
+    path = Path(DEFAULT_EXAMPLE if model is None else model).resolve()
+    name = path.parent.name if path.name == "net.prototxt" else path.stem
+    return f"{name}-search" if command == "search" else name
 
 
 def make_job(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -90,3 +91,73 @@ def test_what_takes_seconds_does_what_it_says(document, folder):
         assert done.returncode == 0, f"{command}: {done.stderr}"
         written = re.search(r" -o (\S+)", command)
         assert not written or (folder / written[1]).stat().st_size, command
+
+
+LONG = r"wootz (run|search|latency|store) "
+NOT_AT_HAND = r"…|cuda|dask|task\.py|\.npz|net\.prototxt|teacher\.onnx|resnet20|examples/|3f9a|--effort|run --baseline"
+"""In commands that need other hardware, networks or data, or are executed elsewhere."""
+BEFORE = {"result": "wootz run net.onnx --data photographs/ --out runs/mine"}
+"""What the commands of a document go on from."""
+SHORT = 'base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 3 batch_size: 16'
+PRUNABLE = 6
+
+
+def long_commands(document: Path) -> list[str]:
+    """Those that train or measure, which are executed with few steps."""
+    found = [c for c in commands(document) if re.match(LONG, c) and not re.search(NOT_AT_HAND, c)]
+    return [BEFORE[document.stem], *found] if document.stem in BEFORE else found
+
+
+def made_short(command: str) -> str:
+    """With few steps, few networks and a bound that these meet, where it says nothing of them."""
+    begins = re.match(r"wootz (run|search) \w+\.onnx", command)
+    if not begins:
+        return command
+    few = {
+        "--solver": "solver.prototxt --pretrain-solver pretrain.prototxt",
+        "--objective": "'min ModelSize constraint Accuracy >= full - 0.5'",
+        **({"--rates": "0.5 --networks 1 --looks 4"} if begins[1] == "search" else {"--subspace": "subspace.json"}),
+    }
+    added = " ".join(f"{option} {value}" for option, value in few.items() if option not in command)
+    return f"{command.replace('full - 0.01', 'full - 0.5')} {added}"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """Photographs that the network in `folder` tells apart: few of them."""
+    photographs = tmp_path_factory.mktemp("photographs")
+    subprocess.run(
+        [sys.executable, REPOSITORY / "examples" / "shapes_onnx" / "write_images.py", photographs], check=True
+    )
+    for image in photographs.rglob("*.jpg"):
+        if int(image.stem) >= 100:
+            image.unlink()
+    return photographs
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def environment(store) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = {"WOOTZ_STORE": str(store), "WOOTZ_CACHE": str(store / "photographs")}
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **places}
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if long_commands(d)], ids=lambda document: document.stem)
+def test_what_trains_does_what_it_says(document, folder, photographs, environment):
+    for name in ("photographs", "DIR", "WHERE"):
+        (folder / name).symlink_to(photographs)
+    for name in ("a.onnx", "b.onnx"):
+        shutil.copy(folder / "net.onnx", folder / name)
+    for name in ("solver.prototxt", "pretrain.prototxt"):
+        (folder / name).write_text(SHORT)
+    (folder / "subspace.json").write_text(json.dumps([[0, *[0.5] * PRUNABLE], [0, *[0.25] * PRUNABLE]]))
+    for command in map(made_short, long_commands(document)):
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"

@@ -59,7 +59,8 @@ def test_all_files_that_are_not_there_are_named_at_once(tmp_path):
     [("at/net.onnx", "net"), ("at/flowers/net.prototxt", "flowers"), ("at/flowers", "flowers"), (None, "digits")],
 )
 def test_a_run_is_called_after_its_network(model, name):
-    assert run_name(model) == name
+    assert run_name("run", model) == name
+    assert run_name("search", model) == f"{name}-search"
 
 
 def test_code_in_a_file_is_recorded_with_its_whole_path(tmp_path, monkeypatch):
