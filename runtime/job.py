@@ -247,10 +247,10 @@ def _inputs_of_lesson(lesson: Lesson) -> dict[str, str]:
 
 
 def _inputs_of_search(search: Searching) -> dict[str, str]:
+    listed = search.space.listed
     return {
         "space": digest(repr(search.space).encode()),
-        **({"--subspace": digest(repr(search.space.listed).encode())} if search.space.listed else {}),
         "--networks": str(search.networks),
-        "--looks": str(search.looks),
+        **({"--subspace": digest(repr(listed).encode())} if listed else {"--looks": str(search.looks)}),
         "--latency-table": digest(repr(search.latency_table).encode()),
     }

@@ -478,9 +478,10 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
     `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
-    better than the best one; else the search ended with the networks that it was allowed. Networks are chosen by the
-    sum of their blocks' divergences to the power `exponent`, of which a predicted loss, in nats, is the root. `gap` is
-    proven: no network within a budget has a sum that is smaller by more than this share than the one chosen for it.
+    better than the best one, or to meet the objective where none does; else the search ended with the networks that it
+    was allowed. Networks are chosen by the sum of their blocks' divergences to the power `exponent`, of which a
+    predicted loss, in nats, is the root. `gap` is proven: no network within a budget has a sum that is smaller by more
+    than this share than the one chosen for it.
     """
 
     options: tuple[tuple[float, ...], ...]
@@ -493,6 +494,11 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     is_complete: bool = True
     gap: float = 0.0
     exponent: float = 1.0
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it chose among networks that somebody had listed."""
+        return any(network.origin == "listed" for network in self.networks)
 
 
 class RunResult(Struct, frozen=True, kw_only=True):

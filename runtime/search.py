@@ -25,9 +25,10 @@ from wootz.runtime.latency_table.table import LatencyTable
 from wootz.runtime.outcome import Failed, Trained
 from wootz.runtime.plan import RunPlan
 from wootz.runtime.result import BlockScore, FullNetworkResult, SearchedNetwork, SearchResult
-from wootz.runtime.store.amounts import counted, show_count
+from wootz.runtime.store.amounts import counted
 from wootz.runtime.strategies.search import Course, Search
 from wootz.runtime.strategies.selection import Candidate, best_of
+from wootz.runtime.survey import show_space
 from wootz.runtime.tasks.recipe import combined
 from wootz.runtime.tasks.task import (
     FineTune,
@@ -116,9 +117,8 @@ def search(
     first = sum(len(training.blocks) for training in course.trainings)
     watch.met(_with_networks(plan, strategy, course), strategy.most + len(strategy.known))
     watch.message(
-        f"{'The list' if space.listed else 'The space'} has {show_count(space.count)} networks of "
-        f"{counted(len(keys), 'block')}"
-        f"{_trained_later(first, len(keys))}; at most {_networks(job.search.networks)} fine-tuned."
+        f"{show_space(space)} of {counted(len(keys), 'block')}{_trained_later(space, first, len(keys))}; "
+        f"at most {_networks(job.search.networks)} fine-tuned."
     )
     if strategy.known:
         watch.message(f"{len(strategy.known)} of them were fine-tuned by earlier searches, and come first.")
@@ -129,7 +129,6 @@ def search(
     course = strategy.course(finished)
     if not course.tried:
         raise WootzError(_nothing_tried(finished, job.objective))
-    watch.message(_why_it_ended(course, strategy.most + len(strategy.known)))
     met = _with_networks(plan, strategy, course)
     numbers = [course.networks[c] for c in course.tried]
     explored = Explored(
@@ -139,24 +138,29 @@ def search(
         orders={number: order_of(FineTune(number), finished) for number in numbers},
         best=best_of(_measured(met, course, finished), job.objective, full.measured(job.quality.metric)),
     )
+    watch.message(_why_it_ended(course, explored.best is not None))
     return met, explored, _result(strategy, course, met, finished)
 
 
-def _trained_later(first: int, blocks: int) -> str:
-    return "" if first == blocks else f", of which {first} are trained at first"
+def _trained_later(space: Space, first: int, blocks: int) -> str:
+    if first == blocks:
+        return ""
+    return f", of which {first} are {'in networks within the bounds' if space.listed else 'trained at first'}"
 
 
 def _networks(count: int) -> str:
     return "one network is" if count == 1 else f"{count} networks are"
 
 
-def _why_it_ended(course: Course, most: int) -> str:
+def _why_it_ended(course: Course, has_best: bool) -> str:
+    search = course.search
     if course.is_complete:
-        return "No other network is expected to be better than the best one: the search is complete."
-    if len(course.tried) < most:
-        others = "" if course.search.space.listed else "; others may be (--looks)"
+        better = "be better than the best one" if has_best else "meet the objective"
+        return f"No other network is expected to {better}: the search is complete."
+    if len(course.tried) < search.most + len(search.known):
+        others = "" if search.space.listed else "; others may be (--looks)"
         return f"The search ends: of those that it looked at, none that is left may be better{others}."
-    networks = f"{most} networks" if most > 1 else "one network"
+    networks = f"{search.most} networks" if search.most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
 
 

@@ -25,6 +25,7 @@ from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.input_sources import InputSources
+from wootz.runtime.store.amounts import counted, show_count
 
 Grouping = Callable[[Sequence[TuningBlock]], tuple[Group, ...]]
 """Which blocks are trained in one graph."""
@@ -69,6 +70,13 @@ def space_of(pruner: BlockPruner, options: Sequence[Sequence[float]], listed: Se
     outside = {len(options): sources.outside} if sources.outside else {}
     names = tuple(module.name for module in pruner.modules)
     return Space(names, tuple(map(tuple, options)), {**sources.of_modules, **outside}, tuple(map(tuple, listed)))
+
+
+def show_space(space: Space) -> str:
+    """`The space has 4,096 networks`, `The list has 1 network`."""
+    if space.listed:
+        return f"The list has {counted(space.count, 'network')}"
+    return f"The space has {show_count(space.count)} networks"
 
 
 def space_costs(pruner: BlockPruner, space: Space) -> Mapping[Symbol, Cost]:

@@ -126,6 +126,8 @@ def _arguments(options: dict[str, Any], command: click.Command) -> Iterator[str]
         if (option := known.get(flag)) is None:
             raise click.NoSuchOption(flag, possibilities=difflib.get_close_matches(flag, known, 1))
         assert isinstance(option, click.Option), "all but MODEL are options"
+        if name == "subspace" and not isinstance(value, TEXT):
+            raise WootzError(f"subspace: {_shown(value)} is no name of a file, as --subspace takes it")
         if option.is_flag:
             _check_flag(name, value)
             yield from (option.opts if value == (flag in option.opts) else option.secondary_opts)[:1]

@@ -44,7 +44,8 @@ from wootz.runtime.run_directory import (
 from wootz.runtime.speed import speed
 from wootz.runtime.status import time_spent
 from wootz.runtime.store import Store
-from wootz.runtime.store.amounts import counted, show_count, show_seconds
+from wootz.runtime.store.amounts import counted, show_seconds
+from wootz.runtime.survey import show_space
 from wootz.runtime.tasks.perform import Site, perform, provide
 from wootz.runtime.tasks.recipe import Digests
 from wootz.runtime.tasks.workshop import Workshop
@@ -243,7 +244,7 @@ def _show_plan(
 def _space_line(search: Searching, plan: RunPlan) -> str:
     blocks = sum(map(len, plan.groups))
     return (
-        f"{show_count(search.space.count)} networks of {counted(blocks, 'block')} to be trained in "
+        f"{show_space(search.space)} of {counted(blocks, 'block')} to be trained in "
         f"{counted(len(plan.groups), 'group')}; at most {search.looks} are looked at without training, at most "
         f"{search.networks} fine-tuned"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from wootz.passes.errors import InputError, WootzError
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Objective
 from wootz.passes.plan.solver import Solver
-from wootz.passes.plan.space import Space
 from wootz.passes.plan.subspace import SKIP, Rate, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
@@ -210,8 +209,12 @@ def _searching(
         raise WootzError(NOTHING_TO_PRUNE)
     rates = (options["rates"] or GRID) if listed is None else listed.rates
     pruner = pruner.rounding_to(rounding(options["round_to"], rates))
+    networks = options["networks"] or networks_to_search(circumstances)
     if listed is not None:
-        space = _space_of_listed(pruner, listed)
+        networks = min(networks, len(listed.configurations))
+        configurations = [tuple(map(_single, configuration)) for configuration in listed.configurations]
+        options_of_modules = [sorted({0.0, *rates}) for rates in zip(*configurations, strict=True)]
+        space = space_of(pruner, options_of_modules, configurations)
     else:
         least = _least_rates(pruner, rates)
         left_out = pruner.skippable if options["skip"] else ()
@@ -219,7 +222,7 @@ def _searching(
             {0.0, *of_module.values(), *({SKIP} if module in left_out else ())} for module, of_module in least.items()
         )
         space = space_of(pruner, tuple(map(tuple, map(sorted, of_modules))))
-    networks, file = options["networks"] or networks_to_search(circumstances), options["latency_table"]
+    file = options["latency_table"]
     return Searching(
         space=space,
         rates=rates,
@@ -227,26 +230,6 @@ def _searching(
         looks=len(space.listed) or options["looks"] or looks(circumstances, solver, networks),
         latency_table=None if file is None else read_fitting_table(Path(file), pruner, space.options, image_shape),
     )
-
-
-def _space_of_listed(pruner: BlockPruner, listed: Subspace) -> Space:
-    """The space of these networks alone, at the rates that stand for theirs."""
-    least = pruner.least_rates(listed.rates)
-    of_modules = [{**least[module], SKIP: SKIP} for module in listed.modules]
-    networks = [
-        tuple(of_module[single] for of_module, single in zip(of_modules, map(_single, configuration), strict=True))
-        for configuration in listed.configurations
-    ]
-    if not any(map(any, networks)):
-        raise WootzError("--subspace: of all its configurations the network stays as it is: nothing to search")
-    options = [sorted({0.0, *rates}) for rates in zip(*networks, strict=True)]
-    return space_of(pruner, options, networks)
-
-
-def _single(rate: Rate) -> float:
-    if isinstance(rate, tuple):
-        raise WootzError("--subspace: a search takes one rate a module, not one a convolution: wootz run takes both")
-    return rate
 
 
 def _least_rates(pruner: BlockPruner, rates: Sequence[float]) -> Mapping[str, Mapping[float, float]]:
@@ -278,15 +261,37 @@ def read_given_objective(files: CompanionFiles, metrics: Mapping[str, Metric]) -
 
 
 def _listed(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:
-    """The networks that a search is told to keep to. Raises WootzError for options that then say nothing."""
+    """The networks that a search is told to keep to, pruned ones at the rates that stand for theirs, and notes on them.
+
+    Raises WootzError where there are none, for one rate a convolution, and for options that a list leaves nothing to.
+    """
     if not files.options["subspace"]:
         return None, ()
-    for option, says_nothing in (("rates", "it has the rates"), ("looks", "all of it are looked at")):
+    for option in ("rates", "looks"):
         if files.options[option]:
-            raise WootzError(f"--subspace and --{option}: {says_nothing}, so give one of both")
-    if not files.options["skip"]:
-        raise WootzError("--subspace and --no-skip: leave out the configurations with modules that are left out")
-    return _subspace(files, pruner)
+            raise WootzError(f"--{option} is for a search of a whole space: leave it out, or --subspace")
+    found, notes = _subspace(files, pruner)
+    assert found is not None
+    least = pruner.rounding_to(rounding(files.options["round_to"], found.rates)).least_rates(found.rates)
+    of_modules = [{**least[module], SKIP: SKIP} for module in found.modules]
+    networks = [
+        tuple(of_module[_single(rate)] for of_module, rate in zip(of_modules, configuration, strict=True))
+        for configuration in found.configurations
+    ]
+    if not files.options["skip"] and any(SKIP in network for network in networks):
+        raise WootzError("--no-skip: --subspace has configurations without some modules")
+    pruned = tuple(filter(any, networks))
+    if not pruned:
+        raise WootzError("--subspace: it has the unpruned network alone, and there is nothing to choose")
+    if len(pruned) < len(networks):
+        notes = (*notes, "--subspace: the unpruned network is left out: a search is for smaller ones.")
+    return replace(found, configurations=pruned), notes
+
+
+def _single(rate: Rate) -> float:
+    if isinstance(rate, tuple):
+        raise WootzError("--subspace: a search takes one rate a module, not one a convolution: wootz run takes both")
+    return rate
 
 
 def _subspace(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None, tuple[str, ...]]:

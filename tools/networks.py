@@ -30,7 +30,7 @@ def read_networks(file: Path, pruner: BlockPruner, round_to: int | None) -> tupl
         return subspace, warnings
     more = f" and {len(repeated) - MOST_NAMED} more" if len(repeated) > MOST_NAMED else ""
     note = (
-        f"{file}: {len(repeated)} of {len(subspace.configurations)} configurations are left out, being the same "
+        f"{file}: left out {len(repeated)} of {len(subspace.configurations)} configurations, which are the same "
         f"network as an earlier one: {', '.join(repeated[:MOST_NAMED])}{more}."
     )
     return Subspace(subspace.modules, tuple(first.values())), (*warnings, note)

@@ -169,10 +169,9 @@ def _reused(result: RunResult) -> str:
 
 
 def _advice(search: SearchResult | None) -> str:
-    if search is None:
+    if search is None or (search.is_listed and search.is_complete):
         return "add larger configurations"
-    is_listed = any(network.origin == "listed" for network in search.networks)
-    return f"allow more --networks or {'add larger configurations' if is_listed else '--looks'}"
+    return f"allow more --networks or {'add larger configurations' if search.is_listed else '--looks'}"
 
 
 def nothing_found(result: RunResult) -> str:

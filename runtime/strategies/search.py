@@ -135,6 +135,11 @@ class Search:
     # The options
 
     @cached_property
+    def listed(self) -> tuple[Configuration, ...]:
+        """The networks of the list that meet the bounds which are known before training."""
+        return tuple(c for c in self.space.listed if self.is_feasible(self.measured(c)))
+
+    @cached_property
     def first_space(self) -> Space:
         """What is trained at first: all, where that is little, or where the bounds need it."""
         thinned = self.space.thinned
@@ -204,7 +209,9 @@ class Search:
         return found
 
     def _solved(self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int) -> Solved:
-        if space.listed or space.count <= count:
+        if space.listed:
+            return Solved(self.listed, 0.0)
+        if space.count <= count:
             return Solved(tuple(filter(any, space.configurations())), 0.0)
         cost, bounds = self.costs[self.cost], self._solver_bounds
         apart = max(1, len(space.modules) // 8)
@@ -237,8 +244,7 @@ class Search:
     def least_cost(self, space: Space) -> float | None:
         """Of any network of a space within the bounds; None where there is none."""
         if space.listed:
-            measured = map(self.measured, space.listed)
-            return min((m[self.cost] for m in measured if self.is_feasible(m)), default=None)
+            return min((self.measured(c)[self.cost] for c in self.listed), default=None)
         if space.options not in self._memo:
             least = choose(space, self.costs[self.cost], self._solver_bounds)
             self._memo[space.options] = None if least is None else least.value
@@ -249,20 +255,18 @@ class Search:
 def check_bounds(space: Space, costs: Mapping[Metric, Quantity], objective: Objective, full: Measurements) -> None:
     """Raises WootzError where no network of the space can meet the bounds that are known before training."""
     known = [c for c in objective.constraints if not c.metric.needs_training]
-    more = "configurations" if space.listed else "--rates"
+    where, more = ("the list", "configurations") if space.listed else ("the space", "--rates")
     for constraint in known:
         quantity = costs[constraint.metric]
         values = [space.total(quantity, configuration) for configuration in _ends(space, quantity)]
         if not any(constraint.holds({constraint.metric: value}, full) for value in values):
             raise WootzError(
-                f"no network of the space can meet '{constraint}': {constraint.metric} goes from "
+                f"no network of {where} can meet '{constraint}': {constraint.metric} goes from "
                 f"{min(values):g} to {max(values):g} (unpruned: {full[constraint.metric]:g}); relax it, or add {more}"
             )
     search = Search(space, costs, objective, full, groups=(), most=1, looks=1, steps=1, images=1)
     if search.least_cost(space) is None:
-        raise WootzError(
-            f"no network of the space meets all bounds of '{objective}' together: relax one, or add {more}"
-        )
+        raise WootzError(f"no network of {where} meets all bounds of '{objective}' together: relax one, or add {more}")
 
 
 def _ends(space: Space, quantity: Quantity) -> Iterable[Configuration]:
@@ -314,7 +318,7 @@ class Course:
         search = self.search
         self._meet((*search.space.stars, *search.beside))
         first = search.first_space
-        yield from self._add([*search.options_of(first.stars), *search.options_of(search.known)])
+        yield from self._add(search.options_of((*(search.listed or first.stars), *search.known)))
         low = search.least_cost(first)
         if low is None:
             return
@@ -364,7 +368,7 @@ class Course:
     @property
     def _has_seen_all(self) -> bool:
         """Whether no network of the space was left out."""
-        return self.search.space.count - 1 <= len(self.looked)
+        return len(self.looked) >= (len(self.search.listed) or self.search.space.count - 1)
 
     @property
     def _is_cheapest(self) -> bool:

@@ -178,12 +178,19 @@ def test_a_search_keeps_to_the_networks_that_are_listed(search, searched, tmp_pa
     assert "this run is finished" in again.out
 
 
+ROW = [0.5] * MODULES
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([[0.5] * MODULES], {"rates": "0.5", "looks": None}, "--subspace and --rates: it has the rates"),
-        ([[0.5] * MODULES], {"rates": None, "looks": 3}, "--subspace and --looks: all of it are looked at"),
-        ([[0.0] * MODULES], {"rates": None, "looks": None}, "of all its configurations the network stays as it is"),
+        (
+            [ROW],
+            {"rates": "0.5", "looks": None},
+            "--rates is for a search of a whole space: leave it out",
+        ),
+        ([ROW], {"rates": None, "looks": 3}, "--looks is for a search of a whole space: leave it out, or --subspace"),
+        ([[0.0] * MODULES], {"rates": None, "looks": None}, "it has the unpruned network alone"),
     ],
 )
 def test_a_list_that_says_nothing_is_refused(search, tmp_path, rows, options, message):
@@ -191,3 +198,21 @@ def test_a_list_that_says_nothing_is_refused(search, tmp_path, rows, options, me
     done = search(tmp_path / "out", "--subspace", tmp_path / "listed.json", **options)
     assert done.code == 1
     assert message in done.err
+
+
+def test_what_a_list_is_too_short_for_is_said(search, searched, tmp_path):
+    """The unpruned network is none to be chosen, a bound leaves one of the others, and that one does not suffice."""
+    (tmp_path / "three.json").write_text(json.dumps([[0.0] * MODULES, ROW, [0.25] * MODULES]))
+    objective = "min ModelSize constraint Accuracy >= full + 0.001, ModelSize < 0.7 * full"
+    given = ("--subspace", tmp_path / "three.json", "--reference", "given")
+    done = search(tmp_path / "out", *given, objective=objective, rates=None, looks=None)
+    assert done.code == 1
+    assert "the unpruned network is left out" in done.out
+    assert "The list has 2 networks" in done.out
+    assert "No other network is expected to meet the objective: the search is complete." in done.out
+    assert "relax the constraint or add larger configurations" in done.err
+    found = RunResult.load(tmp_path / "out")
+    assert [network.configuration for network in found.search.networks] == [tuple(ROW)]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "The list has 2 networks; 1 of them" in " ".join(page.split())
+    assert "answers are proven" not in page
