@@ -24,9 +24,10 @@ OF_DEFAULT: frozenset[Phase] = frozenset({"plan", "teacher", "baseline"})
 
 @dataclass(frozen=True)
 class Network:
-    """One that was trained, `seconds` after the beginning; `own` are those from the one before it, or from its phase's
-    beginning."""
+    """The configuration `index`, as it was trained, `seconds` after the beginning; `own` are those from the one before
+    it, or from its phase's beginning."""
 
+    index: int
     seconds: float
     own: float
     size: int
@@ -78,7 +79,9 @@ def course_of_run(folder: Path, is_default: bool = False, processor: ProcessorTi
             if event.quality is not None:
                 so_far = sum(spent[phase] for phase in needed)
                 own = spent[phase] - ended
-                networks[event.task.index] = Network(so_far, own, sizes[event.task.index], event.quality)
+                networks[event.task.index] = Network(
+                    event.task.index, so_far, own, sizes[event.task.index], event.quality
+                )
             ended = spent[phase]
     of_blocks = spent["pretraining"] if "pretraining" in needed else 0.0
     return Course(tuple(networks.values()), sum(spent[phase] for phase in needed), of_blocks)

@@ -155,7 +155,8 @@ def _course_of_ladder(file: Path) -> Course | None:
     ends = [row["seconds"] for row in rows]
     own = [end - begin for begin, end in pairwise([0.0, *ends])]
     networks = tuple(
-        Network(end, took, row["model_size"], row["accuracy"]) for end, took, row in zip(ends, own, rows, strict=True)
+        Network(i, end, took, row["model_size"], row["accuracy"])
+        for i, (end, took, row) in enumerate(zip(ends, own, rows, strict=True))
     )
     return Course(networks, ends[-1])
 

@@ -55,7 +55,7 @@ def lines(searches: Sequence[Listed]) -> Iterator[str]:
 
 def _rows(search: Listed) -> Iterator[str]:
     trained = Trained.load(search.run)
-    compared = trained.compared(trained.sizes, search.drop)
+    compared = trained.compared(trained.configurations, search.drop)
     course = course_in(search.folder, is_default=False, by_processor=True)
     assert course is not None
     best = course.best(full_network(search.run).quality - search.drop)

@@ -68,20 +68,20 @@ class Trained:
         return Trained(full.model_size, full.quality, default, block_trained)
 
     @property
-    def sizes(self) -> list[int]:
-        """Of the networks: they tell these apart, whichever way they were trained."""
-        return sorted(network.size for network in self.default.networks)
+    def configurations(self) -> list[int]:
+        """Those that were trained, by their positions in the run's subspace."""
+        return sorted(network.index for network in self.default.networks)
 
-    def compared(self, sizes: Sequence[int], drop: float) -> Comparison:
-        """In the subspace of the networks of these sizes."""
-        among, least = set(sizes), self.full_accuracy - drop
+    def compared(self, configurations: Sequence[int], drop: float) -> Comparison:
+        """In the subspace of these."""
+        among, least = set(configurations), self.full_accuracy - drop
         default, block_trained = (explored(c.networks, among, least) for c in (self.default, self.block_trained))
         return Comparison(default, block_trained, self.block_trained.pretraining, self.full_size)
 
 
 def explored(networks: Sequence[Network], among: set[int], least: float) -> Exploration:
     tried, seconds = 0, 0.0
-    for network in sorted((n for n in networks if n.size in among), key=lambda n: n.size):
+    for network in sorted((n for n in networks if n.index in among), key=lambda n: n.size):
         tried, seconds = tried + 1, seconds + network.own
         if network.accuracy >= least:
             return Exploration(tried, seconds, network.size)
@@ -92,10 +92,10 @@ def comparisons(runs: Sequence[Trained], size: int, drop: float) -> list[Compari
     """Of subspaces of `size` configurations, drawn from each run; of the run's own where it has no more."""
     drawn = random.Random(0)
     return [
-        run.compared(drawn.sample(run.sizes, size), drop)
+        run.compared(drawn.sample(run.configurations, size), drop)
         for run in runs
-        if size <= len(run.sizes)
-        for _ in range(DRAWS if size < len(run.sizes) else 1)
+        if size <= len(run.configurations)
+        for _ in range(DRAWS if size < len(run.configurations) else 1)
     ]
 
 

@@ -203,7 +203,7 @@ def test_a_list_that_says_nothing_is_refused(search, tmp_path, rows, options, me
 def test_what_a_list_is_too_short_for_is_said(search, searched, tmp_path):
     """The unpruned network is none to be chosen, a bound leaves one of the others, and that one does not suffice."""
     (tmp_path / "three.json").write_text(json.dumps([[0.0] * MODULES, ROW, [0.25] * MODULES]))
-    objective = "min ModelSize constraint Accuracy >= full + 0.001, ModelSize < 0.7 * full"
+    objective = "min ModelSize constraint Accuracy >= full + 0.15 constraint ModelSize < 0.5 * full"
     given = ("--subspace", tmp_path / "three.json", "--reference", "given")
     done = search(tmp_path / "out", *given, objective=objective, rates=None, looks=None)
     assert done.code == 1
