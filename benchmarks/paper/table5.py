@@ -61,9 +61,9 @@ class Collection:
         run = self.folder / identifier
         course = course_in(run, is_default=False, by_processor=True)
         assert isinstance(course, Course)
-        sizes = {network.size for network in course.networks}
+        configurations = {network.index for network in course.networks}
         least = full_network(run).quality - drop
-        return course.pretraining + explored(course.networks, sizes, least).seconds
+        return course.pretraining + explored(course.networks, configurations, least).seconds
 
     def speedup(self, drop: float) -> float:
         modules, maximal = (self.seconds(identifier, drop) for identifier in IDENTIFIERS)
