@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from arguments import experiment_arguments
-from explorer import Explorer, course_in, full_network, is_finished, objective
+from explorer import Explorer, course_in, full_network, objective
 from machine import machine
 from table2 import OUT, finished
 from table4 import Exploration, Trained
@@ -44,29 +44,42 @@ class Listed:
         seed = int(self.run.parent.name.removeprefix("seed-"))
         explorer.explore("search", self.folder, objective(self.drop), seed, "--subspace", subspace)
 
+    @property
+    def explorations(self) -> dict[str, Exploration] | None:
+        """By what explores: how many networks were tried, in which time, and the size of what was found. None for a
+        search that isn't finished."""
+        course = course_in(self.folder, is_default=False, by_processor=True)
+        if course is None:
+            return None
+        trained = Trained.load(self.run)
+        compared = trained.compared(trained.configurations, self.drop)
+        blocks, best = compared.block_trained, course.best(trained.full_accuracy - self.drop)
+        size = None if best is None else best.size
+        return {
+            "default": compared.default,
+            "block-trained": replace(blocks, seconds=compared.pretraining + blocks.seconds),
+            "search of the list": Exploration(len(course.networks), course.seconds, size),
+        }
+
+    @property
+    def speedup(self) -> float | None:
+        """The time of default networks over that of the search."""
+        found = self.explorations
+        return None if found is None else found["default"].seconds / found["search of the list"].seconds
+
 
 def lines(searches: Sequence[Listed]) -> Iterator[str]:
     yield "| drop, seed | networks | tried | seconds | of full | speedup |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for search in searches:
-        if is_finished(search.folder):
-            yield from _rows(search)
-
-
-def _rows(search: Listed) -> Iterator[str]:
-    trained = Trained.load(search.run)
-    compared = trained.compared(trained.configurations, search.drop)
-    course = course_in(search.folder, is_default=False, by_processor=True)
-    assert course is not None
-    best = course.best(full_network(search.run).quality - search.drop)
-    few = Exploration(len(course.networks), course.seconds, None if best is None else best.size)
-    default, blocks = compared.default, compared.block_trained
-    all_blocks = replace(blocks, seconds=compared.pretraining + blocks.seconds)
-    case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
-    for way, found in (("default", default), ("block-trained", all_blocks), ("search of the list", few)):
-        of_full = "none" if found.size is None else f"{100 * found.size / compared.full_size:.1f} %"
-        speedup = default.seconds / found.seconds
-        yield f"| {case} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
+        explorations = search.explorations or {}
+        for way, found in explorations.items():
+            case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
+            of_full = (
+                "none" if found.size is None else f"{100 * found.size / full_network(search.run).model_size:.1f} %"
+            )
+            speedup = explorations["default"].seconds / found.seconds
+            yield f"| {case} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
 
 
 def drops(text: str) -> list[float]:

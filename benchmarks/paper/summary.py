@@ -4,7 +4,8 @@
 
 speedup_16, speedup_64          time in which default networks find one as good as the full network, over that of
                                 block-trained ones, pre-training counted (Table 4), of so many configurations:
-                                EfficientNet-Lite0's, or else of those networks that Table 2 has as many of
+                                EfficientNet-Lite0's, or else of those networks that Table 2 has as many of, which a
+                                search of their list chooses (listed.py), or which are tried one after the other
 init_gain, final_gain           by what the median of block-trained networks is better than that of default ones, before
                                 and after fine-tuning (Table 2): the median over networks
 lite0_size_at_full_minus_0.01   parameters of the smallest EfficientNet-Lite0 that block training or a search has found,
@@ -23,6 +24,7 @@ from pathlib import Path
 import flops_budget
 import lite0_flowers
 import table2
+from listed import Listed
 from table4 import Trained, comparisons
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -33,8 +35,14 @@ from spread import median
 def speedup(lite0: Path, tables: Path, count: int) -> float | None:
     results = lite0_flowers.Results(lite0, count)
     found = median(results.speedup(seed, "enumeration", drop=0.0) for seed in _seeds(lite0))
-    runs = [Trained.load(run) for folder in sorted(tables.glob("*/")) for run in table2.finished(folder)]
-    return median(c.speedup for c in comparisons(runs, count, drop=0.0)) if found is None else found
+    if found is not None:
+        return found
+    runs = [run for folder in sorted(tables.glob("*/")) for run in table2.finished(folder)]
+    trained = {run: Trained.load(run) for run in runs}
+    listed = [Listed(run, 0.0).speedup for run in runs if len(trained[run].configurations) == count]
+    chosen = median(speedup for speedup in listed if speedup is not None)
+    one_by_one = median(c.speedup for c in comparisons([*trained.values()], count, drop=0.0))
+    return one_by_one if chosen is None else chosen
 
 
 def gain(tables: Path, position: int) -> float | None:
