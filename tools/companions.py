@@ -213,7 +213,7 @@ def _searching(
     if listed is not None:
         networks = min(networks, len(listed.configurations))
         configurations = [tuple(map(_single, configuration)) for configuration in listed.configurations]
-        options_of_modules = [sorted({0.0, *rates}) for rates in zip(*configurations, strict=True)]
+        options_of_modules = [sorted({0.0, *of_module}) for of_module in zip(*configurations, strict=True)]
         space = space_of(pruner, options_of_modules, configurations)
     else:
         least = _least_rates(pruner, rates)
