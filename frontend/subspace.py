@@ -199,7 +199,7 @@ def _described(value: Any) -> str:
         return f"an array of shape {value.shape}"
     if isinstance(value, (list, tuple, dict)):
         return f"a {type(value).__name__} of {_count(len(value), 'element')}"
-    shown = repr(value.item() if isinstance(value, np.generic) else value)
+    shown = repr(value.item() if isinstance(value, np.floating) else value)
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 

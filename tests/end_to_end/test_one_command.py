@@ -202,7 +202,7 @@ def test_configurations_that_are_one_network_are_tried_once(wootz, given, tmp_pa
     options = ("--subspace", tmp_path / "subspace.json", "--round-to", 2, "--threads", 1, "--dry-run")
     done = wootz(*command(given, tmp_path / "run"), *options, "--store", tmp_path / "store")
     assert done.code == 0, done.err
-    assert "1 of 3 configurations are left out" in done.out
+    assert "left out 1 of 3 configurations" in done.out
     assert "[0.55, 0.5] is [0.5, 0.5]." in done.out
     assert "2 of 2 configurations to try" in done.out
 

@@ -360,7 +360,7 @@ def test_configurations_that_are_the_same_network_are_left_out_and_named(tmp_pat
     assert len(networks()[0]) == 4
     left, output = networks("--round-to", "4")
     assert left == [[0.75, 0.9, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]]
-    assert "2 of 4 configurations are left out, being the same network as an earlier one: " in output
+    assert "left out 2 of 4 configurations, which are the same network as an earlier one: " in output
     assert "[0.9, 0.9, 0.5, 0.5] is [0.75, 0.9, 0.5, 0.5], [0.9, 0.75, 0.5, 0.5] is [0.75, 0.9, 0.5, 0.5]." in output
     subspace.write_text("[[0.75, 0.9, 0.5, 0.5], [0.9, 0.9, 0.5, 0.5]]")
     assert "has a single network" in refusal("blocks", RESIDUAL, "--subspace", subspace, "--round-to", "4")
