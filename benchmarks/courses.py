@@ -78,10 +78,8 @@ def course_of_run(folder: Path, is_default: bool = False, processor: ProcessorTi
         if isinstance(event, TaskEnded) and event.task.kind == kind and event.task.index not in networks:
             if event.quality is not None:
                 so_far = sum(spent[phase] for phase in needed)
-                own = spent[phase] - ended
-                networks[event.task.index] = Network(
-                    event.task.index, so_far, own, sizes[event.task.index], event.quality
-                )
+                own, index = spent[phase] - ended, event.task.index
+                networks[index] = Network(index, so_far, own, sizes[index], event.quality)
             ended = spent[phase]
     of_blocks = spent["pretraining"] if "pretraining" in needed else 0.0
     return Course(tuple(networks.values()), sum(spent[phase] for phase in needed), of_blocks)

@@ -474,7 +474,8 @@ class FrontPoint(Network, frozen=True, kw_only=True):
 
 
 class SearchResult(Struct, frozen=True, kw_only=True):
-    """What a search found beside the best network. `options` are the rates of each module, and make `space` networks.
+    """What a search found beside the best network. `options` are the rates of each module; `space` networks
+    are made of them, or listed.
 
     `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be

@@ -8,8 +8,8 @@ smallest network that loses no more than the drop, once for each drop, with noth
 be those of `table2.py`. What is finished isn't run again, and what was interrupted goes on; --report prints what is
 there, and runs nothing.
 
-Seconds are the processor's: of the search all that it does, planning and checks included; of block-trained and of
-default networks are from the first training on, up to the first that loses no more than the drop.
+Seconds are the processor's: all that the search does, planning and checks included; of block-trained and of default
+networks those from the first training on, up to the first network that loses no more than the drop.
 """
 
 from __future__ import annotations
@@ -72,12 +72,10 @@ def lines(searches: Sequence[Listed]) -> Iterator[str]:
     yield "| drop, seed | networks | tried | seconds | of full | speedup |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for search in searches:
-        explorations = search.explorations or {}
+        explorations, full = search.explorations or {}, full_network(search.run).model_size
         for way, found in explorations.items():
             case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
-            of_full = (
-                "none" if found.size is None else f"{100 * found.size / full_network(search.run).model_size:.1f} %"
-            )
+            of_full = "none" if found.size is None else f"{100 * found.size / full:.1f} %"
             speedup = explorations["default"].seconds / found.seconds
             yield f"| {case} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
 

@@ -81,9 +81,20 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def environment(store) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    places = {"WOOTZ_STORE": str(store), "WOOTZ_CACHE": str(store / "photographs")}
+    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **places}
+
+
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if quick_commands(d)], ids=lambda document: document.stem)
-def test_what_takes_seconds_does_what_it_says(document, folder):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+def test_what_takes_seconds_does_what_it_says(document, folder, environment):
     for command in quick_commands(document):
         done = subprocess.run(
             ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
@@ -133,18 +144,6 @@ def photographs(tmp_path_factory) -> Path:
         if int(image.stem) >= 100:
             image.unlink()
     return photographs
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def environment(store) -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    places = {"WOOTZ_STORE": str(store), "WOOTZ_CACHE": str(store / "photographs")}
-    return {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **places}
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if long_commands(d)], ids=lambda document: document.stem)
