@@ -233,3 +233,14 @@ def _dimensions(info: onnx.ValueInfoProto) -> list[int | str] | None:
     for i, d in enumerate(info.type.tensor_type.shape.dim):
         dimensions.append(d.dim_value if d.HasField("dim_value") else d.dim_param or f"{info.name}_{i}")
     return dimensions
+
+
+def same_extents(a: Tensor, b: Tensor) -> bool:
+    """Whether they have one shape. A symbol in front is the batch, whatever inference calls it.
+
+    That such symbols are never 1 beside the batch is checked when a program runs.
+    """
+    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
+        return False
+    batches = {t.shape[0] for t in (a, b) if t.shape}
+    return list(a.shape[1:]) == list(b.shape[1:]) and (len(batches) < 2 or not any(isinstance(n, int) for n in batches))

@@ -14,8 +14,9 @@ from wootz.passes.base import Pass, PassResult, option
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Model, Node, Tensor, Variable, is_fixed, producer
 from wootz.passes.ir.rewrite import erase_dead_nodes, replace_node, rewriting
+from wootz.passes.ir.shapes import same_extents
 from wootz.passes.training.block_convolutions import BLOCKS, DOMAIN, LEAST_PRODUCTS, REORDERED_TOGETHER, round_up
-from wootz.passes.training.fuse_elementwise import gives_zeros_for_zeros, same_extents
+from wootz.passes.training.fuse_elementwise import gives_zeros_for_zeros
 from wootz.passes.training.lowerings.native import DOMAIN as NATIVE
 from wootz.passes.training.lowerings.native import is_native, uses_native
 
@@ -100,10 +101,10 @@ class _Layout:
             return self._convolution(node)
         if is_native(node, "ConvWeightGrad"):
             return self._weight_gradient(node)
-        if is_native(node, "BatchNormalization"):
-            return self._batch_normalization(node, images=[0])
+        if is_native(node, "BatchNormalization", "BatchNormalizationAdd"):
+            return self._batch_normalization(node, images=[0, 3], deciding=[0])
         if is_native(node, "BatchNormalizationGrad", "BatchNormalizationReluGrad"):
-            return self._batch_normalization(node, images=[0, 1, 5])
+            return self._batch_normalization(node, images=[0, 1, 5], deciding=[0, 1, 5])
         if is_native(node, "ReluGrad", "Elementwise") or (not node.domain and node.op in ELEMENTWISE):
             return self._elementwise(node)
         return None
@@ -140,11 +141,11 @@ class _Layout:
         operands = [self._blocks(x), self._blocks(dy)]
         return [_Result(self.builder.op("BlockedConvWeightGrad", *operands, domain=NATIVE, **attributes))]
 
-    def _batch_normalization(self, node: Node, images: Sequence[int]) -> list[_Result] | None:
-        places = [i for i in images if i < len(node.inputs)]
-        if not self._any_computed_in_blocks(node.inputs[i] for i in places):
+    def _batch_normalization(self, node: Node, images: Sequence[int], deciding: Sequence[int]) -> list[_Result] | None:
+        """`images` are the places of operands that have channels; of `deciding` one has to be computed in blocks."""
+        if not self._any_computed_in_blocks(t for i, t in enumerate(node.inputs) if i in deciding):
             return None
-        operands = [self._blocks(t) if i in places else t for i, t in enumerate(node.inputs)]
+        operands = [self._blocks(t) if i in images else t for i, t in enumerate(node.inputs)]
         outputs = self.builder.ops(f"Blocked{node.op}", *operands, count=3, domain=NATIVE, **node.attrs)
         return [self._result(outputs[0], node.outputs[0]), _Result(outputs[1]), _Result(outputs[2])]
 

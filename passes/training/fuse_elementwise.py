@@ -24,9 +24,9 @@ from wootz.passes.ir.model import (
     producer,
 )
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, replace_node, rewriting
-from wootz.passes.ir.shapes import annotate_shapes
+from wootz.passes.ir.shapes import annotate_shapes, same_extents
 from wootz.passes.training.interface import TrainingInterface
-from wootz.passes.training.lowerings.native import DOMAIN
+from wootz.passes.training.lowerings.native import DOMAIN, is_native
 
 OPERATIONS = {
     name: code
@@ -52,7 +52,7 @@ class FuseElementwise(Pass):
        their results from outside come behind the last of them.
     2. What is read from outside, and only that, is a result of the node that takes their place. Comparisons join if
        none is.
-    3. Clip between constants is Max and Min.
+    3. Clip between constants is Max and Min, and ReluGrad of what an elementwise operator gives Greater and Where.
     4. Of a training graph these are nodes that depend on its state. What doesn't, as a teacher, is left to ONNX
        Runtime, which adds up in its convolutions what is added to them: it mustn't depend on who reads it.
 
@@ -67,9 +67,9 @@ class FuseElementwise(Pass):
         graph = result.graph
         annotate_shapes(graph)
         trained = _trained_tensors(result)
-        clipped = _write_clips_out(graph, trained)
+        written_out = _write_clips_out(graph, trained) + _write_relu_gradients_out(graph, trained)
         groups = {id(group.nodes[-1]): group for group in _groups(graph, trained)}
-        if not groups and not clipped:
+        if not groups and not written_out:
             return PassResult(model, False, {"nodes": 0, "programs": 0})
         builder = Builder(graph)
         for node in rewriting(graph):
@@ -176,6 +176,27 @@ def _write_clips_out(graph: Graph, trained: set[int]) -> int:
     return written
 
 
+def _write_relu_gradients_out(graph: Graph, trained: set[int]) -> int:
+    """Those of elementwise operators' results as Greater and Where; how many."""
+    builder = Builder(graph)
+    written = 0
+    for node in rewriting(graph):
+        if not is_native(node, "ReluGrad"):
+            continue
+        dy, y = node.inputs
+        source = producer(dy)
+        if source is None or id(dy) not in trained or not _is_elementwise(source):
+            continue
+        builder.prefix = f"{node.name}/"
+        zero = builder.constant(np.float32(0))
+        passes = builder.op("Greater", y, zero)
+        passes.dtype, passes.shape = np.dtype(bool), y.shape
+        trained.add(id(passes))
+        replace_node(node, [builder.op("Where", passes, dy, zero)])
+        written += 1
+    return written
+
+
 def _is_elementwise(node: Node) -> bool:
     if node.domain or OPERANDS.get(node.op) != len(node.inputs):
         return False
@@ -184,17 +205,6 @@ def _is_elementwise(node: Node) -> bool:
     if y.shape is None or any(t.dtype != np.float32 or t.shape is None for t in floats):
         return False
     return all(same_extents(t, y) or _size(t) == 1 for t in operands)
-
-
-def same_extents(a: Tensor, b: Tensor) -> bool:
-    """Whether they have one shape. A symbol in front is the batch, whatever inference calls it.
-
-    That such symbols are never 1 beside the batch is checked when a program runs.
-    """
-    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
-        return False
-    batches = {t.shape[0] for t in (a, b) if t.shape}
-    return list(a.shape[1:]) == list(b.shape[1:]) and (len(batches) < 2 or not any(isinstance(n, int) for n in batches))
 
 
 def _size(t: Tensor) -> int | None:

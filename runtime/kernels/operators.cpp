@@ -257,10 +257,12 @@ struct Blocks {
   double elements;
 };
 
-// (x[N, C, …], scale[C], bias[C]) -> y, mean[C], variance[C]: over the batch and space. `relu`: y is not less than 0.
+// (x[N, C, …], scale[C], bias[C][, added[N, C, …]]) -> y, mean[C], variance[C]: over the batch and space. `added` is added
+// to y; `relu`: y is not less than 0.
+template <bool adds>
 struct BatchNormalization {
-  static constexpr const char* kName = "BatchNormalization";
-  static constexpr std::size_t kInputs = 3, kOutputs = 3;
+  static constexpr const char* kName = adds ? "BatchNormalizationAdd" : "BatchNormalization";
+  static constexpr std::size_t kInputs = adds ? 4 : 3, kOutputs = 3;
 
   explicit BatchNormalization(const Attributes& a) : epsilon(a.number("epsilon")), relu(a.integer("relu") != 0) {}
 
@@ -269,6 +271,7 @@ struct BatchNormalization {
     const float* x = run.input(0, &shape);
     run.require(shape.size() >= 2 && elements(shape) > 0, "BatchNormalization: x is not [N, C, …], or empty");
     const float *scale = run.input_of(1, {shape[1]}), *bias = run.input_of(2, {shape[1]});
+    const float* added = adds ? run.input_of(3, shape) : nullptr;
     float *y = run.output(0, shape), *means = run.output(1, {shape[1]}), *variances = run.output(2, {shape[1]});
     const Rows rows = rows_of(shape);
     each_channel(run, shape, [&](std::size_t c) {
@@ -278,7 +281,8 @@ struct BatchNormalization {
       variances[c] = static_cast<float>(found.variance);
       const double slope = scale[c] / std::sqrt(found.variance + epsilon);
       const float offset = static_cast<float>(bias[c] - found.mean * slope);
-      vector_kernels().normalize(x + at, y + at, rows, static_cast<float>(slope), offset, relu);
+      vector_kernels().normalize(x + at, adds ? added + at : nullptr, y + at, rows, static_cast<float>(slope), offset,
+                                 relu);
     });
   }
 
@@ -320,9 +324,10 @@ struct BatchNormalizationGrad {
 
 // The same of x in blocks of channels, [N, blocks · lanes, H, W]; scale and bias have an element a channel, and so have
 // mean and variance. What fills the last block stays zero.
+template <bool adds>
 struct BlockedBatchNormalization {
-  static constexpr const char* kName = "BlockedBatchNormalization";
-  static constexpr std::size_t kInputs = 3, kOutputs = 3;
+  static constexpr const char* kName = adds ? "BlockedBatchNormalizationAdd" : "BlockedBatchNormalization";
+  static constexpr std::size_t kInputs = adds ? 4 : 3, kOutputs = 3;
 
   explicit BlockedBatchNormalization(const Attributes& a)
       : epsilon(a.number("epsilon")), relu(a.integer("relu") != 0) {}
@@ -330,7 +335,7 @@ struct BlockedBatchNormalization {
   void compute(const Run& run) const {
     Dimensions shape, channels;
     const float *x = run.input(0, &shape), *scale = run.input(1, &channels);
-    const float* bias = run.input_of(2, channels);
+    const float *bias = run.input_of(2, channels), *added = adds ? run.input_of(3, shape) : nullptr;
     const Blocks blocks(run, shape, channels);
     float *y = run.output(0, shape), *means = run.output(1, channels), *variances = run.output(2, channels);
     const VectorKernels& kernels = vector_kernels();
@@ -361,7 +366,8 @@ struct BlockedBatchNormalization {
     }
     run.threads().run(blocks.tasks(), [&](std::size_t task) {
       const std::size_t at = blocks.offset(task), c = task % blocks.count * lanes;
-      kernels.normalize_block(x + at, y + at, blocks.rows(task), &slopes[c], &offsets[c], relu);
+      kernels.normalize_block(x + at, adds ? added + at : nullptr, y + at, blocks.rows(task), &slopes[c], &offsets[c],
+                              relu);
     });
   }
 
@@ -527,8 +533,8 @@ struct OrderWeights {
     const std::int64_t filters = turned ? shape[1] : shape[0], channels = turned ? shape[0] : shape[1];
     const auto whole = [](std::int64_t count, std::int64_t of) { return (count + of - 1) / of * of; };
     float* ordered = run.output(0, {whole(filters, block), whole(channels, together), shape[2], shape[3]});
-    order_weights(run.threads(), weights_of(shape), static_cast<std::size_t>(block), static_cast<std::size_t>(together),
-                  turned, w, ordered);
+    order_weights(vector_kernels(), run.threads(), weights_of(shape), static_cast<std::size_t>(block),
+                  static_cast<std::size_t>(together), turned, w, ordered);
   }
 
   std::int64_t block, together;
@@ -672,7 +678,8 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
     if (!domain) {
       ort::CustomOpDomain* made = nullptr;
       check(call(api, ort::kCreateCustomOpDomain, "wootz.native", &made));
-      add<BatchNormalization, BatchNormalizationGrad<false>, BatchNormalizationGrad<true>, BlockedBatchNormalization,
+      add<BatchNormalization<false>, BatchNormalization<true>, BatchNormalizationGrad<false>,
+          BatchNormalizationGrad<true>, BlockedBatchNormalization<false>, BlockedBatchNormalization<true>,
           BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, ConvWeightGrad<false>,
           ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
       domain = made;

@@ -15,7 +15,7 @@ typedef Vector Unaligned __attribute__((aligned(sizeof(float))));
 
 inline Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
 inline void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
-inline Vector all(float value) { return Vector{} + value; }
+inline Vector all(float value) { return value - Vector{}; }  // + would be computed: it makes 0 of -0
 
 typedef int Indices __attribute__((vector_size(kLanes * sizeof(int))));
 
@@ -67,23 +67,28 @@ Moments moments(const float* x, Rows rows) {
   return is_far(found.mean - x[0], found.variance) ? moments_about(x, rows, mean) : found;
 }
 
-template <bool relu>
-void normalize_rows(const float* x, float* y, Rows rows, float slope, float offset) {
-  for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride, y += rows.stride) {
+template <bool adds, bool relu>
+void normalize_rows(const float* x, const float* added, float* y, Rows rows, float slope, float offset) {
+  for (std::size_t n = 0; n < rows.images; ++n) {
     std::size_t i = 0;
     for (; i + kLanes <= rows.length; i += kLanes) {
-      const Vector v = load(x + i) * slope + offset;
+      Vector v = load(x + i) * slope + offset;
+      if (adds) v += load(added + i);
       store(y + i, relu ? positive(v) : v);
     }
     for (; i < rows.length; ++i) {
-      const float v = x[i] * slope + offset;
+      float v = x[i] * slope + offset;
+      if (adds) v += added[i];
       y[i] = relu ? positive(v) : v;
     }
+    x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
   }
 }
 
-void normalize(const float* x, float* y, Rows rows, float slope, float offset, bool relu) {
-  relu ? normalize_rows<true>(x, y, rows, slope, offset) : normalize_rows<false>(x, y, rows, slope, offset);
+void normalize(const float* x, const float* added, float* y, Rows rows, float slope, float offset, bool relu) {
+  const auto normalize_these = added ? relu ? normalize_rows<true, true> : normalize_rows<true, false>
+                                     : relu ? normalize_rows<false, true> : normalize_rows<false, false>;
+  normalize_these(x, added, y, rows, slope, offset);
 }
 
 template <bool masked, typename T>
@@ -189,18 +194,19 @@ void add_products(const float* const* left, std::size_t rows, const float* const
 constexpr std::size_t kFiltersAtOnce = WOOTZ_FILTERS_AT_ONCE;
 
 template <std::size_t blocks>
-void add_blocks_of(const float* dy, const float* const* x, const Pixels& p, float* sums) {
-  Vector totals[kFiltersAtOnce][blocks];
-  for (std::size_t f = 0; f < kFiltersAtOnce; ++f)
-    for (std::size_t b = 0; b < blocks; ++b) totals[f][b] = load(sums + (f * blocks + b) * kLanes);
-  for (std::size_t n = 0; n < p.images; ++n)
-    for (std::size_t l = 0; l < p.lines; ++l) {
-      const float *g = dy + n * p.image_of_dy + l * p.line_of_dy, *v[blocks];
-      for (std::size_t b = 0; b < blocks; ++b) v[b] = x[b] + n * p.image_of_x + l * p.line_of_x;
-      for (std::size_t q = 0; q < p.columns; ++q, g += kLanes) {
+void add_blocks_of(const float* dy, const float* const* x, const Pixels& p, float* sums, bool are_first) {
+  Vector totals[kFiltersAtOnce][blocks] = {};
+  if (!are_first)
+    for (std::size_t f = 0; f < kFiltersAtOnce; ++f)
+      for (std::size_t b = 0; b < blocks; ++b) totals[f][b] = load(sums + (f * blocks + b) * kLanes);
+  for (std::size_t n = 0; n < p.images; ++n) {
+    const float* g = dy + n * p.image_of_dy;
+    std::size_t at = n * p.image_of_x;
+    for (std::size_t l = 0; l < p.lines; ++l, at += p.line_of_x - p.columns * p.column_of_x)
+      for (std::size_t q = 0; q < p.columns; ++q, g += kLanes, at += p.column_of_x) {
         Vector seen[blocks];
 #pragma GCC unroll 8
-        for (std::size_t b = 0; b < blocks; ++b) seen[b] = load(v[b] + q * p.column_of_x);
+        for (std::size_t b = 0; b < blocks; ++b) seen[b] = load(x[b] + at);
 #pragma GCC unroll 16
         for (std::size_t f = 0; f < kFiltersAtOnce; ++f) {
           const Vector weight = all(g[f]);
@@ -208,15 +214,16 @@ void add_blocks_of(const float* dy, const float* const* x, const Pixels& p, floa
           for (std::size_t b = 0; b < blocks; ++b) totals[f][b] += weight * seen[b];
         }
       }
-    }
+  }
   for (std::size_t f = 0; f < kFiltersAtOnce; ++f)
     for (std::size_t b = 0; b < blocks; ++b) store(sums + (f * blocks + b) * kLanes, totals[f][b]);
 }
 
-void add_blocks(const float* dy, const float* const* x, std::size_t blocks, const Pixels& pixels, float* sums) {
-  if (blocks == 3) return add_blocks_of<3>(dy, x, pixels, sums);
-  if (blocks == 2) return add_blocks_of<2>(dy, x, pixels, sums);
-  add_blocks_of<1>(dy, x, pixels, sums);
+void add_blocks(const float* dy, const float* const* x, std::size_t blocks, const Pixels& pixels, float* sums,
+                bool are_first) {
+  if (blocks == 3) return add_blocks_of<3>(dy, x, pixels, sums, are_first);
+  if (blocks == 2) return add_blocks_of<2>(dy, x, pixels, sums, are_first);
+  add_blocks_of<1>(dy, x, pixels, sums, are_first);
 }
 
 template <std::size_t taps>
@@ -239,6 +246,46 @@ void add_taps(const float* dy, const float* const* x, const Pixels& p, float* su
 void add_depthwise(const float* dy, const float* const* x, std::size_t taps, const Pixels& pixels, float* sums) {
   for (; taps >= 3; taps -= 3, x += 3, sums += 3 * kLanes) add_taps<3>(dy, x, pixels, sums);
   for (; taps; --taps, ++x, sums += kLanes) add_taps<1>(dy, x, pixels, sums);
+}
+
+// Of blocks of `size` × `size` numbers in pairs of rows, the upper right one for the lower left one.
+template <std::size_t size>
+inline void exchange(Vector (&rows)[kLanes]) {
+  if constexpr (size > 0) {
+    Indices upper, lower;
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      const bool is_right = i & size;
+      upper[i] = static_cast<int>(is_right ? kLanes + i - size : i);
+      lower[i] = static_cast<int>(is_right ? kLanes + i : i + size);
+    }
+#pragma GCC unroll 16
+    for (std::size_t r = 0; r < kLanes; ++r) {
+      if (r & size) continue;
+      const Vector a = rows[r], b = rows[r + size];
+      rows[r] = __builtin_shuffle(a, b, upper);
+      rows[r + size] = __builtin_shuffle(a, b, lower);
+    }
+    exchange<size / 2>(rows);
+  }
+}
+
+void transpose(const float* from, std::size_t line, float* const* to) {
+  Vector rows[kLanes];
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < kLanes; ++i) rows[i] = load(from + i * line);
+  exchange<kLanes / 2>(rows);
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < kLanes; ++i) store(to[i], rows[i]);
+}
+
+void turn(const float* from, std::size_t taps, float* to, std::size_t step) {
+  if (taps == 1) return store(to, load(from));
+  for (std::size_t t = 0; t < taps; ++t) {
+    Vector v;
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < kLanes; ++i) v[i] = from[i * taps + t];
+    store(to + (taps - 1 - t) * step, v);
+  }
 }
 
 constexpr std::size_t kPixelsInFloat = 256;  // so many are added up in float32, their sums in float64
@@ -279,13 +326,21 @@ void add_moments(const float* x, Rows rows, const float* shift, double* totals, 
   });
 }
 
-void normalize_block(const float* x, float* y, Rows rows, const float* slope, const float* offset, bool relu) {
-  const Vector a = load(slope), b = load(offset);
-  for (std::size_t n = 0; n < rows.images; ++n, x += rows.stride, y += rows.stride)
+template <bool adds>
+void normalize_pixels(const float* x, const float* added, float* y, Rows rows, Vector slope, Vector offset, bool relu) {
+  for (std::size_t n = 0; n < rows.images; ++n) {
     for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
-      const Vector v = load(x + i) * a + b;
+      Vector v = load(x + i) * slope + offset;
+      if (adds) v += load(added + i);
       store(y + i, relu ? positive(v) : v);
     }
+    x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
+  }
+}
+
+void normalize_block(const float* x, const float* added, float* y, Rows rows, const float* slope, const float* offset,
+                     bool relu) {
+  (added ? normalize_pixels<true> : normalize_pixels<false>)(x, added, y, rows, load(slope), load(offset), relu);
 }
 
 template <bool masked>
@@ -397,7 +452,7 @@ const VectorKernels& WOOTZ_KERNELS() {
   static constexpr VectorKernels kernels = {
       WOOTZ_NAME,   kTileRows,   kTileColumns,    moments,    normalize,     gradient_sums,
       gradient,     relu_gradient, add_products,  kLanes,     kFiltersAtOnce, add_blocks,
-      add_depthwise, add_moments, normalize_block, add_gradient_sums, gradient_block, compute};
+      add_depthwise, transpose,   turn,           add_moments, normalize_block, add_gradient_sums, gradient_block, compute};
   return kernels;
 }
 

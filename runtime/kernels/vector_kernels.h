@@ -33,7 +33,7 @@ struct Pixels {
   std::size_t image_of_x, line_of_x, column_of_x;
 };
 
-constexpr std::size_t kBlocksAtOnce = 3;
+constexpr std::size_t kBlocksAtOnce = 3, kMostLanes = 16;
 
 struct VectorKernels {
   const char* name;
@@ -41,8 +41,8 @@ struct VectorKernels {
 
   // Mean and variance (over n, not n - 1) of a channel.
   Moments (*moments)(const float* x, Rows);
-  // y = slope * x + offset, where `relu` says so not less than 0.
-  void (*normalize)(const float* x, float* y, Rows, float slope, float offset, bool relu);
+  // y = slope * x + offset, and `added` where it is given; where `relu` says so not less than 0.
+  void (*normalize)(const float* x, const float* added, float* y, Rows, float slope, float offset, bool relu);
   // Σ dy and Σ dy (x - mean); where `y` is given, of those dy whose y is more than 0.
   Sums (*gradient_sums)(const float* dy, const float* x, const float* y, Rows, float mean);
   // dx = dy_slope * dy + x_slope * x + offset; dy as above.
@@ -55,17 +55,24 @@ struct VectorKernels {
   void (*add_products)(const float* const* left, std::size_t rows, const float* const* right, std::size_t columns,
                        std::size_t length, float* sums, std::size_t stride);
   // sums[f][b][channel] += Σ dy[pixel][f] · x[b][pixel][channel], for filters_at_once numbers that lie side by side in dy
-  // and at most kBlocksAtOnce blocks of x; sums are [filters_at_once][blocks][lanes].
+  // and at most kBlocksAtOnce blocks of x; sums are [filters_at_once][blocks][lanes]. The first time = instead of +=.
   std::size_t lanes, filters_at_once;
-  void (*add_blocks)(const float* dy, const float* const* x, std::size_t blocks, const Pixels&, float* sums);
+  void (*add_blocks)(const float* dy, const float* const* x, std::size_t blocks, const Pixels&, float* sums,
+                     bool are_first);
   // sums[tap][channel] += Σ dy[pixel][channel] · x[tap][pixel][channel], of one block of dy.
   void (*add_depthwise)(const float* dy, const float* const* x, std::size_t taps, const Pixels&, float* sums);
+
+  // to[j][i] = from[i * line + j] for i and j < lanes.
+  void (*transpose)(const float* from, std::size_t line, float* const* to);
+  // to[(taps - 1 - t) * step + i] = from[i * taps + t] for i < lanes.
+  void (*turn)(const float* from, std::size_t taps, float* to, std::size_t step);
 
   // The functions for channels above, for a block of them side by side; `length` of Rows counts pixels, numbers of a
   // channel are `lanes` numbers.
   // totals[channel] += Σ (x - shift), squares[channel] += Σ (x - shift)²
   void (*add_moments)(const float* x, Rows, const float* shift, double* totals, double* squares);
-  void (*normalize_block)(const float* x, float* y, Rows, const float* slope, const float* offset, bool relu);
+  void (*normalize_block)(const float* x, const float* added, float* y, Rows, const float* slope, const float* offset,
+                          bool relu);
   void (*add_gradient_sums)(const float* dy, const float* x, const float* y, Rows, const float* mean, double* gradients,
                             double* products);
   void (*gradient_block)(const float* dy, const float* x, const float* y, float* dx, Rows, const float* dy_slope,

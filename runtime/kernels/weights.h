@@ -1,6 +1,7 @@
 #pragma once
 
 #include "parallel.h"
+#include "vector_kernels.h"
 
 namespace wootz {
 
@@ -19,7 +20,7 @@ Weights weights_of(const Dimensions& d) {
 void turn_weights(const Threads&, const Weights&, std::size_t group, const float* w, float* turned);
 
 // w[M, C, kh, kw], or what turn_weights makes of it in one group -> [M / block, C / together, kh, kw, together, block].
-void order_weights(const Threads&, const Weights&, std::size_t block, std::size_t together, bool turned, const float* w,
-                   float* ordered);
+void order_weights(const VectorKernels&, const Threads&, const Weights&, std::size_t block, std::size_t together,
+                   bool turned, const float* w, float* ordered);
 
 }  // namespace wootz

@@ -134,7 +134,8 @@ def test_weight_gradient_in_blocks(convolution, channels, filters, is_depthwise)
 
 @pytest.mark.parametrize("blocked", [False, True])
 @pytest.mark.parametrize(
-    ("images", "channels", "filters", "size"), [(32, 16, 16, (32, 32)), (3, 160, 200, (9, 8)), (8, 64, 130, (28, 28))]
+    ("images", "channels", "filters", "size"),
+    [(32, 16, 16, (32, 32)), (3, 160, 200, (9, 8)), (5, 16, 200, (9, 8)), (8, 64, 130, (28, 28))],
 )
 def test_weight_gradients_of_many_parts(images, channels, filters, size, blocked):
     check_weight_gradient(images, channels, filters, size, (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 1, blocked)
@@ -154,22 +155,23 @@ def test_images_do_not_run_into_each_other():
 # Batch normalization
 
 
-def batch_normalization(x, scale, bias, epsilon, relu):
+def batch_normalization(x, scale, bias, added, epsilon, relu):
     axes = (0, *range(2, x.ndim))
     shape = [1, -1, *[1] * (x.ndim - 2)]
     x = x.astype(np.float64)
     mean, variance = x.mean(axes), x.var(axes)
     h = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)
-    y = h * scale.reshape(shape) + bias.reshape(shape)
+    y = h * scale.reshape(shape) + bias.reshape(shape) + added
     return (np.maximum(y, 0) if relu else y), mean, variance
 
 
-def check_batch_normalization(shape, relu, blocked):
+def check_batch_normalization(shape, relu, blocked, adds):
     x = 3 * normal(*shape) + RANDOM.normal(size=(1, shape[1], *[1] * (len(shape) - 2))).astype(np.float32) * 20
-    scale, bias = normal(shape[1]), normal(shape[1])
-    expected = batch_normalization(x, scale, bias, 1e-3, relu)
-    name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
-    y, mean, variance = run(name, [data, scale, bias], 3, epsilon=1e-3, relu=int(relu))
+    scale, bias, added = normal(shape[1]), normal(shape[1]), normal(*shape) if adds else np.zeros(shape, np.float32)
+    expected = batch_normalization(x, scale, bias, added, 1e-3, relu)
+    name = f"{'Blocked' * blocked}BatchNormalization{'Add' * adds}"
+    data, *further = (in_blocks(t) if blocked else t for t in (x, added))
+    y, mean, variance = run(name, [data, scale, bias, *further[:adds]], 3, epsilon=1e-3, relu=int(relu))
     assert_near(out_of_blocks(y, shape[1]) if blocked else y, expected[0], 1e-4)
     assert_near(mean, expected[1])
     assert_near(variance, expected[2], 1e-4)
@@ -181,16 +183,17 @@ SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(1, 12), st
 
 
 @settings(max_examples=50, deadline=None)
-@given(shape=SHAPES, relu=st.booleans(), blocked=st.booleans())
-def test_batch_normalization(shape, relu, blocked):
-    check_batch_normalization(shape, relu, blocked)
+@given(shape=SHAPES, relu=st.booleans(), blocked=st.booleans(), adds=st.booleans())
+def test_batch_normalization(shape, relu, blocked, adds):
+    check_batch_normalization(shape, relu, blocked, adds)
 
 
+@pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("shape", [(64, 5), (8, 3, 17), (2, 3, 4, 5, 6), (1, 40, 64, 64), (32, 16, 32, 32)])
-def test_batch_normalization_of_any_rank_and_size(shape):
-    check_batch_normalization(shape, True, blocked=False)
+def test_batch_normalization_of_any_rank_and_size(shape, adds):
+    check_batch_normalization(shape, True, blocked=False, adds=adds)
     if len(shape) == 4:
-        check_batch_normalization(shape, True, blocked=True)
+        check_batch_normalization(shape, True, blocked=True, adds=adds)
 
 
 def test_the_variance_of_numbers_far_from_zero():
@@ -313,7 +316,7 @@ def test_turned_weights(shape, group):
 
 
 @pytest.mark.parametrize("turned", [0, 1])
-@pytest.mark.parametrize("shape", [(16, 16, 3, 3), (5, 20, 1, 1), (33, 8, 3, 2)])
+@pytest.mark.parametrize("shape", [(16, 16, 3, 3), (5, 20, 1, 1), (33, 8, 3, 2), (40, 37, 3, 3), (35, 48, 1, 1)])
 @pytest.mark.parametrize(("block", "together"), [(16, 16), (8, 8), (16, 1)])
 def test_ordered_weights(shape, block, together, turned):
     w = normal(*shape)
@@ -445,7 +448,9 @@ def test_on_this_processor():
         check_weight_gradient(3, 19, 21, (9, 11), (3, 2), (1, 2), (2, 1), (1, 0, 2, 1), 1, blocked)
         check_weight_gradient(2, 19, 19, (9, 11), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 19, blocked)
         for flag in (False, True):
-            check_batch_normalization((3, 19, 7, 9), flag, blocked)
+            check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=False)
+            check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=True)
+            test_ordered_weights((3 * LANES, 2 * LANES + 1, 3, 3), LANES, LANES, turned=blocked)
             check_batch_normalization_grad((3, 19, 7, 9), flag, blocked)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Graph, Node, Tensor, Variable, producer
+from wootz.passes.ir.shapes import same_extents
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering, convolution, cpu
 from wootz.passes.training.lowerings.convolution_shape import Convolution
@@ -38,13 +39,26 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
     return _described(results, [x.shape, [x.shape[1]], [x.shape[1]]])
 
 
+def add(node: Node, builder: Builder) -> list[Tensor] | None:
+    """Together with the batch normalization that gives one of the two, if the other one is there before it."""
+    sources = [producer(t) for t in node.inputs]
+    last = next((n for n in reversed(builder.graph.nodes) if any(n is s for s in sources)), None)
+    if last is None or not is_native(last, "BatchNormalization") or last.attrs["relu"]:
+        return None
+    x, y = node.inputs if sources[0] is last else reversed(node.inputs)
+    if x is y or not _is_read_once(x, last, builder) or not same_extents(x, y) or not _all_float32([y]):
+        return None
+    last.op, last.inputs = "BatchNormalizationAdd", [*last.inputs, y]
+    return [x]
+
+
 def relu(node: Node, builder: Builder) -> list[Tensor] | None:
     """Together with a batch normalization that nothing else reads."""
     x = node.inputs[0]
     before = producer(x)
-    if before is None or not is_native(before, "BatchNormalization"):
+    if before is None or not is_native(before, "BatchNormalization", "BatchNormalizationAdd"):
         return None
-    if x is not before.outputs[0] or len(x.outputs) > 1 or any(x is t for t in builder.graph.outputs):
+    if before.attrs["relu"] or not _is_read_once(x, before, builder):
         return None
     before.attrs = {**before.attrs, "relu": 1}
     return [x]
@@ -103,6 +117,11 @@ def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     return _described([dx], [x.shape])
 
 
+def _is_read_once(x: Tensor, node: Node, builder: Builder) -> bool:
+    """Whether it is the first result of `node`, and one other node alone reads it."""
+    return x is node.outputs[0] and len(x.outputs) == 1 and not any(x is t for t in builder.graph.outputs)
+
+
 def _all_float32(tensors: Sequence[Tensor]) -> bool:
     return all(t.dtype == np.float32 for t in tensors)
 
@@ -116,6 +135,7 @@ def _described(tensors: Sequence[Variable], shapes: Sequence[Sequence[int | str]
 
 NATIVE: dict[str, Lowering] = {
     **{name: lowering for name, lowering in cpu.CPU.items() if name != "Conv"},
+    "Add": add,
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
     "ConvInputGrad": conv_input_grad,

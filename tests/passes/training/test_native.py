@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from wootz.passes.base import PassResult
 from wootz.passes.errors import WootzError
+from wootz.passes.ir.model import producer
 from wootz.passes.ir.text import parse_text
 from wootz.passes.ir.verifier import verify
 from wootz.passes.plan.blocks import Symbol, TuningBlock
@@ -18,7 +19,7 @@ from wootz.passes.plan.solver import Solver, SolverType
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.training.block_convolutions import BLOCKS
 from wootz.passes.training.blocked_layout import BlockedLayout
-from wootz.passes.training.fuse_elementwise import FuseElementwise
+from wootz.passes.training.fuse_elementwise import OPERATIONS, FuseElementwise
 from wootz.passes.training.joint_graph import joint_training_graph
 from wootz.passes.training.lowerings.native import DOMAIN, uses_native
 from wootz.passes.training.training_graph import build_training_graph
@@ -138,6 +139,52 @@ def test_joined_chains_change_no_bit(make_model, monkeypatch):
         np.testing.assert_array_equal(found_state[name], values, name)
 
 
+SUMS = {
+    "a shortcut before it": ("c = Relu(b)  d = Add(b2, x)  o = Relu(d)", 1),
+    "its operand in front": ("c = Relu(b)  d = Add(x, b2)  o = Relu(d)", 1),
+    "no ReLU behind it": ("c = Relu(b)  o = Add(b2, c)", 1),
+    "two normalizations": ("d = Add(b, b2)  o = Relu(d)", 1),
+    "a sum that two nodes read": ("d = Add(b2, x)  e = Relu(d)  o = Add(d, e)", 1),
+    "three of them": ("d = Add(b2, x)  o = Add(d, b)", 1),
+    "the other operand behind it": ("c = Relu(b2)  d = Conv<pads = [1,1,1,1]>(x, w)  o = Add(b, d)", 0),
+    "a normalization that two nodes read": ("c = Relu(b2)  d = Add(b2, x)  o = Add(d, c)", 0),
+    "one value for all": ("o = Add(b2, one)", 0),
+    "twice the same": ("o = Add(b2, b2)", 0),
+}
+
+
+@pytest.mark.parametrize("case", SUMS)
+@pytest.mark.parametrize("width", [4, 16])
+def test_sums_with_a_normalization(case, width, make_model):
+    """One node has both where the other operand is there before, and nothing else reads what is normalized."""
+    text, joined = SUMS[case]
+    names = ["w", "s", "t", "m", "v", "s2", "t2", "m2", "v2", "f"]
+    shapes = dict.fromkeys(names, (width,)) | {"w": (width, width, 3, 3), "f": (3, width)}
+    weights = ", ".join(f"float[{','.join(map(str, shapes[n]))}] {n}" for n in names)
+    lines = f"""a = Conv<pads = [1,1,1,1]>(x, w)  b = BatchNormalization(a, s, t, m, v)
+                a2 = Conv<pads = [1,1,1,1]>(x, w)  b2 = BatchNormalization(a2, s2, t2, m2, v2)  {text}
+                p = GlobalAveragePool(o)  q = Flatten(p)  y = Gemm<transB = 1>(q, f)"""
+    halves = {"v": np.full(width, 0.5), "v2": np.full(width, 0.5)}
+    graph = f"g (float[N,{width},9,9] x) => (float[N,3] y) <{weights}, float one = {{1}}> {{ {lines} }}"
+    model = make_model(graph, **shapes | halves)
+    native = build_training_graph(model, SGD, target="native")
+    assert Counter(n.op for n in native.graph.nodes)["BatchNormalizationAdd"] == joined
+    losses, state = steps_of(build_training_graph(model, SGD), batches_of(width))
+    found, found_state = steps_of(native, batches_of(width))
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    for name, values in state.items():
+        assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
+
+
+def test_gradients_that_meet_at_a_relu_are_added_and_masked_at_once(make_model):
+    graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
+    assert any(n.op == "ReluGrad" for n in graph.graph.nodes)
+    joined = FuseElementwise().apply(graph).model
+    assert not any(n.op == "ReluGrad" and producer(n.inputs[0]).op == "Add" for n in joined.graph.nodes)
+    masks = [n for n in joined.graph.nodes if n.op == "Elementwise" and OPERATIONS["Where"] in n.attrs["program"][::4]]
+    assert masks
+
+
 def modules_that_begin_with_normalization(make_model, names, width):
     """Each reads its input in a normalization, a convolution, and nothing else; it ends with a sum."""
     lines, shapes, x = [], {"w": (width, 3, 3, 3), "f": (3, width)}, "stem"
@@ -196,7 +243,8 @@ def test_what_lies_between_convolutions_stays_in_blocks(make_model):
     result = BlockedLayout(channels=channel_block()).apply(graph)
     verify(result.model)
     found = Counter(node.op for node in result.model.graph.nodes)
-    assert found["BlockedBatchNormalization"] == 3
+    assert found["BlockedBatchNormalization"] == 2
+    assert found["BlockedBatchNormalizationAdd"] == 1
     assert found["BlockedBatchNormalizationReluGrad"] + found["BlockedBatchNormalizationGrad"] == 3
     assert found["BlockedConvWeightGrad"] == 5
     assert not found["BatchNormalization"]
