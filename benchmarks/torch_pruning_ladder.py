@@ -165,8 +165,11 @@ def fine_tune(network: nn.Module, teacher: nn.Module, job: Job, enough: float) -
         loss.backward()
         optimizer.step()
         is_tested = step + 1 == solver.max_iter or (solver.test_interval and (step + 1) % solver.test_interval == 0)
-        if is_tested and (found := accuracy(network, job.dataset.validation, job)) >= best:
-            best, kept = found, copy.deepcopy(network.state_dict())
+        if is_tested:
+            found = accuracy(network, job.dataset.validation, job)
+            print(f"after {step + 1} steps: {found:.4f}", flush=True)
+            if found >= best:
+                best, kept = found, copy.deepcopy(network.state_dict())
     network.load_state_dict(kept)
     return best
 
