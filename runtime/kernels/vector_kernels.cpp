@@ -19,11 +19,25 @@ inline Vector all(float value) { return value - Vector{}; }  // + would be compu
 
 typedef int Indices __attribute__((vector_size(kLanes * sizeof(int))));
 
+// Numbers of a, and behind them of b, by their places.
+inline Vector picked(Vector a, Vector b, Indices places) {
+#ifdef __clang__
+  Vector v;
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    const std::size_t place = static_cast<std::size_t>(places[i]);
+    v[i] = place < kLanes ? a[place] : b[place - kLanes];
+  }
+  return v;
+#else
+  return __builtin_shuffle(a, b, places);
+#endif
+}
+
 template <std::size_t distance>
 inline Vector fold(Vector v) {
   Indices from;
   for (std::size_t i = 0; i < kLanes; ++i) from[i] = static_cast<int>((i + distance) % kLanes);
-  return v + __builtin_shuffle(v, from);
+  return v + picked(v, v, from);
 }
 
 inline float sum(Vector v) {
@@ -262,8 +276,8 @@ inline void exchange(Vector (&rows)[kLanes]) {
     for (std::size_t r = 0; r < kLanes; ++r) {
       if (r & size) continue;
       const Vector a = rows[r], b = rows[r + size];
-      rows[r] = __builtin_shuffle(a, b, upper);
-      rows[r + size] = __builtin_shuffle(a, b, lower);
+      rows[r] = picked(a, b, upper);
+      rows[r + size] = picked(a, b, lower);
     }
     exchange<size / 2>(rows);
   }
@@ -401,8 +415,8 @@ void operate(Operation operation, const float* a, const float* b, const float* c
     case Operation::subtract: return each(a, b, result, [](Vector x, Vector y) { return x - y; });
     case Operation::multiply: return each(a, b, result, [](Vector x, Vector y) { return x * y; });
     case Operation::divide: return each(a, b, result, [](Vector x, Vector y) { return x / y; });
-    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return (x <= y) | (y != y) ? y : x; });
-    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return (x >= y) | (y != y) ? y : x; });
+    case Operation::maximum: return each(a, b, result, [](Vector x, Vector y) { return ((x <= y) | (y != y)) ? y : x; });
+    case Operation::minimum: return each(a, b, result, [](Vector x, Vector y) { return ((x >= y) | (y != y)) ? y : x; });
     case Operation::negate: return each(a, b, result, [](Vector x, Vector) { return -x; });
     case Operation::root: return each(a, b, result, [](Vector x, Vector) { return root(x); });
     case Operation::reciprocal: return each(a, b, result, [](Vector x, Vector) { return 1.0f / x; });

@@ -100,7 +100,9 @@ def check_weight_gradient(images, channels, filters, size, kernel, strides, dila
         (found,) = run("BlockedConvWeightGrad", [in_blocks(x), in_blocks(dy)], **attributes)
     else:
         (found,) = run("ConvWeightGrad", [x, dy], **attributes)
-    assert_near(found, expected)
+    products = weight_gradient(np.abs(x), np.abs(dy), kernel, strides, dilations, pads, group)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 5e-7 * products.max(), "sums may cancel out, their rounding doesn't"
 
 
 def pairs(least, most):
