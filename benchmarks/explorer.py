@@ -49,12 +49,17 @@ class Explorer:
         self, folder: Path, count: int, objective: str, seed: int, *arguments: object, sampling: Sampling = "spread"
     ) -> None:
         """`count` random configurations, which lie beside `folder`."""
-        subspace = folder.with_name(f"subspace-{count}.json")
-        if not subspace.exists():
-            subspace.parent.mkdir(parents=True, exist_ok=True)
-            sampled = ("--rates", RATES, "--count", count, "--seed", seed, "--sampling", sampling)
-            subprocess.run(_wootz("subspace", "sample", self.model, *sampled, "-o", subspace), stdout=sys.stderr)
+        subspace = self.subspace(folder, count, seed, sampling)
         self.explore("run", folder, objective, seed, "--subspace", subspace, *arguments)
+
+    def subspace(self, folder: Path, count: int, seed: int, sampling: Sampling = "spread") -> Path:
+        """The file beside `folder` with so many random configurations."""
+        file = folder.with_name(f"subspace-{count}.json")
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sampled = ("--rates", RATES, "--count", count, "--seed", seed, "--sampling", sampling)
+            subprocess.run(_wootz("subspace", "sample", self.model, *sampled, "-o", file), stdout=sys.stderr)
+        return file
 
 
 def is_finished(folder: Path) -> bool:

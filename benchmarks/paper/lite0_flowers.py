@@ -11,7 +11,8 @@ photographs.
 teacher         the network, at the photographs' size, gets a new last layer and is fine-tuned: the full network
 enumeration     COUNT random configurations of the rates 0.3, 0.5 and 0.7, the smallest first, from pre-trained blocks
 default         the same from the remaining weights: what the paper calls the baseline
-search          `wootz search`, once for each of --search-drops, with nothing known before
+listed          a search of these configurations, once for each of --search-drops, with nothing known before
+search          `wootz search` of all configurations, likewise
 
 The objective is `min ModelSize constraint Accuracy >= full - DROP`. The enumerations go on until a network has the
 strictest drop, and so tell what they find at the others, too. What is finished isn't run again; what was interrupted
@@ -44,7 +45,8 @@ from spread import spread
 from wootz.runtime.result import RunResult
 from wootz.runtime.run_directory import TEACHER_FILE
 
-WAYS = ("enumeration", "default", "search")
+WAYS = ("enumeration", "default", "listed", "search")
+OF_ONE_DROP = ("listed", "search")
 PIXELS = ("--mean", "127", "--scale", "0.0078125", "--channel-order", "RGB")
 """What EfficientNet-Lite0 is fed: (pixel - 127) / 128."""
 TEACHER = """type: "SGD" base_lr: 0.02 lr_policy: "cosine" warmup_iter: 45 max_iter: 900 momentum: 0.9
@@ -79,14 +81,15 @@ class Results:
 
     def folder(self, seed: int, way: str, drop: float | None = None) -> Path:
         """That of a run; searches have one for each drop."""
-        return self.out / f"seed-{seed}" / (f"{way}-{self.count}" if drop is None else f"{way}-{drop:g}")
+        of_count = way if way == "search" else f"{way}-{self.count}"
+        return self.out / f"seed-{seed}" / (of_count if drop is None else f"{of_count}-{drop:g}")
 
     def teacher(self, seed: int) -> Path:
         return self.out / f"seed-{seed}" / "teacher"
 
     def found(self, seed: int, way: str, drop: float) -> Found | None:
         """None where the way wasn't gone to its end."""
-        folder = self.folder(seed, way, drop if way == "search" else None)
+        folder = self.folder(seed, way, drop if way in OF_ONE_DROP else None)
         course = course_in(folder, way == "default", True)
         if course is None:
             return None
@@ -131,8 +134,10 @@ class Experiment:
         if "default" in ways:
             folder = self.results.folder(seed, "default")
             explorer.enumerate(folder, *enumerated, "--baseline", "--store", store_of(enumeration))
-        for drop in self.search_drops if "search" in ways else ():
-            explorer.explore("search", self.results.folder(seed, "search", drop), objective(drop), seed)
+        subspace = explorer.subspace(enumeration, self.results.count, seed)
+        for way, given in (("listed", ("--subspace", subspace)), ("search", ())):
+            for drop in self.search_drops if way in ways else ():
+                explorer.explore("search", self.results.folder(seed, way, drop), objective(drop), seed, *given)
 
     def _train_teacher(self, seed: int) -> None:
         folder = self.results.teacher(seed)
