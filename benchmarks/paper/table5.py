@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import geometric_mean
 
@@ -27,7 +27,7 @@ from courses import Course
 from explorer import Explorer, course_in, full_network, is_finished
 from machine import machine
 from spread import spread
-from table4 import explored
+from table4 import Exploration, explored
 
 from wootz.passes.plan.sampling import Sampling
 from wootz.runtime.result import RunResult
@@ -56,18 +56,14 @@ class Collection:
         """How many are pre-trained."""
         return len(RunResult.load(self.folder / identifier).blocks)
 
-    def seconds(self, identifier: str, drop: float) -> float:
-        """Of the exploration that ends at the first network that loses no more than the drop."""
+    def explored(self, identifier: str, drop: float) -> Exploration:
+        """Up to the first network that loses no more than the drop; the time has pre-training in it."""
         run = self.folder / identifier
         course = course_in(run, is_default=False, by_processor=True)
         assert isinstance(course, Course)
         configurations = {network.index for network in course.networks}
-        least = full_network(run).quality - drop
-        return course.pretraining + explored(course.networks, configurations, least).seconds
-
-    def speedup(self, drop: float) -> float:
-        modules, maximal = (self.seconds(identifier, drop) for identifier in IDENTIFIERS)
-        return modules / maximal
+        found = explored(course.networks, configurations, full_network(run).quality - drop)
+        return replace(found, seconds=course.pretraining + found.seconds)
 
 
 def collections(folder: Path, name: str) -> list[Collection]:
@@ -77,18 +73,21 @@ def collections(folder: Path, name: str) -> list[Collection]:
 
 
 def lines(folder: Path, drops: Sequence[float]) -> Iterator[str]:
-    yield "| collection | seeds | blocks: single modules | joined | drop | extra speedup |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| collection | seeds | drop | blocks: single modules, joined | tried | seconds | extra speedup |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for name in COLLECTIONS:
-        found = collections(folder, name)
-        if not found:
-            continue
-        single, joined = (spread([c.blocks(i) for c in found], digits=0) for i in IDENTIFIERS)
-        speedups = {drop: [c.speedup(drop) for c in found] for drop in drops}
-        for drop, values in speedups.items():
-            yield f"| {name} | {len(found)} | {single} | {joined} | {drop:g} | {spread(values)} |"
-        mean = geometric_mean(value for values in speedups.values() for value in values)
-        yield f"| {name} | {len(found)} | | | geometric mean | {mean:.2f} |"
+        found, speedups = collections(folder, name), []
+        for drop in drops if found else ():
+            explorations = [[c.explored(identifier, drop) for c in found] for identifier in IDENTIFIERS]
+            blocks = [[c.blocks(identifier) for c in found] for identifier in IDENTIFIERS]
+            tried = [[e.tried for e in kind] for kind in explorations]
+            seconds = [[e.seconds for e in kind] for kind in explorations]
+            extra = [modules / joined for modules, joined in zip(*seconds, strict=True)]
+            speedups += extra
+            cells = " | ".join(", ".join(spread(kind, digits=0) for kind in both) for both in (blocks, tried, seconds))
+            yield f"| {name} | {len(found)} | {drop:g} | {cells} | {spread(extra)} |"
+        if speedups:
+            yield f"| {name} | {len(found)} | geometric mean | | | | {geometric_mean(speedups):.2f} |"
 
 
 def main() -> None:
