@@ -169,6 +169,9 @@ CASES = [
     Case("AveragePool", "y = AveragePool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,1]>(a)"),
     Case("AveragePool", "y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(a)", note="pads"),
     Case("AveragePool", "y = AveragePool<kernel_shape=[2,2], strides=[3,3]>(a)", note="gaps"),
+    Case("AveragePool", "y = AveragePool<kernel_shape=[3,5], pads=[1,2,1,2]>(a)", note="borders"),
+    Case("AveragePool", "y = AveragePool<kernel_shape=[3,2], pads=[1,0,0,1]>(a)", note="uneven"),
+    Case("AveragePool", "y = AveragePool<kernel_shape=[4]>(a)", (2, 3, 9), note="1d-steps"),
     Case("MaxPool", "y = MaxPool<kernel_shape=[2,3], dilations=[3,1], strides=[1,2]>(a)", note="dilated"),
     Case("MaxPool", "y = MaxPool<kernel_shape=[3], strides=[2], pads=[1,0]>(a)", (2, 3, 9), note="1d"),
     Case("MaxPool", "y = MaxPool<kernel_shape=[2,3,2], strides=[1,2,2]>(a)", (2, 3, 4, 5, 6), note="3d"),
@@ -564,6 +567,8 @@ PYTORCH = {
     "MaxPool-ceil": lambda t, f, a, w: f.max_pool2d(a, 2, 2, ceil_mode=True),
     "AveragePool-pads": lambda t, f, a, w: f.avg_pool2d(a, 3, 1, 1),
     "AveragePool-gaps": lambda t, f, a, w: f.avg_pool2d(a, 2, 3),
+    "AveragePool-borders": lambda t, f, a, w: f.avg_pool2d(a, (3, 5), 1, (1, 2), count_include_pad=False),
+    "AveragePool-1d-steps": lambda t, f, a, w: f.avg_pool1d(a, 4, 1),
     "GlobalAveragePool": lambda t, f, a, w: f.adaptive_avg_pool2d(a, 1),
     "GlobalMaxPool": lambda t, f, a, w: f.adaptive_max_pool2d(a, 1),
     "BatchNormalization-training": lambda t, f, a, w: f.batch_norm(
