@@ -37,10 +37,10 @@ class BlockedLayout(Pass):
     1. A Conv in float32 over two axes, depthwise or of one group, whose weights are trained, runs in blocks, and
        ConvWeightGrad likewise, unless most of the blocks would be fill. Fewer channels than a block has are read as
        they are.
-    2. Batch normalizations, their gradients, ReluGrad, elementwise operators and programs (`fuse-elementwise`) run in
-       blocks where an operand is computed there. One that is reordered for another node doesn't count: sums of batch
-       normalizations round otherwise in blocks, and a block mustn't depend on those that are trained beside it. What
-       fills the last block of channels stays zero.
+    2. Batch normalizations, ReluGrad, MaxPool over two axes, their gradients, elementwise operators and programs
+       (`fuse-elementwise`) run in blocks where an operand is computed there. One that is reordered for another node
+       doesn't count: sums of batch normalizations round otherwise in blocks, and a block mustn't depend on those that
+       are trained beside it. What fills the last block of channels stays zero.
     3. Others get their operands in the usual layout.
 
     Refuses another size of blocks than 8 and 16. The outputs are the same but for rounding on processors with blocks of
@@ -105,6 +105,8 @@ class _Layout:
             return self._batch_normalization(node, images=[0, 3], deciding=[0])
         if is_native(node, "BatchNormalizationGrad", "BatchNormalizationReluGrad"):
             return self._batch_normalization(node, images=[0, 1, 5], deciding=[0, 1, 5])
+        if is_native(node, "MaxPoolGrad") or (node.op == "MaxPool" and not node.domain):
+            return self._max_pooling(node)
         if is_native(node, "ReluGrad", "Elementwise") or (not node.domain and node.op in ELEMENTWISE):
             return self._elementwise(node)
         return None
@@ -148,6 +150,17 @@ class _Layout:
         operands = [self._blocks(t) if i in images else t for i, t in enumerate(node.inputs)]
         outputs = self.builder.ops(f"Blocked{node.op}", *operands, count=3, domain=NATIVE, **node.attrs)
         return [self._result(outputs[0], node.outputs[0]), _Result(outputs[1]), _Result(outputs[2])]
+
+    def _max_pooling(self, node: Node) -> list[_Result] | None:
+        """A MaxPool that nobody asks for indices, or its gradient."""
+        y, *indices = node.outputs
+        if any(t.outputs or any(t is o for o in self.graph.outputs) for t in indices) or not _is_planar(y):
+            return None
+        if not self._any_computed_in_blocks(node.inputs):
+            return None
+        name, domain = ("MaxPool", DOMAIN) if node.op == "MaxPool" else (f"Blocked{node.op}", NATIVE)
+        blocked = self.builder.op(name, *map(self._blocks, node.inputs), domain=domain, **node.attrs)
+        return [self._result(blocked, y)]
 
     def _elementwise(self, node: Node) -> list[_Result] | None:
         whole = [t for t in node.inputs if same_extents(t, node.outputs[0])]

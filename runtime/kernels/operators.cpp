@@ -437,6 +437,43 @@ struct ReluGrad {
   }
 };
 
+// (dy[N, C, P, Q], x[N, C, H, W], y[N, C, P, Q]) -> dx[N, C, H, W]: dy goes to the first maximum of each window. What
+// fills the last block of channels stays zero.
+template <bool blocked>
+struct MaxPoolGrad {
+  static constexpr const char* kName = blocked ? "BlockedMaxPoolGrad" : "MaxPoolGrad";
+  static constexpr std::size_t kInputs = 3, kOutputs = 1;
+
+  explicit MaxPoolGrad(const Attributes& a) : windows{} {
+    a.sizes("kernel_shape", windows.kernel, 2);
+    a.sizes("strides", windows.strides, 2);
+    a.sizes("dilations", windows.dilations, 2);
+    a.sizes("pads_begin", windows.pads_begin, 2);
+  }
+
+  void compute(const Run& run) const {
+    Dimensions of_x, of_dy;
+    const float *dy = run.input(0, &of_dy), *x = run.input(1, &of_x), *y = run.input_of(2, of_dy);
+    const std::size_t lanes = blocked ? vector_kernels().lanes : 1;
+    run.require(of_x.size() == 4 && of_dy.size() == 4 && of_x[0] == of_dy[0] && of_x[1] == of_dy[1] &&
+                    static_cast<std::size_t>(of_x[1]) % lanes == 0,
+                "MaxPoolGrad: x and dy don't belong to one pooling");
+    Windows w = windows;
+    for (int axis = 0; axis < 2; ++axis) {
+      w.size[axis] = static_cast<std::size_t>(of_x[2 + axis]);
+      w.count[axis] = static_cast<std::size_t>(of_dy[2 + axis]);
+    }
+    float* dx = run.output(0, of_x);
+    const std::size_t plane = w.size[0] * w.size[1] * lanes, plane_of_dy = w.count[0] * w.count[1] * lanes;
+    const auto gradient = blocked ? vector_kernels().max_pool_gradient_block : vector_kernels().max_pool_gradient;
+    run.threads().run(static_cast<std::size_t>(of_x[0] * of_x[1]) / lanes, [&](std::size_t i) {
+      gradient(dy + i * plane_of_dy, x + i * plane, y + i * plane_of_dy, dx + i * plane, w);
+    });
+  }
+
+  Windows windows;
+};
+
 // (x[N, C, H, W], dy[N, M, P, Q]) -> dw[M, C / group, kernel…]. Where the operands are in blocks of channels, attributes
 // say how many channels and filters there are without what fills the last blocks.
 template <bool blocked>
@@ -680,8 +717,8 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
       check(call(api, ort::kCreateCustomOpDomain, "wootz.native", &made));
       add<BatchNormalization<false>, BatchNormalization<true>, BatchNormalizationGrad<false>,
           BatchNormalizationGrad<true>, BlockedBatchNormalization<false>, BlockedBatchNormalization<true>,
-          BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, ConvWeightGrad<false>,
-          ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
+          BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, MaxPoolGrad<false>, MaxPoolGrad<true>,
+          ConvWeightGrad<false>, ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
       domain = made;
     }
     check(call(api, ort::kAddCustomOpDomain, options, domain));

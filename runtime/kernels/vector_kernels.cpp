@@ -392,6 +392,40 @@ void gradient_block(const float* dy, const float* x, const float* y, float* dx, 
     : masked_gradient_block<false>(dy, x, y, dx, rows, a, b, c);
 }
 
+inline float load_one(const float* p) { return *p; }
+inline void store_one(float* p, float v) { *p = v; }
+
+template <typename Number, Number (*get)(const float*), void (*put)(float*, Number)>
+void max_pool_gradient_of(const float* dy, const float* x, const float* y, float* dx, const Windows& w) {
+  constexpr std::size_t lanes = sizeof(Number) / sizeof(float);
+  for (std::size_t i = 0; i < w.size[0] * w.size[1]; ++i) put(dx + i * lanes, Number{});
+  for (std::size_t p = 0; p < w.count[0]; ++p)
+    for (std::size_t q = 0; q < w.count[1]; ++q, dy += lanes, y += lanes) {
+      Number left = get(dy);
+      const Number top = get(y);
+      for (std::size_t i = 0; i < w.kernel[0]; ++i) {
+        const std::size_t line = p * w.strides[0] + i * w.dilations[0] - w.pads_begin[0];
+        if (line >= w.size[0]) continue;  // before the first one it is a very large number
+        for (std::size_t j = 0; j < w.kernel[1]; ++j) {
+          const std::size_t column = q * w.strides[1] + j * w.dilations[1] - w.pads_begin[1];
+          if (column >= w.size[1]) continue;
+          const std::size_t at = (line * w.size[1] + column) * lanes;
+          const auto is_top = get(x + at) == top;
+          put(dx + at, get(dx + at) + (is_top ? left : Number{}));
+          left = is_top ? Number{} : left;
+        }
+      }
+    }
+}
+
+void max_pool_gradient(const float* dy, const float* x, const float* y, float* dx, const Windows& windows) {
+  max_pool_gradient_of<float, load_one, store_one>(dy, x, y, dx, windows);
+}
+
+void max_pool_gradient_block(const float* dy, const float* x, const float* y, float* dx, const Windows& windows) {
+  max_pool_gradient_of<Vector, load, store>(dy, x, y, dx, windows);
+}
+
 constexpr std::size_t kChunk = 256;
 
 template <typename Compute>
@@ -466,7 +500,8 @@ const VectorKernels& WOOTZ_KERNELS() {
   static constexpr VectorKernels kernels = {
       WOOTZ_NAME,   kTileRows,   kTileColumns,    moments,    normalize,     gradient_sums,
       gradient,     relu_gradient, add_products,  kLanes,     kFiltersAtOnce, add_blocks,
-      add_depthwise, transpose,   turn,           add_moments, normalize_block, add_gradient_sums, gradient_block, compute};
+      add_depthwise, transpose,   turn,           add_moments, normalize_block, add_gradient_sums, gradient_block,
+      max_pool_gradient, max_pool_gradient_block, compute};
   return kernels;
 }
 

@@ -35,6 +35,12 @@ struct Pixels {
 
 constexpr std::size_t kBlocksAtOnce = 3, kMostLanes = 16;
 
+// The windows of a pooling over an image of lines and columns; `count` are their positions.
+struct Windows {
+  std::size_t size[2], count[2];
+  std::size_t kernel[2], strides[2], dilations[2], pads_begin[2];
+};
+
 struct VectorKernels {
   const char* name;
   std::size_t tile_rows, tile_columns;
@@ -77,6 +83,10 @@ struct VectorKernels {
                             double* products);
   void (*gradient_block)(const float* dy, const float* x, const float* y, float* dx, Rows, const float* dy_slope,
                          const float* x_slope, const float* offset);
+
+  // dx is dy at the first pixel of each window where x is y, added up, and else 0: of a channel, or of a block of them.
+  void (*max_pool_gradient)(const float* dy, const float* x, const float* y, float* dx, const Windows&);
+  void (*max_pool_gradient_block)(const float* dy, const float* x, const float* y, float* dx, const Windows&);
 
   // Runs a program of elementwise operations over `length` numbers. Operation i gives value inputs + constants + i.
   void (*compute)(const struct Program&, const float* const* inputs, float* const* outputs, std::size_t length);

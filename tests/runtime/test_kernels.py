@@ -302,6 +302,39 @@ def test_batch_normalization_grad_of_any_rank_and_size(shape, masked):
 # Weights, masks, programs
 
 
+def max_pooling(x, kernel, strides, dilations, pads):
+    """Each window's largest number, and its first place: [N, C, P, Q, 2]."""
+    padded = np.pad(x, [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])], constant_values=-np.inf)
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+    windows = windows[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    flat = windows.reshape(*windows.shape[:4], -1)
+    tap = np.stack(np.unravel_index(flat.argmax(-1), kernel), -1) * dilations
+    first = np.stack(np.indices(flat.shape[2:4]), -1) * strides
+    return flat.max(-1), first + tap - pads[:2]
+
+
+def check_max_pool_grad(images, channels, size, kernel, strides, dilations, pads, blocked):
+    x = RANDOM.integers(-2, 3, (images, channels, *size)).astype(np.float32)
+    y, places = max_pooling(x, kernel, strides, dilations, pads)
+    dy, expected = normal(*y.shape), np.zeros(x.shape)
+    for n, c, p, q in np.ndindex(*y.shape):
+        expected[n, c, *places[n, c, p, q]] += dy[n, c, p, q]
+    operands = [in_blocks(t) for t in (dy, x, y)] if blocked else [dy, x, y]
+    attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads_begin": pads[:2]}
+    (dx,) = run("BlockedMaxPoolGrad" if blocked else "MaxPoolGrad", operands, **attributes)
+    assert_near(out_of_blocks(dx, channels) if blocked else dx, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONVOLUTIONS, st.integers(1, 20), st.booleans())
+def test_max_pool_grad(convolution, channels, blocked):
+    """Numbers of few values: the first maximum of several counts."""
+    kernel, pads = convolution["kernel"], convolution["pads"]
+    within = tuple(min(p, k - 1) for p, k in zip(pads, kernel * 2, strict=True))
+    check_max_pool_grad(**convolution | {"pads": within}, channels=channels, blocked=blocked)
+
+
 def test_relu_grad_is_zero_where_y_is():
     y = np.array([[-1, 0, 1e-45, 3, np.inf, np.nan] * 7000], np.float32)
     dy = np.full_like(y, 2)
@@ -452,6 +485,7 @@ def test_on_this_processor():
         for flag in (False, True):
             check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=False)
             check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=True)
+            check_max_pool_grad(2, 19, (9, 8), (3, 2), (2, 1), (1, 2), (1, 0, 1, 1), blocked)
             test_ordered_weights((3 * LANES, 2 * LANES + 1, 3, 3), LANES, LANES, turned=blocked)
             check_batch_normalization_grad((3, 19, 7, 9), flag, blocked)
 

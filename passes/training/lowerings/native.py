@@ -82,6 +82,21 @@ def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     return _described([builder.op("ReluGrad", *call.inputs, domain=DOMAIN)], [call.inputs[1].shape])
 
 
+def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
+    dy, x, y = call.inputs[:3]
+    kernel = tuple(call.attrs.get("kernel_shape", (0,)))
+    windows = Convolution.planar(call, Expression.of(x, builder), Expression.of(dy, builder), kernel)
+    if windows is None or min(windows.pads) < 0 or not _all_float32([dy, x, y]):
+        return cpu.max_pool_grad(call, builder)
+    geometry = {
+        "kernel_shape": list(kernel),
+        "strides": list(windows.strides),
+        "dilations": list(windows.dilations),
+        "pads_begin": list(windows.pads[:2]),
+    }
+    return _described([builder.op("MaxPoolGrad", dy, x, y, domain=DOMAIN, **geometry)], [x.shape])
+
+
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     x, dy, w = (Expression.of(t, builder) for t in call.inputs)
     conv = Convolution.planar(call, x, dy, w.shape[2:])
@@ -140,6 +155,7 @@ NATIVE: dict[str, Lowering] = {
     "BatchNormalizationGrad": batch_normalization_grad,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
+    "MaxPoolGrad": max_pool_grad,
     "Relu": relu,
     "ReluGrad": relu_grad,
 }

@@ -176,6 +176,33 @@ def test_sums_with_a_normalization(case, width, make_model):
         assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
 
 
+POOLINGS = {
+    "between convolutions": "p = MaxPool<kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1]>(a)",
+    "rounded up": "p = MaxPool<kernel_shape = [2,2], strides = [2,2], ceil_mode = 1>(a)",
+    "dilated": "p = MaxPool<kernel_shape = [2,3], dilations = [2,1]>(a)",
+    "with gaps": "p = MaxPool<kernel_shape = [2,2], strides = [3,3]>(a)",
+    "of what is read twice": "p0 = MaxPool<kernel_shape = [3,3], pads = [1,1,1,1]>(a)  p = Mul(p0, a)",
+    "of the images": "p0 = MaxPool<kernel_shape = [3,3], pads = [1,1,1,1]>(x)  p = Add(p0, a)",
+}
+
+
+@pytest.mark.parametrize("case", POOLINGS)
+@pytest.mark.parametrize("width", [5, 16])
+def test_max_pooling(case, width, make_model):
+    text = f"""g (float[N,{width},9,9] x) => (float[N,3] y) <float[{width},{width},3,3] w, float[{width},{width},1,1] v,
+      float[3,{width}] f>
+    {{ c = Conv<pads = [1,1,1,1]>(x, w)  a = Relu(c)  {POOLINGS[case]}  d = Conv(p, v)  q = GlobalAveragePool(d)
+       r = Flatten(q)  y = Gemm<transB = 1>(r, f) }}"""
+    model = make_model(text, w=(width, width, 3, 3), v=(width, width, 1, 1), f=(3, width))
+    native = build_training_graph(model, SGD, target="native")
+    assert Counter(n.op for n in native.graph.nodes)["MaxPoolGrad"] == (case != "of the images")
+    losses, state = steps_of(build_training_graph(model, SGD), batches_of(width))
+    found, found_state = steps_of(native, batches_of(width))
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    for name, values in state.items():
+        assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
+
+
 def test_gradients_that_meet_at_a_relu_are_added_and_masked_at_once(make_model):
     graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
     assert any(n.op == "ReluGrad" for n in graph.graph.nodes)
