@@ -16,6 +16,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Constant, Graph, Model, Node, Tensor, Variable, captured_tensors
 from wootz.passes.ir.rewrite import erase_dead_nodes
 from wootz.passes.training.expression import Expression, UnknownShape
+from wootz.passes.training.fold_pads import fold_pads
 from wootz.passes.training.functions import import_used_functions
 from wootz.passes.training.gradient_rules import RULES, SEVERAL_RESULTS, WITHOUT_GRADIENT
 from wootz.passes.training.merged_parameters import separate_merged_parameters
@@ -40,7 +41,7 @@ class BuildGradients(Pass):
        parameters are separated, as `training-mode` does.
     3. Gradients are computed only between losses and parameters: a frozen teacher costs nothing.
     4. What is computed from shapes is folded before (`fold-constants{weights=false}`): the gradients of Slice, Concat
-       and others need sizes that are known, except for the batch.
+       and others need sizes that are known, except for the batch. A Pad of zeros before convolutions becomes theirs.
     5. They begin with a constant `grad/<loss>` of value 1: what replaces it is what the loss is multiplied by.
     6. With `parameters-as-inputs`, parameters become inputs, with their values as initializers of the same name.
 
@@ -62,6 +63,7 @@ class BuildGradients(Pass):
         graph = result.graph
         separate_merged_parameters(graph)
         annotate_symbolic_shapes(graph)
+        fold_pads(graph, {name for module in result.modules for name in module.ends})
         losses = loss_outputs(graph, self.losses, self)
         found = find_parameters(result, losses, self.frozen, self.trained, self.name)
         parameters = list(found.trained)

@@ -188,13 +188,21 @@ def _write_relu_gradients_out(graph: Graph, trained: set[int]) -> int:
         if source is None or id(dy) not in trained or not _is_elementwise(source):
             continue
         builder.prefix = f"{node.name}/"
-        zero = builder.constant(np.float32(0))
-        passes = builder.op("Greater", y, zero)
-        passes.dtype, passes.shape = np.dtype(bool), y.shape
-        trained.add(id(passes))
-        replace_node(node, [builder.op("Where", passes, dy, zero)])
+        zero, ceiling = builder.constant(np.float32(0)), node.attrs["ceiling"]
+        dx = _where(builder, builder.op("Greater", y, zero), dy, zero, trained)
+        if ceiling:
+            dx = _where(builder, builder.op("Less", y, builder.constant(np.float32(ceiling))), dx, zero, trained)
+        replace_node(node, [dx])
         written += 1
     return written
+
+
+def _where(builder: Builder, passes: Variable, dy: Tensor, zero: Tensor, trained: set[int]) -> Variable:
+    passes.dtype, passes.shape = np.dtype(bool), dy.shape
+    result = builder.op("Where", passes, dy, zero)
+    result.dtype, result.shape = dy.dtype, dy.shape
+    trained |= {id(passes), id(result)}
+    return result
 
 
 def _is_elementwise(node: Node) -> bool:

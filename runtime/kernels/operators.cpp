@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -127,6 +128,12 @@ class Attributes {
     float value = 0;
     check(call(api_, ort::kKernelInfoGetAttributeFloat, info_, name, &value));
     return value;
+  }
+
+  // That of a ReLU, for which 0 stands where it has none.
+  float ceiling() const {
+    const float found = number("ceiling");
+    return found > 0 ? found : std::numeric_limits<float>::infinity();
   }
 
   std::int64_t integer(const char* name) const {
@@ -258,13 +265,14 @@ struct Blocks {
 };
 
 // (x[N, C, …], scale[C], bias[C][, added[N, C, …]]) -> y, mean[C], variance[C]: over the batch and space. `added` is added
-// to y; `relu`: y is not less than 0.
+// to y; `relu`: y is not less than 0, nor more than `ceiling`, if that isn't 0.
 template <bool adds>
 struct BatchNormalization {
   static constexpr const char* kName = adds ? "BatchNormalizationAdd" : "BatchNormalization";
   static constexpr std::size_t kInputs = adds ? 4 : 3, kOutputs = 3;
 
-  explicit BatchNormalization(const Attributes& a) : epsilon(a.number("epsilon")), relu(a.integer("relu") != 0) {}
+  explicit BatchNormalization(const Attributes& a)
+      : epsilon(a.number("epsilon")), relu{a.integer("relu") != 0, a.ceiling()} {}
 
   void compute(const Run& run) const {
     Dimensions shape;
@@ -287,16 +295,18 @@ struct BatchNormalization {
   }
 
   float epsilon;
-  bool relu;
+  Relu relu;
 };
 
-// (dy, x, scale, mean, variance[, y]) -> dx, dscale, dbias. With y, dy counts only where y is more than 0.
+// (dy, x, scale, mean, variance[, y]) -> dx, dscale, dbias. With y, dy counts only where y is more than 0 and, if that
+// isn't 0, less than `ceiling`.
 template <bool masked>
 struct BatchNormalizationGrad {
   static constexpr const char* kName = masked ? "BatchNormalizationReluGrad" : "BatchNormalizationGrad";
   static constexpr std::size_t kInputs = masked ? 6 : 5, kOutputs = 3;
 
-  explicit BatchNormalizationGrad(const Attributes& a) : epsilon(a.number("epsilon")) {}
+  explicit BatchNormalizationGrad(const Attributes& a)
+      : epsilon(a.number("epsilon")), relu{masked, masked ? a.ceiling() : 0} {}
 
   void compute(const Run& run) const {
     Dimensions shape;
@@ -311,15 +321,17 @@ struct BatchNormalizationGrad {
     each_channel(run, shape, [&](std::size_t c) {
       const std::size_t at = c * rows.length;
       const float* seen = masked ? y + at : nullptr;
-      const Sums sums = vector_kernels().gradient_sums(dy + at, x + at, seen, rows, means[c]);
+      const Sums sums = vector_kernels().gradient_sums(dy + at, x + at, seen, rows, means[c], relu);
       const GradientOfChannel found(scale[c], means[c], variances[c], epsilon, sums.gradient, sums.product, count);
       dscale[c] = found.dscale;
       dbias[c] = static_cast<float>(sums.gradient);
-      vector_kernels().gradient(dy + at, x + at, seen, dx + at, rows, found.dy_slope, found.x_slope, found.offset);
+      vector_kernels().gradient(dy + at, x + at, seen, dx + at, rows, found.dy_slope, found.x_slope, found.offset,
+                                relu);
     });
   }
 
   float epsilon;
+  Relu relu;
 };
 
 // The same of x in blocks of channels, [N, blocks · lanes, H, W]; scale and bias have an element a channel, and so have
@@ -330,7 +342,7 @@ struct BlockedBatchNormalization {
   static constexpr std::size_t kInputs = adds ? 4 : 3, kOutputs = 3;
 
   explicit BlockedBatchNormalization(const Attributes& a)
-      : epsilon(a.number("epsilon")), relu(a.integer("relu") != 0) {}
+      : epsilon(a.number("epsilon")), relu{a.integer("relu") != 0, a.ceiling()} {}
 
   void compute(const Run& run) const {
     Dimensions shape, channels;
@@ -372,7 +384,7 @@ struct BlockedBatchNormalization {
   }
 
   float epsilon;
-  bool relu;
+  Relu relu;
 };
 
 template <bool masked>
@@ -380,7 +392,8 @@ struct BlockedBatchNormalizationGrad {
   static constexpr const char* kName = masked ? "BlockedBatchNormalizationReluGrad" : "BlockedBatchNormalizationGrad";
   static constexpr std::size_t kInputs = masked ? 6 : 5, kOutputs = 3;
 
-  explicit BlockedBatchNormalizationGrad(const Attributes& a) : epsilon(a.number("epsilon")) {}
+  explicit BlockedBatchNormalizationGrad(const Attributes& a)
+      : epsilon(a.number("epsilon")), relu{masked, masked ? a.ceiling() : 0} {}
 
   void compute(const Run& run) const {
     Dimensions shape, channels;
@@ -399,7 +412,7 @@ struct BlockedBatchNormalizationGrad {
       const std::size_t at = blocks.offset(task);
       double* found = &sums[task * 2 * lanes];
       kernels.add_gradient_sums(dy + at, x + at, masked ? y + at : nullptr, blocks.rows(task),
-                                &padded_means[task % blocks.count * lanes], found, found + lanes);
+                                &padded_means[task % blocks.count * lanes], found, found + lanes, relu);
     });
     std::vector<float> dy_slopes(blocks.count * lanes), x_slopes(dy_slopes), offsets(dy_slopes);
     blocks.each_channel(sums, [&](std::size_t c, double gradient, double product) {
@@ -411,19 +424,20 @@ struct BlockedBatchNormalizationGrad {
     run.threads().run(blocks.tasks(), [&](std::size_t task) {
       const std::size_t at = blocks.offset(task), c = task % blocks.count * lanes;
       kernels.gradient_block(dy + at, x + at, masked ? y + at : nullptr, dx + at, blocks.rows(task), &dy_slopes[c],
-                             &x_slopes[c], &offsets[c]);
+                             &x_slopes[c], &offsets[c], relu);
     });
   }
 
   float epsilon;
+  Relu relu;
 };
 
-// (dy, y) -> dy where y is more than 0, else 0.
+// (dy, y) -> dy where y is more than 0 and, if that isn't 0, less than `ceiling`, else 0.
 struct ReluGrad {
   static constexpr const char* kName = "ReluGrad";
   static constexpr std::size_t kInputs = 2, kOutputs = 1;
 
-  explicit ReluGrad(const Attributes&) {}
+  explicit ReluGrad(const Attributes& a) : relu{true, a.ceiling()} {}
 
   void compute(const Run& run) const {
     Dimensions shape;
@@ -432,9 +446,11 @@ struct ReluGrad {
     const std::size_t count = elements(shape);
     run.threads().run((count + kLeastWork - 1) / kLeastWork, [&](std::size_t i) {
       const std::size_t begin = i * kLeastWork, end = begin + kLeastWork < count ? begin + kLeastWork : count;
-      vector_kernels().relu_gradient(dy + begin, y + begin, dx + begin, end - begin);
+      vector_kernels().relu_gradient(dy + begin, y + begin, dx + begin, end - begin, relu);
     });
   }
+
+  Relu relu;
 };
 
 // (dy[N, C, P, Q], x[N, C, H, W], y[N, C, P, Q]) -> dx[N, C, H, W]: dy goes to the first maximum of each window. What

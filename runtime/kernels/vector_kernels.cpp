@@ -47,8 +47,35 @@ inline float sum(Vector v) {
 }
 
 // NaN stays NaN: a training that has failed must be seen to.
-inline Vector positive(Vector v) { return v <= 0.0f ? Vector{} : v; }
-inline float positive(float v) { return v <= 0.0f ? 0.0f : v; }
+template <typename T>
+inline T positive(T v) { return v <= 0.0f ? T{} : v; }
+
+template <bool is_there, typename T>
+inline T passed_on(T v, T ceiling) {
+  if constexpr (!is_there) return v;
+  v = positive(v);
+  return v >= ceiling ? ceiling : v;
+}
+
+// How gradients pass a ReLU: all of them, where y is more than 0, or where it is less than a ceiling, too.
+enum class Mask { none, positive, bounded };
+
+inline Mask mask_of(Relu relu) {
+  if (!relu.is_there) return Mask::none;
+  return relu.ceiling < __builtin_inff() ? Mask::bounded : Mask::positive;
+}
+
+template <Mask mask, typename T>
+inline T passed(T dy, const float* y, T (*get)(const float*), float ceiling) {
+  if constexpr (mask == Mask::none) return dy;
+  const T v = get(y);
+  const T positive = v > 0.0f ? dy : T{};
+  if constexpr (mask == Mask::positive) return positive;
+  return v < ceiling ? positive : T{};
+}
+
+inline float load_one(const float* p) { return *p; }
+inline void store_one(float* p, float v) { *p = v; }
 
 Moments moments_about(const float* x, Rows rows, float shift) {
   double total = 0, squares = 0;
@@ -82,88 +109,98 @@ Moments moments(const float* x, Rows rows) {
 }
 
 template <bool adds, bool relu>
-void normalize_rows(const float* x, const float* added, float* y, Rows rows, float slope, float offset) {
+void normalize_rows(const float* x, const float* added, float* y, Rows rows, float slope, float offset, float ceiling) {
+  const Vector ceilings = all(ceiling);
   for (std::size_t n = 0; n < rows.images; ++n) {
     std::size_t i = 0;
     for (; i + kLanes <= rows.length; i += kLanes) {
       Vector v = load(x + i) * slope + offset;
       if (adds) v += load(added + i);
-      store(y + i, relu ? positive(v) : v);
+      store(y + i, passed_on<relu>(v, ceilings));
     }
     for (; i < rows.length; ++i) {
       float v = x[i] * slope + offset;
       if (adds) v += added[i];
-      y[i] = relu ? positive(v) : v;
+      y[i] = passed_on<relu>(v, ceiling);
     }
     x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
   }
 }
 
-void normalize(const float* x, const float* added, float* y, Rows rows, float slope, float offset, bool relu) {
-  const auto normalize_these = added ? relu ? normalize_rows<true, true> : normalize_rows<true, false>
-                                     : relu ? normalize_rows<false, true> : normalize_rows<false, false>;
-  normalize_these(x, added, y, rows, slope, offset);
+void normalize(const float* x, const float* added, float* y, Rows rows, float slope, float offset, Relu relu) {
+  const auto normalize_these = added ? relu.is_there ? normalize_rows<true, true> : normalize_rows<true, false>
+                                     : relu.is_there ? normalize_rows<false, true> : normalize_rows<false, false>;
+  normalize_these(x, added, y, rows, slope, offset, relu.ceiling);
 }
 
-template <bool masked, typename T>
-inline T passed(T dy, T y) {
-  if constexpr (masked) return y > 0.0f ? dy : T{};
-  return dy;
-}
-
-template <bool masked>
-Sums sum_rows(const float* dy, const float* x, const float* y, Rows rows, float mean) {
+template <Mask mask>
+Sums sum_rows(const float* dy, const float* x, const float* y, Rows rows, float mean, float ceiling) {
+  if (mask == Mask::none) y = dy;  // isn't read
   Sums sums{0, 0};
-  for (std::size_t n = 0; n < rows.images; ++n, dy += rows.stride, x += rows.stride, y += masked ? rows.stride : 0) {
+  for (std::size_t n = 0; n < rows.images; ++n) {
     Vector s[2] = {}, q[2] = {};
     std::size_t i = 0;
     for (; i + 2 * kLanes <= rows.length; i += 2 * kLanes)
       for (std::size_t k = 0, j = i; k < 2; ++k, j += kLanes) {
-        const Vector g = passed<masked>(load(dy + j), masked ? load(y + j) : Vector{});
+        const Vector g = passed<mask>(load(dy + j), y + j, load, ceiling);
         s[k] += g;
         q[k] += g * (load(x + j) - mean);
       }
     float tail = 0, tail_products = 0;
     for (; i < rows.length; ++i) {
-      const float g = passed<masked>(dy[i], masked ? y[i] : 0.0f);
+      const float g = passed<mask>(dy[i], y + i, load_one, ceiling);
       tail += g;
       tail_products += g * (x[i] - mean);
     }
     sums.gradient += sum(s[0] + s[1]) + tail;
     sums.product += sum(q[0] + q[1]) + tail_products;
+    dy += rows.stride, x += rows.stride, y += rows.stride;
   }
   return sums;
 }
 
-Sums gradient_sums(const float* dy, const float* x, const float* y, Rows rows, float mean) {
-  return y ? sum_rows<true>(dy, x, y, rows, mean) : sum_rows<false>(dy, x, y, rows, mean);
+Sums gradient_sums(const float* dy, const float* x, const float* y, Rows rows, float mean, Relu relu) {
+  const Mask mask = mask_of(relu);
+  const auto add_up = mask == Mask::bounded    ? sum_rows<Mask::bounded>
+                      : mask == Mask::positive ? sum_rows<Mask::positive>
+                                               : sum_rows<Mask::none>;
+  return add_up(dy, x, y, rows, mean, relu.ceiling);
 }
 
-template <bool masked>
+template <Mask mask>
 void gradient_rows(const float* dy, const float* x, const float* y, float* dx, Rows rows, float dy_slope, float x_slope,
-                   float offset) {
+                   float offset, float ceiling) {
+  if (mask == Mask::none) y = dy;
   for (std::size_t n = 0; n < rows.images; ++n) {
     std::size_t i = 0;
     for (; i + kLanes <= rows.length; i += kLanes) {
-      const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+      const Vector g = passed<mask>(load(dy + i), y + i, load, ceiling);
       store(dx + i, g * dy_slope + (load(x + i) * x_slope + offset));
     }
     for (; i < rows.length; ++i)
-      dx[i] = passed<masked>(dy[i], masked ? y[i] : 0.0f) * dy_slope + (x[i] * x_slope + offset);
-    dy += rows.stride, x += rows.stride, dx += rows.stride, y += masked ? rows.stride : 0;
+      dx[i] = passed<mask>(dy[i], y + i, load_one, ceiling) * dy_slope + (x[i] * x_slope + offset);
+    dy += rows.stride, x += rows.stride, dx += rows.stride, y += rows.stride;
   }
 }
 
 void gradient(const float* dy, const float* x, const float* y, float* dx, Rows rows, float dy_slope, float x_slope,
-              float offset) {
-  y ? gradient_rows<true>(dy, x, y, dx, rows, dy_slope, x_slope, offset)
-    : gradient_rows<false>(dy, x, y, dx, rows, dy_slope, x_slope, offset);
+              float offset, Relu relu) {
+  const Mask mask = mask_of(relu);
+  const auto compute = mask == Mask::bounded    ? gradient_rows<Mask::bounded>
+                       : mask == Mask::positive ? gradient_rows<Mask::positive>
+                                                : gradient_rows<Mask::none>;
+  compute(dy, x, y, dx, rows, dy_slope, x_slope, offset, relu.ceiling);
 }
 
-void relu_gradient(const float* dy, const float* y, float* dx, std::size_t length) {
+template <Mask mask>
+void masked(const float* dy, const float* y, float* dx, std::size_t length, float ceiling) {
   std::size_t i = 0;
-  for (; i + kLanes <= length; i += kLanes) store(dx + i, passed<true>(load(dy + i), load(y + i)));
-  for (; i < length; ++i) dx[i] = passed<true>(dy[i], y[i]);
+  for (; i + kLanes <= length; i += kLanes) store(dx + i, passed<mask>(load(dy + i), y + i, load, ceiling));
+  for (; i < length; ++i) dx[i] = passed<mask>(dy[i], y + i, load_one, ceiling);
+}
+
+void relu_gradient(const float* dy, const float* y, float* dx, std::size_t length, Relu relu) {
+  (mask_of(relu) == Mask::bounded ? masked<Mask::bounded> : masked<Mask::positive>)(dy, y, dx, length, relu.ceiling);
 }
 
 template <std::size_t rows, std::size_t columns>
@@ -340,60 +377,68 @@ void add_moments(const float* x, Rows rows, const float* shift, double* totals, 
   });
 }
 
-template <bool adds>
-void normalize_pixels(const float* x, const float* added, float* y, Rows rows, Vector slope, Vector offset, bool relu) {
+template <bool adds, bool relu>
+void normalize_pixels(const float* x, const float* added, float* y, Rows rows, Vector slope, Vector offset,
+                      float ceiling) {
+  const Vector ceilings = all(ceiling);
   for (std::size_t n = 0; n < rows.images; ++n) {
     for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
       Vector v = load(x + i) * slope + offset;
       if (adds) v += load(added + i);
-      store(y + i, relu ? positive(v) : v);
+      store(y + i, passed_on<relu>(v, ceilings));
     }
     x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
   }
 }
 
 void normalize_block(const float* x, const float* added, float* y, Rows rows, const float* slope, const float* offset,
-                     bool relu) {
-  (added ? normalize_pixels<true> : normalize_pixels<false>)(x, added, y, rows, load(slope), load(offset), relu);
+                     Relu relu) {
+  const auto normalize_these = added ? relu.is_there ? normalize_pixels<true, true> : normalize_pixels<true, false>
+                                     : relu.is_there ? normalize_pixels<false, true> : normalize_pixels<false, false>;
+  normalize_these(x, added, y, rows, load(slope), load(offset), relu.ceiling);
 }
 
-template <bool masked>
+template <Mask mask>
 void add_masked_sums(const float* dy, const float* x, const float* y, Rows rows, const float* mean, double* gradients,
-                     double* products) {
+                     double* products, float ceiling) {
+  if (mask == Mask::none) y = dy;
   const Vector m = load(mean);
   sum_pixels(rows, gradients, products, [=](BlockSums& sums, std::size_t k, std::size_t i) {
-    const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+    const Vector g = passed<mask>(load(dy + i), y + i, load, ceiling);
     sums.add(k, g, g * (load(x + i) - m));
   });
 }
 
 void add_gradient_sums(const float* dy, const float* x, const float* y, Rows rows, const float* mean, double* gradients,
-                       double* products) {
-  y ? add_masked_sums<true>(dy, x, y, rows, mean, gradients, products)
-    : add_masked_sums<false>(dy, x, y, rows, mean, gradients, products);
+                       double* products, Relu relu) {
+  const Mask mask = mask_of(relu);
+  const auto add_up = mask == Mask::bounded    ? add_masked_sums<Mask::bounded>
+                      : mask == Mask::positive ? add_masked_sums<Mask::positive>
+                                               : add_masked_sums<Mask::none>;
+  add_up(dy, x, y, rows, mean, gradients, products, relu.ceiling);
 }
 
-template <bool masked>
+template <Mask mask>
 void masked_gradient_block(const float* dy, const float* x, const float* y, float* dx, Rows rows, Vector dy_slope,
-                           Vector x_slope, Vector offset) {
+                           Vector x_slope, Vector offset, float ceiling) {
+  if (mask == Mask::none) y = dy;
   for (std::size_t n = 0; n < rows.images; ++n) {
     for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
-      const Vector g = passed<masked>(load(dy + i), masked ? load(y + i) : Vector{});
+      const Vector g = passed<mask>(load(dy + i), y + i, load, ceiling);
       store(dx + i, g * dy_slope + (load(x + i) * x_slope + offset));
     }
-    dy += rows.stride, x += rows.stride, dx += rows.stride, y += masked ? rows.stride : 0;
+    dy += rows.stride, x += rows.stride, dx += rows.stride, y += rows.stride;
   }
 }
 
 void gradient_block(const float* dy, const float* x, const float* y, float* dx, Rows rows, const float* dy_slope,
-                    const float* x_slope, const float* offset) {
-  const Vector a = load(dy_slope), b = load(x_slope), c = load(offset);
-  y ? masked_gradient_block<true>(dy, x, y, dx, rows, a, b, c)
-    : masked_gradient_block<false>(dy, x, y, dx, rows, a, b, c);
+                    const float* x_slope, const float* offset, Relu relu) {
+  const Mask mask = mask_of(relu);
+  const auto compute = mask == Mask::bounded    ? masked_gradient_block<Mask::bounded>
+                       : mask == Mask::positive ? masked_gradient_block<Mask::positive>
+                                                : masked_gradient_block<Mask::none>;
+  compute(dy, x, y, dx, rows, load(dy_slope), load(x_slope), load(offset), relu.ceiling);
 }
-
-inline float load_one(const float* p) { return *p; }
-inline void store_one(float* p, float v) { *p = v; }
 
 template <typename Number, Number (*get)(const float*), void (*put)(float*, Number)>
 void max_pool_gradient_of(const float* dy, const float* x, const float* y, float* dx, const Windows& w) {

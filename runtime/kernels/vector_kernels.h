@@ -23,6 +23,12 @@ struct Sums {
   double gradient, product;
 };
 
+// Nothing, or that numbers are not less than 0 nor more than `ceiling`, which may be infinite.
+struct Relu {
+  bool is_there;
+  float ceiling;
+};
+
 constexpr std::size_t kMostTileRows = 4, kMostTileColumns = 6;
 
 // Pixels of images in blocks of as many channels as a vector has numbers: how many images, lines and columns, and how far
@@ -47,15 +53,15 @@ struct VectorKernels {
 
   // Mean and variance (over n, not n - 1) of a channel.
   Moments (*moments)(const float* x, Rows);
-  // y = slope * x + offset, and `added` where it is given; where `relu` says so not less than 0.
-  void (*normalize)(const float* x, const float* added, float* y, Rows, float slope, float offset, bool relu);
-  // Σ dy and Σ dy (x - mean); where `y` is given, of those dy whose y is more than 0.
-  Sums (*gradient_sums)(const float* dy, const float* x, const float* y, Rows, float mean);
+  // y = slope * x + offset, and `added` where it is given; as `relu` says.
+  void (*normalize)(const float* x, const float* added, float* y, Rows, float slope, float offset, Relu relu);
+  // Σ dy and Σ dy (x - mean) of what passes `relu`, by y.
+  Sums (*gradient_sums)(const float* dy, const float* x, const float* y, Rows, float mean, Relu relu);
   // dx = dy_slope * dy + x_slope * x + offset; dy as above.
   void (*gradient)(const float* dy, const float* x, const float* y, float* dx, Rows, float dy_slope, float x_slope,
-                   float offset);
-  // result[i] = y[i] > 0 ? dy[i] : 0
-  void (*relu_gradient)(const float* dy, const float* y, float* dx, std::size_t length);
+                   float offset, Relu relu);
+  // dx = dy where it passes `relu`, by y, else 0.
+  void (*relu_gradient)(const float* dy, const float* y, float* dx, std::size_t length, Relu relu);
   // sums[row * stride + column] += Σ left[row][i] · right[column][i] over i < length, a multiple of the vector's width
   // or not, for a tile of at most tile_rows × tile_columns.
   void (*add_products)(const float* const* left, std::size_t rows, const float* const* right, std::size_t columns,
@@ -78,11 +84,11 @@ struct VectorKernels {
   // totals[channel] += Σ (x - shift), squares[channel] += Σ (x - shift)²
   void (*add_moments)(const float* x, Rows, const float* shift, double* totals, double* squares);
   void (*normalize_block)(const float* x, const float* added, float* y, Rows, const float* slope, const float* offset,
-                          bool relu);
+                          Relu relu);
   void (*add_gradient_sums)(const float* dy, const float* x, const float* y, Rows, const float* mean, double* gradients,
-                            double* products);
+                            double* products, Relu relu);
   void (*gradient_block)(const float* dy, const float* x, const float* y, float* dx, Rows, const float* dy_slope,
-                         const float* x_slope, const float* offset);
+                         const float* x_slope, const float* offset, Relu relu);
 
   // dx is dy at the first pixel of each window where x is y, added up, and else 0: of a channel, or of a block of them.
   void (*max_pool_gradient)(const float* dy, const float* x, const float* y, float* dx, const Windows&);

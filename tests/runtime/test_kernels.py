@@ -157,6 +157,10 @@ def test_images_do_not_run_into_each_other():
 # Batch normalization
 
 
+RELUS = st.sampled_from([None, 0.0, 1.5])
+"""None, one without a ceiling, and one with it."""
+
+
 def batch_normalization(x, scale, bias, added, epsilon, relu):
     axes = (0, *range(2, x.ndim))
     shape = [1, -1, *[1] * (x.ndim - 2)]
@@ -164,7 +168,11 @@ def batch_normalization(x, scale, bias, added, epsilon, relu):
     mean, variance = x.mean(axes), x.var(axes)
     h = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + epsilon)
     y = h * scale.reshape(shape) + bias.reshape(shape) + added
-    return (np.maximum(y, 0) if relu else y), mean, variance
+    return (y if relu is None else np.clip(y, 0, relu or None)), mean, variance
+
+
+def relu_of(relu):
+    return {"relu": int(relu is not None), "ceiling": relu or 0.0}
 
 
 def check_batch_normalization(shape, relu, blocked, adds):
@@ -173,7 +181,7 @@ def check_batch_normalization(shape, relu, blocked, adds):
     expected = batch_normalization(x, scale, bias, added, 1e-3, relu)
     name = f"{'Blocked' * blocked}BatchNormalization{'Add' * adds}"
     data, *further = (in_blocks(t) if blocked else t for t in (x, added))
-    y, mean, variance = run(name, [data, scale, bias, *further[:adds]], 3, epsilon=1e-3, relu=int(relu))
+    y, mean, variance = run(name, [data, scale, bias, *further[:adds]], 3, **relu_of(relu), epsilon=1e-3)
     assert_near(out_of_blocks(y, shape[1]) if blocked else y, expected[0], 1e-4)
     assert_near(mean, expected[1])
     assert_near(variance, expected[2], 1e-4)
@@ -185,7 +193,7 @@ SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 40), st.integers(1, 12), st
 
 
 @settings(max_examples=50, deadline=None)
-@given(shape=SHAPES, relu=st.booleans(), blocked=st.booleans(), adds=st.booleans())
+@given(shape=SHAPES, relu=RELUS, blocked=st.booleans(), adds=st.booleans())
 def test_batch_normalization(shape, relu, blocked, adds):
     check_batch_normalization(shape, relu, blocked, adds)
 
@@ -193,15 +201,15 @@ def test_batch_normalization(shape, relu, blocked, adds):
 @pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("shape", [(64, 5), (8, 3, 17), (2, 3, 4, 5, 6), (1, 40, 64, 64), (32, 16, 32, 32)])
 def test_batch_normalization_of_any_rank_and_size(shape, adds):
-    check_batch_normalization(shape, True, blocked=False, adds=adds)
+    check_batch_normalization(shape, 0.0, blocked=False, adds=adds)
     if len(shape) == 4:
-        check_batch_normalization(shape, True, blocked=True, adds=adds)
+        check_batch_normalization(shape, 0.0, blocked=True, adds=adds)
 
 
 def test_the_variance_of_numbers_far_from_zero():
     x = (1e4 + RANDOM.normal(size=(4, 2, 8, 8))).astype(np.float32)
     *_, variance = run(
-        "BatchNormalization", [x, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, relu=0
+        "BatchNormalization", [x, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, **relu_of(None)
     )
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 2, 3)), rtol=1e-4)
 
@@ -212,7 +220,9 @@ def test_the_variance_where_the_first_number_is_far_from_the_others(first, block
     x = normal(32, 2, 64, 64)
     x[0, 1, 0, 0] = first
     name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
-    _, mean, variance = run(name, [data, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, relu=0)
+    _, mean, variance = run(
+        name, [data, np.ones(2, np.float32), np.zeros(2, np.float32)], 3, epsilon=0.0, **relu_of(None)
+    )
     np.testing.assert_allclose(mean, x.astype(np.float64).mean((0, 2, 3)), atol=1e-6)
     np.testing.assert_allclose(variance, x.astype(np.float64).var((0, 2, 3)), rtol=1e-5)
 
@@ -223,7 +233,7 @@ def test_the_variance_of_what_has_none(bad, blocked):
     x = normal(2, 3, 4, 4)
     x[1, 1, 2, 3] = bad
     name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
-    y, _, variance = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, relu=1)
+    y, _, variance = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, **relu_of(0.0))
     y = out_of_blocks(y, 3) if blocked else y
     np.testing.assert_array_equal(np.isnan(variance), [False, True, False])
     assert np.isnan(y[:, 1]).all()
@@ -236,28 +246,30 @@ def test_a_training_that_has_failed_is_seen(blocked):
     x = normal(2, 3, 4, 4)
     x[0, 1, 2, 3] = np.nan
     name, data = ("BlockedBatchNormalization", in_blocks(x)) if blocked else ("BatchNormalization", x)
-    y, *_ = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, relu=1)
+    y, *_ = run(name, [data, np.ones(3, np.float32), np.zeros(3, np.float32)], 3, epsilon=1e-5, **relu_of(0.0))
     y = out_of_blocks(y, 3) if blocked else y
     assert np.isnan(y[:, 1]).all()
     assert np.isfinite(y[:, ::2]).all()
 
 
-def check_batch_normalization_grad(shape, masked, blocked):
+def check_batch_normalization_grad(shape, relu, blocked):
     """Against the body of the ONNX function of the same name."""
     x, dy, scale = normal(*shape), normal(*shape), normal(shape[1])
     axes = (0, *range(2, len(shape)))
     mean, variance = x.mean(axes), x.var(axes)
-    y = normal(*shape)
-    seen = np.where(y > 0, dy, 0) if masked else dy
+    y = normal(*shape) if relu is None else np.clip(normal(*shape), 0, relu or None)
+    seen = dy if relu is None else np.where((y > 0) & (y < (relu or np.inf)), dy, 0)
     function = gradient_functions()["BatchNormalizationGrad"]
     attributes = {"epsilon": 1e-3, "axes": list(axes), "vector_shape": [1, -1, *[1] * (len(shape) - 2)]}
     operands = [a.astype(np.float64) for a in (seen, x, scale, mean, variance)]
     expected = by_function(function, operands, attributes)
-    name = "BatchNormalizationReluGrad" if masked else "BatchNormalizationGrad"
-    images = [dy, x, *([y] if masked else [])]
+    name, ceiling = (
+        ("BatchNormalizationGrad", {}) if relu is None else ("BatchNormalizationReluGrad", {"ceiling": relu})
+    )
+    images = [dy, x] if relu is None else [dy, x, y]
     given_images = [in_blocks(a) for a in images] if blocked else images
     feeds = [*given_images[:2], scale, mean, variance, *given_images[2:]]
-    dx, dscale, dbias = run(f"Blocked{name}" if blocked else name, feeds, 3, epsilon=1e-3)
+    dx, dscale, dbias = run(f"Blocked{name}" if blocked else name, feeds, 3, **ceiling, epsilon=1e-3)
     assert_near(out_of_blocks(dx, shape[1]) if blocked else dx, expected[0], 1e-4)
     assert_near(dscale, expected[1], 1e-4)
     assert_near(dbias, expected[2], 1e-4)
@@ -286,17 +298,17 @@ def function_graph(function):
 
 
 @settings(max_examples=50, deadline=None)
-@given(shape=SHAPES, masked=st.booleans(), blocked=st.booleans())
-def test_batch_normalization_grad(shape, masked, blocked):
-    check_batch_normalization_grad(shape, masked, blocked)
+@given(shape=SHAPES, relu=RELUS, blocked=st.booleans())
+def test_batch_normalization_grad(shape, relu, blocked):
+    check_batch_normalization_grad(shape, relu, blocked)
 
 
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("relu", [None, 0.0, 1.5])
 @pytest.mark.parametrize("shape", [(64, 5), (8, 3, 17), (2, 3, 4, 5, 6), (32, 16, 32, 32)])
-def test_batch_normalization_grad_of_any_rank_and_size(shape, masked):
-    check_batch_normalization_grad(shape, masked, blocked=False)
+def test_batch_normalization_grad_of_any_rank_and_size(shape, relu):
+    check_batch_normalization_grad(shape, relu, blocked=False)
     if len(shape) == 4:
-        check_batch_normalization_grad(shape, masked, blocked=True)
+        check_batch_normalization_grad(shape, relu, blocked=True)
 
 
 # Weights, masks, programs
@@ -338,7 +350,9 @@ def test_max_pool_grad(convolution, channels, blocked):
 def test_relu_grad_is_zero_where_y_is():
     y = np.array([[-1, 0, 1e-45, 3, np.inf, np.nan] * 7000], np.float32)
     dy = np.full_like(y, 2)
-    np.testing.assert_array_equal(run("ReluGrad", [dy, y])[0], np.where(y > 0, dy, 0))
+    np.testing.assert_array_equal(run("ReluGrad", [dy, y], ceiling=0.0)[0], np.where(y > 0, dy, 0))
+    below = np.where((y > 0) & (y < 3), dy, 0)
+    np.testing.assert_array_equal(run("ReluGrad", [dy, y], ceiling=3.0)[0], below)
 
 
 @pytest.mark.parametrize(("shape", "group"), [((5, 7, 3, 2), 1), ((6, 4, 3, 3), 2), ((8, 1, 3, 3), 8)])
@@ -439,12 +453,22 @@ WEIGHT_GRADIENT = {"kernel_shape": [3, 3], "strides": [1, 1], "dilations": [1, 1
             {**WEIGHT_GRADIENT, "channels": 3, "filters": 3},
             "aren't in blocks",
         ),
-        ("BlockedBatchNormalization", [(1, LANES + 1, 4, 4), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, "in blocks"),
-        ("BatchNormalization", [(2, 3, 4), (2,), (3,)], {"epsilon": 0.0, "relu": 0}, "of different shapes"),
+        (
+            "BlockedBatchNormalization",
+            [(1, LANES + 1, 4, 4), (3,), (3,)],
+            {"epsilon": 0.0, "relu": 0, "ceiling": 0.0},
+            "in blocks",
+        ),
+        (
+            "BatchNormalization",
+            [(2, 3, 4), (2,), (3,)],
+            {"epsilon": 0.0, "relu": 0, "ceiling": 0.0},
+            "of different shapes",
+        ),
         ("BatchNormalizationGrad", [(2, 3, 4), (2, 3, 3), (3,), (3,), (3,)], {"epsilon": 0.0}, "of different shapes"),
-        ("ReluGrad", [(5,), (4,)], {}, "of different shapes"),
-        ("BatchNormalization", [(3,), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, r"not \[N, C"),
-        ("BatchNormalization", [(0, 3, 4), (3,), (3,)], {"epsilon": 0.0, "relu": 0}, "empty"),
+        ("ReluGrad", [(5,), (4,)], {"ceiling": 0.0}, "of different shapes"),
+        ("BatchNormalization", [(3,), (3,), (3,)], {"epsilon": 0.0, "relu": 0, "ceiling": 0.0}, r"not \[N, C"),
+        ("BatchNormalization", [(0, 3, 4), (3,), (3,)], {"epsilon": 0.0, "relu": 0, "ceiling": 0.0}, "empty"),
         (
             "Elementwise",
             [(3,), (4,)],
@@ -482,12 +506,12 @@ def test_on_this_processor():
     for blocked in (False, True):
         check_weight_gradient(3, 19, 21, (9, 11), (3, 2), (1, 2), (2, 1), (1, 0, 2, 1), 1, blocked)
         check_weight_gradient(2, 19, 19, (9, 11), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), 19, blocked)
-        for flag in (False, True):
-            check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=False)
-            check_batch_normalization((3, 19, 7, 9), flag, blocked, adds=True)
+        for relu in (None, 0.0, 1.5):
+            check_batch_normalization((3, 19, 7, 9), relu, blocked, adds=False)
+            check_batch_normalization((3, 19, 7, 9), relu, blocked, adds=True)
+            check_batch_normalization_grad((3, 19, 7, 9), relu, blocked)
             check_max_pool_grad(2, 19, (9, 8), (3, 2), (2, 1), (1, 2), (1, 0, 1, 1), blocked)
             test_ordered_weights((3 * LANES, 2 * LANES + 1, 3, 3), LANES, LANES, turned=blocked)
-            check_batch_normalization_grad((3, 19, 7, 9), flag, blocked)
 
 
 @pytest.mark.parametrize("instructions", ["baseline", "avx2", "avx512"])

@@ -14,6 +14,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
+from wootz.passes.training.lowerings.clipping import clip_grad
 from wootz.passes.training.lowerings.convolution import (
     add_up_columns,
     concat,
@@ -133,6 +134,7 @@ def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
 CPU: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
+    "ClipGrad": clip_grad,
     "Conv": convolution,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,

@@ -12,6 +12,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
+from wootz.passes.training.lowerings.clipping import clip_grad
 from wootz.passes.training.lowerings.cuda_convolution import conv_input_grad, conv_weight_grad
 from wootz.passes.training.lowerings.cuda_normalization import batch_normalization, batch_normalization_grad
 from wootz.passes.training.lowerings.scatter import max_pool_grad
@@ -78,6 +79,7 @@ CUDA: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
     "Celu": celu,
+    "ClipGrad": clip_grad,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
     "MaxPoolGrad": max_pool_grad,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from wootz.passes.ir.builder import Builder
-from wootz.passes.ir.model import Graph, Node, Tensor, Variable, producer
+from wootz.passes.ir.model import Constant, Graph, Node, Tensor, Variable, is_fixed, producer
 from wootz.passes.ir.shapes import same_extents
 from wootz.passes.training.expression import Expression
-from wootz.passes.training.lowerings import Lowering, convolution, cpu
+from wootz.passes.training.lowerings import Lowering, clipping, convolution, cpu
 from wootz.passes.training.lowerings.convolution_shape import Convolution
 
 DOMAIN = "wootz.native"
@@ -34,7 +34,13 @@ def batch_normalization(node: Node, builder: Builder) -> list[Tensor] | None:
     if not node.attrs.get("training_mode", 0) or not _all_float32(node.inputs[:3]) or x.shape is None:
         return cpu.batch_normalization(node, builder)
     results = builder.ops(
-        "BatchNormalization", *node.inputs[:3], count=3, domain=DOMAIN, epsilon=node.attrs.get("epsilon", 1e-5), relu=0
+        "BatchNormalization",
+        *node.inputs[:3],
+        count=3,
+        domain=DOMAIN,
+        epsilon=node.attrs.get("epsilon", 1e-5),
+        relu=0,
+        ceiling=0.0,
     )
     return _described(results, [x.shape, [x.shape[1]], [x.shape[1]]])
 
@@ -52,7 +58,7 @@ def add(node: Node, builder: Builder) -> list[Tensor] | None:
     return [x]
 
 
-def relu(node: Node, builder: Builder) -> list[Tensor] | None:
+def relu(node: Node, builder: Builder, ceiling: float = 0.0) -> list[Tensor] | None:
     """Together with a batch normalization that nothing else reads."""
     x = node.inputs[0]
     before = producer(x)
@@ -60,8 +66,16 @@ def relu(node: Node, builder: Builder) -> list[Tensor] | None:
         return None
     if before.attrs["relu"] or not _is_read_once(x, before, builder):
         return None
-    before.attrs = {**before.attrs, "relu": 1}
+    before.attrs = {**before.attrs, "relu": 1, "ceiling": ceiling}
     return [x]
+
+
+def clip(node: Node, builder: Builder) -> list[Tensor] | None:
+    """From 0 to a number, as ReLU6, together with a batch normalization that nothing else reads."""
+    bounds = [float(t.values) for t in node.inputs[1:] if isinstance(t, Constant) and is_fixed(t, builder.graph)]
+    if len(bounds) < 2 or bounds[0] != 0 or bounds[1] <= 0:
+        return None
+    return relu(node, builder, ceiling=bounds[1])
 
 
 def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
@@ -69,17 +83,28 @@ def batch_normalization_grad(call: Node, builder: Builder) -> list[Tensor]:
     if not _all_float32(call.inputs) or x.shape is None:
         return cpu.batch_normalization_grad(call, builder)
     operands, masked = [dy, x, scale, mean, variance], producer(dy)
-    name = "BatchNormalizationGrad"
+    name, attributes = "BatchNormalizationGrad", {"epsilon": call.attrs["epsilon"]}
     if masked is not None and is_native(masked, "ReluGrad") and len(dy.outputs) == 1:
         name, operands = "BatchNormalizationReluGrad", [masked.inputs[0], *operands[1:], masked.inputs[1]]
-    results = builder.ops(name, *operands, count=3, domain=DOMAIN, epsilon=call.attrs["epsilon"])
+        attributes |= masked.attrs
+    results = builder.ops(name, *operands, count=3, domain=DOMAIN, **attributes)
     return _described(results, [x.shape, scale.shape, scale.shape])
 
 
 def relu_grad(call: Node, builder: Builder) -> list[Tensor] | None:
-    if not _all_float32(call.inputs):
-        return cpu.relu_grad(call, builder)
-    return _described([builder.op("ReluGrad", *call.inputs, domain=DOMAIN)], [call.inputs[1].shape])
+    return _relu_grad(call, builder, ceiling=0.0) if _all_float32(call.inputs) else cpu.relu_grad(call, builder)
+
+
+def clip_grad(call: Node, builder: Builder) -> list[Tensor]:
+    if call.attrs["low"] != 0 or call.attrs["high"] <= 0 or not _all_float32(call.inputs):
+        return clipping.clip_grad(call, builder)
+    return _relu_grad(call, builder, ceiling=call.attrs["high"])
+
+
+def _relu_grad(call: Node, builder: Builder, ceiling: float) -> list[Tensor]:
+    """A ceiling of 0 is none."""
+    masked = builder.op("ReluGrad", *call.inputs, domain=DOMAIN, ceiling=ceiling)
+    return _described([masked], [call.inputs[1].shape])
 
 
 def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
@@ -88,13 +113,18 @@ def max_pool_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     windows = Convolution.planar(call, Expression.of(x, builder), Expression.of(dy, builder), kernel)
     if windows is None or min(windows.pads) < 0 or not _all_float32([dy, x, y]):
         return cpu.max_pool_grad(call, builder)
-    geometry = {
-        "kernel_shape": list(kernel),
-        "strides": list(windows.strides),
-        "dilations": list(windows.dilations),
-        "pads_begin": list(windows.pads[:2]),
-    }
-    return _described([builder.op("MaxPoolGrad", dy, x, y, domain=DOMAIN, **geometry)], [x.shape])
+    dx = builder.op(
+        "MaxPoolGrad",
+        dy,
+        x,
+        y,
+        domain=DOMAIN,
+        kernel_shape=list(kernel),
+        strides=list(windows.strides),
+        dilations=list(windows.dilations),
+        pads_begin=list(windows.pads_begin),
+    )
+    return _described([dx], [x.shape])
 
 
 def conv_weight_grad(call: Node, builder: Builder) -> list[Tensor] | None:
@@ -153,6 +183,8 @@ NATIVE: dict[str, Lowering] = {
     "Add": add,
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
+    "Clip": clip,
+    "ClipGrad": clip_grad,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
     "MaxPoolGrad": max_pool_grad,

@@ -10,6 +10,7 @@ from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import Node, Tensor, Variable
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.lowerings import Lowering
+from wootz.passes.training.lowerings.clipping import clip_grad
 from wootz.passes.training.lowerings.cpu import batch_normalization
 from wootz.passes.training.lowerings.scatter import max_pool_grad
 
@@ -61,6 +62,7 @@ def softmax_cross_entropy_grad(call: Node, builder: Builder) -> list[Tensor]:
 ORT_TRAINING: dict[str, Lowering] = {
     "BatchNormalization": batch_normalization,
     "BatchNormalizationGrad": batch_normalization_grad,
+    "ClipGrad": clip_grad,
     "ConvInputGrad": conv_input_grad,
     "ConvWeightGrad": conv_weight_grad,
     "MaxPoolGrad": max_pool_grad,

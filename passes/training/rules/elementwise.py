@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from wootz.passes.ir.model import Constant
+from wootz.passes.ir.model import Constant, is_fixed
 from wootz.passes.training.expression import Expression
 from wootz.passes.training.rules.rule import Backward, Gradients, Rule, binary, sum_to_shape, unary
 
@@ -58,9 +58,13 @@ def selu(b: Backward) -> Gradients:
 
 
 def clip(b: Backward) -> Gradients:
-    """dy strictly between the bounds, else 0."""
+    """dy strictly between the bounds, else 0; between two numbers x is where y is."""
     dx, x = b.gradient(), b.operand(0)
     low, high = (b.x[i] if i < len(b.x) else None for i in (1, 2))
+    bounds = [t.tensor for t in (low, high) if t is not None]
+    numbers = [float(t.values) for t in bounds if isinstance(t, Constant) and is_fixed(t, b.builder.graph)]
+    if len(numbers) == 2:
+        return dx.call("ClipGrad", b.result(), low=numbers[0], high=numbers[1])
     if low is not None:
         dx = dx.where(x.greater(low))
     if high is not None:

@@ -356,6 +356,30 @@ def test_clips_and_their_gradients(width, low, make_model):
     assert bool(usual) == (low > 0) or width % channel_block() == 0  # without fill both layouts have one shape
 
 
+@pytest.mark.parametrize("bounds", [(0, 6), (0, 0.3), (-1, 6), (0, 0)])
+@pytest.mark.parametrize("width", [5, 16])
+def test_clips_behind_normalizations(bounds, width, make_model):
+    """As of MobileNets; a clip's gradient that two layers read has a node of its own."""
+    low, high = bounds
+    names = ["w", "s", "t", "m", "v", "u", "s2", "t2", "m2", "v2", "f"]
+    shapes = dict.fromkeys(names, (width,)) | {"w": (width, width, 3, 3), "u": (width, 1, 3, 3), "f": (3, width)}
+    weights = ", ".join(f"float[{','.join(map(str, shapes[n]))}] {n}" for n in names)
+    text = f"""g (float[N,{width},9,9] x) => (float[N,3] y) <{weights}, float low = {{{low}}}, float high = {{{high}}}>
+    {{ a = Conv<pads = [1,1,1,1]>(x, w)  b = BatchNormalization(a, s, t, m, v)  c = Clip(b, low, high)
+       d = Conv<pads = [1,1,1,1], group = {width}>(c, u)  e = BatchNormalization(d, s2, t2, m2, v2)  h = Add(e, c)
+       i = Clip(h, low, high)  j = Add(i, x)  k = Add(j, i)
+       p = GlobalAveragePool(k)  q = Flatten(p)  y = Gemm<transB = 1>(q, f) }}"""
+    model = make_model(text, **shapes | {n: np.full(width, 0.5) for n in ("v", "v2")})
+    native = build_training_graph(model, SGD, target="native")
+    fused = [n for n in native.graph.nodes if n.domain == DOMAIN and n.attrs.get("relu")]
+    assert len(fused) == (2 if low == 0 < high else 0)
+    losses, state = steps_of(build_training_graph(model, SGD), batches_of(width))
+    found, found_state = steps_of(native, batches_of(width))
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    for name, values in state.items():
+        assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
+
+
 def test_constants_alone_do_not_join():
     """A program has an operand."""
     found, _ = programs("""g (float[2] x) => (float[2] y) <float j = {2}, float k = {3}>
