@@ -122,7 +122,8 @@ class Device:
         threads = self.numerics_threads
         if threads == 1:
             return ""
-        depending = nodes_depending_on_threads(graph, threads, batch_size, channel_block())
+        native_block = _native_block() if uses_native(graph.graph) else 0
+        depending = nodes_depending_on_threads(graph, threads, batch_size, channel_block(), native_block)
         return f"{threads} threads" if depending else ""
 
 
@@ -646,12 +647,18 @@ def _for_kernels(model: Model, device: Device) -> Model:
     if device.kind == "cuda":
         _check_average_pools(model.graph)
         return SymmetricPads().apply(model).model
-    block = channel_block()
     if uses_native(model.graph):
         joined = FuseElementwise().apply(model).model
-        has_blocks = block in BLOCKS and block == _native_library().lanes
-        return BlockedLayout(channels=block).apply(joined).model if has_blocks else joined
+        block = _native_block()
+        return BlockedLayout(channels=block).apply(joined).model if block else joined
+    block = channel_block()
     return BlockConvolutions(channels=block).apply(model).model if block in BLOCKS else model
+
+
+def _native_block() -> int:
+    """How many channels lie side by side in graphs of the target `native`; 0 where these stay in the usual layout."""
+    block = channel_block()
+    return block if block in BLOCKS and block == _native_library().lanes else 0
 
 
 def _check_average_pools(graph: Graph) -> None:

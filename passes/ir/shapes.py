@@ -236,11 +236,5 @@ def _dimensions(info: onnx.ValueInfoProto) -> list[int | str] | None:
 
 
 def same_extents(a: Tensor, b: Tensor) -> bool:
-    """Whether they have one shape. A symbol in front is the batch, whatever inference calls it.
-
-    That such symbols are never 1 beside the batch is checked when a program runs.
-    """
-    if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):
-        return False
-    batches = {t.shape[0] for t in (a, b) if t.shape}
-    return list(a.shape[1:]) == list(b.shape[1:]) and (len(batches) < 2 or not any(isinstance(n, int) for n in batches))
+    """Whether they have one shape, as far as that is known: symbols of two names may differ."""
+    return a.shape is not None and b.shape is not None and list(a.shape) == list(b.shape) and None not in a.shape

@@ -35,8 +35,8 @@ class BlockedLayout(Pass):
     standard operators, convolution by convolution). Here what lies between convolutions stays in blocks, too:
 
     1. A Conv in float32 over two axes, depthwise or of one group, whose weights are trained, runs in blocks, and
-       ConvWeightGrad likewise, unless most of the blocks would be fill. Fewer channels than a block has are read as
-       they are.
+       ConvWeightGrad and DepthwiseInputGrad likewise, unless most of the blocks would be fill. Fewer channels than a
+       block has are read as they are.
     2. Batch normalizations, ReluGrad, MaxPool over two axes, their gradients, elementwise operators and programs
        (`fuse-elementwise`) run in blocks where an operand is computed there. One that is reordered for another node
        doesn't count: sums of batch normalizations round otherwise in blocks, and a block mustn't depend on those that
@@ -101,6 +101,8 @@ class _Layout:
             return self._convolution(node)
         if is_native(node, "ConvWeightGrad"):
             return self._weight_gradient(node)
+        if is_native(node, "DepthwiseInputGrad"):
+            return self._depthwise_input_gradient(node)
         if is_native(node, "BatchNormalization", "BatchNormalizationAdd"):
             return self._batch_normalization(node, images=[0, 3], deciding=[0])
         if is_native(node, "BatchNormalizationGrad", "BatchNormalizationReluGrad"):
@@ -142,6 +144,11 @@ class _Layout:
         attributes = {**node.attrs, "channels": channels, "filters": filters}
         operands = [self._blocks(x), self._blocks(dy)]
         return [_Result(self.builder.op("BlockedConvWeightGrad", *operands, domain=NATIVE, **attributes))]
+
+    def _depthwise_input_gradient(self, node: Node) -> list[_Result]:
+        dy, w = node.inputs
+        blocked = self.builder.op(f"Blocked{node.op}", self._blocks(dy), w, domain=NATIVE, **node.attrs)
+        return [self._result(blocked, node.outputs[0])]
 
     def _batch_normalization(self, node: Node, images: Sequence[int], deciding: Sequence[int]) -> list[_Result] | None:
         """`images` are the places of operands that have channels; of `deciding` one has to be computed in blocks."""

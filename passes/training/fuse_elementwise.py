@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import (
@@ -24,21 +25,24 @@ from wootz.passes.ir.model import (
     producer,
 )
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, replace_node, rewriting
-from wootz.passes.ir.shapes import annotate_shapes, same_extents
+from wootz.passes.ir.shapes import same_extents
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.lowerings.native import DOMAIN, is_native
 
 OPERATIONS = {
     name: code
     for code, name in enumerate(
-        ("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Sqrt", "Reciprocal", "Relu", "Greater", "Less", "Where")
+        [
+            *("Add", "Sub", "Mul", "Div", "Max", "Min", "Neg", "Sqrt", "Reciprocal", "Relu"),
+            *("Greater", "Less", "Where", "LessOrEqual", "GreaterOrEqual"),
+        ]
     )
 }
 """The numbers of runtime/kernels/vector_kernels.h. Comparisons give 1 and 0 there."""
 
 OPERANDS = dict.fromkeys(OPERATIONS, 2) | dict.fromkeys(("Neg", "Sqrt", "Reciprocal", "Relu"), 1) | {"Where": 3}
 
-COMPARISONS = ("Greater", "Less")
+COMPARISONS = ("Greater", "Less", "LessOrEqual", "GreaterOrEqual")
 
 MOST_VALUES = 48
 """Operands, constants and results that one program has, by vector_kernels.h."""
@@ -52,7 +56,7 @@ class FuseElementwise(Pass):
        their results from outside come behind the last of them.
     2. What is read from outside, and only that, is a result of the node that takes their place. Comparisons join if
        none is.
-    3. Clip between constants is Max and Min, and ReluGrad of what an elementwise operator gives Greater and Where.
+    3. Clip between constants is Max and Min, and ReluGrad of what an elementwise operator gives LessOrEqual and Where.
     4. Of a training graph these are nodes that depend on its state. What doesn't, as a teacher, is left to ONNX
        Runtime, which adds up in its convolutions what is added to them: it mustn't depend on who reads it.
 
@@ -65,7 +69,7 @@ class FuseElementwise(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         graph = result.graph
-        annotate_shapes(graph)
+        annotate_symbolic_shapes(graph)
         trained = _trained_tensors(result)
         written_out = _write_clips_out(graph, trained) + _write_relu_gradients_out(graph, trained)
         groups = {id(group.nodes[-1]): group for group in _groups(graph, trained)}
@@ -177,7 +181,7 @@ def _write_clips_out(graph: Graph, trained: set[int]) -> int:
 
 
 def _write_relu_gradients_out(graph: Graph, trained: set[int]) -> int:
-    """Those of elementwise operators' results as Greater and Where; how many."""
+    """Those of elementwise operators' results as LessOrEqual and Where; how many."""
     builder = Builder(graph)
     written = 0
     for node in rewriting(graph):
@@ -189,19 +193,21 @@ def _write_relu_gradients_out(graph: Graph, trained: set[int]) -> int:
             continue
         builder.prefix = f"{node.name}/"
         zero, ceiling = builder.constant(np.float32(0)), node.attrs["ceiling"]
-        dx = _where(builder, builder.op("Greater", y, zero), dy, zero, trained)
+        dx = _unless(builder, builder.op("LessOrEqual", y, zero), dy, zero, trained)
         if ceiling:
-            dx = _where(builder, builder.op("Less", y, builder.constant(np.float32(ceiling))), dx, zero, trained)
+            bound = builder.constant(np.float32(ceiling))
+            dx = _unless(builder, builder.op("GreaterOrEqual", y, bound), dx, zero, trained)
         replace_node(node, [dx])
         written += 1
     return written
 
 
-def _where(builder: Builder, passes: Variable, dy: Tensor, zero: Tensor, trained: set[int]) -> Variable:
-    passes.dtype, passes.shape = np.dtype(bool), dy.shape
-    result = builder.op("Where", passes, dy, zero)
+def _unless(builder: Builder, stopped: Variable, dy: Tensor, zero: Tensor, trained: set[int]) -> Variable:
+    """`dy`, and `zero` where it is stopped."""
+    stopped.dtype, stopped.shape = np.dtype(bool), dy.shape
+    result = builder.op("Where", stopped, zero, dy)
     result.dtype, result.shape = dy.dtype, dy.shape
-    trained |= {id(passes), id(result)}
+    trained |= {id(stopped), id(result)}
     return result
 
 
@@ -302,5 +308,7 @@ def _value(operator: str, given: Sequence[float | None]) -> float | None:
         "Relu": lambda: max(a, 0.0),
         "Greater": lambda: float(a > b),
         "Less": lambda: float(a < b),
+        "LessOrEqual": lambda: float(a <= b),
+        "GreaterOrEqual": lambda: float(a >= b),
     }
     return compute[operator]() if operator in compute else None

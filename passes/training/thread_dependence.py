@@ -28,18 +28,20 @@ ONE_THREAD_LOGARITHMS = 1 << 13
 REDUCTIONS = frozenset({"ReduceL1", "ReduceL2", "ReduceLogSumExp", "ReduceMean", "ReduceSum", "ReduceSumSquare"})
 
 
-def nodes_depending_on_threads(model: Model, threads: int, batch: int, block: int) -> tuple[Node, ...]:
+def nodes_depending_on_threads(
+    model: Model, threads: int, batch: int, block: int, native_block: int = 0
+) -> tuple[Node, ...]:
     """Nodes of `model`, a program as it is opened, that give other bits on `threads` threads than on one.
 
     `batch` is the number of images at once, `block` the channels side by side in the machine's own layout (0: it has
-    none).
+    none), and `native_block` those of a graph of the target `native` (0: it stays in the usual layout).
     """
     if threads < 2:
         return ()
     graph = copy_graph(model.graph)
     set_batch_size(graph, batch)
     annotate_shapes(graph)
-    kernels = _Kernels(graph, threads, block)
+    kernels = _Kernels(graph, threads, block, native_block)
     return tuple(node for node in graph.nodes if kernels.divide(node))
 
 
@@ -50,6 +52,7 @@ class _Kernels:
     graph: Graph
     threads: int
     block: int
+    native_block: int
 
     def divide(self, node: Node) -> bool:
         """Whether the threads divide the node so that its bits depend on their number."""
@@ -59,12 +62,14 @@ class _Kernels:
         except _UnknownShape:
             return True
 
+    def _is_blocked_by_us(self, node: Node) -> bool:
+        if uses_native(self.graph):
+            return self.native_block > 0 and runs_in_blocks(node, self.graph, self.native_block)
+        return is_blocked(node, self.graph, self.block)
+
     def conv(self, node: Node) -> bool:
         weights = node.inputs[1]
-        blocked = runs_in_blocks if uses_native(self.graph) else is_blocked
-        if blocked(node, self.graph, self.block) or (
-            is_fixed(weights, self.graph) and self._is_blocked_by_the_runtime(node)
-        ):
+        if self._is_blocked_by_us(node) or (is_fixed(weights, self.graph) and self._is_blocked_by_the_runtime(node)):
             return False
         (images, *_), (filters, channels, *kernel), (_, _, *count) = map(
             _shape, (node.inputs[0], weights, node.outputs[0])

@@ -490,6 +490,49 @@ struct MaxPoolGrad {
   Windows windows;
 };
 
+// (dy[N, C, P, Q], w[C, 1, kernel…]) -> dx[N, C, size…]: the gradient of a depthwise convolution's operand. In blocks, what
+// fills the last block of channels of dy and dx is zero.
+template <bool blocked>
+struct DepthwiseInputGrad {
+  static constexpr const char* kName = blocked ? "BlockedDepthwiseInputGrad" : "DepthwiseInputGrad";
+  static constexpr std::size_t kInputs = 2, kOutputs = 1;
+
+  explicit DepthwiseInputGrad(const Attributes& a) : windows{} {
+    a.sizes("size", windows.size, 2);
+    a.sizes("strides", windows.strides, 2);
+    a.sizes("dilations", windows.dilations, 2);
+    a.sizes("pads_begin", windows.pads_begin, 2);
+  }
+
+  void compute(const Run& run) const {
+    Dimensions of_dy, of_w;
+    const float *dy = run.input(0, &of_dy), *w = run.input(1, &of_w);
+    const std::size_t lanes = blocked ? vector_kernels().lanes : 1, channels = static_cast<std::size_t>(of_w[0]);
+    const std::size_t blocks = (channels + lanes - 1) / lanes;
+    run.require(of_dy.size() == 4 && of_w.size() == 4 && of_w[1] == 1 &&
+                    static_cast<std::size_t>(of_dy[1]) == blocks * lanes,
+                "DepthwiseInputGrad: dy and w don't belong to one convolution");
+    Windows v = windows;
+    for (int axis = 0; axis < 2; ++axis) {
+      v.count[axis] = static_cast<std::size_t>(of_dy[2 + axis]);
+      v.kernel[axis] = static_cast<std::size_t>(of_w[2 + axis]);
+    }
+    const auto extent = [](std::size_t n) { return static_cast<std::int64_t>(n); };
+    float* dx = run.output(0, {of_dy[0], of_dy[1], extent(v.size[0]), extent(v.size[1])});
+    const std::size_t taps = v.kernel[0] * v.kernel[1];
+    std::vector<float> weights(blocks * taps * lanes);  // [block, tap, lane]
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t t = 0; t < taps; ++t) weights[(c / lanes * taps + t) * lanes + c % lanes] = w[c * taps + t];
+    const std::size_t plane = v.size[0] * v.size[1] * lanes, plane_of_dy = v.count[0] * v.count[1] * lanes;
+    const auto spread = blocked ? vector_kernels().spread_block : vector_kernels().spread;
+    run.threads().run(static_cast<std::size_t>(of_dy[0]) * blocks, [&](std::size_t i) {
+      spread(dy + i * plane_of_dy, &weights[i % blocks * taps * lanes], dx + i * plane, v);
+    });
+  }
+
+  Windows windows;
+};
+
 // (x[N, C, H, W], dy[N, M, P, Q]) -> dw[M, C / group, kernel…]. Where the operands are in blocks of channels, attributes
 // say how many channels and filters there are without what fills the last blocks.
 template <bool blocked>
@@ -734,6 +777,7 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
       add<BatchNormalization<false>, BatchNormalization<true>, BatchNormalizationGrad<false>,
           BatchNormalizationGrad<true>, BlockedBatchNormalization<false>, BlockedBatchNormalization<true>,
           BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, MaxPoolGrad<false>, MaxPoolGrad<true>,
+          DepthwiseInputGrad<false>, DepthwiseInputGrad<true>,
           ConvWeightGrad<false>, ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
       domain = made;
     }

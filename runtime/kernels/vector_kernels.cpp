@@ -57,7 +57,8 @@ inline T passed_on(T v, T ceiling) {
   return v >= ceiling ? ceiling : v;
 }
 
-// How gradients pass a ReLU: all of them, where y is more than 0, or where it is less than a ceiling, too.
+// How gradients pass a ReLU: all of them, those where y isn't 0 or less, or of these those where it isn't a ceiling or more.
+// Where y is NaN they pass.
 enum class Mask { none, positive, bounded };
 
 inline Mask mask_of(Relu relu) {
@@ -69,9 +70,9 @@ template <Mask mask, typename T>
 inline T passed(T dy, const float* y, T (*get)(const float*), float ceiling) {
   if constexpr (mask == Mask::none) return dy;
   const T v = get(y);
-  const T positive = v > 0.0f ? dy : T{};
+  const T positive = v <= 0.0f ? T{} : dy;
   if constexpr (mask == Mask::positive) return positive;
-  return v < ceiling ? positive : T{};
+  return v >= ceiling ? T{} : positive;
 }
 
 inline float load_one(const float* p) { return *p; }
@@ -440,6 +441,19 @@ void gradient_block(const float* dy, const float* x, const float* y, float* dx, 
   compute(dy, x, y, dx, rows, load(dy_slope), load(x_slope), load(offset), relu.ceiling);
 }
 
+// Calls visit(pixel, tap) for each pixel of the image that the window at line p and column q sees.
+template <typename Visit>
+inline void each_pixel(const Windows& w, std::size_t p, std::size_t q, Visit visit) {
+  for (std::size_t i = 0; i < w.kernel[0]; ++i) {
+    const std::size_t line = p * w.strides[0] + i * w.dilations[0] - w.pads_begin[0];
+    if (line >= w.size[0]) continue;  // before the first one it is a very large number
+    for (std::size_t j = 0; j < w.kernel[1]; ++j) {
+      const std::size_t column = q * w.strides[1] + j * w.dilations[1] - w.pads_begin[1];
+      if (column < w.size[1]) visit(line * w.size[1] + column, i * w.kernel[1] + j);
+    }
+  }
+}
+
 template <typename Number, Number (*get)(const float*), void (*put)(float*, Number)>
 void max_pool_gradient_of(const float* dy, const float* x, const float* y, float* dx, const Windows& w) {
   constexpr std::size_t lanes = sizeof(Number) / sizeof(float);
@@ -448,19 +462,35 @@ void max_pool_gradient_of(const float* dy, const float* x, const float* y, float
     for (std::size_t q = 0; q < w.count[1]; ++q, dy += lanes, y += lanes) {
       Number left = get(dy);
       const Number top = get(y);
-      for (std::size_t i = 0; i < w.kernel[0]; ++i) {
-        const std::size_t line = p * w.strides[0] + i * w.dilations[0] - w.pads_begin[0];
-        if (line >= w.size[0]) continue;  // before the first one it is a very large number
-        for (std::size_t j = 0; j < w.kernel[1]; ++j) {
-          const std::size_t column = q * w.strides[1] + j * w.dilations[1] - w.pads_begin[1];
-          if (column >= w.size[1]) continue;
-          const std::size_t at = (line * w.size[1] + column) * lanes;
-          const auto is_top = get(x + at) == top;
-          put(dx + at, get(dx + at) + (is_top ? left : Number{}));
-          left = is_top ? Number{} : left;
-        }
-      }
+      each_pixel(w, p, q, [&](std::size_t pixel, std::size_t) {
+        float* at = dx + pixel * lanes;
+        const auto is_top = get(x + pixel * lanes) == top;
+        put(at, get(at) + (is_top ? left : Number{}));
+        left = is_top ? Number{} : left;
+      });
     }
+}
+
+template <typename Number, Number (*get)(const float*), void (*put)(float*, Number)>
+void spread_of(const float* dy, const float* weights, float* dx, const Windows& w) {
+  constexpr std::size_t lanes = sizeof(Number) / sizeof(float);
+  for (std::size_t i = 0; i < w.size[0] * w.size[1]; ++i) put(dx + i * lanes, Number{});
+  for (std::size_t p = 0; p < w.count[0]; ++p)
+    for (std::size_t q = 0; q < w.count[1]; ++q, dy += lanes) {
+      const Number g = get(dy);
+      each_pixel(w, p, q, [&](std::size_t pixel, std::size_t tap) {
+        float* at = dx + pixel * lanes;
+        put(at, get(at) + g * get(weights + tap * lanes));
+      });
+    }
+}
+
+void spread(const float* dy, const float* w, float* dx, const Windows& windows) {
+  spread_of<float, load_one, store_one>(dy, w, dx, windows);
+}
+
+void spread_block(const float* dy, const float* w, float* dx, const Windows& windows) {
+  spread_of<Vector, load, store>(dy, w, dx, windows);
 }
 
 void max_pool_gradient(const float* dy, const float* x, const float* y, float* dx, const Windows& windows) {
@@ -502,6 +532,8 @@ void operate(Operation operation, const float* a, const float* b, const float* c
     case Operation::positive: return each(a, b, result, [](Vector x, Vector) { return positive(x); });
     case Operation::greater: return each(a, b, result, [](Vector x, Vector y) { return x > y ? all(1.0f) : Vector{}; });
     case Operation::less: return each(a, b, result, [](Vector x, Vector y) { return x < y ? all(1.0f) : Vector{}; });
+    case Operation::at_most: return each(a, b, result, [](Vector x, Vector y) { return x <= y ? all(1.0f) : Vector{}; });
+    case Operation::at_least: return each(a, b, result, [](Vector x, Vector y) { return x >= y ? all(1.0f) : Vector{}; });
     case Operation::select: return select(a, b, c, result);
   }
 }
@@ -546,7 +578,7 @@ const VectorKernels& WOOTZ_KERNELS() {
       WOOTZ_NAME,   kTileRows,   kTileColumns,    moments,    normalize,     gradient_sums,
       gradient,     relu_gradient, add_products,  kLanes,     kFiltersAtOnce, add_blocks,
       add_depthwise, transpose,   turn,           add_moments, normalize_block, add_gradient_sums, gradient_block,
-      max_pool_gradient, max_pool_gradient_block, compute};
+      max_pool_gradient, max_pool_gradient_block, spread, spread_block, compute};
   return kernels;
 }
 

@@ -41,7 +41,7 @@ struct Pixels {
 
 constexpr std::size_t kBlocksAtOnce = 3, kMostLanes = 16;
 
-// The windows of a pooling over an image of lines and columns; `count` are their positions.
+// The windows of a pooling or convolution over an image of lines and columns; `count` are their positions.
 struct Windows {
   std::size_t size[2], count[2];
   std::size_t kernel[2], strides[2], dilations[2], pads_begin[2];
@@ -93,6 +93,10 @@ struct VectorKernels {
   // dx is dy at the first pixel of each window where x is y, added up, and else 0: of a channel, or of a block of them.
   void (*max_pool_gradient)(const float* dy, const float* x, const float* y, float* dx, const Windows&);
   void (*max_pool_gradient_block)(const float* dy, const float* x, const float* y, float* dx, const Windows&);
+  // dx is the sum of dy · w[tap] over all taps of windows that see a pixel: of a channel, or of a block of them, for which
+  // w[tap] are as many numbers.
+  void (*spread)(const float* dy, const float* w, float* dx, const Windows&);
+  void (*spread_block)(const float* dy, const float* w, float* dx, const Windows&);
 
   // Runs a program of elementwise operations over `length` numbers. Operation i gives value inputs + constants + i.
   void (*compute)(const struct Program&, const float* const* inputs, float* const* outputs, std::size_t length);
@@ -112,9 +116,11 @@ enum class Operation : int {
   greater,  // 1 or 0
   less,
   select,  // the second where the first isn't 0, else the third
+  at_most,
+  at_least,
 };
 
-constexpr int kLastOperation = static_cast<int>(Operation::select);
+constexpr int kLastOperation = static_cast<int>(Operation::at_least);
 
 struct Instruction {
   Operation operation;

@@ -338,6 +338,29 @@ def check_max_pool_grad(images, channels, size, kernel, strides, dilations, pads
     assert_near(out_of_blocks(dx, channels) if blocked else dx, expected)
 
 
+def check_depthwise_input_grad(images, channels, size, kernel, strides, dilations, pads, blocked):
+    count = [
+        (n + pads[a] + pads[a + 2] - (kernel[a] - 1) * dilations[a] - 1) // strides[a] + 1 for a, n in enumerate(size)
+    ]
+    dy, w = normal(images, channels, *count), normal(channels, 1, *kernel)
+    padded = np.zeros((images, channels, size[0] + pads[0] + pads[2], size[1] + pads[1] + pads[3]))
+    for i, j in np.ndindex(*kernel):
+        starts = i * dilations[0], j * dilations[1]
+        rows, columns = (slice(s, s + (n - 1) * t + 1, t) for s, n, t in zip(starts, count, strides, strict=True))
+        padded[:, :, rows, columns] += dy.astype(np.float64) * w[None, :, 0, i, j, None, None]
+    expected = padded[:, :, pads[0] : pads[0] + size[0], pads[1] : pads[1] + size[1]]
+    attributes = {"size": size, "strides": strides, "dilations": dilations, "pads_begin": pads[:2]}
+    name, given = ("BlockedDepthwiseInputGrad", in_blocks(dy)) if blocked else ("DepthwiseInputGrad", dy)
+    (dx,) = run(name, [given, w], **attributes)
+    assert_near(out_of_blocks(dx, channels) if blocked else dx, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(CONVOLUTIONS, st.integers(1, 20), st.booleans())
+def test_depthwise_input_grad(convolution, channels, blocked):
+    check_depthwise_input_grad(**convolution, channels=channels, blocked=blocked)
+
+
 @settings(max_examples=60, deadline=None)
 @given(CONVOLUTIONS, st.integers(1, 20), st.booleans())
 def test_max_pool_grad(convolution, channels, blocked):
@@ -350,8 +373,8 @@ def test_max_pool_grad(convolution, channels, blocked):
 def test_relu_grad_is_zero_where_y_is():
     y = np.array([[-1, 0, 1e-45, 3, np.inf, np.nan] * 7000], np.float32)
     dy = np.full_like(y, 2)
-    np.testing.assert_array_equal(run("ReluGrad", [dy, y], ceiling=0.0)[0], np.where(y > 0, dy, 0))
-    below = np.where((y > 0) & (y < 3), dy, 0)
+    np.testing.assert_array_equal(run("ReluGrad", [dy, y], ceiling=0.0)[0], np.where(y <= 0, 0, dy))
+    below = np.where((y <= 0) | (y >= 3), 0, dy)
     np.testing.assert_array_equal(run("ReluGrad", [dy, y], ceiling=3.0)[0], below)
 
 
@@ -391,6 +414,8 @@ ARITHMETIC = {
     "Relu": lambda x: np.maximum(x, np.float32(0)),
     "Greater": lambda x, y: (x > y).astype(np.float32),
     "Less": lambda x, y: (x < y).astype(np.float32),
+    "LessOrEqual": lambda x, y: (x <= y).astype(np.float32),
+    "GreaterOrEqual": lambda x, y: (x >= y).astype(np.float32),
     "Where": lambda c, x, y: np.where(c != 0, x, y),
 }
 
@@ -510,6 +535,7 @@ def test_on_this_processor():
             check_batch_normalization((3, 19, 7, 9), relu, blocked, adds=False)
             check_batch_normalization((3, 19, 7, 9), relu, blocked, adds=True)
             check_batch_normalization_grad((3, 19, 7, 9), relu, blocked)
+            check_depthwise_input_grad(2, 19, (9, 8), (3, 2), (2, 1), (1, 2), (1, 0, 1, 1), blocked)
             check_max_pool_grad(2, 19, (9, 8), (3, 2), (2, 1), (1, 2), (1, 0, 1, 1), blocked)
             test_ordered_weights((3 * LANES, 2 * LANES + 1, 3, 3), LANES, LANES, turned=blocked)
 

@@ -270,3 +270,11 @@ def test_what_is_taken_in_blocks_depends_on_nothing():
     found = [nodes_depending_on_threads(graph, 3, 32, block) for block in (0, 8)]
     assert found[0]
     assert not found[1]
+
+
+def test_a_native_graph_in_the_usual_layout_depends_on_threads():
+    """As where the library's vectors aren't as wide as ONNX Runtime's blocks."""
+    graph = build_training_graph(chain(16, 32, 9), SGD, target="native")
+    found = [nodes_depending_on_threads(graph, 3, 32, block=16, native_block=block) for block in (0, 16)]
+    assert found[0]
+    assert not found[1]

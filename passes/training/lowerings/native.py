@@ -150,8 +150,11 @@ def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     """The convolution of dy with the weights turned, where that has no strides."""
     dy, w, x = (Expression.of(t, builder) for t in call.inputs)
     conv = Convolution.planar(call, x, dy, w.shape[2:])
-    if conv is None or not _all_float32(call.inputs) or conv.strides != (1, 1):
+    if conv is None or not _all_float32(call.inputs):
         return convolution.conv_input_grad(call, builder)
+    if conv.strides != (1, 1):
+        is_ours = conv.is_depthwise and min(conv.pads) >= 0
+        return [_depthwise_input_grad(dy, w, x, conv)] if is_ours else convolution.conv_input_grad(call, builder)
     extent = [(k - 1) * d for k, d in zip(conv.kernel, conv.dilations, strict=True)]
     pads = [e - p for e, p in zip(extent * 2, conv.pads, strict=True)]
     if min(pads) < 0:
@@ -160,6 +163,20 @@ def conv_input_grad(call: Node, builder: Builder) -> list[Tensor] | None:
     _described([turned], [[conv.channels, conv.filters // conv.group, *conv.kernel]])
     dx = builder.op("Conv", dy.tensor, turned, pads=pads, dilations=list(conv.dilations), group=conv.group)
     return _described([dx], [x.shape])
+
+
+def _depthwise_input_grad(dy: Expression, w: Expression, x: Expression, conv: Convolution) -> Tensor:
+    dx = dy.builder.op(
+        "DepthwiseInputGrad",
+        dy.tensor,
+        w.tensor,
+        domain=DOMAIN,
+        size=list(conv.size),
+        strides=list(conv.strides),
+        dilations=list(conv.dilations),
+        pads_begin=list(conv.pads_begin),
+    )
+    return _described([dx], [x.shape])[0]
 
 
 def _is_read_once(x: Tensor, node: Node, builder: Builder) -> bool:
