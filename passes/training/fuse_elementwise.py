@@ -9,7 +9,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from wootz.passes.analysis.symbolic_values import annotate_symbolic_shapes
 from wootz.passes.base import Pass, PassResult
 from wootz.passes.ir.builder import Builder
 from wootz.passes.ir.model import (
@@ -25,7 +24,7 @@ from wootz.passes.ir.model import (
     producer,
 )
 from wootz.passes.ir.rewrite import disconnect, erase_dead_nodes, replace_node, rewriting
-from wootz.passes.ir.shapes import same_extents
+from wootz.passes.ir.shapes import annotate_shapes, same_extents
 from wootz.passes.training.interface import TrainingInterface
 from wootz.passes.training.lowerings.native import DOMAIN, is_native
 
@@ -69,7 +68,7 @@ class FuseElementwise(Pass):
     def apply(self, model: Model) -> PassResult:
         result = model.copy()
         graph = result.graph
-        annotate_symbolic_shapes(graph)
+        annotate_shapes(graph)
         trained = _trained_tensors(result)
         written_out = _write_clips_out(graph, trained) + _write_relu_gradients_out(graph, trained)
         groups = {id(group.nodes[-1]): group for group in _groups(graph, trained)}

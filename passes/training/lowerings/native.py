@@ -72,7 +72,7 @@ def relu(node: Node, builder: Builder, ceiling: float = 0.0) -> list[Tensor] | N
 
 def clip(node: Node, builder: Builder) -> list[Tensor] | None:
     """From 0 to a number, as ReLU6, together with a batch normalization that nothing else reads."""
-    bounds = [float(t.values) for t in node.inputs[1:] if isinstance(t, Constant) and is_fixed(t, builder.graph)]
+    bounds = [float(t.values.item()) for t in node.inputs[1:] if isinstance(t, Constant) and is_fixed(t, builder.graph)]
     if len(bounds) < 2 or bounds[0] != 0 or bounds[1] <= 0:
         return None
     return relu(node, builder, ceiling=bounds[1])

@@ -58,12 +58,12 @@ def selu(b: Backward) -> Gradients:
 
 
 def clip(b: Backward) -> Gradients:
-    """dy strictly between the bounds, else 0; between two numbers x is where y is."""
+    """dy strictly between the bounds, else 0. Where x is between two numbers, y is; a function has them in float32."""
     dx, x = b.gradient(), b.operand(0)
     low, high = (b.x[i] if i < len(b.x) else None for i in (1, 2))
     bounds = [t.tensor for t in (low, high) if t is not None]
-    numbers = [float(t.values) for t in bounds if isinstance(t, Constant) and is_fixed(t, b.builder.graph)]
-    if len(numbers) == 2:
+    numbers = [float(t.values.item()) for t in bounds if isinstance(t, Constant) and is_fixed(t, b.builder.graph)]
+    if len(numbers) == 2 and x.dtype != np.float64:
         return dx.call("ClipGrad", b.result(), low=numbers[0], high=numbers[1])
     if low is not None:
         dx = dx.where(x.greater(low))

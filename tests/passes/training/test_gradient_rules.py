@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from wootz.passes.errors import PassError
+from wootz.passes.ir.text import parse_text
 from wootz.passes.training.build_gradients import BuildGradients
 from wootz.passes.training.gradient_rules import RULES
 from wootz.passes.training.legalize import Legalize
@@ -893,6 +895,20 @@ def test_bfloat16_is_a_type_of_real_numbers(make_model, run):
     }"""
     legal = Legalize().apply(BuildGradients().apply(make_model(text, p=(3,))).model).model
     np.testing.assert_array_equal(run(legal, {"x": np.zeros(3, np.float32)})["p.grad"], [2, 2, 2])
+
+
+def test_bounds_that_float32_does_not_hold():
+    """In float64 0.1 is less than in float32: what was cut off there mustn't pass."""
+    text = """<ir_version: 8, opset_import: ["" : 18]>
+      g (double[2] x) => (double loss) <double[2] w, double low, double high>
+      { a = Mul(x, w)  b = Clip(a, low, high)  loss = ReduceSum<keepdims=0>(b) }"""
+    model = parse_text(text)
+    tensors = model.graph.tensors()
+    for name, value in {"w": [1.0, 1.0], "low": -1.0, "high": 0.1}.items():
+        tensors[name].to_constant(np.array(value))
+    graph = BuildGradients().apply(model).model
+    found = ReferenceEvaluator(graph.to_proto()).run(["w.grad"], {"x": np.array([0.05, 1.0])})[0]
+    np.testing.assert_array_equal(found, [0.05, 0.0])
 
 
 @pytest.mark.parametrize("operator", ["MaxPool", "AveragePool"])

@@ -208,6 +208,23 @@ def test_max_pooling(case, width, make_model):
         assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_max_pooling_over_other_axes_behind_a_normalization(axes, make_model):
+    size, kernel, ones = ",".join(["8"] * axes), ",".join(["3"] * axes), ",".join(["1"] * 2 * axes)
+    text = f"""g (float[N,2,{size}] x) => (float[N,3] y)
+    <float[4,2,{kernel}] w, float[4] s, float[4] t, float[4] m, float[4] v, float[3,4] f>
+    {{ a = Conv<pads = [{ones}]>(x, w)  b = BatchNormalization(a, s, t, m, v)  c = Relu(b)
+       p = MaxPool<kernel_shape = [{",".join(["2"] * axes)}], strides = [{",".join(["2"] * axes)}]>(c)
+       q = GlobalAveragePool(p)  r = Flatten(q)  y = Gemm<transB = 1>(r, f) }}"""
+    shapes = {"w": (4, 2, *[3] * axes), "f": (3, 4), "v": np.full(4, 0.5)} | dict.fromkeys("stm", (4,))
+    model = make_model(text, **shapes)
+    random = np.random.default_rng(0)
+    batches = [(random.normal(size=(4, 2, *[8] * axes)).astype(np.float32), random.integers(0, 3, 4)) for _ in range(3)]
+    losses, _ = steps_of(build_training_graph(model, SGD), batches)
+    found, _ = steps_of(build_training_graph(model, SGD, target="native"), batches)
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
+
+
 def test_gradients_that_meet_at_a_relu_are_added_and_masked_at_once(make_model):
     graph = build_training_graph(network(make_model, 16, 16, 32, 1), SGD, target="native")
     assert any(n.op == "ReluGrad" for n in graph.graph.nodes)
@@ -355,8 +372,8 @@ def test_clips_and_their_gradients(width, low, make_model):
     for name, values in state.items():
         assert np.abs(found_state[name] - values).max() <= 1e-3 * max(1.0, np.abs(values).max()), name
     joined = FuseElementwise().apply(graph).model
-    left = {"Clip", "Where", "Greater", "Less"} & {n.op for n in joined.graph.nodes}
-    assert not left or low != 0  # inference has lost sight of the batch in some gradients
+    assert "Clip" in {n.op for n in graph.graph.nodes}
+    assert "Clip" not in {n.op for n in joined.graph.nodes}
     blocked = BlockedLayout(channels=channel_block()).apply(joined).model
     usual = [n for n in blocked.graph.nodes if n.op == "Elementwise" and n.outputs[0].shape[1:] == [width, 8, 8]]
     assert bool(usual) == (low > 0) or width % channel_block() == 0  # without fill both layouts have one shape
