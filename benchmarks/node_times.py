@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,12 +84,12 @@ def main() -> None:
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         found = node_times(network(options.network, options.size), options, Path(folder))
-    times, counts = Counter[str](), Counter(node.operator for node in found)
+    of_operator: defaultdict[str, list[float]] = defaultdict(list)
     for node in found:
-        times[node.operator] += node.milliseconds
-    print(f"{sum(times.values()):.2f} ms, {len(found)} nodes")
-    for operator, milliseconds in times.most_common():
-        print(f"{milliseconds:10.2f} ms {counts[operator]:5} {operator}")
+        of_operator[node.operator].append(node.milliseconds)
+    print(f"{sum(node.milliseconds for node in found):.2f} ms, {len(found)} nodes")
+    for operator, times in sorted(of_operator.items(), key=lambda item: -sum(item[1])):
+        print(f"{sum(times):10.2f} ms {len(times):5} {operator}")
     print()
     for node in sorted(found, key=lambda node: -node.milliseconds)[: options.nodes]:
         print(f"{node.milliseconds:10.2f} ms {node.operator:24} {node.name}")
