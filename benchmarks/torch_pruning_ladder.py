@@ -94,6 +94,11 @@ class Interpreted(nn.Module):
         return name
 
 
+def interpreted(file: str) -> Interpreted:
+    """The network of an ONNX file, in inference mode."""
+    return Interpreted(run_pipeline(load(file), parse_pipeline("fold-constants")).model).eval()
+
+
 def _is_ceiled(node: Node) -> bool:
     return bool(node.attrs.get("ceil_mode", 0))
 
@@ -202,8 +207,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     begin = time.perf_counter()
     job: Job = pickle.loads(options.job.read_bytes())
-    model = run_pipeline(load(options.model), parse_pipeline("fold-constants")).model
-    network = Interpreted(model).eval()
+    network = interpreted(options.model)
     image = torch.zeros(1, *job.image_shape)
     found = []
     for ratio in RATIOS:

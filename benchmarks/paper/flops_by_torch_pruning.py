@@ -25,10 +25,8 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).parents[1]))
 
-from torch_pruning_ladder import Interpreted, accuracy, fine_tune, pruned
+from torch_pruning_ladder import accuracy, fine_tune, interpreted, pruned
 
-from wootz.passes.ir.files import load
-from wootz.passes.pipeline import parse_pipeline, run_pipeline
 from wootz.runtime.job import Job
 
 
@@ -55,8 +53,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     job: Job = pickle.loads((options.run / "job.pickle").read_bytes())
-    folded = run_pipeline(load(options.network), parse_pipeline("fold-constants")).model
-    network = Interpreted(folded).eval()
+    network = interpreted(options.network)
     image = torch.zeros(1, *job.image_shape)
     begin = time.process_time()
     ratio, smaller = within(network, image, options.kept)

@@ -10,10 +10,10 @@ from wootz.passes.ir.model import Constant, Graph, Node, Tensor, is_fixed
 from wootz.passes.ir.rewrite import disconnect, erase_nodes, redirect_readers
 
 
-def fold_pads(graph: Graph, kept: Collection[str] = ()) -> int:
+def fold_pads(graph: Graph, kept: Collection[str]) -> None:
     """Takes out each Pad of zeros in space that nothing but convolutions read, and adds it to their pads.
 
-    What it computes must be no output of the graph and none of the tensors `kept`, by name. Gives how many went.
+    What it computes must be no output of the graph and none of the tensors `kept`, by name.
     """
     folded = []
     for node in reversed(graph.nodes):  # so that one behind another goes first
@@ -32,7 +32,6 @@ def fold_pads(graph: Graph, kept: Collection[str] = ()) -> int:
         disconnect(node)
         folded.append(node)
     erase_nodes(graph, folded)
-    return len(folded)
 
 
 def _pads_in_space(node: Node, graph: Graph) -> list[int] | None:

@@ -776,9 +776,9 @@ extern "C" __attribute__((visibility("default"))) ort::Status* RegisterCustomOps
       check(call(api, ort::kCreateCustomOpDomain, "wootz.native", &made));
       add<BatchNormalization<false>, BatchNormalization<true>, BatchNormalizationGrad<false>,
           BatchNormalizationGrad<true>, BlockedBatchNormalization<false>, BlockedBatchNormalization<true>,
-          BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, MaxPoolGrad<false>, MaxPoolGrad<true>,
-          DepthwiseInputGrad<false>, DepthwiseInputGrad<true>,
-          ConvWeightGrad<false>, ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
+          BlockedBatchNormalizationGrad<false>, BlockedBatchNormalizationGrad<true>, ReluGrad, MaxPoolGrad<false>,
+          MaxPoolGrad<true>, DepthwiseInputGrad<false>, DepthwiseInputGrad<true>, ConvWeightGrad<false>,
+          ConvWeightGrad<true>, TurnWeights, OrderWeights, Elementwise>(api, made);
       domain = made;
     }
     check(call(api, ort::kAddCustomOpDomain, options, domain));

@@ -51,7 +51,7 @@ template <typename T>
 inline T positive(T v) { return v <= 0.0f ? T{} : v; }
 
 template <bool is_there, typename T>
-inline T passed_on(T v, T ceiling) {
+inline T rectified(T v, T ceiling) {
   if constexpr (!is_there) return v;
   v = positive(v);
   return v >= ceiling ? ceiling : v;
@@ -117,12 +117,12 @@ void normalize_rows(const float* x, const float* added, float* y, Rows rows, flo
     for (; i + kLanes <= rows.length; i += kLanes) {
       Vector v = load(x + i) * slope + offset;
       if (adds) v += load(added + i);
-      store(y + i, passed_on<relu>(v, ceilings));
+      store(y + i, rectified<relu>(v, ceilings));
     }
     for (; i < rows.length; ++i) {
       float v = x[i] * slope + offset;
       if (adds) v += added[i];
-      y[i] = passed_on<relu>(v, ceiling);
+      y[i] = rectified<relu>(v, ceiling);
     }
     x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
   }
@@ -386,7 +386,7 @@ void normalize_pixels(const float* x, const float* added, float* y, Rows rows, V
     for (std::size_t i = 0; i < rows.length * kLanes; i += kLanes) {
       Vector v = load(x + i) * slope + offset;
       if (adds) v += load(added + i);
-      store(y + i, passed_on<relu>(v, ceilings));
+      store(y + i, rectified<relu>(v, ceilings));
     }
     x += rows.stride, y += rows.stride, added += adds ? rows.stride : 0;
   }
