@@ -233,7 +233,7 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
             default="maximal",
             show_default=True,
             help="How tuning blocks are identified: runs of modules that the same networks share, those that the "
-            "paper's walk finds, or each module for itself.",
+            "paper's walk finds, each module for itself, or none, so that nothing is pre-trained.",
         )
     ),
     for_run(

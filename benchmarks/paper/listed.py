@@ -3,10 +3,10 @@
     python benchmarks/paper/listed.py NETWORK --data DATA --name NAME [--out FOLDER] [--drops 0.01,0.02,0.03] \
         [--report] [further options of `wootz search`]
 
-NAME in --out is a folder of what `table2.py` has left: the configurations of each of its seeds are searched for the
-smallest network that loses no more than the drop, once for each drop, with nothing known before. Further options are to
-be those of `table2.py`. What is finished isn't run again, and what was interrupted goes on; --report prints what is
-there, and runs nothing.
+NAME in --out is a folder of what `table2.py` has left, with --default-only or without: the configurations of each of
+its seeds are searched for the smallest network that loses no more than the drop, once for each drop, with nothing known
+before. Further options are to be those of `table2.py`. What is finished isn't run again, and what was interrupted goes
+on; --report prints what is there, and runs nothing.
 
 Seconds are the processor's: all that the search does, planning and checks included; of block-trained and of default
 networks those from the first training on, up to the first network that loses no more than the drop.
@@ -22,10 +22,11 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from arguments import experiment_arguments
+from courses import Course
 from explorer import Explorer, course_in, full_network, objective
 from machine import machine
-from table2 import OUT, finished
-from table4 import Exploration, Trained
+from table2 import DEFAULT, OUT, RUN, finished
+from table4 import Exploration, explored
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,36 @@ class Listed:
         course = course_in(self.folder, is_default=False, by_processor=True)
         if course is None:
             return None
-        trained = Trained.load(self.run)
-        compared = trained.compared(trained.configurations, self.drop)
-        blocks, best = compared.block_trained, course.best(trained.full_accuracy - self.drop)
-        size = None if best is None else best.size
-        return {
-            "default": compared.default,
-            "block-trained": replace(blocks, seconds=compared.pretraining + blocks.seconds),
-            "search of the list": Exploration(len(course.networks), course.seconds, size),
-        }
+        least = full_network(self.run).quality - self.drop
+        best = course.best(least)
+        found = {kind: _one_by_one(of_all, least) for kind, of_all in tried_all(self.run).items()}
+        chosen = Exploration(len(course.networks), course.seconds, None if best is None else best.size)
+        return {**found, "search of the list": chosen}
 
     @property
     def speedup(self) -> float | None:
         """The time of default networks over that of the search."""
         found = self.explorations
         return None if found is None else found["default"].seconds / found["search of the list"].seconds
+
+
+def trained_runs(folder: Path) -> list[Path]:
+    """Those of `table2.py`, of both kinds of networks or of default ones alone."""
+    return [run for name in (RUN, DEFAULT) for run in finished(folder, name)]
+
+
+def tried_all(run: Path) -> dict[str, Course]:
+    """The networks of such a run by their kinds: all configurations are among them."""
+    default = course_in(run, is_default=run.name == RUN, by_processor=True)
+    block_trained = course_in(run, is_default=False, by_processor=True) if run.name == RUN else None
+    courses = {"default": default, "block-trained": block_trained}
+    return {kind: course for kind, course in courses.items() if course is not None}
+
+
+def _one_by_one(course: Course, least: float) -> Exploration:
+    """The smallest first, blocks before them."""
+    found = explored(course.networks, {network.index for network in course.networks}, least)
+    return replace(found, seconds=course.pretraining + found.seconds)
 
 
 def lines(searches: Sequence[Listed]) -> Iterator[str]:
@@ -89,7 +105,7 @@ def main() -> None:
     parser.add_argument("--drops", type=drops, default=[0.01, 0.02, 0.03])
     options, further = parser.parse_known_args()
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))
-    searches = [Listed(run, drop) for run in finished(options.out / options.name) for drop in options.drops]
+    searches = [Listed(run, drop) for run in trained_runs(options.out / options.name) for drop in options.drops]
     print(machine())
     for search in () if options.report else searches:
         search.search(explorer)

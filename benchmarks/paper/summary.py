@@ -24,7 +24,7 @@ from pathlib import Path
 import flops_budget
 import lite0_flowers
 import table2
-from listed import Listed
+from listed import Listed, trained_runs, tried_all
 from table4 import Trained, comparisons
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -38,11 +38,12 @@ def speedup(lite0: Path, tables: Path, count: int) -> float | None:
         found = median(results.speedup(seed, way, drop=0.0) for seed in _seeds(lite0))
         if found is not None:
             return found
-    runs = [run for folder in sorted(tables.glob("*/")) for run in table2.finished(folder)]
-    trained = {run: Trained.load(run) for run in runs}
-    listed = [Listed(run, 0.0).speedup for run in runs if len(trained[run].configurations) == count]
+    folders = sorted(tables.glob("*/"))
+    runs = [run for folder in folders for run in trained_runs(folder)]
+    listed = [Listed(run, 0.0).speedup for run in runs if len(tried_all(run)["default"].networks) == count]
     chosen = median(speedup for speedup in listed if speedup is not None)
-    one_by_one = median(c.speedup for c in comparisons([*trained.values()], count, drop=0.0))
+    both = [Trained.load(run) for folder in folders for run in table2.finished(folder)]
+    one_by_one = median(c.speedup for c in comparisons(both, count, drop=0.0))
     return one_by_one if chosen is None else chosen
 
 

@@ -1,11 +1,12 @@
 """The paper's Table 2: accuracies before and after fine-tuning, from the remaining weights and from pre-trained blocks.
 
     python benchmarks/paper/table2.py NETWORK --data DATA --name NAME [--out FOLDER] [--seeds 0,1,2] [--count 12] \
-        [--report] [further options of `wootz run`]
+        [--default-only] [--report] [further options of `wootz run`]
 
 NETWORK is the full network, as it was trained for DATA, whose validation photographs it has never seen. For each seed
 COUNT random configurations of the rates 0.3, 0.5 and 0.7 are trained both ways, all of them to the last step. What is
-finished isn't run again, and what was interrupted goes on; --report prints what is there, and runs nothing.
+finished isn't run again, and what was interrupted goes on; --report prints what is there, and runs nothing. With
+--default-only nothing begins with blocks: that is half of the time, and all that `listed.py` needs.
 
 A network of several seeds counts as several. Accuracies are those of the validation split, at the test at which each
 network was best, as a run keeps it; the second table has those of the tests on the way: how much of the difference is
@@ -31,6 +32,8 @@ from wootz.runtime.result import RunResult, TrainedNetworkResult
 OUT = Path("runs/paper/table2")
 RUN = "both"
 """The run of a seed, which has both kinds of networks."""
+DEFAULT = "default"
+"""The one that has default networks alone."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ def trained_both_ways(folder: Path) -> list[Both]:
     return [both for run in finished(folder) for both in _of_run(run)]
 
 
-def finished(folder: Path) -> list[Path]:
-    return [run for run in sorted(folder.glob(f"seed-*/{RUN}")) if is_finished(run)]
+def finished(folder: Path, name: str = RUN) -> list[Path]:
+    return [run for run in sorted(folder.glob(f"seed-*/{name}")) if is_finished(run)]
 
 
 def _of_run(run: Path) -> Iterator[Both]:
@@ -129,12 +132,14 @@ def main() -> None:
     parser = experiment_arguments(__doc__, OUT)
     parser.add_argument("--seeds", type=seeds, default=(0, 1, 2))
     parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--default-only", action="store_true")
     options, further = parser.parse_known_args()
     folder = options.out / options.name
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))
     print(machine())
+    name, *kinds = (DEFAULT, "--identifier", "none") if options.default_only else (RUN, "--baseline")
     for seed in () if options.report else options.seeds:
-        explorer.enumerate(folder / f"seed-{seed}" / RUN, options.count, "max Accuracy", seed, "--baseline")
+        explorer.enumerate(folder / f"seed-{seed}" / name, options.count, "max Accuracy", seed, *kinds)
     for line in lines(folder):
         print(line)
 

@@ -20,8 +20,10 @@ is decided pair by pair, without a grammar and whatever the order of the network
 
 `modules` joins nothing: each symbol is a block.
 
-Whichever way, every symbol that at least two networks contain lies in exactly one block, and a network that contains a
-part of a block contains all of it, so that the blocks of a network never overlap.
+`none` has no blocks: every network begins with the teacher's remaining weights.
+
+Whichever of the first three, every symbol that at least two networks contain lies in exactly one block, and a network
+that contains a part of a block contains all of it, so that the blocks of a network never overlap.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from wootz.passes.blocks.sequitur import Grammar, infer_grammar
 from wootz.passes.plan.blocks import BlockPlan, Symbol, TuningBlock
 from wootz.passes.plan.subspace import Configuration, Rate, Subspace
 
-Method = Literal["paper", "maximal", "modules"]
+Method = Literal["paper", "maximal", "modules", "none"]
 
 Network = tuple[int, ...]
 """A configuration, each of its symbols replaced by the symbol's number."""
@@ -176,4 +178,5 @@ _RUNS: dict[Method, Callable[[Sequence[Network]], list[Network]]] = {
     "paper": _paper_runs,
     "maximal": _maximal_runs,
     "modules": _single_symbols,
+    "none": lambda networks: [],
 }

@@ -101,7 +101,14 @@ def test_modules_by_themselves_are_not_joined():
     assert texts(plan.composites[1]) == ["1(0.5)", "2(0.3)", "3(0.3)", "-"]
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+def test_without_blocks_every_module_is_of_the_network_itself():
+    plan = identify_blocks(subspace((0.3, 0.5), (0.3, 0.5)), "none")
+    assert plan.blocks == ()
+    assert [texts(composite) for composite in plan.composites] == [["-", "-"], ["-", "-"]]
+    assert [texts([symbol]) for _, symbol in plan.uncovered] == [["1(0.3)"], ["2(0.5)"]] * 2
+
+
+@pytest.mark.parametrize("method", [method for method in get_args(Method) if method != "none"])
 @given(space=subspaces(), is_chain=st.booleans())
 def test_invariants(method, space, is_chain):
     sources = {module: (module - 1,) for module in range(1, len(space.modules))} if is_chain else {}
