@@ -559,6 +559,11 @@ class RunResult(Struct, frozen=True, kw_only=True):
             raise ValueError(f"a block of {min(unknown)}, which is no module")
 
     @property
+    def kind(self) -> Literal["block-trained", "default"]:
+        """What its networks are: default ones where no block was trained that they could begin with."""
+        return "block-trained" if self.blocks else "default"
+
+    @property
     def block_trained(self) -> Exploration:
         return Exploration(
             best=self.best,

@@ -180,7 +180,7 @@ def make_job(
         solver=companions.solver,
         pretrain_solver=companions.pretrain_solver,
         out=out,
-        baseline=options["baseline"],
+        baseline=_has_baseline(options),
         identifier=options["identifier"],
         groups=options["groups"],
         memory_budget=memory_budget,
@@ -288,6 +288,13 @@ def _passes_of_training(names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise WootzError(f"--print-ir-after {name}: no training graph is made by such a pass ({', '.join(known)})")
     return names
+
+
+def _has_baseline(options: Mapping[str, Any]) -> bool:
+    if options["baseline"] and options["identifier"] == "none":
+        raise WootzError("--baseline compares networks from blocks with those without: --identifier=none has no others")
+    baseline: bool = options["baseline"]
+    return baseline
 
 
 def _memory_budget(options: Mapping[str, Any], device: Device, processes: int) -> int | None:

@@ -83,7 +83,7 @@ def _explorations(result: RunResult) -> Table:
     table.add_column("networks", no_wrap=True)
     for column in ("parameters", "validation", "test", "tried", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    _add_exploration(table, "block-trained", result.block_trained, result, result.seconds.pretraining)
+    _add_exploration(table, result.kind, result.block_trained, result, result.seconds.pretraining)
     if result.baseline is not None:
         _add_exploration(table, "default", result.baseline, result, 0.0)
     return table

@@ -274,7 +274,8 @@ def _time_unit(seconds: float) -> tuple[str, float]:
 
 
 def _explorations(result: RunResult, palette: Palette) -> list[tuple[str, Exploration, str]]:
-    found = [("block-trained", result.block_trained, palette.block_trained)]
+    colour = palette.block_trained if result.kind == "block-trained" else palette.default
+    found: list[tuple[str, Exploration, str]] = [(result.kind, result.block_trained, colour)]
     if result.baseline is not None:
         found.append(("default", result.baseline, palette.default))
     return found

@@ -111,7 +111,7 @@ def _page(result: RunResult, times: Timeline, images: dict[PlotName, tuple[str, 
         "untried": lambda networks: _number_of(networks, UntriedNetworkResult),
         "infeasible": lambda networks: _number_of(networks, InfeasibleNetworkResult),
     }
-    explorations = [("block-trained", result.block_trained, result.seconds.pretraining)]
+    explorations = [(result.kind, result.block_trained, result.seconds.pretraining)]
     if result.baseline is not None:
         explorations.append(("default", result.baseline, 0.0))
     measured = any(network.latency_ms is not None for network in (full, *result.networks))

@@ -37,6 +37,7 @@ def test_more_teacher_passes_come_to_the_same_result(wootz, job_files, one_group
     [
         (("--memory", "1M"), "alone takes about"),
         (("--memory", "1G", "--groups", "paper"), "--memory goes with --groups=joint"),
+        (("--baseline", "--identifier", "none"), "--identifier=none has no others"),
         (("--objective", "max Accuracy constraint ModelSize < 10"), "no configuration can meet 'ModelSize < 10'"),
     ],
 )

@@ -101,6 +101,18 @@ def test_the_same_job_finds_the_same(wootz, finished_run, result, job_files, tmp
     assert (tmp_path / "again" / "best.onnx").read_bytes() == (finished_run / "best.onnx").read_bytes()
 
 
+def test_without_blocks_the_networks_are_the_default_ones(wootz, result, job_files, tmp_path):
+    options = ("--identifier", "none", "--threads", 1, "--store", tmp_path / "store", "--out", tmp_path / "none")
+    done = wootz("run", job_files, "--data", "digits", *options)
+    assert done.code == 0, done.err
+    without = RunResult.load(tmp_path / "none")
+    assert not without.blocks
+    assert re.search(r"^ default +[\d,]+ ", done.out, re.MULTILINE)
+    assert "block-trained" not in done.out
+    trained, expected = ([(n.index, n.curve) for n in e.trained] for e in (without.block_trained, result.baseline))
+    assert trained == expected
+
+
 @pytest.mark.parametrize("kind", ["local", "static", "MPI"])
 def test_two_processes_find_what_one_finds(wootz, finished_run, result, job_files, tmp_path, kind):
     before: tuple[str, ...] = ()
