@@ -217,7 +217,11 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
         show_default=True,
         help="A network is done at a test that meets the objective's bounds on quality, such as Accuracy.",
     ),
-    click.option("--give-up", is_flag=True, help="A training ends when its quality won't meet the bounds any more."),
+    click.option(
+        "--give-up",
+        is_flag=True,
+        help="A training ends when the rest won't change that its quality misses the bounds, or meets them.",
+    ),
     click.option(
         "--reference",
         type=click.Choice(["better", "given", "tuned"]),

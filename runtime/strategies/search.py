@@ -16,8 +16,8 @@ them are looked at, and the solver has nothing to do.
 
 What a network has lost before training is expected to come back in part, the same part in all networks that leave
 modules out, and in all that don't: that is the first feature of the predictor, and all of it until
-FEWEST_FOR_REGRESSION networks were trained to the end. Trainings that ended early, at the bound, count only where they
-came to more than was expected: the rest of it is not known.
+FEWEST_FOR_REGRESSION networks were trained for ENOUGH_STEPS. Trainings that ended earlier, at the bound, count only
+where they came to more than was expected: the rest of it is not known.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ RECOVERED = 0.5
 NOTHING_LOST = 0.01
 """Of an accuracy, or of the most that any network has lost of another quality: of networks that lost less before
 training, the part that comes back can't be told."""
+ENOUGH_STEPS = 0.5
+"""Of a training, to tell what a network comes to: those that met the bound earlier may have become better."""
 MARGIN = 2.0
 """The errors of the predictor by which a network may miss what is asked for and still be worth a training."""
 MADE_UP = 0.5
@@ -331,7 +333,7 @@ class Course:
             compared, coarse = (), search.looks
         yield from self._look((*search.known, *compared, *self._solved(window, coarse)))
         yield from self._try(search.known)
-        yield from self._try(self._first())
+        yield from self._halve(self._first()) if search.space.listed else self._try(self._first())
         for number in range(ROUNDS):
             yield from self._close_in(of_all_rates, fine, trains=number < REFINEMENTS)
             if not self._is_last_chance:
@@ -465,6 +467,14 @@ class Course:
         self.tried += new
         self._learn()
 
+    def _halve(self, span: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
+        """Tries the middle one of a span of networks, then that of those which are still open, and so on: as many at a
+        time as there are workers."""
+        workers = self.search.workers
+        while left := [c for c in span if c in self._open]:
+            middle = (left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers))
+            yield from self._try(list(dict.fromkeys(middle)))
+
     # What is learned
 
     def _learn_exponent(self, least_cost: float) -> None:
@@ -478,8 +488,8 @@ class Course:
         """A predictor of the final accuracy from what was tried."""
         looked = (c for c in self.tried if c in self.looked)
         known = {c: a for c in looked if (a := self.accuracy(c)) is not None}
-        self._fit({c: a for c, a in known.items() if self._is_whole(c)})
-        more = {c: a for c, a in known.items() if self._is_whole(c) or a > (self.predicted(c) or 0.0)}
+        self._fit({c: a for c, a in known.items() if self._is_known(c)})
+        more = {c: a for c, a in known.items() if self._is_known(c) or a > (self.predicted(c) or 0.0)}
         self._fit(more)
 
     def _fit(self, known: Mapping[Configuration, float]) -> None:
@@ -546,7 +556,7 @@ class Course:
 
     @property
     def prediction_error(self) -> float | None:
-        """The predictor's, in accuracy; None where too few networks were trained to the end to know it."""
+        """The predictor's, in accuracy; None where too few networks were trained for long enough to know it."""
         return self.predictor.leave_one_out_error if self.predictor is not None and self.is_regression else None
 
     @property
@@ -560,12 +570,12 @@ class Course:
             return 0.0
         return Share(min(1.0, max(0.0, accuracy)), self.search.images).standard_error
 
-    def _is_whole(self, configuration: Configuration) -> bool:
-        """Whether a network was trained to the end."""
+    def _is_known(self, configuration: Configuration) -> bool:
+        """Whether a network was trained for long enough to tell what it comes to."""
         (result,) = self.finished[FineTune(self.networks[configuration])]
         assert not isinstance(result.outcome, Failed)
-        ended_early = result.outcome["ended"] in ("bound met", "given up")
-        return not ended_early or result.outcome["steps"] >= self.search.steps
+        steps: int = result.outcome["steps"]
+        return steps >= ENOUGH_STEPS * self.search.steps
 
     def _lost(self, configuration: Configuration) -> float:
         """What a network is less accurate than the full one, before training."""
@@ -665,6 +675,11 @@ class Course:
         return not self._accurate and self._left <= max(1, self.search.most // 4)
 
     @property
+    def _open(self) -> list[Configuration]:
+        """Those of which one may be the best."""
+        return self._eligible if self.search.maximises_accuracy else self._better
+
+    @property
     def _better(self) -> list[Configuration]:
         """Those that would be better than the best one, were they accurate enough, and of which nothing is known that
         speaks against it: a network that misses the threshold does so for all that are hardly better before training,
@@ -677,7 +692,7 @@ class Course:
 
     def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
         reached = self.accuracy(than)
-        missed_by = max(0.0, self.search.threshold - reached) if reached is not None and self._is_whole(than) else 0.0
+        missed_by = max(0.0, self.search.threshold - reached) if reached is not None and self._is_known(than) else 0.0
         is_dearer = self._cost(configuration) > (1 + ALIKE) * self._cost(than)
         recovers_more = leaves_out(than) and not leaves_out(configuration)
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from wootz.passes.plan.metrics import Metric
 from wootz.passes.plan.objective import Constraint, Objective
@@ -19,8 +20,9 @@ class EarlyEnd:
     many `images` by its standard error: the first of several tests that meets them barely does so by chance, and the
     steps that follow help.
 
-    With `gives_up` it is given up when it won't meet them by this rule: after half of the steps and FEWEST_TESTS tests,
-    twice what the best quality has improved by in the second half of the tests is less than what is missing.
+    With `gives_up` a training ends, after half of the steps and FEWEST_TESTS tests, when the rest won't change that the
+    bounds are missed, or met if only just: twice what the best quality has improved by in the second half of the tests
+    is less than what is missing, or it hasn't improved.
     """
 
     bounds: tuple[Constraint, ...]
@@ -40,19 +42,21 @@ class EarlyEnd:
     def _holds(self, value: float) -> bool:
         return all(bound.holds({self._metric: value}, {}) for bound in self.bounds)
 
-    def hopeless(self, curve: Curve, steps: int) -> bool:
-        """Whether the rule gives a training of so many `steps` up, whose tests so far are `curve`."""
+    def given_up(self, curve: Curve, steps: int) -> Literal["", "bound met", "given up"]:
+        """What a training of so many `steps` comes to, whose tests so far are `curve`; empty where it goes on."""
         if not self.gives_up or len(curve) < FEWEST_TESTS or curve[-1][0] < steps / 2:
-            return False
+            return ""
         best, best_before = (self._best(part) for part in (curve, curve[: len(curve) // 2]))
-        return not self._holds(best + 2 * (best - best_before))
+        if self._holds(best):
+            return "bound met" if best == best_before else ""
+        return "" if self._holds(best + 2 * (best - best_before)) else "given up"
 
     def _best(self, curve: Curve) -> float:
         return max((value for _, value in curve), key=lambda value: self._metric.sign * value)
 
     def __str__(self) -> str:
         by = f" by a standard error on {self.images} images" if self.images and self._metric.is_share else ""
-        return f"{' and '.join(map(str, self.bounds))}{by}{', or given up' if self.gives_up else ''}"
+        return f"{' and '.join(map(str, self.bounds))}{by}{', or the rest changes nothing' if self.gives_up else ''}"
 
 
 def early_end(objective: Objective, of_full: float, gives_up: bool = False, images: int = 0) -> EarlyEnd | None:

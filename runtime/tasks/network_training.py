@@ -73,7 +73,13 @@ class NetworkTraining:
             return ""
         if self.end.met(curve[-1][1]) and (not tested_images(self.solver) or self.end.met(self._validate())):
             return "bound met"
-        return "given up" if self.end.hopeless(curve, self.solver.max_iter) else ""
+        return given_up(self.end, curve, self.solver)
+
+
+def given_up(end: EarlyEnd, curve: Curve, solver: Solver) -> str:
+    """As `EarlyEnd.given_up`; that a bound is met can't be told by tests of few images."""
+    ended = end.given_up(curve, solver.max_iter)
+    return "" if ended == "bound met" and tested_images(solver) else ended
 
 
 def tested_images(solver: Solver) -> int:

@@ -62,7 +62,7 @@ from wootz.runtime.store import Lease, Store
 from wootz.runtime.tasks.block_training import GroupTraining
 from wootz.runtime.tasks.closed_form import ClosedForm
 from wootz.runtime.tasks.early_end import EarlyEnd
-from wootz.runtime.tasks.network_training import NetworkTraining, tested_images
+from wootz.runtime.tasks.network_training import NetworkTraining, given_up, tested_images
 from wootz.runtime.tasks.plateau import PLATEAU, Plateau
 from wootz.runtime.tasks.program import Program
 from wootz.runtime.tasks.recipe import (
@@ -198,7 +198,7 @@ class Trainer:
             return whole
         curve = whole.outcome["curve"]
         tests = curve[:-1] if solver.test_iter else curve  # of few images, that a bound is met has to be confirmed
-        if any(end.met(value) or end.hopeless(curve[: i + 1], solver.max_iter) for i, (_, value) in enumerate(tests)):
+        if any(end.met(value) or given_up(end, curve[: i + 1], solver) for i, (_, value) in enumerate(tests)):
             return None
         return whole
 

@@ -43,19 +43,20 @@ def test_a_bound_is_met_by_a_standard_error():
     found = rule("min ModelSize constraint Accuracy > 0.45", gives_up=True, images=96)
     assert found.met(0.501)
     assert not found.met(0.499)
-    assert not found.hopeless([(0, 0.4), (20, 0.46), (40, 0.46), (60, 0.46)], 100), "the last test may just meet it"
+    assert not found.given_up([(0, 0.4), (20, 0.44), (40, 0.45), (60, 0.46)], 100), "it may come to meet it surely"
+    assert found.given_up([(0, 0.4), (20, 0.46), (40, 0.45), (60, 0.46)], 100) == "bound met"
     assert rule("min ModelSize constraint Accuracy >= 0.99", images=500).met(1.0)
 
 
 def test_a_training_is_given_up_when_its_rise_does_not_reach():
     given_up = rule("min ModelSize constraint Accuracy > 0.5", gives_up=True)
     flat = [(0, 0.1), (20, 0.2), (40, 0.21), (60, 0.22)]
-    assert given_up.hopeless(flat, 100)
-    assert not given_up.hopeless(flat, 200), "before half of the steps"
-    assert not given_up.hopeless(flat[:3], 40), "too few tests"
-    assert not given_up.hopeless([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.37)], 100)
-    assert given_up.hopeless([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.36)], 100)
-    assert not rule("min ModelSize constraint Accuracy > 0.5").hopeless(flat, 100)
+    assert given_up.given_up(flat, 100) == "given up"
+    assert not given_up.given_up(flat, 200), "before half of the steps"
+    assert not given_up.given_up(flat[:3], 40), "too few tests"
+    assert not given_up.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.37)], 100)
+    assert given_up.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.36)], 100) == "given up"
+    assert not rule("min ModelSize constraint Accuracy > 0.5").given_up(flat, 100)
 
 
 def test_the_rule_is_told_apart_by_its_text():
