@@ -1,12 +1,12 @@
 """Few of a list: `wootz search --subspace` beside trying all configurations, the smallest first (Tables 3 and 4).
 
     python benchmarks/paper/listed.py NETWORK --data DATA --name NAME [--out FOLDER] [--drops 0.01,0.02,0.03] \
-        [--report] [further options of `wootz search`]
+        [--count 16 --draws 3] [--report] [further options of `wootz search`]
 
 NAME in --out is a folder of what `table2.py` has left, with --default-only or without: the configurations of each of
-its seeds are searched for the smallest network that loses no more than the drop, once for each drop, with nothing known
-before. Further options are to be those of `table2.py`. What is finished isn't run again, and what was interrupted goes
-on; --report prints what is there, and runs nothing.
+its seeds, or so many of them, drawn so often, are searched for the smallest network that loses no more than the drop,
+once for each drop, with nothing known before. Further options are to be those of `table2.py`. What is finished isn't
+run again, and what was interrupted goes on; --report prints what is there, and runs nothing.
 
 Seconds are the processor's: all that the search does, planning and checks included; of block-trained and of default
 networks those from the first training on, up to the first network that loses no more than the drop.
@@ -14,6 +14,8 @@ networks those from the first training on, up to the first network that loses no
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,22 +30,39 @@ from machine import machine
 from table2 import DEFAULT, OUT, RUN, finished
 from table4 import Exploration, explored
 
+MOST_DRAWS = 10
+
 
 @dataclass(frozen=True)
 class Listed:
-    """A search of the configurations of `run` for the smallest network that loses no more than `drop`."""
+    """A search of the configurations of `run` for the smallest network that loses no more than `drop`; of `count` of
+    them, the `draw`-th time, where that is not 0."""
 
     run: Path
     drop: float
+    count: int = 0
+    draw: int = 0
 
     @property
     def folder(self) -> Path:
-        return self.run.with_name(f"listed-{self.drop:g}")
+        drawn = f"{self.count}-{self.draw}-" if self.count else ""
+        return self.run.with_name(f"listed-{drawn}{self.drop:g}")
 
     def search(self, explorer: Explorer) -> None:
-        (subspace,) = self.run.parent.glob("subspace-*.json")
         seed = int(self.run.parent.name.removeprefix("seed-"))
-        explorer.explore("search", self.folder, objective(self.drop), seed, "--subspace", subspace)
+        explorer.explore("search", self.folder, objective(self.drop), seed, "--subspace", self._subspace())
+
+    def _subspace(self) -> Path:
+        (of_all,) = self.run.parent.glob("subspace-*.json")
+        if not self.count:
+            return of_all
+        rows = json.loads(of_all.read_text())
+        file = self.run.with_name(f"drawn-{self.count}-{self.draw}.json")
+        file.write_text(json.dumps([rows[index] for index in self._configurations(range(len(rows)))]))
+        return file
+
+    def _configurations(self, of_all: Sequence[int]) -> list[int]:
+        return random.Random(self.draw).sample(sorted(of_all), self.count) if self.count else list(of_all)
 
     @property
     def explorations(self) -> dict[str, Exploration] | None:
@@ -54,9 +73,15 @@ class Listed:
             return None
         least = full_network(self.run).quality - self.drop
         best = course.best(least)
-        found = {kind: _one_by_one(of_all, least) for kind, of_all in tried_all(self.run).items()}
+        found = {kind: self._one_by_one(of_all, least) for kind, of_all in tried_all(self.run).items()}
         chosen = Exploration(len(course.networks), course.seconds, None if best is None else best.size)
         return {**found, "search of the list": chosen}
+
+    def _one_by_one(self, course: Course, least: float) -> Exploration:
+        """The smallest first, blocks before them."""
+        among = self._configurations([network.index for network in course.networks])
+        found = explored(course.networks, set(among), least)
+        return replace(found, seconds=course.pretraining + found.seconds)
 
     @property
     def speedup(self) -> float | None:
@@ -78,10 +103,11 @@ def tried_all(run: Path) -> dict[str, Course]:
     return {kind: course for kind, course in courses.items() if course is not None}
 
 
-def _one_by_one(course: Course, least: float) -> Exploration:
-    """The smallest first, blocks before them."""
-    found = explored(course.networks, {network.index for network in course.networks}, least)
-    return replace(found, seconds=course.pretraining + found.seconds)
+def searches_of(run: Path, count: int, drop: float) -> list[Listed]:
+    """Those of so many of the run's configurations, finished or not."""
+    if len(tried_all(run)["default"].networks) == count:
+        return [Listed(run, drop)]
+    return [Listed(run, drop, count, draw) for draw in range(MOST_DRAWS)]
 
 
 def lines(searches: Sequence[Listed]) -> Iterator[str]:
@@ -91,9 +117,10 @@ def lines(searches: Sequence[Listed]) -> Iterator[str]:
         explorations, full = search.explorations or {}, full_network(search.run).model_size
         for way, found in explorations.items():
             case = f"{search.drop:g}, {search.run.parent.name.removeprefix('seed-')}"
+            drawn = f" ({search.count}, draw {search.draw})" if search.count else ""
             of_full = "none" if found.size is None else f"{100 * found.size / full:.1f} %"
             speedup = explorations["default"].seconds / found.seconds
-            yield f"| {case} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
+            yield f"| {case}{drawn} | {way} | {found.tried} | {found.seconds:.0f} | {of_full} | {speedup:.1f} |"
 
 
 def drops(text: str) -> list[float]:
@@ -103,9 +130,16 @@ def drops(text: str) -> list[float]:
 def main() -> None:
     parser = experiment_arguments(__doc__, OUT)
     parser.add_argument("--drops", type=drops, default=[0.01, 0.02, 0.03])
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=1)
     options, further = parser.parse_known_args()
     explorer = Explorer(options.network, options.data, options.threads, ("--reference", "given", *further))
-    searches = [Listed(run, drop) for run in trained_runs(options.out / options.name) for drop in options.drops]
+    searches = [
+        Listed(run, drop, options.count, draw)
+        for run in trained_runs(options.out / options.name)
+        for draw in range(options.draws)
+        for drop in options.drops
+    ]
     print(machine())
     for search in () if options.report else searches:
         search.search(explorer)

@@ -4,8 +4,8 @@
 
 speedup_16, speedup_64          time in which default networks find one as good as the full network, over that of
                                 block-trained ones, pre-training counted (Table 4), of so many configurations:
-                                EfficientNet-Lite0's, or else of those networks that Table 2 has as many of, which a
-                                search of their list chooses, or else which are tried one after the other
+                                EfficientNet-Lite0's, or else of those networks that Table 2 has as many of, or more,
+                                which a search of their list chooses, or else which are tried one after the other
 init_gain, final_gain           by what the median of block-trained networks is better than that of default ones, before
                                 and after fine-tuning (Table 2): the median over networks
 lite0_size_at_full_minus_0.01   parameters of the smallest EfficientNet-Lite0 that block training or a search has found,
@@ -24,7 +24,7 @@ from pathlib import Path
 import flops_budget
 import lite0_flowers
 import table2
-from listed import Listed, trained_runs, tried_all
+from listed import searches_of, trained_runs
 from table4 import Trained, comparisons
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -40,7 +40,7 @@ def speedup(lite0: Path, tables: Path, count: int) -> float | None:
             return found
     folders = sorted(tables.glob("*/"))
     runs = [run for folder in folders for run in trained_runs(folder)]
-    listed = [Listed(run, 0.0).speedup for run in runs if len(tried_all(run)["default"].networks) == count]
+    listed = [search.speedup for run in runs for search in searches_of(run, count, drop=0.0)]
     chosen = median(speedup for speedup in listed if speedup is not None)
     both = [Trained.load(run) for folder in folders for run in table2.finished(folder)]
     one_by_one = median(c.speedup for c in comparisons(both, count, drop=0.0))

@@ -379,6 +379,26 @@ def test_among_many_listed_networks_few_are_fine_tuned():
     assert len(tuned(WORLD.carry_out(search))) <= 8
 
 
+def test_a_list_is_halved_from_the_first_training_on():
+    world = World(sizes=(64.0,), importance=(0.1,), noise=0.0, rates=tuple(i / 64 for i in range(64)))
+    search = listed(world.search(), tuple((rate,) for rate in world.rates if rate))
+    finished = world.carry_out(search)
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= smallest(world, search)
+    assert len(tuned(finished)) <= 4, "where networks that span the list are tried first it takes six"
+
+
+@pytest.mark.parametrize(("steps", "is_told"), [(STEPS // 2, False), (STEPS // 2 + 1, True)])
+def test_a_training_that_was_given_up_tells_what_a_network_comes_to_after_half_of_the_steps(steps, is_told):
+    search = listed(WORLD.search(), ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4))
+    finished = WORLD.carry_out(search)
+    (first, *_) = tuned(finished)
+    finished = {task: results for task, results in finished.items() if not isinstance(task, FineTune)}
+    record = {"curve": [[0, 0.3], [steps, 0.86]], "kept": steps, "ended": "given up", "steps": steps}
+    course = search.course({**finished, first: (Finished("", record),)})
+    (tried,) = (c for c in course.tried if course.accuracy(c) is not None)
+    assert (course.predicted(tried) == pytest.approx(0.86)) == is_told
+
+
 def test_nothing_is_done_for_listed_networks_that_miss_a_bound():
     networks = ((0.25,) * 4, (0.75,) * 4, (0.5,) * 4, (0.75, 0.75, 0.75, 0.5))
     search = listed(WORLD.search(MOST_ACCURATE), networks)
