@@ -1,9 +1,13 @@
 """When a training ends before its last step."""
 
+from dataclasses import replace
+
 import pytest
 
 from wootz.frontend.objective import parse_objective
+from wootz.passes.plan.solver import Solver, SolverType
 from wootz.runtime.tasks.early_end import early_end
+from wootz.runtime.tasks.network_training import given_up
 
 
 def rule(text, full=0.9, gives_up=False, images=0):
@@ -49,14 +53,25 @@ def test_a_bound_is_met_by_a_standard_error():
 
 
 def test_a_training_is_given_up_when_its_rise_does_not_reach():
-    given_up = rule("min ModelSize constraint Accuracy > 0.5", gives_up=True)
+    end = rule("min ModelSize constraint Accuracy > 0.5", gives_up=True)
     flat = [(0, 0.1), (20, 0.2), (40, 0.21), (60, 0.22)]
-    assert given_up.given_up(flat, 100) == "given up"
-    assert not given_up.given_up(flat, 200), "before half of the steps"
-    assert not given_up.given_up(flat[:3], 40), "too few tests"
-    assert not given_up.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.37)], 100)
-    assert given_up.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.36)], 100) == "given up"
+    assert end.given_up(flat, 100) == "given up"
+    assert not end.given_up(flat, 200), "before half of the steps"
+    assert not end.given_up(flat[:3], 40), "too few tests"
+    assert not end.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.37)], 100)
+    assert end.given_up([(0, 0.1), (20, 0.3), (40, 0.33), (60, 0.36)], 100) == "given up"
     assert not rule("min ModelSize constraint Accuracy > 0.5").given_up(flat, 100)
+
+
+def test_that_a_bound_is_just_met_takes_tests_of_all_images():
+    solver = Solver(type=SolverType.SGD, base_lr=0.1, lr_policy="fixed", max_iter=100, batch_size=8)
+    just_met, missed = ([(0, 0.4), (20, q), (40, 0.45), (60, q)] for q in (0.46, 0.4))
+    end = rule("min ModelSize constraint Accuracy > 0.455", gives_up=True, images=96)
+    for curve, ended in ((just_met, "bound met"), (missed, "")):
+        assert given_up(end, curve, solver) == ended
+    few = replace(solver, test_iter=2)
+    assert given_up(end, just_met, few) == ""
+    assert given_up(end, [(0, 0.4), (20, 0.4), (40, 0.4), (60, 0.4)], few) == "given up"
 
 
 def test_the_rule_is_told_apart_by_its_text():
