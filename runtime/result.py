@@ -482,7 +482,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     better than the best one, or to meet the objective where none does; else the search ended with the networks that it
     was allowed. Networks are chosen by the sum of their blocks' divergences to the power `exponent`, of which a
     predicted loss, in nats, is the root. `gap` is proven: no network within a budget has a sum that is smaller by more
-    than this share than the one chosen for it.
+    than this share than the one chosen for it. `latency_of_full` is that of the full network beside the front's files.
     """
 
     options: tuple[tuple[float, ...], ...]
@@ -491,6 +491,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     scores: tuple[BlockScore, ...]
     networks: tuple[SearchedNetwork, ...]
     front: tuple[FrontPoint, ...] = ()
+    latency_of_full: LatencyResult | None = None
     prediction_error: float | None = None
     is_complete: bool = True
     gap: float = 0.0

@@ -48,6 +48,7 @@ def write_front(
         if not isinstance(found.outcome, Failed)
     }
     points: list[FrontPoint] = []
+    of_full = None
     for place, candidate in enumerate(on_front(plan, qualities, METRICS[search.cost]), start=1):
         index = candidate.index
         model = workshop.trained_network(explored.orders[index], explored.networks[index].key)
@@ -72,9 +73,9 @@ def write_front(
             )
         )
     if points:
-        _, *times = latencies_beside_full(job, [job.out / point.model for point in points])
+        of_full, *times = latencies_beside_full(job, [job.out / point.model for point in points])
         points = [msgspec.structs.replace(p, latency=time) for p, time in zip(points, times, strict=True)]
-    search = msgspec.structs.replace(search, front=tuple(points))
+    search = msgspec.structs.replace(search, front=tuple(points), latency_of_full=of_full)
     write_atomically(job.out / FRONT_FILE, _table(search, full).encode())
     return search
 

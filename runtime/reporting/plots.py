@@ -128,7 +128,8 @@ def front(result: RunResult, full: FullNetworkResult, search: SearchResult, pale
 
     draw(by_size, lambda network: network.model_size * 1e-3, full.model_size * 1e-3)
     by_size.set_xlabel(f"parameters, thousands (full network: {full.model_size * 1e-3:,.0f})")
-    full_ms = None if result.speed is None else result.speed.full.median_ms
+    of_full = search.latency_of_full or (None if result.speed is None else result.speed.full)
+    full_ms = None if of_full is None else of_full.median_ms
     draw(by_latency, partial(_latency, full.latency_ms, full_ms), full_ms)
     predicted = any(network.latency_ms is not None for network in search.networks)
     by_latency.set_xlabel(

@@ -86,7 +86,9 @@ def test_the_page_shows_the_search(searched):
     page = (searched / "report.html").read_text()
     assert "<h2>The search</h2>" in page
     assert (searched / "front.svg").is_file()
-    for point in RunResult.load(searched).search.front:
+    search = RunResult.load(searched).search
+    assert f"side by side, with the full network at {search.latency_of_full.median_ms:.3g}\N{NO-BREAK SPACE}ms" in page
+    for point in search.front:
         assert point.model in page
 
 
