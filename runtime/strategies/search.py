@@ -333,7 +333,8 @@ class Course:
             compared, coarse = (), search.looks
         yield from self._look((*search.known, *compared, *self._solved(window, coarse)))
         yield from self._try(search.known)
-        yield from self._halve(self._first()) if search.space.listed else self._try(self._first())
+        begin = self._halve if search.space.listed and not search.maximises_accuracy else self._try
+        yield from begin(self._first())
         for number in range(ROUNDS):
             yield from self._close_in(of_all_rates, fine, trains=number < REFINEMENTS)
             if not self._is_last_chance:
@@ -471,7 +472,7 @@ class Course:
         """Tries the middle one of a span of networks, then that of those which are still open, and so on: as many at a
         time as there are workers."""
         workers = self.search.workers
-        while left := [c for c in span if c in self._open]:
+        while left := [c for c in span if c in self._better]:
             middle = (left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers))
             yield from self._try(list(dict.fromkeys(middle)))
 
@@ -673,11 +674,6 @@ class Course:
     def _is_last_chance(self) -> bool:
         """Whether none meets the threshold yet, and few may still be tried."""
         return not self._accurate and self._left <= max(1, self.search.most // 4)
-
-    @property
-    def _open(self) -> list[Configuration]:
-        """Those of which one may be the best."""
-        return self._eligible if self.search.maximises_accuracy else self._better
 
     @property
     def _better(self) -> list[Configuration]:
