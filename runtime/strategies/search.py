@@ -469,12 +469,14 @@ class Course:
         self._learn()
 
     def _halve(self, span: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
-        """Tries the middle one of a span of networks, then that of those which are still open, and so on: as many at a
-        time as there are workers."""
+        """Tries the middle one of a span of networks, or the surest of all where none is expected to be accurate
+        enough, then that of those which are still open, and so on: as many at a time as there are workers."""
         workers = self.search.workers
         while left := [c for c in span if c in self._better]:
-            middle = (left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers))
-            yield from self._try(list(dict.fromkeys(middle)))
+            chosen = self._surest[:workers]
+            if self._expected(chosen)[chosen[0]] >= self.search.threshold:
+                chosen = [left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers)]
+            yield from self._try(list(dict.fromkeys(chosen)))
 
     # What is learned
 
@@ -663,12 +665,17 @@ class Course:
 
         While none is found, the last networks that may be tried are the surest ones.
         """
-        threshold, expected = self.search.threshold, self._expected(self._better)
-        surest = sorted(expected, key=lambda c: -expected[c])
+        threshold, expected, surest = self.search.threshold, self._expected(self._better), self._surest
         if self._is_last_chance:
             return surest
         enough = sorted((c for c, e in expected.items() if e >= threshold), key=self._cost)
         return [*enough, *(c for c in surest if threshold - MARGIN * self._error <= expected[c] < threshold)]
+
+    @property
+    def _surest(self) -> list[Configuration]:
+        """Those that would be better than the best one, the most accurate ones first."""
+        expected = self._expected(self._better)
+        return sorted(expected, key=lambda c: -expected[c])
 
     @property
     def _is_last_chance(self) -> bool:

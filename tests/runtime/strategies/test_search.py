@@ -387,6 +387,15 @@ def test_a_list_is_halved_from_the_first_training_on():
     assert len(tuned(finished)) <= 4, "where networks that span the list are tried first it takes six"
 
 
+def test_where_no_network_of_a_list_is_expected_to_be_accurate_enough_the_surest_one_shows_it():
+    as_good = Objective("min", Metric.MODEL_SIZE, (Constraint(Metric.ACCURACY, ">=", offset=0.0, scale=1.0),))
+    networks = tuple((rate,) * 4 for rate in EIGHTHS if rate)
+    search = listed(World(WORLD.sizes, WORLD.importance, noise=0.0, rates=EIGHTHS).search(as_good), networks)
+    course = search.course(WORLD.carry_out(search))
+    assert course.tried == [(0.125,) * 4]
+    assert course.is_complete
+
+
 @pytest.mark.parametrize(("steps", "is_told"), [(STEPS // 2, False), (STEPS // 2 + 1, True)])
 def test_a_training_that_was_given_up_tells_what_a_network_comes_to_after_half_of_the_steps(steps, is_told):
     search = listed(WORLD.search(), ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4))
