@@ -34,6 +34,7 @@ MODULES = ("model_readers", "caffe_readers", "data_readers", "store_readers", "r
 KEPT = Path(__file__).parents[2] / "build" / "fuzz"
 LONGEST_S = 10.0
 """For one input; a thousand small ones take a second or so."""
+FEWEST = 20
 LARGEST_GROWTH = 2**29
 """Bytes by which the process may have grown after an input."""
 MEMORY = 2**32
@@ -75,7 +76,8 @@ def readers() -> dict[str, Reader]:
 
 
 def fuzz(name: str, seed: int, numbers: range, until: float = float("inf")) -> Report:
-    """Feeds the inputs `numbers` to a reader, as many as there is time for (`until` as of `time.monotonic`)."""
+    """Feeds the inputs `numbers` to a reader, FEWEST of them and as many as there is time for (`until` as of
+    `time.monotonic`): a child may take long to begin."""
     report = Report()
     next_one = numbers.start
     while next_one < numbers.stop and time.monotonic() < until:
@@ -96,7 +98,7 @@ def _outcomes_of_child(name: str, seed: int, numbers: range, until: float) -> It
         assert child.stdout is not None
         number = numbers.start
         try:
-            while number < numbers.stop and time.monotonic() < until:
+            while number < numbers.stop and (number < numbers.start + FEWEST or time.monotonic() < until):
                 patience = LONGEST_S + (30 if number == numbers.start else 0)  # the first one waits for imports
                 if not select.select([child.stdout], [], [], patience)[0]:
                     yield number, f"takes more than {LONGEST_S:g} s"
