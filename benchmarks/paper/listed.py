@@ -31,6 +31,7 @@ from table2 import DEFAULT, OUT, RUN, finished
 from table4 import Exploration, explored
 
 MOST_DRAWS = 10
+"""That the summary looks for."""
 
 
 @dataclass(frozen=True)

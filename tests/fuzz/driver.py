@@ -35,6 +35,7 @@ KEPT = Path(__file__).parents[2] / "build" / "fuzz"
 LONGEST_S = 10.0
 """For one input; a thousand small ones take a second or so."""
 FEWEST = 20
+"""Inputs that a child gets, however long it takes to begin."""
 LARGEST_GROWTH = 2**29
 """Bytes by which the process may have grown after an input."""
 MEMORY = 2**32
@@ -77,7 +78,7 @@ def readers() -> dict[str, Reader]:
 
 def fuzz(name: str, seed: int, numbers: range, until: float = float("inf")) -> Report:
     """Feeds the inputs `numbers` to a reader, FEWEST of them and as many as there is time for (`until` as of
-    `time.monotonic`): a child may take long to begin."""
+    `time.monotonic`)."""
     report = Report()
     next_one = numbers.start
     while next_one < numbers.stop and time.monotonic() < until:
