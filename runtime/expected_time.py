@@ -106,5 +106,7 @@ def expected_time(survey: Survey, trainings: Trainings, speed: Speed) -> Expecte
 def _scoring(search: Searching, validation_images: int, speed: Speed) -> float:
     """Seconds for the scores of a search's blocks, on average half a network each, and for its looks."""
     looked_at = CALIBRATION_IMAGES + validation_images
-    scored = 0.5 * len(search.space.stars) * validation_images
-    return speed.image * (scored + search.looks * looked_at) + search.looks * SECONDS_OF_A_LOOK
+    listed = len(search.space.listed)
+    looks = min(search.looks, listed) if listed else search.looks
+    scored = 0.0 if looks == listed else 0.5 * len(search.space.stars) * validation_images
+    return speed.image * (scored + looks * looked_at) + looks * SECONDS_OF_A_LOOK

@@ -251,6 +251,7 @@ def _inputs_of_search(search: Searching) -> dict[str, str]:
     return {
         "space": digest(repr(search.space).encode()),
         "--networks": str(search.networks),
-        **({"--subspace": digest(repr(listed).encode())} if listed else {"--looks": str(search.looks)}),
+        **({"--subspace": digest(repr(listed).encode())} if listed else {}),
+        "--looks": str(search.looks),
         "--latency-table": digest(repr(search.latency_table).encode()),
     }

@@ -158,7 +158,7 @@ def _why_it_ended(course: Course, has_best: bool) -> str:
         better = "be better than the best one" if has_best else "meet the objective"
         return f"No other network is expected to {better}: the search is complete."
     if len(course.tried) < search.most + len(search.known):
-        others = "" if search.space.listed else "; others may be (--looks)"
+        others = "" if search.looks_at_all_listed else "; others may be (--looks)"
         return f"The search ends: of those that it looked at, none that is left may be better{others}."
     networks = f"{search.most} networks" if search.most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
@@ -307,7 +307,7 @@ def _searched(strategy: Search, course: Course, plan: RunPlan, configuration: Co
         flops=int(measured[Metric.FLOPS]),
         latency_ms=measured.get(Metric.LATENCY),
         origin=_origin(strategy, configuration),
-        loss=course.loss(configuration),
+        loss=course.loss(configuration) if course.losses else None,
         looked=_signed(strategy, course.looked.get(configuration)),
         predicted=_signed(strategy, predicted),
         quality=_signed(strategy, course.accuracy(configuration)),

@@ -243,9 +243,10 @@ def _show_plan(
 
 def _space_line(search: Searching, plan: RunPlan) -> str:
     blocks = sum(map(len, plan.groups))
+    looks = min(search.looks, search.space.count)
     return (
         f"{show_space(search.space)} of {counted(blocks, 'block')} to be trained in "
-        f"{counted(len(plan.groups), 'group')}; at most {search.looks} are looked at without training, at most "
+        f"{counted(len(plan.groups), 'group')}; at most {looks} are looked at without training, at most "
         f"{search.networks} fine-tuned"
     )
 

@@ -19,6 +19,7 @@ from wootz.passes.plan.subspace import SKIP, Rate, Subspace
 from wootz.passes.pruning.block_pruner import BlockPruner
 from wootz.passes.pruning.rounding import Rounding
 from wootz.runtime.defaults import (
+    FEWEST_LOOKS,
     GRID,
     NOTHING_TO_PRUNE,
     RATES,
@@ -227,7 +228,7 @@ def _searching(
         space=space,
         rates=rates,
         networks=networks,
-        looks=len(space.listed) or options["looks"] or looks(circumstances, solver, networks),
+        looks=options["looks"] or (FEWEST_LOOKS if space.listed else looks(circumstances, solver, networks)),
         latency_table=None if file is None else read_fitting_table(Path(file), pruner, space.options, image_shape),
     )
 
@@ -267,9 +268,8 @@ def _listed(files: CompanionFiles, pruner: BlockPruner) -> tuple[Subspace | None
     """
     if not files.options["subspace"]:
         return None, ()
-    for option in ("rates", "looks"):
-        if files.options[option]:
-            raise WootzError(f"--{option} is for a search of a whole space: leave it out, or --subspace")
+    if files.options["rates"]:
+        raise WootzError("--rates is for a search of a whole space: leave it out, or --subspace")
     found, notes = _subspace(files, pruner)
     assert found is not None
     least = pruner.rounding_to(rounding(files.options["round_to"], found.rates)).least_rates(found.rates)

@@ -11,8 +11,8 @@ Candidates are the solver's answers for budgets over the whole range of costs, l
 networks that meet the objective and those that don't; how the losses of blocks add up is learned from looks
 (`exponent`). Those that begin are one that needs no training, if there is one, and a few between it and the boundary,
 where that is expected to be; from what these come to a predictor of final accuracies follows, by which the next ones
-are chosen, until none is expected to be better than the best one. Where the networks of the space are listed, all of
-them are looked at, and the solver has nothing to do.
+are chosen, until none is expected to be better than the best one. Where the networks of the space are listed, the answers
+are those of the list, and no program has to be solved; a list of no more networks than looks is looked at as a whole.
 
 What a network has lost before training is expected to come back in part, the same part in all networks that leave
 modules out, and in all that don't: that is the first feature of the predictor, and all of it until
@@ -26,7 +26,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -141,9 +141,16 @@ class Search:
         """The networks of the list that meet the bounds which are known before training."""
         return tuple(c for c in self.space.listed if self.is_feasible(self.measured(c)))
 
+    @property
+    def looks_at_all_listed(self) -> bool:
+        """Whether there is a list, and nothing to choose from it: no block's score is needed then."""
+        return 0 < len(self.space.listed) <= self.looks
+
     @cached_property
     def first_space(self) -> Space:
-        """What is trained at first: all, where that is little, or where the bounds need it."""
+        """What is trained at first: all, where that is little, or listed, or where the bounds need it."""
+        if self.space.listed:
+            return self.space
         thinned = self.space.thinned
         is_enough = self.space.count > self.looks and self.least_cost(thinned) is not None
         return thinned if is_enough else self.space
@@ -212,7 +219,7 @@ class Search:
 
     def _solved(self, space: Space, losses: Quantity, window: tuple[float, float], count: int, a_budget: int) -> Solved:
         if space.listed:
-            return Solved(self.listed, 0.0)
+            return Solved(self._best_of_list(losses, window, count, a_budget), 0.0)
         if space.count <= count:
             return Solved(tuple(filter(any, space.configurations())), 0.0)
         cost, bounds = self.costs[self.cost], self._solver_bounds
@@ -225,6 +232,19 @@ class Search:
             choices += k_best(space, losses, (*bounds, below), a_budget, apart)
         configurations = filter(any, dict.fromkeys(choice.configuration for choice in choices))
         return Solved(tuple(configurations)[:count], max((choice.gap for choice in choices), default=0.0))
+
+    def _best_of_list(
+        self, losses: Quantity, window: tuple[float, float], count: int, a_budget: int
+    ) -> tuple[Configuration, ...]:
+        """Of the listed networks within the window, in groups of about the same cost, those of each that lose least."""
+        cost = {c: self.space.total(self.costs[self.cost], c) for c in self.listed}
+        within = sorted((c for c in self.listed if window[0] <= cost[c] <= window[1]), key=lambda c: cost[c])
+        if len(within) <= count:
+            return tuple(within)
+        groups = np.array_split(np.arange(len(within)), max(1, count // a_budget))
+        alike = ([within[position] for position in group] for group in groups)
+        chosen = (c for group in alike for c in sorted(group, key=partial(self.space.total, losses))[:a_budget])
+        return tuple(chosen)[:count]
 
     def _budgets(self, low: float, high: float, count: int) -> list[float]:
         """So many between both, evenly by their logarithms; where accuracy is the aim, all may be spent."""
@@ -349,13 +369,10 @@ class Course:
         self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all or self._is_cheapest)
 
     def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:
-        """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too. Those
-        that are listed were all looked at."""
+        """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too."""
         if looks > 0:
             around = self._window(*window)
             self._learn_exponent(around[0])
-            if self.search.space.listed:
-                return
             if trains:
                 yield from self._add(self._missed(around, looks))
             yield from self._look(self._new(around, looks))
@@ -370,8 +387,11 @@ class Course:
 
     @property
     def _has_seen_all(self) -> bool:
-        """Whether no network of the space was left out."""
-        return len(self.looked) >= (len(self.search.listed) or self.search.space.count - 1)
+        """Whether no network of the space was left out, or of a list none around the boundary."""
+        if not self.search.listed:
+            return len(self.looked) >= self.search.space.count - 1
+        low, high = (0.0, math.inf) if self.search.maximises_accuracy else self._window(0.0, self._highest())
+        return all(c in self.looked for c in self.search.listed if low <= self._cost(c) <= high)
 
     @property
     def _is_cheapest(self) -> bool:
@@ -397,7 +417,7 @@ class Course:
         trainings = self.search.trainings(new)
         self.trainings += trainings
         yield trainings
-        scorings = self._scorings(new)
+        scorings = [] if self.search.looks_at_all_listed else self._scorings(new)
         yield scorings
         self._read_scores(scorings)
         self.options += new
@@ -527,7 +547,8 @@ class Course:
         return self.search.quality.sign * reached(result.outcome)
 
     def loss(self, configuration: Configuration) -> float:
-        """The predicted loss of a network, in nats: the norm of its blocks' losses."""
+        """The predicted loss of a network, in nats: the norm of its blocks' losses. Means nothing before these are
+        known."""
         return float(np.linalg.norm(self._losses_of(configuration), self.exponent))
 
     def _losses_of(self, configuration: Configuration) -> list[float]:
@@ -721,7 +742,9 @@ class Course:
         return self.search.most - len([c for c in self.tried if c not in self.search.known])
 
     def _highest(self) -> float:
-        """The highest cost that is of use: the full network's, or that of the bound."""
+        """The highest cost that is of use: the full network's, or that of the bound; of a list the highest one."""
+        if self.search.listed:
+            return max(map(self._cost, self.search.listed))
         costs = self.search.full[self.search.cost]
         uppers = [c for c in self.search.bounds if c.metric == self.search.cost and c.comparison[0] == "<"]
         return min(costs, *(c.bound(self.search.full) for c in uppers)) if uppers else costs

@@ -176,8 +176,22 @@ def test_a_search_keeps_to_the_networks_that_are_listed(search, searched, tmp_pa
     assert found.best.quality >= found.full.reference_quality - 0.1
     assert found.reuse.blocks == len(found.blocks), "those of another search"
     assert right(tmp_path / "out" / "best.onnx") == pytest.approx(found.best.quality, abs=0.005)
+    assert not found.search.scores, "all are looked at, and nothing is chosen before"
+    assert "Scores of the modules" not in (tmp_path / "out" / "report.html").read_text()
     again = search(tmp_path / "out", "--subspace", tmp_path / "twelve.json", rates=None, looks=None)
     assert "this run is finished" in again.out
+
+
+def test_of_a_long_list_few_are_looked_at(search, searched, tmp_path):
+    rates = np.random.default_rng(1).choice([0.0, 0.25, 0.5, 0.75], (12, MODULES))
+    (tmp_path / "twelve.json").write_text(json.dumps(rates.tolist()))
+    done = search(tmp_path / "out", "--subspace", tmp_path / "twelve.json", rates=None, looks=5)
+    assert done.code == 0, done.err
+    found = RunResult.load(tmp_path / "out")
+    assert 0 < len(found.search.networks) <= 5
+    assert {n.configuration for n in found.search.networks} <= {tuple(row) for row in rates.tolist()}
+    assert all(n.loss > 0 and n.looked is not None for n in found.search.networks)
+    assert found.search.scores, "by which these were chosen"
 
 
 ROW = [0.5] * MODULES
@@ -191,7 +205,6 @@ ROW = [0.5] * MODULES
             {"rates": "0.5", "looks": None},
             "--rates is for a search of a whole space: leave it out",
         ),
-        ([ROW], {"rates": None, "looks": 3}, "--looks is for a search of a whole space: leave it out, or --subspace"),
         ([[0.0] * MODULES], {"rates": None, "looks": None}, "it has the unpruned network alone"),
     ],
 )

@@ -372,6 +372,41 @@ def test_among_listed_networks_the_best_is_found(networks):
         assert best_of(search, finished) * (1 - LEAST_GAIN) <= min(sizes)
 
 
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(*[st.sampled_from(RATES)] * 4).filter(any), min_size=13, max_size=60, unique=True),
+    st.integers(4, 12),
+    st.sampled_from([SMALLEST, MOST_ACCURATE]),
+)
+def test_no_more_of_a_list_is_looked_at_than_allowed(networks, looks, objective):
+    world = replace(WORLD, noise=0.0)
+    search = replace(listed(world.search(objective), tuple(networks)), looks=looks)
+    finished = world.carry_out(search)
+    course = search.course(finished)
+    assert set(course.tried) <= set(course.looked) <= set(search.listed)
+    assert len(course.looked) <= looks
+
+
+def test_by_few_looks_at_a_long_list_a_search_finds_what_it_finds_by_all():
+    networks = tuple(c for c in WORLD.space.configurations() if any(c))[::3]
+    world = replace(WORLD, noise=0.0)
+    search = replace(listed(world.search(), networks), looks=40)
+    finished = world.carry_out(search)
+    course = search.course(finished)
+    sizes = [search.measured(c)[Metric.MODEL_SIZE] for c in networks if world.accuracy(c) >= search.threshold]
+    assert best_of(search, finished) * (1 - LEAST_GAIN) <= min(sizes)
+    assert course.is_complete
+    assert len(course.looked) <= 40 < len(networks)
+    assert any(isinstance(task, ScoreNetworks) for task in finished)
+
+
+def test_blocks_are_not_scored_where_a_list_is_looked_at_as_a_whole():
+    search = listed(WORLD.search(), ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4))
+    finished = WORLD.carry_out(search)
+    assert not any(isinstance(task, ScoreNetworks) for task in finished)
+    assert not search.course(finished).losses
+
+
 def test_among_many_listed_networks_few_are_fine_tuned():
     chosen = np.random.default_rng(0).choice(4**4 - 1, 64, replace=False)
     networks = [c for c in WORLD.space.configurations() if any(c)]
