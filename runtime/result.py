@@ -449,10 +449,10 @@ class BlockScore(Struct, frozen=True, kw_only=True):
 class SearchedNetwork(Network, frozen=True, kw_only=True):
     """A network that a search has met: what was expected of it, and what it came to.
 
-    `loss` is predicted from its blocks' divergences, where these were measured, `looked` the quality without any training, `predicted` that
-    expected after fine-tuning, `quality` what it got there. `origin` says whose idea it was: the user's, who has
-    `listed` it, the `solver`'s, or those beside which it is compared, `uniform` pruning and `random` configurations of
-    the paper's rates.
+    `loss` is predicted from its blocks' divergences, where these were measured, `looked` the quality without any
+    training, `predicted` that expected after fine-tuning, `quality` what it got there. `origin` says whose idea it was:
+    the user's, who has `listed` it, the `solver`'s, or those beside which it is compared, `uniform` pruning and
+    `random` configurations of the paper's rates.
     """
 
     origin: Literal["listed", "solver", "uniform", "random"]

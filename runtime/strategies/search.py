@@ -11,8 +11,8 @@ Candidates are the solver's answers for budgets over the whole range of costs, l
 networks that meet the objective and those that don't; how the losses of blocks add up is learned from looks
 (`exponent`). Those that begin are one that needs no training, if there is one, and a few between it and the boundary,
 where that is expected to be; from what these come to a predictor of final accuracies follows, by which the next ones
-are chosen, until none is expected to be better than the best one. Where the networks of the space are listed, the answers
-are those of the list, and no program has to be solved; a list of no more networks than looks is looked at as a whole.
+are chosen, until none is expected to be better than the best one. Where the networks of the space are listed, the
+candidates are some of these; where the looks are enough for all, all are looked at, and no block is scored.
 
 What a network has lost before training is expected to come back in part, the same part in all networks that leave
 modules out, and in all that don't: that is the first feature of the predictor, and all of it until
