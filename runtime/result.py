@@ -479,10 +479,11 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
     `cost` is the metric that the front trades quality for. `prediction_error` is that of the predicted qualities, by
     leaving one network out; None before two were trained. `is_complete` says that no other network was expected to be
-    better than the best one, or to meet the objective where none does; else the search ended with the networks that it
-    was allowed. Networks are chosen by the sum of their blocks' divergences to the power `exponent`, of which a
-    predicted loss, in nats, is the root. `gap` is proven: no network within a budget has a sum that is smaller by more
-    than this share than the one chosen for it. `latency_of_full` is that of the full network beside the front's files.
+    better than the best one, or to meet the objective where none does; `why_it_ended` is a sentence that says so, or
+    what it was that ended the search before. Networks are chosen by the sum of their blocks' divergences to the power
+    `exponent`, of which a predicted loss, in nats, is the root. `gap` is proven: no network within a budget has a sum
+    that is smaller by more than this share than the one chosen for it. `latency_of_full` is that of the full network
+    beside the front's files.
     """
 
     options: tuple[tuple[float, ...], ...]
@@ -494,6 +495,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
     latency_of_full: LatencyResult | None = None
     prediction_error: float | None = None
     is_complete: bool = True
+    why_it_ended: str = ""
     gap: float = 0.0
     exponent: float = 1.0
 

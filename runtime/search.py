@@ -139,7 +139,7 @@ def search(
         best=best_of(_measured(met, course, finished), job.objective, full.measured(job.quality.metric)),
     )
     watch.message(_why_it_ended(course, explored.best is not None))
-    return met, explored, _result(strategy, course, met, finished)
+    return met, explored, _result(strategy, course, met, finished, explored.best is not None)
 
 
 def _trained_later(space: Space, first: int, blocks: int) -> str:
@@ -159,6 +159,8 @@ def _why_it_ended(course: Course, has_best: bool) -> str:
         return f"No other network is expected to {better}: the search is complete."
     if len(course.tried) < search.most + len(search.known):
         others = "" if search.looks_at_all_listed else "; others may be (--looks)"
+        if course.is_doubtful:
+            others = ", which isn't sure: the bound was missed by less than so few images can tell"
         return f"The search ends: of those that it looked at, none that is left may be better{others}."
     networks = f"{search.most} networks" if search.most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
@@ -274,7 +276,9 @@ def _measured(plan: RunPlan, course: Course, finished: Mapping[Task, Results]) -
     return found
 
 
-def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[Task, Results]) -> SearchResult:
+def _result(
+    strategy: Search, course: Course, plan: RunPlan, finished: Mapping[Task, Results], has_best: bool
+) -> SearchResult:
     space = strategy.space
     compared = set(course.looked) | set(course.tried)
     return SearchResult(
@@ -285,6 +289,7 @@ def _result(strategy: Search, course: Course, plan: RunPlan, finished: Mapping[T
         networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
         prediction_error=course.prediction_error,
         is_complete=course.is_complete,
+        why_it_ended=_why_it_ended(course, has_best),
         gap=course.gap,
         exponent=course.exponent,
     )

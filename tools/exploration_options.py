@@ -132,8 +132,8 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
             "--looks",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Networks that are assembled and measured without training at most (default: as many "
-            "as take half of the time of the fine-tunings, but 48 to 240; of those of --subspace 48).",
+            help="Networks that are assembled and measured without training at most, beside those known before "
+            "(default: as many as take half of the time of the fine-tunings, but 48 to 240; of a list 48).",
         )
     ),
     for_search(

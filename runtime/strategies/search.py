@@ -59,6 +59,8 @@ MARGIN = 2.0
 """The errors of the predictor by which a network may miss what is asked for and still be worth a training."""
 MADE_UP = 0.5
 """The part of what a network misses the threshold by that a similar one has to be better by before training."""
+NEXT_TO_NOTHING = 0.5
+"""Standard errors of an accuracy: a network that misses the threshold by less says little of those like it."""
 ALIKE = 0.02
 """Costs, relatively, that are hardly different."""
 COMPARED_SHARE = 1 / 3
@@ -71,6 +73,8 @@ ROUNDS = 3
 """In which that is closed in on."""
 A_BUDGET = 4
 """Candidates for each budget."""
+FEWEST_GROUPS = 4
+"""Of networks of a list, of about the same cost each, of which candidates are taken."""
 MORE_ANSWERS = (1, 2, 4, 8)
 """Times the answers that are wanted, as long as too many of them are known."""
 REFINEMENTS = 2
@@ -241,10 +245,10 @@ class Search:
         within = sorted((c for c in self.listed if window[0] <= cost[c] <= window[1]), key=lambda c: cost[c])
         if len(within) <= count:
             return tuple(within)
-        groups = np.array_split(np.arange(len(within)), max(1, count // a_budget))
+        groups = np.array_split(np.arange(len(within)), max(min(count, FEWEST_GROUPS), count // a_budget))
         alike = ([within[position] for position in group] for group in groups)
-        chosen = (c for group in alike for c in sorted(group, key=partial(self.space.total, losses))[:a_budget])
-        return tuple(chosen)[:count]
+        of_each = count // len(groups)
+        return tuple(c for group in alike for c in sorted(group, key=partial(self.space.total, losses))[:of_each])
 
     def _budgets(self, low: float, high: float, count: int) -> list[float]:
         """So many between both, evenly by their logarithms; where accuracy is the aim, all may be spent."""
@@ -366,7 +370,8 @@ class Course:
                 yield from self._try(batch)
             if self._left:
                 yield from self._close_in(of_all_rates, min(fine, search.looks - seen), trains=False)
-        self.is_complete = not self._ranked and (self.is_regression or self._has_seen_all or self._is_cheapest)
+        has_seen_enough = self.is_regression or self._has_seen_all or self._is_cheapest
+        self.is_complete = not self._ranked and not self.is_doubtful and has_seen_enough
 
     def _close_in(self, window: tuple[float, float], looks: int, trains: bool) -> Iterator[Sequence[Task]]:
         """Looks at so many networks around the boundary, if it `trains` of options that are trained for it, too."""
@@ -489,14 +494,16 @@ class Course:
         self._learn()
 
     def _halve(self, span: Sequence[Configuration]) -> Iterator[Sequence[Task]]:
-        """Tries the middle one of a span of networks, or the surest of all where none is expected to be accurate
-        enough, then that of those which are still open, and so on: as many at a time as there are workers."""
+        """Tries the middle one of a span of networks, then that of those which are still open, and so on: as many at a
+        time as there are workers. Where none at all is expected to be accurate enough, the surest ones show it."""
         workers = self.search.workers
         while left := [c for c in span if c in self._better]:
-            chosen = self._surest[:workers]
-            if self._expected(chosen)[chosen[0]] >= self.search.threshold:
-                chosen = [left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers)]
-            yield from self._try(list(dict.fromkeys(chosen)))
+            surest = self._surest[:workers]
+            if self._expected(surest)[surest[0]] < self.search.threshold:
+                yield from self._try(surest)
+                return
+            middle = [left[(2 * i + 1) * len(left) // (2 * workers)] for i in range(workers)]
+            yield from self._try(list(dict.fromkeys(middle)))
 
     # What is learned
 
@@ -707,12 +714,36 @@ class Course:
     def _better(self) -> list[Configuration]:
         """Those that would be better than the best one, were they accurate enough, and of which nothing is known that
         speaks against it: a network that misses the threshold does so for all that are hardly better before training,
-        of about the same cost or less."""
+        of about the same cost or less. While none meets it, one that misses it by next to nothing doesn't."""
+        return self._unlike(self._inaccurate if self._accurate else self._clearly_inaccurate)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether networks were left out that may be better: only such speak against them as miss the threshold by next
+        to nothing."""
+        left_out = set(self._unlike(self._clearly_inaccurate)) - set(self._unlike(self._inaccurate))
+        least = self.search.threshold if self.is_regression else -math.inf
+        return any(expected >= least for expected in self._expected(left_out).values())
+
+    def _unlike(self, inaccurate: Sequence[Configuration]) -> list[Configuration]:
+        """The networks to choose from that are cheaper than the best one, and better than these."""
         most = (1 - LEAST_GAIN) * self._best_cost
-        missed = [c for c in self.tried if c not in self._accurate and c in self.looked]
         return [
-            c for c in self._eligible if self._cost(c) < most and not any(self._is_hardly_better(c, m) for m in missed)
+            c
+            for c in self._eligible
+            if self._cost(c) < most and not any(self._is_hardly_better(c, m) for m in inaccurate)
         ]
+
+    @property
+    def _inaccurate(self) -> list[Configuration]:
+        """The networks that were looked at and tried, and don't meet the threshold."""
+        return [c for c in self.tried if c not in self._accurate and c in self.looked]
+
+    @property
+    def _clearly_inaccurate(self) -> list[Configuration]:
+        threshold = self.search.threshold
+        least = threshold - NEXT_TO_NOTHING * self._uncertainty(threshold)
+        return [c for c in self._inaccurate if (a := self.accuracy(c)) is None or a < least]
 
     def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
         reached = self.accuracy(than)
