@@ -158,9 +158,10 @@ def _why_it_ended(course: Course, has_best: bool) -> str:
         better = "be better than the best one" if has_best else "meet the objective"
         return f"No other network is expected to {better}: the search is complete."
     if len(course.tried) < search.most + len(search.known):
-        others = "" if search.looks_at_all_listed else "; others may be (--looks)"
         if course.is_doubtful:
-            others = ", which isn't sure: the bound was missed by less than so few images can tell"
+            missed = "missed the bound by less than so few images can tell"
+            return f"The search ends: networks like one that {missed} were not tried. They may be better."
+        others = "" if search.looks_at_all_listed else "; others may be (--looks)"
         return f"The search ends: of those that it looked at, none that is left may be better{others}."
     networks = f"{search.most} networks" if search.most > 1 else "one network"
     return f"The search ends with the {networks} that it may fine-tune (--networks): others may be better."
