@@ -148,7 +148,7 @@ class Search:
     @property
     def looks_at_all_listed(self) -> bool:
         """Whether there is a list, and nothing to choose from it: no block's score is needed then."""
-        return 0 < len(self.space.listed) <= self.looks
+        return 0 < len(self.listed) <= self.looks
 
     @cached_property
     def first_space(self) -> Space:
@@ -353,7 +353,7 @@ class Course:
         window, of_all_rates = (low, self._highest()), (least, self._highest())
         compared = search.beside[: int(COMPARED_SHARE * search.looks)]
         coarse, fine = self._shares(search.looks - len(compared))
-        if search.space.count <= search.looks:
+        if search.space.count <= search.looks or search.looks_at_all_listed:
             compared, coarse = (), search.looks
         yield from self._look((*search.known, *compared, *self._solved(window, coarse)))
         yield from self._try(search.known)

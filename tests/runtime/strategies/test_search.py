@@ -476,6 +476,17 @@ def test_a_training_that_was_given_up_tells_what_a_network_comes_to_after_half_o
     assert (course.predicted(tried) == pytest.approx(0.86)) == is_told
 
 
+def test_a_list_of_which_a_bound_leaves_few_is_looked_at_as_a_whole():
+    networks = tuple(c for c in WORLD.space.configurations() if any(c))
+    world = replace(WORLD, noise=0.0)
+    search = listed(world.search(MOST_ACCURATE), networks)
+    search = replace(search, looks=len(search.listed))
+    finished = world.carry_out(search)
+    assert len(search.listed) < len(networks)
+    assert set(search.course(finished).looked) == set(search.listed)
+    assert not any(isinstance(task, ScoreNetworks) for task in finished)
+
+
 def test_nothing_is_done_for_listed_networks_that_miss_a_bound():
     networks = ((0.25,) * 4, (0.75,) * 4, (0.5,) * 4, (0.75, 0.75, 0.75, 0.5))
     search = listed(WORLD.search(MOST_ACCURATE), networks)
