@@ -138,8 +138,9 @@ def search(
         orders={number: order_of(FineTune(number), finished) for number in numbers},
         best=best_of(_measured(met, course, finished), job.objective, full.measured(job.quality.metric)),
     )
-    watch.message(_why_it_ended(course, explored.best is not None))
-    return met, explored, _result(strategy, course, met, finished, explored.best is not None)
+    why_it_ended = _why_it_ended(course, explored.best is not None)
+    watch.message(why_it_ended)
+    return met, explored, _result(strategy, course, met, finished, why_it_ended)
 
 
 def _trained_later(space: Space, first: int, blocks: int) -> str:
@@ -278,7 +279,7 @@ def _measured(plan: RunPlan, course: Course, finished: Mapping[Task, Results]) -
 
 
 def _result(
-    strategy: Search, course: Course, plan: RunPlan, finished: Mapping[Task, Results], has_best: bool
+    strategy: Search, course: Course, plan: RunPlan, finished: Mapping[Task, Results], why_it_ended: str
 ) -> SearchResult:
     space = strategy.space
     compared = set(course.looked) | set(course.tried)
@@ -290,7 +291,7 @@ def _result(
         networks=tuple(_searched(strategy, course, plan, c) for c in course.networks if c in compared),
         prediction_error=course.prediction_error,
         is_complete=course.is_complete,
-        why_it_ended=_why_it_ended(course, has_best),
+        why_it_ended=why_it_ended,
         gap=course.gap,
         exponent=course.exponent,
     )
