@@ -53,7 +53,7 @@ RECOVERED = 0.5
 NOTHING_LOST = 0.01
 """Of an accuracy, or of the most that any network has lost of another quality: of networks that lost less before
 training, the part that comes back can't be told."""
-ENOUGH_STEPS = 0.5
+ENOUGH_STEPS = 1 / 3
 """Of a training, to tell what a network comes to: those that met the bound earlier may have become better."""
 MARGIN = 2.0
 """The errors of the predictor by which a network may miss what is asked for and still be worth a training."""

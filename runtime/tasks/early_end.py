@@ -11,7 +11,10 @@ from wootz.runtime.training import Curve
 from wootz.runtime.uncertainty import Share
 
 FEWEST_TESTS = 4
-"""Tests that have to be made before a training is given up, step 0 included."""
+"""Tests that have to be made before a training is given up, step 0 included; one less where none of them was better
+than that."""
+
+Ended = Literal["", "bound met", "given up"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,10 @@ class EarlyEnd:
     many `images` by its standard error: the first of several tests that meets them barely does so by chance, and the
     steps that follow help.
 
-    With `gives_up` a training ends, after half of the steps and FEWEST_TESTS tests, when the rest won't change that the
-    bounds are missed, or met if only just: twice what the best quality has improved by in the second half of the tests
-    is less than what is missing, or it hasn't improved.
+    With `gives_up` a training ends when the rest won't change that the bounds are missed, or met if only just. After
+    half of the steps that is so when twice what the best quality has improved by in the second half of the tests is
+    less than what is missing, or it hasn't improved; after a third when no test was better than that before training,
+    and more than its standard error is missing, or nothing.
     """
 
     bounds: tuple[Constraint, ...]
@@ -42,14 +46,30 @@ class EarlyEnd:
     def _holds(self, value: float) -> bool:
         return all(bound.holds({self._metric: value}, {}) for bound in self.bounds)
 
-    def given_up(self, curve: Curve, steps: int) -> Literal["", "bound met", "given up"]:
-        """What a training of so many `steps` comes to, whose tests so far are `curve`; empty where it goes on."""
-        if not self.gives_up or len(curve) < FEWEST_TESTS or curve[-1][0] < steps / 2:
-            return ""
+    def given_up(self, curve: Curve, steps: int, tests_all: bool = True) -> Ended:
+        """What a training of so many `steps` comes to, whose tests so far are `curve`; empty where it goes on. Unless a
+        test is of all images it can't tell that a bound is met, or that nothing was gained."""
+        done, tests = curve[-1][0] / steps, len(curve)
+        if self.gives_up and done >= 1 / 2 and tests >= FEWEST_TESTS:
+            ended = self._after_half(curve)
+            return ended if tests_all or ended == "given up" else ""
+        if self.gives_up and done >= 1 / 3 and tests >= FEWEST_TESTS - 1 and tests_all:
+            return self._without_gain(curve)
+        return ""
+
+    def _after_half(self, curve: Curve) -> Ended:
         best, best_before = (self._best(part) for part in (curve, curve[: len(curve) // 2]))
         if self._holds(best):
             return "bound met" if best == best_before else ""
         return "" if self._holds(best + 2 * (best - best_before)) else "given up"
+
+    def _without_gain(self, curve: Curve) -> Ended:
+        first = curve[0][1]
+        if self._best(curve) != first:
+            return ""
+        if self._holds(first):
+            return "bound met"
+        return "" if self._holds(first + self._margin(first)) else "given up"
 
     def _best(self, curve: Curve) -> float:
         return max((value for _, value in curve), key=lambda value: self._metric.sign * value)

@@ -77,9 +77,8 @@ class NetworkTraining:
 
 
 def given_up(end: EarlyEnd, curve: Curve, solver: Solver) -> str:
-    """As `EarlyEnd.given_up`; that a bound is met can't be told by tests of few images."""
-    ended = end.given_up(curve, solver.max_iter)
-    return "" if ended == "bound met" and tested_images(solver) else ended
+    """As `EarlyEnd.given_up`."""
+    return end.given_up(curve, solver.max_iter, tests_all=not tested_images(solver))
 
 
 def tested_images(solver: Solver) -> int:

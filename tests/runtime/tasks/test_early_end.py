@@ -63,6 +63,33 @@ def test_a_training_is_given_up_when_its_rise_does_not_reach():
     assert not rule("min ModelSize constraint Accuracy > 0.5").given_up(flat, 100)
 
 
+@pytest.mark.parametrize(
+    ("qualities", "ended"),
+    [
+        ((0.40, 0.38, 0.39), "given up"),
+        ((0.40, 0.39), ""),
+        ((0.40, 0.38, 0.41), ""),
+        ((0.46, 0.40, 0.41), ""),
+        ((0.51, 0.40, 0.45), "bound met"),
+    ],
+    ids=["hopeless", "too few tests", "it gains", "less than a standard error is missing", "just met"],
+)
+def test_what_a_third_of_the_steps_has_not_made_better_is_left_as_it_was(qualities, ended):
+    """Of 0.5 on 96 images, a standard error is 0.05."""
+    end = rule("min ModelSize constraint Accuracy >= 0.5", gives_up=True, images=96)
+    curve = tuple((20 * i, quality) for i, quality in enumerate(qualities))
+    assert end.given_up(curve, 120) == ended
+    assert not end.given_up(curve, 121), "before a third of the steps"
+    assert not end.given_up(curve, 120, tests_all=False)
+    assert not replace(end, gives_up=False).given_up(curve, 120)
+
+
+def test_what_a_third_of_the_steps_has_not_made_better_may_be_an_error():
+    end = rule("min ModelSize constraint OutputError <= 0.1", gives_up=True)
+    assert end.given_up(((0, 0.2), (20, 0.3), (40, 0.21)), 100) == "given up"
+    assert not end.given_up(((0, 0.2), (20, 0.3), (40, 0.19)), 100)
+
+
 def test_that_a_bound_is_just_met_takes_tests_of_all_images():
     solver = Solver(type=SolverType.SGD, base_lr=0.1, lr_policy="fixed", max_iter=100, batch_size=8)
     just_met, missed = ([(0, 0.4), (20, q), (40, 0.45), (60, q)] for q in (0.46, 0.4))

@@ -529,7 +529,7 @@ def test_a_hopeless_network_is_given_up_if_that_is_asked_for(split, network, tmp
     dataset = Dataset(CLASSES, split, Split(split.images, 1 - split.labels), None)
     solver = replace(LEARNS, test_interval=5)
     ended = fine_tuned(tmp_path, network, dataset, solver=solver, end=rule(0.99, gives_up=True))
-    assert (ended.record["ended"], ended.record["steps"]) == ("given up", 15)
+    assert (ended.record["ended"], ended.record["steps"]) == ("given up", 10)
 
 
 def test_a_training_serves_another_bound_where_that_would_have_ended_it_alike(split, network, store):
