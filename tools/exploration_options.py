@@ -220,7 +220,7 @@ OPTIONS: tuple[Option | _OfOne, ...] = (
     click.option(
         "--give-up",
         is_flag=True,
-        help="A training ends when the rest won't change that its quality misses the bounds, or meets them.",
+        help="A training ends when the rest isn't expected to change that its quality misses or meets the bounds.",
     ),
     click.option(
         "--reference",

@@ -61,6 +61,8 @@ MADE_UP = 0.5
 """The part of what a network misses the threshold by that a similar one has to be better by before training."""
 NEXT_TO_NOTHING = 0.5
 """Standard errors of an accuracy: a network that misses the threshold by less says little of those like it."""
+NOT_SURELY = 1.0
+"""Standard errors of an accuracy: that one misses the threshold by less may be chance."""
 ALIKE = 0.02
 """Costs, relatively, that are hardly different."""
 COMPARED_SHARE = 1 / 3
@@ -715,14 +717,15 @@ class Course:
         """Those that would be better than the best one, were they accurate enough, and of which nothing is known that
         speaks against it: a network that misses the threshold does so for all that are hardly better before training,
         of about the same cost or less. While none meets it, one that misses it by next to nothing doesn't."""
-        return self._unlike(self._inaccurate if self._accurate else self._clearly_inaccurate)
+        return self._unlike(self._inaccurate if self._accurate else self._inaccurate_by(NEXT_TO_NOTHING))
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether networks were left out that may be better: only such speak against them as miss the threshold by next
-        to nothing."""
-        left_out = set(self._unlike(self._clearly_inaccurate)) - set(self._unlike(self._inaccurate))
-        least = self.search.threshold if self.is_regression else -math.inf
+        """Whether networks were left out that are expected to meet the threshold, or may by the predictor's error:
+        those like them may have missed it by chance only."""
+        left_out = set(self._unlike(self._inaccurate_by(NOT_SURELY))) - set(self._better)
+        error = math.inf if self.prediction_error is None else self.prediction_error
+        least = self.search.threshold - MARGIN * error
         return any(expected >= least for expected in self._expected(left_out).values())
 
     def _unlike(self, inaccurate: Sequence[Configuration]) -> list[Configuration]:
@@ -739,11 +742,13 @@ class Course:
         """The networks that were looked at and tried, and don't meet the threshold."""
         return [c for c in self.tried if c not in self._accurate and c in self.looked]
 
-    @property
-    def _clearly_inaccurate(self) -> list[Configuration]:
-        threshold = self.search.threshold
-        least = threshold - NEXT_TO_NOTHING * self._uncertainty(threshold)
-        return [c for c in self._inaccurate if (a := self.accuracy(c)) is None or a < least]
+    def _inaccurate_by(self, errors: float) -> list[Configuration]:
+        """Those of them that miss it by so many standard errors."""
+
+        def misses(accuracy: float) -> bool:
+            return accuracy + errors * self._uncertainty(accuracy) < self.search.threshold
+
+        return [c for c in self._inaccurate if (a := self.accuracy(c)) is None or misses(a)]
 
     def _is_hardly_better(self, configuration: Configuration, than: Configuration) -> bool:
         reached = self.accuracy(than)

@@ -23,10 +23,10 @@ class EarlyEnd:
     many `images` by its standard error: the first of several tests that meets them barely does so by chance, and the
     steps that follow help.
 
-    With `gives_up` a training ends when the rest won't change that the bounds are missed, or met if only just. After
-    half of the steps that is so when twice what the best quality has improved by in the second half of the tests is
-    less than what is missing, or it hasn't improved; after a third when no test was better than that before training,
-    and more than its standard error is missing, or nothing.
+    With `gives_up` a training ends when the rest isn't expected to change that the bounds are missed, or met if only
+    just. After half of the steps that is so when twice what the best quality has improved by in the second half of the
+    tests is less than what is missing, or it hasn't improved; after a third when no test was better than that before
+    training, and more than its standard error is missing, or nothing.
     """
 
     bounds: tuple[Constraint, ...]

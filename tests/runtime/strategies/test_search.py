@@ -466,6 +466,15 @@ def test_where_such_a_network_leaves_out_others_a_search_is_not_complete():
     assert not course.is_complete
 
 
+def test_a_search_is_not_complete_where_those_that_were_left_out_may_meet_the_bound_by_the_predictors_error():
+    networks = tuple(c for c in WORLD.space.configurations() if any(c))[::6]
+    search = listed(replace(WORLD, noise=0.03).search(), networks)
+    few, many = (replace(search, images=images) for images in (50, 200_000))
+    for search, is_complete in ((many, True), (few, False)):
+        course = search.course(replace(WORLD, noise=0.03).carry_out(search))
+        assert course.is_complete == is_complete
+
+
 @pytest.mark.parametrize(("steps", "is_told"), [(FEW_STEPS, False), (FEW_STEPS + 1, True)])
 def test_a_training_that_was_given_up_tells_what_a_network_comes_to_after_a_third_of_the_steps(steps, is_told):
     search = listed(WORLD.search(), ((0.25,) * 4, (0.5,) * 4, (0.75,) * 4))
