@@ -9,7 +9,9 @@ once for each drop, with nothing known before. Further options are to be those o
 run again, and what was interrupted goes on; --report prints what is there, and runs nothing.
 
 Seconds are the processor's: all that the search does, planning and checks included; of block-trained and of default
-networks those from the first training on, up to the first network that loses no more than the drop.
+networks those from the first training on, up to the first network that loses no more than the drop. "default, given up"
+is what default networks would take had their trainings ended as those of a search with --give-up do: the seconds of the
+steps up to there, by the tests that were made.
 """
 
 from __future__ import annotations
@@ -29,6 +31,11 @@ from explorer import Explorer, course_in, full_network, objective
 from machine import machine
 from table2 import DEFAULT, OUT, RUN, finished
 from table4 import Exploration, explored
+
+from wootz.frontend.objective import parse_objective
+from wootz.runtime.result import RunResult, TrainedNetworkResult
+from wootz.runtime.tasks.early_end import EarlyEnd, early_end
+from wootz.runtime.training import Curve
 
 MOST_DRAWS = 10
 """That the summary looks for."""
@@ -74,9 +81,22 @@ class Listed:
             return None
         least = full_network(self.run).quality - self.drop
         best = course.best(least)
-        found = {kind: self._one_by_one(of_all, least) for kind, of_all in tried_all(self.run).items()}
+        courses = tried_all(self.run)
+        courses = {"default": courses["default"], "default, given up": self._given_up(courses["default"]), **courses}
+        found = {kind: self._one_by_one(of_all, least) for kind, of_all in courses.items()}
         chosen = Exploration(len(course.networks), course.seconds, None if best is None else best.size)
         return {**found, "search of the list": chosen}
+
+    def _given_up(self, default: Course) -> Course:
+        result = RunResult.load(self.run)
+        explored = result.networks if result.baseline is None else result.baseline.networks
+        curves = {n.index: n.curve for n in explored if isinstance(n, TrainedNetworkResult)}
+        assert result.images is not None
+        asked = parse_objective(objective(self.drop), "the drop")
+        end = early_end(asked, full_network(self.run).quality, gives_up=True, images=result.images.validation)
+        assert end is not None
+        networks = (replace(n, own=n.own * steps_made(curves[n.index], end)) for n in default.networks)
+        return replace(default, networks=tuple(networks))
 
     def _one_by_one(self, course: Course, least: float) -> Exploration:
         """The smallest first, blocks before them."""
@@ -89,6 +109,13 @@ class Listed:
         """The time of default networks over that of the search."""
         found = self.explorations
         return None if found is None else found["default"].seconds / found["search of the list"].seconds
+
+
+def steps_made(curve: Curve, end: EarlyEnd) -> float:
+    """The part of the steps of a whole training after which `end` would have ended it."""
+    most = curve[-1][0]
+    made = (step for i, (step, value) in enumerate(curve) if end.met(value) or end.given_up(curve[: i + 1], most))
+    return next(made, most) / most
 
 
 def trained_runs(folder: Path) -> list[Path]:

@@ -1,23 +1,28 @@
-"""Commands of the documents: those that take seconds are executed, of the others options and arguments are read.
+"""Commands of the documents: those that take seconds are executed, of the others options and arguments are read, as of
+the benchmarks that they name.
 
 `docs/tutorial.md` is executed as a whole (test_tutorial.py).
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
+from wootz.passes.errors import InputError
 from wootz.tools.cli import wootz
 from wootz.tools.opt import opt
 
@@ -160,3 +165,53 @@ def test_what_trains_does_what_it_says(document, folder, photographs, environmen
             ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
+# Benchmarks, which take minutes to hours: their arguments are read, and the program ends there
+
+NO_ARGUMENT = re.compile(r"#|\||…|beside|\[")
+"""Of what begins one, a line is text."""
+
+
+def benchmarks(document: Path) -> list[str]:
+    """What stands behind `python` where the document names a benchmark, in a line of its own or in a sentence."""
+    text = document.read_text().replace("\\\n", " ")
+    return [" ".join(line.split()) for line in re.findall(r"python (benchmarks/[^`\n]+)", text)]
+
+
+NAMED = [(document.stem, command) for document in DOCUMENTS for command in dict.fromkeys(benchmarks(document))]
+
+
+class Understood(Exception):
+    """The arguments were read."""
+
+
+def search_understands(words: list[str]) -> None:
+    """Fails where `wootz search`, to which some benchmarks hand what they don't know, has no such option."""
+    command = wootz.get_command(click.Context(wootz), "search")
+    assert command is not None
+    known = {name: option for option in command.params for name in option.opts + option.secondary_opts}
+    for word in words:
+        assert not word.startswith("-") or word in known, f"wootz search has no {word}"
+
+
+@pytest.mark.parametrize(("document", "command"), NAMED)
+def test_options_and_arguments_of_a_benchmark_are_understood(document, command, tmp_path, monkeypatch):
+    script, *words = takewhile(lambda word: not NO_ARGUMENT.match(word), shlex.split(command))
+    read = argparse.ArgumentParser.parse_known_args
+
+    def parse(parser, args=None, namespace=None):
+        search_understands(read(parser, args, namespace)[1])
+        raise Understood
+
+    def parse_all(parser, args=None, namespace=None):
+        assert not read(parser, args, namespace)[1]
+        raise Understood
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_all)
+    monkeypatch.setattr(sys, "argv", [str(REPOSITORY / script), *words])
+    monkeypatch.setattr(sys, "path", [str((REPOSITORY / script).parent), *sys.path])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((Understood, InputError)):  # a folder that is read at once isn't here
+        runpy.run_path(sys.argv[0], run_name="__main__")
