@@ -13,6 +13,8 @@ from wootz.runtime.uncertainty import Share
 FEWEST_TESTS = 4
 """Tests that have to be made before a training is given up, step 0 included; one less where none of them was better
 than that."""
+CLEARLY = 2.0
+"""Standard errors of a quality."""
 
 Ended = Literal["", "bound met", "given up"]
 
@@ -26,7 +28,7 @@ class EarlyEnd:
     With `gives_up` a training ends when the rest isn't expected to change that the bounds are missed, or met if only
     just. After half of the steps that is so when twice what the best quality has improved by in the second half of the
     tests is less than what is missing, or it hasn't improved; after a third when no test was better than that before
-    training, and more than its standard error is missing, or nothing.
+    training, and more than CLEARLY standard errors are missing, or nothing.
     """
 
     bounds: tuple[Constraint, ...]
@@ -69,7 +71,7 @@ class EarlyEnd:
             return ""
         if self._holds(first):
             return "bound met"
-        return "" if self._holds(first + self._margin(first)) else "given up"
+        return "" if self._holds(first + CLEARLY * self._margin(first)) else "given up"
 
     def _best(self, curve: Curve) -> float:
         return max((value for _, value in curve), key=lambda value: self._metric.sign * value)
