@@ -92,8 +92,11 @@ class Recording:
 
     @staticmethod
     def load(folder: Path) -> Recording:
-        """Raises InputError for a folder without a finished run, or one in which nothing was tried."""
+        """Raises InputError for a folder without a finished run, one in which nothing was tried, or a search's, which
+        chooses each network by what those before came to: with other workers it may try some that it hasn't tried."""
         result = RunResult.load(folder)
+        if result.search is not None:
+            raise InputError("of a search it isn't known which networks it would try on other workers", folder)
         if isinstance(result.full, FailedFullNetworkResult):
             raise InputError("the full network of this run could not be trained: nothing was tried", folder)
         return recording(result, events_of(folder))

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
+from wootz.runtime.result import SearchResult
 from wootz.tools.cli import wootz
 
 HEAVY = ("onnxruntime", "matplotlib", "jinja2", "PIL")
@@ -51,6 +53,12 @@ def test_numbers_of_workers_that_are_none(folder, workers):
 
 def test_a_folder_without_a_run(tmp_path):
     assert "not the directory of a finished run" in str(simulate(tmp_path).exception)
+
+
+def test_a_search_is_refused(tmp_path, run_result, write_events, whole_run):
+    searched = replace(run_result(), search=SearchResult(options=(), space=8, cost="ModelSize", scores=(), networks=()))
+    searched.save(write_events(tmp_path, whole_run))
+    assert "of a search" in str(simulate(tmp_path).exception)
 
 
 def test_neither_runtime_nor_plots_are_imported(folder):
