@@ -90,7 +90,8 @@ def _explorations(result: RunResult) -> Table:
 
 
 def _add_exploration(table: Table, title: str, found: Exploration, result: RunResult, before: float) -> None:
-    tried, time = f"{found.networks_evaluated} of {result.networks_feasible}", show_seconds(before + found.seconds)
+    of_all = "" if result.search else f" of {result.networks_feasible}"
+    tried, time = f"{found.networks_evaluated}{of_all}", show_seconds(before + found.seconds)
     best = found.best
     if best is None:
         table.add_row(title, "none", "", "", tried, time)

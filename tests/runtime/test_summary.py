@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from wootz.runtime.result import Speed
+from wootz.runtime.result import SearchResult, Speed
 from wootz.tools.summary import print_summary
 
 
@@ -48,6 +48,12 @@ def test_the_network_before_and_after(tmp_path, run_result):
         "full, tuned too": ["88.5 ± 1.4 %", "-4.5 points"],
         "test accuracy": ["88.0 ± 1.4 %", "84.0 ± 1.6 %", "-4.0 points"],
     }
+
+
+def test_of_a_search_it_says_how_many_it_tried_and_not_of_how_many(tmp_path, run_result):
+    search = SearchResult(options=(), space=8, cost="ModelSize", scores=(), networks=())
+    text = " ".join(printed(replace(run_result(), search=search), tmp_path).split())
+    assert "block-trained 460,000 85.0 ± 2.3 % 84.0 ± 1.6 % 4 42 s" in text
 
 
 def test_what_was_tried_and_the_time_by_phase(tmp_path, run_result):
