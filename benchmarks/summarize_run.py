@@ -42,7 +42,7 @@ def main(folder: Path) -> None:
 def _found(title: str, exploration: Exploration, result: RunResult, pretraining: float) -> str:
     cells = [
         title,
-        f"{exploration.networks_evaluated} of {result.networks_feasible}",
+        f"{exploration.networks_evaluated}" + ("" if result.search else f" of {result.networks_feasible}"),
         f"{pretraining:.0f}",
         f"{exploration.seconds:.0f}",
     ]

@@ -187,8 +187,8 @@ def nothing_found(result: RunResult) -> str:
     failed = f" ({len(found.failed)} could not be trained)" if found.failed else ""
     count = found.networks_evaluated
     advice = _advice(result.search)
-    tried = "" if result.search is None else " that were tried"
-    none = f"none of the {count} networks{tried} meets" if count > 1 else f"the one network{tried} misses"
+    tried = " that were tried" if result.search else ""
+    none = f"none of the {count} networks{tried} meets" if count > 1 else "the one network that was tried misses"
     return (
         f"{none} '{result.objective.text}'{failed}: "
         f"the best has {show_reached(metric, closest.quality)} with "

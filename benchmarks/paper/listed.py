@@ -26,7 +26,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from arguments import experiment_arguments
-from courses import Course
+from courses import Course, Network
 from explorer import Explorer, course_in, full_network, objective
 from machine import machine
 from table2 import DEFAULT, OUT, RUN, finished
@@ -95,8 +95,7 @@ class Listed:
         asked = parse_objective(objective(self.drop), "the drop")
         end = early_end(asked, full_network(self.run).quality, gives_up=True, images=result.images.validation)
         assert end is not None
-        networks = (replace(n, own=n.own * steps_made(curves[n.index], end)) for n in default.networks)
-        return replace(default, networks=tuple(networks))
+        return replace(default, networks=tuple(given_up(n, curves[n.index], end) for n in default.networks))
 
     def _one_by_one(self, course: Course, least: float) -> Exploration:
         """The smallest first, blocks before them."""
@@ -111,11 +110,13 @@ class Listed:
         return None if found is None else found["default"].seconds / found["search of the list"].seconds
 
 
-def steps_made(curve: Curve, end: EarlyEnd) -> float:
-    """The part of the steps of a whole training after which `end` would have ended it."""
+def given_up(network: Network, curve: Curve, end: EarlyEnd) -> Network:
+    """A network whose training was made whole, by `curve`, as it were had `end` ended it."""
     most = curve[-1][0]
-    made = (step for i, (step, value) in enumerate(curve) if end.met(value) or end.given_up(curve[: i + 1], most))
-    return next(made, most) / most
+    made = (i for i, (_, value) in enumerate(curve) if end.met(value) or end.given_up(curve[: i + 1], most))
+    last = next(made, len(curve) - 1)
+    best = max(value for _, value in curve[: last + 1])
+    return replace(network, own=network.own * curve[last][0] / most, accuracy=best)
 
 
 def trained_runs(folder: Path) -> list[Path]:

@@ -723,6 +723,8 @@ class Course:
     def is_doubtful(self) -> bool:
         """Whether networks were left out that are expected to meet the threshold, or may by the predictor's error:
         those like them may have missed it by chance only."""
+        if self.search.maximises_accuracy:  # by which none is left out
+            return False
         left_out = set(self._unlike(self._inaccurate_by(NOT_SURELY))) - set(self._better)
         error = math.inf if self.prediction_error is None else self.prediction_error
         least = self.search.threshold - MARGIN * error

@@ -51,11 +51,13 @@ class EarlyEnd:
     def given_up(self, curve: Curve, steps: int, tests_all: bool = True) -> Ended:
         """What a training of so many `steps` comes to, whose tests so far are `curve`; empty where it goes on. Unless a
         test is of all images it can't tell that a bound is met, or that nothing was gained."""
-        done, tests = curve[-1][0] / steps, len(curve)
-        if self.gives_up and done >= 1 / 2 and tests >= FEWEST_TESTS:
+        last, tests = curve[-1][0], len(curve)
+        if not self.gives_up or last >= steps:
+            return ""
+        if last >= steps / 2 and tests >= FEWEST_TESTS:
             ended = self._after_half(curve)
             return ended if tests_all or ended == "given up" else ""
-        if self.gives_up and done >= 1 / 3 and tests >= FEWEST_TESTS - 1 and tests_all:
+        if last >= steps / 3 and tests >= FEWEST_TESTS - 1 and tests_all:
             return self._without_gain(curve)
         return ""
 
@@ -78,7 +80,8 @@ class EarlyEnd:
 
     def __str__(self) -> str:
         by = f" by a standard error on {self.images} images" if self.images and self._metric.is_share else ""
-        return f"{' and '.join(map(str, self.bounds))}{by}{', or the rest changes nothing' if self.gives_up else ''}"
+        rest = ", or the rest is not expected to change that" if self.gives_up else ""
+        return f"{' and '.join(map(str, self.bounds))}{by}{rest}"
 
 
 def early_end(objective: Objective, of_full: float, gives_up: bool = False, images: int = 0) -> EarlyEnd | None:

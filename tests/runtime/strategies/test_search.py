@@ -23,6 +23,7 @@ from wootz.runtime.strategies.choice import Choice, front
 from wootz.runtime.strategies.predictor import Predictor
 from wootz.runtime.strategies.search import LEAST_GAIN, Search
 from wootz.runtime.tasks.task import FineTune, Finished, LookAt, PretrainBlocks, Results, ScoreNetworks, Task
+from wootz.runtime.uncertainty import Share
 
 RATES = (0.0, 0.25, 0.5, 0.75)
 EIGHTHS = tuple(i / 8 for i in range(8))
@@ -456,14 +457,17 @@ def test_a_network_that_misses_the_bound_by_next_to_nothing_does_not_end_a_searc
     assert course.is_complete
 
 
-def test_where_such_a_network_leaves_out_others_a_search_is_not_complete():
+@pytest.mark.parametrize(("errors", "is_complete"), [(0.1, False), (0.8, False), (1.5, True)])
+def test_where_such_a_network_leaves_out_others_a_search_is_not_complete(errors, is_complete):
     world = World(sizes=(64.0,), importance=(0.2,), noise=0.0, rates=(0.0, 0.25, 0.5, 0.75))
-    bound = Constraint(Metric.ACCURACY, ">=", offset=world.accuracy((0.5,)) + 0.001, scale=0.0)
+    missed = world.accuracy((0.5,))
+    by = errors * Share(missed, IMAGES).standard_error
+    bound = Constraint(Metric.ACCURACY, ">=", offset=missed + by, scale=0.0)
     search = listed(world.search(Objective("min", Metric.MODEL_SIZE, (bound,))), ((0.25,), (0.5,), (0.75,)))
     course = search.course(world.carry_out(search))
     assert course.tried == [(0.25,), (0.5,)]
-    assert course.is_doubtful
-    assert not course.is_complete
+    assert course.is_doubtful == (not is_complete)
+    assert course.is_complete == is_complete
 
 
 def test_a_search_is_not_complete_where_those_that_were_left_out_may_meet_the_bound_by_the_predictors_error():

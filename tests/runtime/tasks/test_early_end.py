@@ -90,6 +90,13 @@ def test_what_a_third_of_the_steps_has_not_made_better_may_be_an_error():
     assert not end.given_up(((0, 0.2), (20, 0.3), (40, 0.19)), 100)
 
 
+@pytest.mark.parametrize("curve", [((0, 0.2),), ((0, 0.2), (50, 0.2), (100, 0.2))])
+@pytest.mark.parametrize("steps", [0, 100])
+def test_after_the_last_step_there_is_nothing_to_give_up(curve, steps):
+    end = rule("min ModelSize constraint Accuracy >= 0.5", gives_up=True)
+    assert not end.given_up(tuple(test for test in curve if test[0] <= steps), steps)
+
+
 def test_that_a_bound_is_just_met_takes_tests_of_all_images():
     solver = Solver(type=SolverType.SGD, base_lr=0.1, lr_policy="fixed", max_iter=100, batch_size=8)
     just_met, missed = ([(0, 0.4), (20, q), (40, 0.45), (60, q)] for q in (0.46, 0.4))
