@@ -30,8 +30,8 @@ REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NETWORKS = ("net", "network", "model", "full", "pruned")
 EXECUTED = r"wootz-opt |wootz (subspace|blocks|cache) "
-OTHER_NETWORK = "res2a@"
-"""Names modules of a network that isn't at hand."""
+OTHER_NETWORK = r"res2a@|resnet20"
+"""Names a network that isn't at hand, or its modules."""
 
 
 def commands(document: Path) -> list[str]:
@@ -44,7 +44,7 @@ def commands(document: Path) -> list[str]:
 
 def quick_commands(document: Path) -> list[str]:
     """Those that are executed."""
-    return [c for c in commands(document) if re.match(EXECUTED, c) and OTHER_NETWORK not in c and "…" not in c]
+    return [c for c in commands(document) if re.match(EXECUTED, c) and not re.search(f"{OTHER_NETWORK}|…", c)]
 
 
 COMMANDS = [(document.stem, command) for document in DOCUMENTS for command in dict.fromkeys(commands(document))]
