@@ -14,7 +14,7 @@ FEWEST_TESTS = 4
 """Tests that have to be made before a training is given up, step 0 included; one less where none of them was better
 than that."""
 CLEARLY = 2.0
-"""Standard errors of a quality."""
+"""Standard errors by which a quality misses a bound that the rest of a training isn't expected to reach."""
 
 Ended = Literal["", "bound met", "given up"]
 

@@ -470,13 +470,12 @@ def test_where_such_a_network_leaves_out_others_a_search_is_not_complete(errors,
     assert course.is_complete == is_complete
 
 
-def test_a_search_is_not_complete_where_those_that_were_left_out_may_meet_the_bound_by_the_predictors_error():
+@pytest.mark.parametrize(("images", "is_complete"), [(200_000, True), (50, False)])
+def test_a_search_that_is_complete_by_many_images_is_not_by_few(images, is_complete):
     networks = tuple(c for c in WORLD.space.configurations() if any(c))[::6]
-    search = listed(replace(WORLD, noise=0.03).search(), networks)
-    few, many = (replace(search, images=images) for images in (50, 200_000))
-    for search, is_complete in ((many, True), (few, False)):
-        course = search.course(replace(WORLD, noise=0.03).carry_out(search))
-        assert course.is_complete == is_complete
+    world = replace(WORLD, noise=0.03)
+    search = replace(listed(world.search(), networks), images=images)
+    assert search.course(world.carry_out(search)).is_complete == is_complete
 
 
 @pytest.mark.parametrize(("steps", "is_told"), [(FEW_STEPS, False), (FEW_STEPS + 1, True)])
